@@ -1,0 +1,164 @@
+"""The learner: one trajectory in, one optimiser step on policy and world model, metrics out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from afterwit.agents.policy import Policy, PolicyConfig
+from afterwit.agents.popart import RunningScale
+from afterwit.agents.returns import n_step_returns
+from afterwit.agents.vmpo import Duals, VMPOConfig, entropy, vmpo_loss
+from afterwit.envs.specs import EnvSpec
+from afterwit.world_models.base import WorldModelOutput, effective_rank
+from afterwit.world_models.byol_hindsight import BYOLHindsightConfig
+from afterwit.world_models.intrinsic_reward import RewardNormaliser
+from afterwit.world_models.make import WorldModelConfig, make_world_model
+from afterwit.world_models.torso import Torso, TorsoConfig
+from afterwit.world_models.trajectory import Trajectory, masked_mean
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """What is trained, on what reward, and how."""
+
+    torso: TorsoConfig = field(default_factory=TorsoConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    world_model: WorldModelConfig = field(default_factory=BYOLHindsightConfig)
+    vmpo: VMPOConfig = field(default_factory=VMPOConfig)
+    shared_torso: bool = True
+    """The world model looks through the policy's torso, which both train. Off: it has its own, whose memory starts
+    blank at each unroll."""
+    discount: float = 0.99
+    """gamma, per agent step. The paper's Atari value is 0.999."""
+    extrinsic_weight: float = 0.0
+    """Weight of the environment's own reward, scaled by its running deviation. 0: curiosity alone."""
+    intrinsic_weight: float = 0.1
+    """Weight of the intrinsic reward (the paper's lambda_mix). 0: no curiosity."""
+    reward_decay: float = 0.99
+    """Share kept by the running statistics of the intrinsic reward at each learner step."""
+    value_weight: float = 0.5
+    """Weight of the squared value error."""
+    entropy_weight: float = 0.001
+    """Weight of the policy's entropy."""
+    learning_rate: float = 5e-4
+    """Adam's step size. The paper's Atari value is 1e-4."""
+    adam_beta1: float = 0.9
+    """Adam's momentum (the paper's b1)."""
+    max_gradient_norm: float = 10.0
+    """Gradients are scaled down to this global norm. (Ours; the paper gives none.)"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.discount < 1:
+            raise ValueError(f"learner.discount is {self.discount}; it must be at least 0 and below 1")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learner.learning_rate is {self.learning_rate}; it must be above 0")
+        if not self.max_gradient_norm > 0:
+            raise ValueError(f"learner.max_gradient_norm is {self.max_gradient_norm}; it must be above 0")
+        if self.extrinsic_weight == 0 and self.intrinsic_weight == 0:
+            raise ValueError("learner.extrinsic_weight and learner.intrinsic_weight are both 0; the agent needs a reward")
+
+
+class Learner(nn.Module):
+    """Policy, world model, reward statistics and optimiser. `state_dict` holds all that a resumed run needs."""
+
+    def __init__(self, config: LearnerConfig, spec: EnvSpec, seed: int, device: torch.device):
+        super().__init__()
+        self.config, self.device = config, device
+        with torch.random.fork_rng(devices=[]):  # initial weights follow the seed; the global state is left alone
+            torch.manual_seed(seed)
+            self.policy = Policy(config.policy, config.torso, spec)
+            self.own_torso = None if config.shared_torso else Torso(config.torso, spec.observation_shape, spec.num_actions)
+            self.world_model = make_world_model(config.world_model, self.own_torso or self.policy.torso, spec, seed)
+        self.duals = Duals(config.vmpo)
+        self.intrinsic = RewardNormaliser(config.world_model.prioritise, config.reward_decay)
+        self.extrinsic = RunningScale(config.policy.popart_step)
+        self.to(device)
+        self.trained = [p for p in self.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(self.trained, config.learning_rate, (config.adam_beta1, 0.999), foreach=True)
+        self.steps = 0
+        self.acting = self._snapshot()
+        self.version = 0  # counts the acting policies handed out
+
+    def _snapshot(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.policy.state_dict().items()}
+
+    def update(self, trajectory: Trajectory) -> dict[str, Tensor]:
+        """One optimiser step on T steps of B environments. Metrics stay on the device; [] each, `bonus` [T, B]."""
+        config, real = self.config, trajectory.real.to(self.device)
+        trajectory = trajectory.to(self.device)
+        out = self.policy(trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets)
+        model = self._imagine(trajectory, out.beliefs, out.embeddings)
+        self.intrinsic.update(model.reward, real)
+        bonus = self.intrinsic(model.reward, real)
+
+        targets, advantage = self._targets(trajectory, out.beliefs.detach(), bonus)
+        value = self.policy.value(out.beliefs[:-1])
+        log_probs = out.log_probs[:-1]
+        policy_loss, metrics = vmpo_loss(
+            log_probs=log_probs, behaviour=trajectory.behaviour, action=trajectory.action,
+            advantage=advantage, real=real, duals=self.duals, config=config.vmpo,
+        )  # fmt: skip
+        value_loss = masked_mean((value - self.policy.popart.normalise(targets)).square(), real)
+        policy_entropy = masked_mean(entropy(log_probs), real)
+        loss = policy_loss + config.value_weight * value_loss - config.entropy_weight * policy_entropy
+        loss = loss + config.world_model.loss_scale * model.loss
+
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.trained, config.max_gradient_norm, foreach=True)
+        self.optimiser.step()
+        self.duals.project()
+        self.world_model.after_step()
+        self.steps += 1
+        if self.steps % config.vmpo.target_period == 0:
+            self.acting = self._snapshot()
+            self.version += 1
+        parts = {f"intrinsic_{name}": masked_mean(part, real) for name, part in model.parts.items()}
+        return {
+            **metrics, **{f"model_{name}": value for name, value in model.metrics.items()}, **parts,
+            "loss": loss.detach(), "value_loss": value_loss.detach(), "entropy": policy_entropy.detach(),
+            "gradient_norm": norm, "value_scale": self.policy.popart.scale.deviation,
+            "intrinsic_scale": self.intrinsic.deviation, "embedding_rank": effective_rank(out.embeddings[-1]),
+            "bonus": bonus, "raw_reward": model.reward,
+        }  # fmt: skip
+
+    def _imagine(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:
+        if self.own_torso is not None:
+            blank = torch.zeros_like(trajectory.core)
+            beliefs, embeddings, _ = self.own_torso(trajectory.obs, trajectory.first, trajectory.previous_actions, blank, trajectory.resets)
+        return self.world_model(trajectory, beliefs, embeddings)
+
+    @torch.no_grad()
+    def _targets(self, trajectory: Trajectory, beliefs: Tensor, bonus: Tensor) -> tuple[Tensor, Tensor]:
+        """Value targets on the reward's own scale, and advantages on the normalised scale: [T, B] each."""
+        popart, real = self.policy.popart, trajectory.real
+        self.extrinsic.update(trajectory.reward, real)
+        reward = self.config.extrinsic_weight * trajectory.reward / self.extrinsic.deviation.clamp(min=1e-2)
+        reward = (1 - self.config.discount) * (reward + self.config.intrinsic_weight * bonus)
+        value = popart.denormalise(self.policy.value(beliefs))
+        targets = n_step_returns(reward=reward, terminal=trajectory.terminal, real=real, value=value, discount=self.config.discount)
+        popart.update(targets, real)
+        return targets, (targets - value[:-1]) / popart.scale.deviation
+
+    @torch.no_grad()
+    def appraise(self, trajectory: Trajectory) -> WorldModelOutput:
+        """The raw intrinsic reward of a trajectory and its parts, learning nothing from it."""
+        trajectory = trajectory.to(self.device)
+        out = self.policy(trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets)
+        return self._imagine(trajectory, out.beliefs, out.embeddings)
+
+    def state(self) -> dict[str, Any]:
+        """Everything: weights, targets, statistics, random state, optimiser, acting policy, counters."""
+        return {"modules": self.state_dict(), "optimiser": self.optimiser.state_dict(), "acting": self.acting,
+                "steps": self.steps, "version": self.version}  # fmt: skip
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave. Raises RuntimeError or ValueError where it belongs to another network."""
+        self.load_state_dict(state["modules"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.acting = {name: value.to(self.device) for name, value in state["acting"].items()}
+        self.steps, self.version = state["steps"], state["version"]

@@ -1,0 +1,47 @@
+"""The recurrent policy: torso, action distribution, value. Actor, learner and evaluator call the same `forward`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from afterwit.agents.popart import PopArt
+from afterwit.envs.specs import EnvSpec
+from afterwit.world_models.torso import Torso, TorsoConfig, mlp
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Heads on the belief."""
+
+    hidden: int = 64
+    """Width of the hidden layer of the policy and of the value head."""
+    popart_step: float = 0.01
+    """Rate of the running scale of value targets and of extrinsic rewards."""
+
+
+class PolicyOutput(NamedTuple):
+    log_probs: Tensor  # [T, B, A]
+    beliefs: Tensor  # [T, B, M]
+    embeddings: Tensor  # [T, B, N]
+    core: Tensor  # [B, M]: state after the last step
+
+
+class Policy(nn.Module):
+    def __init__(self, config: PolicyConfig, torso: TorsoConfig, spec: EnvSpec):
+        super().__init__()
+        self.torso = Torso(torso, spec.observation_shape, spec.num_actions)
+        self.action_head = mlp(torso.belief, config.hidden, spec.num_actions, 1)
+        self.value_head = nn.Sequential(nn.Linear(torso.belief, config.hidden), nn.ReLU())
+        self.popart = PopArt(config.hidden, config.popart_step)
+
+    def forward(self, obs: Tensor, first: Tensor, previous_actions: Tensor, core: Tensor, resets: tuple[int, ...] = ()) -> PolicyOutput:
+        """T steps of B environments; arguments as in Torso.forward."""
+        beliefs, embeddings, core = self.torso(obs, first, previous_actions, core, resets)
+        return PolicyOutput(self.action_head(beliefs).log_softmax(-1), beliefs, embeddings, core)
+
+    def value(self, beliefs: Tensor) -> Tensor:
+        """Values [...] of beliefs [..., M], on PopArt's normalised scale."""
+        return self.popart(self.value_head(beliefs))

@@ -1,0 +1,191 @@
+"""Sticky-action Atari over EnvPool, with every setting that changes the game written down.
+
+EnvPool's own defaults (no sticky actions, FIRE pressed on reset, fewer actions) differ from the
+protocol of Machado et al. (2018) that the exploration papers follow, and it checks little of what it is
+given: some bad values are taken in silence, others end the process. So all settings are explicit here,
+checked before EnvPool sees them, and recorded in `EnvSpec.semantics`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action
+
+ROOM_BYTES = {"MontezumaRevenge": 3}  # where a game keeps the number of the room, in its 128 bytes of RAM
+RENDER_SCALE = 4
+
+
+@dataclass(frozen=True)
+class AtariConfig:
+    """A batch of Atari games."""
+
+    game: str = "MontezumaRevenge"
+    """The game, as EnvPool and ALE spell it: MontezumaRevenge, Pitfall, PrivateEye, …"""
+    num_envs: int = 32
+    """Games stepped together."""
+    sticky: float = 0.25
+    """Probability, per emulator frame, that the emulator repeats the action it executed on the frame before."""
+    frame_skip: int = 4
+    """Emulator frames that one agent step takes; the agent sees the maximum of the last two."""
+    noop_max: int = 30
+    """An episode opens with 1 to this many no-ops (emulator frames, drawn evenly)."""
+    full_action_space: bool = True
+    """All 18 joystick actions, instead of the ones the game reacts to."""
+    fire_reset: bool = False
+    """Press FIRE once when an episode opens. Off: the agent has to find the button."""
+    episodic_life: bool = False
+    """End the episode (terminal) on every lost life; the game itself goes on. Off: a life lost ends nothing."""
+    image_size: int = 84
+    """Height and width of the image, in pixels."""
+    grayscale: bool = True
+    """One channel a frame, instead of three (red, green, blue)."""
+    frame_stack: int = 1
+    """Frames in one observation, oldest first."""
+    episode_frames: int = 108_000
+    """Emulator frames after which an episode is truncated (108,000 are 30 minutes), no-ops at its start not counted."""
+    threads: int = 0
+    """Threads that step the games. 0: EnvPool chooses."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "frame_skip", "image_size", "frame_stack"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.sticky < 1:
+            raise ValueError(f"sticky is {self.sticky}; it is a probability, from 0 (off) to below 1 (0.25 is usual)")
+        if self.noop_max < 1:
+            raise ValueError(f"noop_max is {self.noop_max}; EnvPool opens every episode with at least 1 no-op, so the least is 1")
+        if not self.frame_skip <= self.episode_frames < 2**31:
+            raise ValueError(
+                f"episode_frames is {self.episode_frames}; an episode has at least one agent step ({self.frame_skip} emulator frames) "
+                f"and fewer than {2**31} frames"
+            )
+        if self.threads < 0:
+            raise ValueError(f"threads is {self.threads}; give 0 (EnvPool chooses) or more")
+        if self.game not in games():
+            raise ValueError(f"unknown game {self.game!r}; {_suggestion(self.game)}")
+
+
+@cache
+def games() -> dict[str, str]:
+    """The games EnvPool has, with the name of each one's ROM: {"MontezumaRevenge": "montezuma_revenge", …}."""
+    # Imported here because EnvPool takes 0.6 s to import, which a maze should not pay.
+    from envpool.atari.registration import atari_game_list
+
+    return {"".join(word.capitalize() for word in rom.split("_")): rom for rom in atari_game_list}
+
+
+def _suggestion(game: str) -> str:
+    spelled = {name.lower(): name for name in games()}
+    close = difflib.get_close_matches(game.lower().replace("_", ""), spelled, n=1, cutoff=0.5)
+    return f"did you mean {spelled[close[0]]!r}?" if close else f"EnvPool has {len(games())}, such as 'MontezumaRevenge' and 'Pong'"
+
+
+@cache
+def action_names(game: str, full_action_space: bool) -> tuple[str, ...]:
+    """ALE's names for a game's actions, in the order of their numbers: ("NOOP", "FIRE", "UP", …)."""
+    import ale_py
+
+    if full_action_space:
+        return tuple(ale_py.Action.__members__)
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    ale = ale_py.ALEInterface()
+    rom = ale_py.roms.get_rom_path(games()[game])
+    assert rom is not None, f"ale-py has no ROM of {game}"
+    ale.loadROM(rom)
+    return tuple(action.name for action in ale.getMinimalActionSet())
+
+
+class Atari:
+    """B Atari games as a VectorEnv. Observations are uint8 [B, frame_stack * (1 or 3), image_size, image_size].
+
+    Rewards are the game's own, neither clipped nor scaled. The time limit truncates and never terminates
+    (a game lost on the very step of the limit counts as truncated). The same seed gives the same rollout
+    bit for bit for any number of threads, and environment k does not depend on how many others there are.
+
+    `info` per environment: `lives`, `episode_frames` (emulator frames since the game began) and for
+    MontezumaRevenge `room`. The action that was executed is not among them: sticky actions are drawn inside
+    the emulator, frame by frame, and EnvPool does not tell. Nor can EnvPool save a game's state: a resumed
+    run starts new episodes. Processes that step games must be spawned; after a fork EnvPool hangs.
+    """
+
+    def __init__(self, config: AtariConfig, seed: int):
+        import envpool
+
+        self.config = config
+        # EnvPool gives environment k the seed s + k, so that runs with neighbouring seeds would share games.
+        self.seeds = [int(state) for state in np.random.SeedSequence(seed).generate_state(config.num_envs) >> 1]
+        settings: dict[str, Any] = {
+            "repeat_action_probability": config.sticky,
+            "frame_skip": config.frame_skip,
+            "noop_max": config.noop_max,
+            "full_action_space": config.full_action_space,
+            "use_fire_reset": config.fire_reset,
+            "episodic_life": config.episodic_life,
+            "zero_discount_on_life_loss": False,
+            "reward_clip": False,
+            "max_episode_steps": config.episode_frames // config.frame_skip,  # agent steps
+            "img_height": config.image_size,
+            "img_width": config.image_size,
+            "gray_scale": config.grayscale,
+            "use_inter_area_resize": True,
+            "stack_num": config.frame_stack,
+            "mode": -1,  # the game's own default
+            "difficulty": -1,
+        }
+        self.pool = envpool.make(
+            f"{config.game}-v5", env_type="gymnasium", num_envs=config.num_envs, num_threads=config.threads, seed=self.seeds, **settings
+        )
+        names = action_names(config.game, config.full_action_space)
+        assert len(names) == self.pool.action_space.n, "EnvPool and ALE disagree about the actions"
+        self.spec = EnvSpec(
+            name=f"atari-{config.game}",
+            num_envs=config.num_envs,
+            observation_shape=(config.frame_stack * (1 if config.grayscale else 3), config.image_size, config.image_size),
+            observation_dtype="uint8",
+            num_actions=len(names),
+            frames_per_step=config.frame_skip,
+            max_episode_steps=settings["max_episode_steps"],
+            action_names=names,
+            semantics={"backend": "envpool", "backend_version": envpool.__version__, "task": f"{config.game}-v5", **settings,
+                       "sticky_drawn": "per emulator frame",
+                       "frame_pooling": "maximum of the last two" if config.frame_skip > 1 else "none",
+                       "episode_frames": config.episode_frames, "autoreset": "next-step"},
+        )  # fmt: skip
+        self.over = np.ones(config.num_envs, bool)  # the next step is a reset
+        self.frame: Array | None = None
+
+    def reset(self) -> TimeStep:
+        observation, info = self.pool.reset()
+        idle = np.zeros(self.config.num_envs, bool)
+        self.over = ~idle
+        return self._time_step(observation, np.zeros(self.config.num_envs, np.float32), idle, idle.copy(), info)
+
+    def step(self, action: Array) -> TimeStep:
+        if self.frame is None:
+            raise RuntimeError("step() before reset(): call reset() once to start the games")
+        # Far out of range, an action would end the process; EnvPool itself does not check.
+        return self._time_step(*self.pool.step(check_action(action, self.spec).astype(np.int32)))
+
+    def _time_step(self, observation: Array, reward: Array, terminal: Array, truncated: Array, info: dict[str, Any]) -> TimeStep:
+        first, self.over = self.over, terminal | truncated
+        self.frame = observation[0].copy()
+        known = {"lives": info["lives"].astype(np.int64), "episode_frames": info["elapsed_step"].astype(np.int64) * self.config.frame_skip}
+        if self.config.game in ROOM_BYTES:
+            known["room"] = info["ram"][:, ROOM_BYTES[self.config.game]].astype(np.int64)
+        return TimeStep(observation, first, reward, terminal, truncated, known)
+
+    def render(self) -> Array:
+        """The frame that the agent of game 0 saw last, each pixel as 4x4: uint8 [4 * image_size, 4 * image_size, 3]."""
+        if self.frame is None:
+            raise RuntimeError("render() before reset(): call reset() once to start the games")
+        newest = self.frame[-1:].repeat(3, 0) if self.config.grayscale else self.frame[-3:]
+        return newest.transpose(1, 2, 0).repeat(RENDER_SCALE, 0).repeat(RENDER_SCALE, 1)
+
+    def close(self) -> None:
+        self.pool.close()

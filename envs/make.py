@@ -1,0 +1,23 @@
+"""The environments by name, and how to make one from its config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from afterwit.envs.atari import Atari, AtariConfig
+from afterwit.envs.gym import Gym, GymConfig
+from afterwit.envs.maze import Maze, MazeConfig
+from afterwit.envs.specs import VectorEnv
+
+EnvConfig = MazeConfig | AtariConfig | GymConfig
+ENVS: dict[str, tuple[type[Any], type[Any]]] = {"maze": (MazeConfig, Maze), "atari": (AtariConfig, Atari), "gym": (GymConfig, Gym)}
+
+
+def make_env(config: EnvConfig, seed: int) -> VectorEnv:
+    """The environments that `config` describes. Raises TypeError for a config of no registered environment."""
+    for config_type, env_type in ENVS.values():
+        if type(config) is config_type:
+            env: VectorEnv = env_type(config, seed)
+            return env
+    known = ", ".join(config_type.__name__ for config_type, _ in ENVS.values())
+    raise TypeError(f"no environment has a config of type {type(config).__name__}; give one of {known}")

@@ -1,0 +1,301 @@
+"""The noisy maze: four chambers in a row, each behind oscillating blocks, each with its own tracker.
+
+After the Pycolab maze of BYOL-Hindsight (Jarrett et al., 2023, section 5.1), whose map is not public. The
+agent starts at the left, sees the 5x5 cells around it, and has 500 steps; nothing pays but (by a flag)
+the last tracker. All environments are stepped together in NumPy; there is no loop over them.
+
+    #################     # wall   o block, moves up and down in its column
+    ###     #######       1 tracker R1 in the first chamber, with the chamber's own floor pattern
+    #S o o ....o o :
+    ...
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from afterwit.envs.noise import LAYERS, NOOP, NoiseLayer
+from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action
+
+ACTIONS = ("no-op", "up", "down", "left", "right")
+MOVES = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])
+NOISES = ("none", "brownian", *LAYERS, "sticky")
+DEFAULT_DOSE = {"none": 0.0, "brownian": 1.0, "pixel": 0.25, "on-demand": 1.0, "frozen": 0.25, "sticky": 0.25}
+
+VIEW = 5
+RADIUS = VIEW // 2
+CHANNELS = ("wall", "block", "R1", "R2", "R3", "R4", "floor", "noise")
+WALL, BLOCK, TRACKER, FLOOR, NOISE = 0, 1, 2, 6, 7
+NUM_TRACKERS = 4
+HEIGHT = 7  # rows, outer walls included
+PASSAGE = slice(2, 5)  # rows that a passage leaves open, and that its blocks move in
+START_WIDTH = 4
+GUARD_WIDTH = 3  # columns of a passage
+GUARD_COLUMNS = (0, 2)  # the ones with a block
+CHAMBER_WIDTHS = (10, 10, 9, 9)  # a random policy reaches R1..R4 in about 59%, 6%, 0.4%, 0.0% of the episodes
+PALETTE = {
+    "wall": (52, 58, 64), "open": (248, 249, 250), "floor": (222, 226, 230), "block": (214, 40, 40), "agent": (29, 53, 87),
+    "R1": (42, 157, 143), "R2": (233, 196, 106), "R3": (244, 162, 97), "R4": (131, 56, 236),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MazeConfig:
+    """A batch of noisy mazes."""
+
+    num_envs: int = 32
+    """Mazes stepped together."""
+    noise: str = "brownian"
+    """none: blocks bounce; brownian: blocks walk at random; pixel / on-demand / frozen: a layer of pixels lies
+    on the view at random / on no-op / in a fixed pattern and rhythm; sticky: the previous action is repeated."""
+    dose: float | None = None
+    """Strength of the noise, a probability per agent step (brownian: share of random block moves; on-demand:
+    per no-op; frozen: share of frames). Unset: 1 for brownian and on-demand, 0.25 for the others. 0 is no noise."""
+    density: float = 0.5
+    """Share of the view that a noise layer covers."""
+    episode_steps: int = 500
+    """Agent steps after which an episode is truncated."""
+    goal_reward: bool = False
+    """Pay +1 when an episode first reaches the last tracker. Off: the maze pays nothing."""
+    stagger: bool = True
+    """Cut the first episode of each environment at another length, so that they do not all reset together."""
+
+    def __post_init__(self) -> None:
+        if self.num_envs < 1:
+            raise ValueError(f"num_envs is {self.num_envs}; a maze needs at least 1 environment")
+        if self.noise not in NOISES:
+            raise ValueError(f"unknown maze noise {self.noise!r}; choose from {', '.join(NOISES)}")
+        if self.dose is not None and not 0 <= self.dose <= 1:
+            raise ValueError(f"dose is {self.dose}; it is a probability, between 0 and 1")
+        if not 0 <= self.density <= 1:
+            raise ValueError(f"density is {self.density}; it is a share of the view, between 0 and 1")
+        if self.episode_steps < 1:
+            raise ValueError(f"episode_steps is {self.episode_steps}; an episode has at least 1 agent step")
+
+    @property
+    def resolved_dose(self) -> float:
+        return DEFAULT_DOSE[self.noise] if self.dose is None else self.dose
+
+
+@dataclass(frozen=True)
+class MazeMap:
+    """The fixed parts of the maze, with tables by cell (row * width + column)."""
+
+    walls: Array  # bool [H, W]
+    floor: Array  # bool [H, W]: painted cells
+    trackers: Array  # int [4, 2]: row, column
+    block_columns: Array  # int [n]: each block moves in PASSAGE rows of its column
+    start: tuple[int, int]
+
+    @property
+    def width(self) -> int:
+        return int(self.walls.shape[1])
+
+    @cached_property
+    def channels(self) -> Array:
+        """uint8 [C, H, W]: the whole map as the agent's channels, blocks and noise empty."""
+        image = np.zeros((len(CHANNELS), *self.walls.shape), np.uint8)
+        image[WALL], image[FLOOR] = self.walls, self.floor
+        image[TRACKER + np.arange(NUM_TRACKERS), self.trackers[:, 0], self.trackers[:, 1]] = 1
+        return image * np.uint8(255)
+
+    @cached_property
+    def views(self) -> Array:
+        """uint8 [H * W, C, 5, 5]: what is seen from each cell, before blocks and noise."""
+        padded = np.zeros((len(CHANNELS), HEIGHT + 2 * RADIUS, self.width + 2 * RADIUS), np.uint8)
+        padded[WALL] = 255
+        padded[:, RADIUS:-RADIUS, RADIUS:-RADIUS] = self.channels
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (VIEW, VIEW), axis=(1, 2))  # [C, H, W, 5, 5]
+        return np.ascontiguousarray(windows.transpose(1, 2, 0, 3, 4).reshape(-1, len(CHANNELS), VIEW, VIEW))
+
+    @cached_property
+    def reaches(self) -> Array:
+        """bool [H * W, 4]: a tracker is reached from its own cell and the eight around it."""
+        cells = np.stack(np.divmod(np.arange(HEIGHT * self.width), self.width), 1)
+        return np.abs(cells[:, None] - self.trackers).max(-1) <= 1
+
+
+def build_map() -> MazeMap:
+    """Start room, then four times a passage with blocks and a chamber whose tracker is at its far end."""
+    width = 2 + START_WIDTH + sum(GUARD_WIDTH + chamber for chamber in CHAMBER_WIDTHS)
+    walls, floor = np.ones((HEIGHT, width), bool), np.zeros((HEIGHT, width), bool)
+    walls[PASSAGE, 1 : 1 + START_WIDTH] = False
+    rows, columns = np.indices((HEIGHT, width))
+    # Each chamber takes more to learn than the one before it; the last is a fixed mosaic, the same in every run.
+    mosaic = np.random.default_rng(0).random((HEIGHT, width)) < 0.5
+    patterns = (rows % 2 == 0, columns % 2 == 0, (rows + columns) % 2 == 0, mosaic)
+    trackers, blocks, left = [], [], 1 + START_WIDTH
+    for chamber, pattern in zip(CHAMBER_WIDTHS, patterns, strict=True):
+        walls[PASSAGE, left : left + GUARD_WIDTH] = False
+        blocks += [left + column for column in GUARD_COLUMNS]
+        inside = np.s_[1:-1, left + GUARD_WIDTH : left + GUARD_WIDTH + chamber]
+        walls[inside], floor[inside] = False, pattern[inside]
+        left += GUARD_WIDTH + chamber
+        trackers.append((HEIGHT // 2, left - 1))
+    return MazeMap(walls, floor, np.array(trackers), np.array(blocks), (HEIGHT // 2, 1))
+
+
+class Maze:
+    """B noisy mazes as a VectorEnv. Observations are uint8 [B, 8, 5, 5] with values 0 and 255.
+
+    `info` per environment: `noise_on` (a layer lies on the frame, or the last action was overridden),
+    `block_in_view` (a random block is in the 5x5 view and not hidden), `trackers` [B, 4] (reached in this
+    episode), `cell` (row * width + column), `executed_action` (differs from the chosen one under sticky
+    noise; 0 on reset steps).
+    """
+
+    def __init__(self, config: MazeConfig, seed: int):
+        self.config = config
+        self.map = build_map()
+        self.rng = np.random.default_rng([seed, 0])
+        self.spec = EnvSpec(
+            name="maze",
+            num_envs=config.num_envs,
+            observation_shape=(len(CHANNELS), VIEW, VIEW),
+            observation_dtype="uint8",
+            num_actions=len(ACTIONS),
+            max_episode_steps=config.episode_steps,
+            action_names=ACTIONS,
+            semantics={"noise": config.noise, "dose": config.resolved_dose, "density": config.density,
+                       "goal_reward": config.goal_reward, "autoreset": "next-step", "map": [HEIGHT, self.map.width]},
+        )  # fmt: skip
+        dose = config.resolved_dose
+        self.layer = NoiseLayer(config.noise, dose, config.density, (VIEW, VIEW), self.rng) if config.noise in LAYERS else None
+        self.brownian = dose if config.noise == "brownian" else 0.0
+        self.sticky = dose if config.noise == "sticky" else 0.0
+        batch, blocks = config.num_envs, len(self.map.block_columns)
+        self.index = np.arange(batch)
+        self.row, self.column = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
+        self.block_row, self.block_way = np.zeros((batch, blocks), np.int64), np.ones((batch, blocks), np.int64)
+        self.elapsed = np.zeros(batch, np.int64)
+        self.executed = np.zeros(batch, np.int64)
+        self.reached = np.zeros((batch, NUM_TRACKERS), bool)
+        self.over = np.ones(batch, bool)  # the next step is a reset
+        self.started = False
+
+    def reset(self) -> TimeStep:
+        self.over[:] = True
+        step = self._advance(np.zeros(self.config.num_envs, np.int64))
+        if self.config.stagger and not self.started:
+            self.elapsed[:] = self.index * self.config.episode_steps // self.config.num_envs
+        self.started = True
+        return step
+
+    def step(self, action: Array) -> TimeStep:
+        if not self.started:
+            raise RuntimeError("step() before reset(): call reset() once to start the mazes")
+        return self._advance(check_action(action, self.spec))
+
+    def _advance(self, action: Array) -> TimeStep:
+        first = self.over
+        overridden = np.zeros(len(action), bool)
+        if self.sticky:
+            overridden = (self.rng.random(len(action)) < self.sticky) & ~first & (self.elapsed > 0)
+        executed = np.where(overridden, self.executed, action)
+        executed[first] = NOOP
+        overridden &= executed != action  # repeating the action that was chosen anyway changes nothing
+        self._move_agent(executed)
+        self._move_blocks()
+        if first.any():
+            self._restart(first)
+        self.executed = executed
+        self.elapsed = np.where(first, 0, self.elapsed + 1)
+        cell = self.row * self.map.width + self.column
+        before = self.reached[:, -1]
+        self.reached = self.reached & ~first[:, None] | self.map.reaches[cell]
+        goal = self.reached[:, -1] & ~before & ~first
+        observation, block_in_view = self._look(cell)
+        noise_on = overridden
+        if self.layer is not None:
+            noise_on = self.layer.active(action, self.elapsed, first)
+            covered = self._cover(observation, noise_on)
+            block_in_view &= ~noise_on | (covered[:, BLOCK] > 0).any((1, 2))
+        truncated = self.elapsed >= self.config.episode_steps
+        self.over = truncated.copy()
+        info = {"noise_on": noise_on, "block_in_view": block_in_view, "trackers": self.reached.copy(),
+                "cell": cell, "executed_action": executed.copy()}  # fmt: skip
+        reward = goal.astype(np.float32) if self.config.goal_reward else np.zeros(len(action), np.float32)
+        return TimeStep(observation, first.copy(), reward, np.zeros(len(action), bool), truncated, info)
+
+    def _restart(self, first: Array) -> None:
+        count = int(first.sum())
+        self.row[first], self.column[first] = self.map.start
+        shape = (count, len(self.map.block_columns))
+        self.block_row[first] = self.rng.integers(PASSAGE.start, PASSAGE.stop, shape)
+        self.block_way[first] = self.rng.choice((-1, 1), shape)
+
+    def _move_agent(self, action: Array) -> None:
+        row, column = self.row + MOVES[action, 0], self.column + MOVES[action, 1]
+        block = (self.block_row == row[:, None]) & (self.map.block_columns == column[:, None])
+        free = ~self.map.walls[row, column] & ~block.any(1)
+        self.row, self.column = np.where(free, row, self.row), np.where(free, column, self.column)
+
+    def _move_blocks(self) -> None:
+        """Blocks bounce between the passage's walls, or (brownian) walk at random. None enters the agent's cell."""
+        target = self.block_row + self.block_way
+        outside = (target < PASSAGE.start) | (target >= PASSAGE.stop)
+        self.block_way = np.where(outside, -self.block_way, self.block_way)
+        target = self.block_row + self.block_way
+        if self.brownian:
+            walk = self.block_row + self.rng.integers(-1, 2, self.block_row.shape)
+            random = self.rng.random(self.block_row.shape) < self.brownian
+            target = np.where(random, walk.clip(PASSAGE.start, PASSAGE.stop - 1), target)
+        agent = (target == self.row[:, None]) & (self.map.block_columns == self.column[:, None])
+        self.block_row = np.where(agent, self.block_row, target)
+
+    def _look(self, cell: Array) -> tuple[Array, Array]:
+        observation = self.map.views[cell]
+        down, right = self.block_row - self.row[:, None] + RADIUS, self.map.block_columns - self.column[:, None] + RADIUS
+        env, block = np.nonzero((down >= 0) & (down < VIEW) & (right >= 0) & (right < VIEW))
+        observation[env, BLOCK, down[env, block], right[env, block]] = 255
+        seen = np.zeros(len(cell), bool)
+        seen[env] = True
+        return observation, seen
+
+    def _cover(self, observation: Array, active: Array) -> Array:
+        """Lay noise pixels on the active frames: they show in their own channel and hide all others."""
+        assert self.layer is not None
+        pixels = self.layer.pixels(int(active.sum()))
+        observation[active] *= ~pixels[:, None]
+        observation[active, NOISE] = pixels * np.uint8(255)
+        return observation
+
+    def render(self) -> Array:
+        """The whole of maze 0, seen cells in full colour and the rest dimmed: uint8 [7 * 8, width * 8, 3]."""
+        image = draw_map(self.map)
+        image[self.block_row[0], self.map.block_columns] = PALETTE["block"]
+        image[self.row[0], self.column[0]] = PALETTE["agent"]
+        dimmed = (image * 0.65).astype(np.uint8)
+        top, left = max(0, self.row[0] - RADIUS), max(0, self.column[0] - RADIUS)
+        window = np.s_[top : self.row[0] + RADIUS + 1, left : self.column[0] + RADIUS + 1]
+        dimmed[window] = image[window]
+        return dimmed.repeat(8, 0).repeat(8, 1)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes, as lists and plain values (RNG included)."""
+        arrays = {name: getattr(self, name).tolist() for name in STATE}
+        return {**arrays, "started": self.started, "rng": self.rng.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in STATE:
+            setattr(self, name, np.array(state[name]))
+        self.started, self.rng.bit_generator.state = state["started"], state["rng"]
+
+
+STATE = ("row", "column", "block_row", "block_way", "elapsed", "executed", "reached", "over")
+
+
+def draw_map(maze: MazeMap) -> Array:
+    """The map without agent and blocks, one pixel a cell: uint8 [H, W, 3]."""
+    image = np.full((*maze.walls.shape, 3), PALETTE["open"], np.uint8)
+    image[maze.floor], image[maze.walls] = PALETTE["floor"], PALETTE["wall"]
+    for index, (row, column) in enumerate(maze.trackers):
+        image[row, column] = PALETTE[f"R{index + 1}"]
+    return image

@@ -1,0 +1,46 @@
+"""Noise that lies on top of what an agent sees: when it shows, and what it shows.
+
+The layers of the BYOL-Hindsight study (Jarrett et al., 2023, section 5.1), apart from any one world, so
+that mazes and Atari frames carry the same noise:
+
+    pixel      with probability `dose` a frame, random pixels (independent of state and action)
+    on-demand  with probability `dose`, whenever the agent chose no-op (depends on the action)
+    frozen     the control: one fixed pattern on every round(1/dose)-th frame (can be learnt)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from afterwit.envs.specs import Array
+
+LAYERS = ("pixel", "on-demand", "frozen")
+NOOP = 0
+
+
+class NoiseLayer:
+    """Decides per frame whether the layer is on, and draws its pixels.
+
+    `dose` is a probability per frame (frozen: a share of frames), `density` the share of pixels covered,
+    `shape` the height and width of the view. All draws come from `rng`.
+    """
+
+    def __init__(self, kind: str, dose: float, density: float, shape: tuple[int, int], rng: np.random.Generator):
+        if kind not in LAYERS:
+            raise ValueError(f"unknown noise layer {kind!r}; choose from {', '.join(LAYERS)}")
+        self.kind, self.dose, self.density, self.shape, self.rng = kind, dose, density, shape, rng
+        # The frozen pattern belongs to the world, not to the seed: two runs see the same one.
+        self.frozen = np.random.default_rng(0).random(shape) < density
+
+    def active(self, action: Array, elapsed: Array, first: Array) -> Array:
+        """bool [B]: is the layer on in the frame reached by `action` after `elapsed` agent steps?"""
+        if self.kind == "frozen":
+            return (elapsed % max(1, round(1 / self.dose)) == 0) if self.dose > 0 else np.zeros(len(elapsed), bool)
+        drawn = self.rng.random(len(action)) < self.dose
+        return drawn if self.kind == "pixel" else drawn & (action == NOOP) & ~first
+
+    def pixels(self, count: int) -> Array:
+        """bool [count, height, width]: the pixels covered in each of `count` frames."""
+        if self.kind == "frozen":
+            return np.broadcast_to(self.frozen, (count, *self.shape))
+        return self.rng.random((count, *self.shape)) < self.density

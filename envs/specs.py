@@ -1,0 +1,77 @@
+"""The contract every environment meets: what it is (EnvSpec) and what a step returns (TimeStep).
+
+Autoreset is next-step, as in Gymnasium's and EnvPool's defaults: the step that ends an episode returns
+the true last observation; the step after it ignores its action, has reward 0 and returns the first
+observation of the next episode with `first` set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """Facts about a batch of environments. Shapes are channels first; lengths are in agent steps."""
+
+    name: str
+    num_envs: int
+    observation_shape: tuple[int, ...]
+    observation_dtype: str  # "uint8" (0..255) or "float32"
+    num_actions: int
+    frames_per_step: int = 1  # emulator frames that one agent step takes
+    max_episode_steps: int | None = None  # agent steps, reset step not counted; None: no limit
+    action_names: tuple[str, ...] = ()
+    semantics: Mapping[str, Any] = field(default_factory=dict)  # recorded with every result
+
+
+@dataclass(frozen=True)
+class TimeStep:
+    """What B environments returned. Every array has B rows; `info` holds arrays of B rows, too."""
+
+    observation: Array  # uint8 or float32 [B, ...]
+    first: Array  # bool [B]: the observation opens an episode
+    reward: Array  # float32 [B]: raw, unclipped
+    terminal: Array  # bool [B]: the task ended (never a time limit)
+    truncated: Array  # bool [B]: a limit ended the episode, the task did not
+    info: dict[str, Array]
+
+
+class VectorEnv(Protocol):
+    """B environments stepped together."""
+
+    @property
+    def spec(self) -> EnvSpec: ...
+
+    def reset(self) -> TimeStep:
+        """Start new episodes everywhere."""
+        ...
+
+    def step(self, action: Array) -> TimeStep:
+        """Take one agent step with integer actions [B]. Raises ValueError for a bad action array."""
+        ...
+
+    def render(self) -> Array:
+        """What a person would look at, for environment 0: uint8 [height, width, 3]."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def check_action(action: Array, spec: EnvSpec) -> Array:
+    """Return `action` as int64 [B], or raise a ValueError that names what is wrong with it."""
+    action = np.asarray(action)
+    if action.shape != (spec.num_envs,):
+        raise ValueError(f"actions have shape {action.shape}; {spec.name} with {spec.num_envs} environments needs ({spec.num_envs},)")
+    if not np.issubdtype(action.dtype, np.integer):
+        raise ValueError(f"actions have dtype {action.dtype}; {spec.name} needs integers 0..{spec.num_actions - 1}")
+    if action.size and not (action.min() >= 0 and action.max() < spec.num_actions):
+        raise ValueError(f"actions span {action.min()}..{action.max()}; {spec.name} takes 0..{spec.num_actions - 1}")
+    return action.astype(np.int64, copy=False)

@@ -1,0 +1,53 @@
+"""Checkpoints: written whole or not at all, read without running any pickled code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+NAME = "checkpoint.pt"
+FORMAT = 1
+
+
+def save(folder: Path, state: dict[str, Any]) -> None:
+    """Write RUN/checkpoint.pt: to a temporary file, synced, then renamed over the old one."""
+    temporary = folder / f"{NAME}.tmp"
+    with temporary.open("wb") as file:
+        torch.save({"format": FORMAT, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / NAME)
+
+
+def load(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint of a run folder, on the CPU. Raises ValueError where it is missing, cut short, or of another config."""
+    path = folder / NAME
+    if not path.is_file():
+        raise ValueError(f"{folder} has no checkpoint yet ({NAME}); train it first: afterwit train --resume {folder}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds here; all mean that the file is unreadable
+        raise ValueError(
+            f"{path} cannot be read ({path.stat().st_size} bytes; cut short or no checkpoint): {str(error).splitlines()[0][:120]}; "
+            f"put a copy back, or remove the file to start this run from the beginning"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise ValueError(f"{path} has format {found!r}; this version of afterwit reads format {FORMAT}")
+    different = differences(state["config"], config)
+    if different:
+        raise ValueError(f"{path} belongs to another config: {different[0]}; restore {folder / 'config.json'}, or start a new run")
+    return state
+
+
+def differences(saved: Any, wanted: Any, where: str = "") -> list[str]:
+    """Where two configs differ, as `field is a in the checkpoint, b in config.json`."""
+    if isinstance(saved, dict) and isinstance(wanted, dict):
+        names = sorted(saved.keys() | wanted.keys())
+        return [line for name in names for line in differences(saved.get(name), wanted.get(name), f"{where}.{name}".lstrip("."))]
+    if isinstance(saved, list | tuple) and isinstance(wanted, list | tuple) and list(saved) == list(wanted):
+        return []
+    return [] if saved == wanted else [f"{where} is {saved!r} in the checkpoint, {wanted!r} in config.json"]

@@ -1,0 +1,212 @@
+"""The command line. `afterwit COMMAND --help` explains each command, `afterwit train PRESET --help` every field of a run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+
+from afterwit.envs.make import ENVS
+from afterwit.runs import benchmark as benchmarking
+from afterwit.runs import evaluate as evaluating
+from afterwit.runs.config import RunConfig
+from afterwit.runs.demo import demo
+from afterwit.runs.presets import PRESETS
+from afterwit.runs.report import write_report
+from afterwit.runs.train import new_folder, train
+from afterwit.world_models.make import WORLD_MODELS, world_model_name
+
+OUT = Path("runs/out")
+Flat = (tyro.conf.AvoidSubcommands,)
+
+
+@dataclass(frozen=True)
+class Train:
+    """A run and where it goes."""
+
+    config: Annotated[RunConfig, tyro.conf.arg(name="")]
+    out: Path | None = None
+    """New folder for the run. Unset: a name made of preset, world model, noise or game, and seed, in runs/out."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play whole episodes with a trained agent, learning nothing; writes RUN/evaluation.json."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    episodes: int = 100
+    """Episodes to play."""
+    greedy: bool = False
+    """Always take the likeliest action, instead of drawing it."""
+    seed: int = 1_000_000
+    """Seed of environments and draws; training uses small ones."""
+    video: bool = False
+    """Also write RUN/video.mp4: the first episode above a strip of its intrinsic reward."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Compare runs side by side: a self-contained HTML page, and its pictures."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders."""
+    out: Path = OUT / "report"
+    """Folder for report.html and the PNGs."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Measure stepping, acting, learning and the whole loop."""
+
+    config: Annotated[RunConfig, tyro.conf.arg(name="")]
+    seconds: float = 5.0
+    """Seconds for each measurement."""
+    out: Path | None = None
+    """JSON file for the numbers."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train BYOL-Explore and BYOL-Hindsight side by side on the Brownian maze, and write a report."""
+
+    out: Path = OUT / "demo"
+    """Folder for the two runs and the report. If it holds an unfinished demo, that one goes on."""
+    steps: int = 1_500_000
+    """Agent steps of each agent."""
+    seed: int = 0
+    """Seed of both agents."""
+
+
+Command = TypeVar("Command", Train, Benchmark)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. A user's mistake ends in one line on stderr and exit code 2."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    command = COMMANDS.get(args[0])
+    try:
+        if command is None:
+            raise ValueError(f"unknown command {args[0]!r}; choose from {', '.join(COMMANDS)}")
+        return command(args[1:])
+    except (ValueError, OSError) as error:
+        print(f"afterwit: {error}", file=sys.stderr)
+        return 2
+
+
+def overview() -> str:
+    lines = ["Afterwit: curiosity that survives noise.", "", "usage: afterwit COMMAND ...   (afterwit COMMAND --help explains it)", ""]
+    return "\n".join(lines + [f"  {name:<10} {(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()])
+
+
+def train_command(args: list[str]) -> int:
+    """Train an agent: afterwit train PRESET [options], or afterwit train --resume RUN."""
+    if args and args[0] == "--resume":
+        return resume([Path(arg) for arg in args[1:] if arg != "--quiet"], quiet="--quiet" in args)
+    if not args or args[0] in ("-h", "--help"):
+        print(f"{train_command.__doc__}\n\n{presets()}\n\nafterwit train PRESET --help explains every field of the run.")
+        return 0
+    chosen = from_preset(args, Train, "train")
+    folder = chosen.out or OUT / default_name(chosen.config)
+    chosen.config.torch_device()
+    new_folder(chosen.config, folder)
+    return finish(folder, quiet=chosen.quiet)
+
+
+def resume(folders: list[Path], quiet: bool) -> int:
+    if len(folders) != 1:
+        raise ValueError(f"--resume takes one run folder, not {len(folders)}: afterwit train --resume RUN (a resumed run keeps its config)")
+    return finish(folders[0], quiet)
+
+
+def finish(folder: Path, quiet: bool) -> int:
+    if train(folder, progress=not quiet):
+        print(f"finished: {folder}\nlook at it: afterwit report {folder}")
+        return 0
+    print(f"stopped and saved; go on with: afterwit train --resume {folder}")
+    return 130
+
+
+def evaluate_command(args: list[str]) -> int:
+    """Play episodes with a trained agent: afterwit evaluate RUN [--video]"""
+    chosen = tyro.cli(Evaluate, args=args, prog="afterwit evaluate")
+    result = evaluating.evaluate(chosen.run, chosen.episodes, chosen.greedy, chosen.seed, chosen.video)
+    print(evaluating.table(result))
+    print(f"written: {chosen.run / evaluating.NAME}" + (f" and {chosen.run / evaluating.VIDEO}" if chosen.video else ""))
+    return 0
+
+
+def report_command(args: list[str]) -> int:
+    """Compare runs side by side in one page: afterwit report RUN [RUN ...]"""
+    chosen = tyro.cli(Report, args=args, prog="afterwit report")
+    print(f"report: {write_report(chosen.runs, chosen.out)}")
+    return 0
+
+
+def benchmark_command(args: list[str]) -> int:
+    """Measure a preset's speed: afterwit benchmark [PRESET] [options]"""
+    chosen = from_preset(args if args and not args[0].startswith("-") else ["maze", *args], Benchmark, "benchmark")
+    print(benchmarking.table(benchmarking.benchmark(chosen.config, chosen.seconds, chosen.out)))
+    return 0
+
+
+def demo_command(args: list[str]) -> int:
+    """Two agents, one noisy maze, one report: afterwit demo"""
+    chosen = tyro.cli(Demo, args=args, prog="afterwit demo")
+    print(f"report: {demo(chosen.out, chosen.steps, chosen.seed)}")
+    return 0
+
+
+def list_command(args: list[str]) -> int:
+    """Presets, environments and world models that are there: afterwit list"""
+    print(f"{presets()}\n\nenvironments: {', '.join(ENVS)}\nworld models: {', '.join(WORLD_MODELS)}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "demo": demo_command, "train": train_command, "evaluate": evaluate_command, "report": report_command,
+    "benchmark": benchmark_command, "list": list_command,
+}  # fmt: skip
+
+
+def from_preset(args: list[str], command: type[Command], name: str) -> Command:
+    """Parse `PRESET [the preset's own options] [overrides]`: first the preset is made, then every field can be changed."""
+    if args[0] not in PRESETS:
+        raise ValueError(f"unknown preset {args[0]!r}; choose from {', '.join(PRESETS)}")
+    preset, prog = PRESETS[args[0]], f"afterwit {name} {args[0]}"
+    config, rest = tyro.cli(preset, args=args[1:], prog=prog, return_unknown_args=True, add_help=False)
+    options = ", ".join(f"--{option}" for option in option_names(preset))
+    description = f"{preset.__doc__}\n\nThis preset's own options: {options} (afterwit list shows their values)."
+    return tyro.cli(command, args=rest, default=command(config=config), prog=prog, description=description, config=Flat)
+
+
+def presets() -> str:
+    rows = []
+    for name, preset in PRESETS.items():
+        options = "  ".join(
+            f"--{option} {default}" for option, default in zip(option_names(preset), preset.__defaults__ or (), strict=True)
+        )
+        rows.append(f"  {name:<12} {(preset.__doc__ or '').splitlines()[0]}\n  {'':<12} {options}")
+    return "presets, with their own options:\n" + "\n".join(rows)
+
+
+def option_names(preset: Callable[..., RunConfig]) -> list[str]:
+    return [name for name in preset.__annotations__ if name != "return"]
+
+
+def default_name(config: RunConfig) -> str:
+    world = getattr(config.env, "noise", None) or getattr(config.env, "game", None) or getattr(config.env, "id", "env")
+    return "-".join([config.preset, world_model_name(config.learner.world_model), str(world).replace("/", "_"), f"s{config.seed}"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""A run's complete, frozen config, and its form as JSON. Counts are agent steps over all environments."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import cattrs
+import torch
+from cattrs.strategies import configure_tagged_union
+
+from afterwit.agents.learner import LearnerConfig
+from afterwit.envs.make import ENVS, EnvConfig
+from afterwit.envs.maze import MazeConfig
+from afterwit.world_models.make import WORLD_MODELS, WorldModelConfig, world_model_name
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a training run."""
+
+    env: EnvConfig = field(default_factory=MazeConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    preset: str = "maze"
+    """The preset that this config started from."""
+    seed: int = 0
+    """Seeds environments, weights and every draw. On CPU the same seed gives the same run, bit for bit."""
+    total_steps: int = 1_500_000
+    """Agent steps to train for, over all environments."""
+    unroll_length: int = 40
+    """Agent steps of each environment in one learner step (T)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks live; auto takes a GPU if there is one."""
+    threads: int = 1
+    """CPU threads of one torch operation. For small networks 1 is fastest, and leaves cores to other runs."""
+    log_interval: int = 15_000
+    """Agent steps between two log entries."""
+    checkpoint_interval: int = 250_000
+    """Agent steps between two checkpoints. One is also written on Ctrl-C, on SIGTERM and at the end."""
+
+    def __post_init__(self) -> None:
+        for name in ("total_steps", "unroll_length", "threads", "log_interval", "checkpoint_interval"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be 0 or more")
+        horizon = getattr(self.learner.world_model, "horizon", 1)
+        if horizon >= self.unroll_length:
+            raise ValueError(
+                f"learner.world_model.horizon is {horizon} and unroll_length is {self.unroll_length}; "
+                "the horizon K must be shorter than the unroll T"
+            )
+
+    @property
+    def steps_per_update(self) -> int:
+        return self.unroll_length * self.env.num_envs
+
+    @property
+    def title(self) -> str:
+        """What a person calls this run: the world model, and the seed."""
+        return f"{world_model_name(self.learner.world_model)}, seed {self.seed}"
+
+    def torch_device(self) -> torch.device:
+        """Raises ValueError where a GPU is asked for and there is none."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device is 'cuda' but torch sees no GPU; use --device cpu, or install a CUDA build of torch")
+        return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=False)
+    for union, registry in ((EnvConfig, ENVS), (WorldModelConfig, WORLD_MODELS)):
+        names = {config: name for name, (config, _) in registry.items()}
+        configure_tagged_union(union, converter, tag_name="name", tag_generator=names.__getitem__)
+    return converter
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """Plain dicts and values; env and world model carry their registry `name`."""
+    return _converter().unstructure(config, RunConfig)
+
+
+def from_dict(data: dict[str, Any]) -> RunConfig:
+    """The config that `to_dict` wrote. Raises ValueError for unknown or missing fields."""
+    try:
+        return _converter().structure(data, RunConfig)
+    except (cattrs.errors.BaseValidationError, cattrs.errors.ForbiddenExtraKeysError, KeyError, TypeError) as error:
+        raise ValueError(f"not a config of this version of afterwit: {error}") from error
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The config of a run folder."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is no run folder: it has no config.json")
+    try:
+        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON ({error}); restore it from the checkpoint's run or start a new run") from error
+
+
+def write_config(config: RunConfig, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")

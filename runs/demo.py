@@ -1,0 +1,35 @@
+"""The main job: two agents on the same noisy maze, side by side, and a report of where each of them went."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from afterwit.runs.config import RunConfig, read_config, write_config
+from afterwit.runs.evaluate import evaluate
+from afterwit.runs.parallel import train_all
+from afterwit.runs.presets import Model, maze
+from afterwit.runs.report import write_report
+
+MODELS: tuple[Model, ...] = ("byol-explore", "byol-hindsight")
+EPISODES = 32
+
+
+def demo(out: Path, steps: int, seed: int) -> Path:
+    """Train, evaluate, film and report. Goes on with an unfinished demo in `out`; returns the report's path."""
+    folders = [out / model for model in MODELS]
+    for model, folder in zip(MODELS, folders, strict=True):
+        prepare(replace(maze(model=model, noise="brownian"), total_steps=steps, seed=seed), folder)
+    print(f"Two agents on the Brownian maze, {steps:,} agent steps each. Ctrl-C saves; the same command goes on.")
+    train_all(folders, jobs=len(folders))
+    for folder in folders:
+        evaluate(folder, EPISODES, greedy=False, seed=1_000_000 + seed, video=True)
+    return write_report(folders, out)
+
+
+def prepare(config: RunConfig, folder: Path) -> None:
+    """Write the config, or check that the folder already holds this very run."""
+    if not (folder / "config.json").exists():
+        write_config(config, folder)
+    elif read_config(folder) != config:
+        raise ValueError(f"{folder} holds a run with another config; choose another --out, or remove it")

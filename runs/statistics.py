@@ -1,0 +1,118 @@
+"""What happened and what was paid: episodes, trackers, places, noise. Counted on the host, over real steps only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afterwit.envs.specs import Array, EnvSpec
+from afterwit.world_models.trajectory import Trajectory
+
+NUM_WINDOWS = 10  # a run's maps are kept by tenth
+ROOMS = 256
+
+
+class Statistics:
+    """Running sums since the last `pop`, episodes in progress, and maps by tenth of the run.
+
+    It reads of `info` what is there: `trackers` [T, B, n] and `room` [T, B] per episode, `noise_on` and
+    `block_in_view` as shares of time and of pay, `cell` [T, B] for the maps.
+    """
+
+    def __init__(self, spec: EnvSpec, total_steps: int):
+        batch = spec.num_envs
+        self.total_steps, self.noop = total_steps, 0
+        self.running = {"return": np.zeros(batch), "length": np.zeros(batch, np.int64), "bonus": np.zeros(batch)}
+        self.trackers: Array = np.zeros((batch, 0), bool)
+        self.rooms = np.zeros((batch, ROOMS), bool)
+        height, width = spec.semantics.get("map", (0, 0))
+        self.visits = np.zeros((NUM_WINDOWS, height * width), np.int64)
+        self.pay = np.zeros((NUM_WINDOWS, height * width))
+        self._clear()
+
+    def _clear(self) -> None:
+        self.episodes: list[tuple[int, dict[str, float]]] = []  # environment, numbers
+        self.time: dict[str, float] = {}
+        self.paid: dict[str, float] = {}
+
+    def add(self, trajectory: Trajectory, bonus: Tensor, agent_steps: int) -> None:
+        """Count T steps of B environments and the bonus [T, B] they were paid; `agent_steps` done before them."""
+        real, reward = trajectory.real.numpy(), trajectory.reward.numpy()
+        paid = bonus.cpu().numpy()
+        info = {name: value.numpy() for name, value in trajectory.info.items()}
+        self._count("steps", real, paid)
+        self._count("noop", real & (trajectory.action.numpy() == self.noop), paid)
+        for name in ("noise_on", "block_in_view"):
+            if name in info:
+                self._count(name, real & info[name], paid)
+        if "noise_on" in info and "block_in_view" in info:
+            self._count("noise", real & (info["noise_on"] | info["block_in_view"]), paid)
+        if "cell" in info and self.visits.shape[1]:
+            window = min(NUM_WINDOWS - 1, agent_steps * NUM_WINDOWS // self.total_steps)
+            cells = self.visits.shape[1]
+            self.visits[window] += np.bincount(info["cell"][real], minlength=cells)
+            self.pay[window] += np.bincount(info["cell"][real], weights=paid[real], minlength=cells)
+        for t in range(len(real)):
+            self._advance(real[t], reward[t], paid[t], {name: value[t] for name, value in info.items()})
+
+    def _count(self, name: str, mask: Array, paid: Array) -> None:
+        self.time[name] = self.time.get(name, 0) + int(mask.sum())
+        self.paid[name] = self.paid.get(name, 0) + float(paid[mask].sum())
+
+    def _advance(self, real: Array, reward: Array, paid: Array, info: dict[str, Array]) -> None:
+        for env in np.flatnonzero(~real):
+            self._finish(env)
+        self.running["return"] += reward * real
+        self.running["bonus"] += paid * real
+        self.running["length"] += real
+        if "trackers" in info:
+            self.trackers = np.where(real[:, None], info["trackers"], False)
+        if "room" in info:
+            self.rooms[np.flatnonzero(real), info["room"][real]] = True
+
+    def _finish(self, env: int) -> None:
+        """Environment `env` resets: its episode is over. (A reset before the first step opens, but ends none.)"""
+        if self.running["length"][env]:
+            episode = {name: float(value[env]) for name, value in self.running.items()}
+            episode |= {f"R{index + 1}": float(reached) for index, reached in enumerate(self.trackers[env])}
+            if self.rooms[env].any():
+                episode["rooms"] = float(self.rooms[env].sum())
+            self.episodes.append((int(env), episode))
+        for value in self.running.values():
+            value[env] = 0
+        self.rooms[env] = False
+
+    def pop(self) -> dict[str, float]:
+        """Means over the episodes finished, and shares of time and pay, since the last call."""
+        result: dict[str, float] = {"episode/count": len(self.episodes)}
+        for name in self.episodes[0][1] if self.episodes else ():
+            result[f"{section(name)}/{name}"] = float(np.mean([episode[name] for _, episode in self.episodes]))
+        steps, paid = self.time.get("steps", 0), self.paid.get("steps", 0.0)
+        for name in self.time:
+            if name != "steps" and steps:
+                result[f"share_of_time/{name}"] = self.time[name] / steps
+                if paid > 0:
+                    result[f"share_of_pay/{name}"] = self.paid[name] / paid
+        self._clear()
+        return result
+
+    def state(self) -> dict[str, Any]:
+        """Episodes in progress, maps and sums, as tensors and plain values."""
+        arrays = {**self.running, "trackers": self.trackers, "rooms": self.rooms, "visits": self.visits, "pay": self.pay}
+        return {"arrays": {name: torch.from_numpy(value.copy()) for name, value in arrays.items()},
+                "episodes": self.episodes, "time": self.time, "paid": self.paid}  # fmt: skip
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        arrays = {name: value.numpy().copy() for name, value in state["arrays"].items()}
+        self.running = {name: arrays[name] for name in self.running}
+        self.trackers, self.rooms, self.visits, self.pay = (arrays[name] for name in ("trackers", "rooms", "visits", "pay"))
+        self.episodes, self.time, self.paid = state["episodes"], state["time"], state["paid"]
+
+
+def section(name: str) -> str:
+    """The log section of an episode's number: trackers R1.. are `reached`, all else is `episode`."""
+    return "reached" if name.startswith("R") and name[1:].isdigit() else "episode"

@@ -1,0 +1,155 @@
+"""The training loop: act, learn, log, save. One process, in lockstep; on CPU a seed gives the same run bit for bit."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from afterwit.agents.actor import Actor
+from afterwit.agents.learner import Learner
+from afterwit.envs.make import make_env
+from afterwit.runs import checkpoint
+from afterwit.runs.config import RunConfig, read_config, to_dict, write_config
+from afterwit.runs.logging import Log
+from afterwit.runs.statistics import Statistics
+
+
+class Run:
+    """Environments, actor, learner and counters of one run: what is trained, saved, evaluated and measured."""
+
+    def __init__(self, config: RunConfig):
+        device = config.torch_device()
+        torch.set_num_threads(config.threads)
+        self.config = config
+        self.env = make_env(config.env, config.seed)
+        self.learner = Learner(config.learner, self.env.spec, config.seed, device)
+        self.actor = Actor(self.env, self.learner.policy, config.unroll_length, config.seed, device)
+        self.statistics = Statistics(self.env.spec, config.total_steps)
+        self.agent_steps = 0
+        self.seconds = 0.0
+
+    def step(self) -> dict[str, Tensor]:
+        """One unroll and one learner step. Raises FloatingPointError, before anything is saved, if the loss is not finite."""
+        self.actor.set_weights(self.learner.acting, self.learner.version)
+        trajectory = self.actor.unroll()
+        metrics = self.learner.update(trajectory)
+        if not math.isfinite(float(metrics["loss"])):
+            raise FloatingPointError(f"the loss is {float(metrics['loss'])} after {self.agent_steps} agent steps")
+        self.statistics.add(trajectory, metrics.pop("bonus"), self.agent_steps)
+        del metrics["raw_reward"]
+        self.agent_steps += trajectory.action.numel()
+        return metrics
+
+    def state(self) -> dict[str, Any]:
+        return {"config": to_dict(self.config), "learner": self.learner.state(), "actor": self.actor.state(),
+                "statistics": self.statistics.state(), "agent_steps": self.agent_steps, "seconds": self.seconds}  # fmt: skip
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.learner.load_state(state["learner"])
+        self.actor.load_state(state["actor"])
+        self.statistics.load_state(state["statistics"])
+        self.agent_steps, self.seconds = state["agent_steps"], state["seconds"]
+
+
+def new_folder(config: RunConfig, folder: Path) -> None:
+    """Make a run folder. Raises ValueError where it exists: no run is ever overwritten."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"run folder {folder} exists; go on with: afterwit train --resume {folder}; or choose another --out")
+    write_config(config, folder)
+
+
+def train(folder: Path, progress: bool = True) -> bool:
+    """Train the run whose config lies in `folder`, from its checkpoint if there is one. False if it was interrupted."""
+    config = read_config(folder)
+    run = Run(config)
+    if (folder / checkpoint.NAME).exists():
+        run.load_state(checkpoint.load(folder, to_dict(config)))
+    log = Log(folder, run.agent_steps)
+    bar = tqdm(total=config.total_steps, initial=run.agent_steps, unit="step", unit_scale=True, desc=config.title,
+               disable=not progress, dynamic_ncols=True, file=sys.stdout)  # fmt: skip
+    try:
+        with stop_signals() as stop:
+            _loop(run, folder, log, bar, stop)
+            finished = run.agent_steps >= config.total_steps
+            save(run, folder, log)
+    except FloatingPointError as error:
+        saved = "its last checkpoint is intact" if (folder / checkpoint.NAME).exists() else "it had no checkpoint yet"
+        raise ValueError(f"{error}; the run stopped and {saved}: start again with a lower --learner.learning-rate") from error
+    finally:
+        log.close()
+        bar.close()
+        run.env.close()
+    return finished
+
+
+def _loop(run: Run, folder: Path, log: Log, bar: Any, stop: list[int]) -> None:
+    config, pending, started = run.config, [], time.perf_counter()
+    last_steps = run.agent_steps
+    while run.agent_steps < config.total_steps and not stop:
+        before = run.agent_steps
+        pending.append(run.step())
+        bar.update(run.agent_steps - before)
+        done = run.agent_steps >= config.total_steps
+        if crossed(before, run.agent_steps, config.log_interval) or done:
+            now = time.perf_counter()
+            run.seconds += now - started
+            entry = log_entry(run, pending, (run.agent_steps - last_steps) / (now - started))
+            log.write(entry)
+            bar.set_postfix(headline(entry))
+            pending, started, last_steps = [], now, run.agent_steps
+        if crossed(before, run.agent_steps, config.checkpoint_interval) and not done:
+            save(run, folder, log)
+
+
+HEADLINES = ("reached/R1", "reached/R2", "reached/R3", "reached/R4", "episode/rooms", "episode/return")
+
+
+def headline(entry: dict[str, float]) -> dict[str, str]:
+    """What a progress bar shows of a log entry: at most four numbers."""
+    return {name.split("/")[1]: f"{entry[name]:.2f}" for name in [h for h in HEADLINES if h in entry][:4]}
+
+
+def crossed(before: int, after: int, interval: int) -> bool:
+    return before // interval < after // interval
+
+
+def log_entry(run: Run, pending: list[dict[str, Tensor]], rate: float) -> dict[str, float]:
+    """Means over the learner steps since the last entry, what the episodes did, and time in its several units."""
+    means = {name: torch.stack([m[name].float() for m in pending]).mean().item() for name in pending[0]}
+    return {
+        "agent_steps": run.agent_steps, "frames": run.agent_steps * run.env.spec.frames_per_step, "learner_steps": run.learner.steps,
+        "seconds": round(run.seconds, 3), "agent_steps_per_second": rate,
+        **run.statistics.pop(), **{f"learner/{name}": value for name, value in means.items()},
+    }  # fmt: skip
+
+
+def save(run: Run, folder: Path, log: Log) -> None:
+    checkpoint.save(folder, run.state())
+    log.write_maps(run.statistics)
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them: the loop ends after its learner step, and saves."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

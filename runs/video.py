@@ -1,0 +1,97 @@
+"""Video of environment 0: what it showed, above a running strip of what the transition was worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from afterwit.envs.specs import Array, EnvSpec, TimeStep, VectorEnv
+from afterwit.world_models.trajectory import Trajectory
+
+COLOURS = {"reconstruction": (38, 98, 170), "invariance": (230, 130, 30)}
+BACKGROUND, INK = (255, 255, 255), (60, 60, 60)
+STRIP_HEIGHT, LABEL_HEIGHT, MIN_WIDTH, MAX_FRAMES = 64, 14, 336, 3000
+
+
+class Recorder:
+    """A VectorEnv that keeps what environment 0 renders during its first episode (at most 3000 agent steps)."""
+
+    def __init__(self, env: VectorEnv):
+        self.env = env
+        self.frames: list[Array] = []
+        self.values: list[dict[str, float]] = []  # parts of the intrinsic reward, a frame each
+        self.pending: list[Array] = []
+        self.done = False
+
+    @property
+    def spec(self) -> EnvSpec:
+        return self.env.spec
+
+    def reset(self) -> TimeStep:
+        return self.env.reset()
+
+    def step(self, action: Array) -> TimeStep:
+        step = self.env.step(action)
+        if not self.done:
+            self.pending.append(self.env.render())
+        return step
+
+    def explain(self, trajectory: Trajectory, parts: dict[str, Tensor], scale: Tensor) -> None:
+        """Pair the frames of the last unroll with the parts of its raw reward [T], in units of `scale`."""
+        if self.done:
+            return
+        real = trajectory.real[:, 0].tolist()
+        columns = {name: (part / scale).tolist() for name, part in parts.items()}
+        for index, frame in enumerate(self.pending):
+            if not real[index] or len(self.frames) == MAX_FRAMES:
+                self.done = True
+                break
+            self.frames.append(frame)
+            self.values.append({name: column[index] for name, column in columns.items()})
+        self.pending = []
+
+    def write(self, path: Path) -> None:
+        """Write an mp4 of 20 agent steps a second."""
+        peak = max([0.1, *(sum(max(v, 0.0) for v in values.values()) for values in self.values)])
+        with imageio.get_writer(path, fps=20, macro_block_size=2, codec="libx264", quality=6) as writer:
+            for index, frame in enumerate(self.frames):
+                writer.append_data(compose(frame, self.values[: index + 1], peak))
+
+    def render(self) -> Array:
+        return self.env.render()
+
+    def close(self) -> None:
+        self.env.close()
+
+
+def compose(frame: Array, values: list[dict[str, float]], peak: float) -> Array:
+    """The frame above the strip; the newest transition is at the right. uint8 [height, width, 3] with even sizes."""
+    scale = max(1, -(-MIN_WIDTH // frame.shape[1]))
+    frame = frame.repeat(scale, 0).repeat(scale, 1)
+    width = frame.shape[1] + frame.shape[1] % 2
+    height = frame.shape[0] + LABEL_HEIGHT + STRIP_HEIGHT
+    image = Image.new("RGB", (width, height + height % 2), BACKGROUND)
+    image.paste(Image.fromarray(frame), (0, 0))
+    draw = ImageDraw.Draw(image)
+    draw_labels(draw, frame.shape[0], values[-1])
+    bottom = height - 1
+    for column, entry in enumerate(reversed(values[-(width // 2) :])):
+        top, x = bottom, width - 2 - 2 * column
+        for name, value in entry.items():
+            size = round(max(value, 0.0) / peak * (STRIP_HEIGHT - 2))
+            if size:
+                draw.rectangle((x, top - size, x + 1, top), fill=COLOURS.get(name, INK))
+            top -= size
+    return np.asarray(image)
+
+
+def draw_labels(draw: ImageDraw.ImageDraw, top: int, entry: dict[str, float]) -> None:
+    x = 4
+    for name, value in entry.items():
+        text = f"{name} {value:5.2f}"
+        draw.text((x, top + 1), text, fill=COLOURS.get(name, INK))
+        x += 7 * len(text) + 12

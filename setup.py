@@ -1,0 +1,39 @@
+"""Afterwit's metadata. The source lies in the top-level folders and installs as afterwit.agents, afterwit.envs, …"""
+
+from pathlib import Path
+
+from setuptools import setup
+
+ROOMS = ("envs", "world_models", "agents", "runs")
+
+setup(
+    name="afterwit",
+    version="0.1.0",
+    description="Curiosity that survives noise: BYOL-Explore and BYOL-Hindsight with V-MPO in PyTorch",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11,<3.14",
+    package_dir={f"afterwit.{room}": room for room in ROOMS},
+    packages=[f"afterwit.{room}" for room in ROOMS],
+    package_data={f"afterwit.{room}": ["py.typed"] for room in ROOMS},
+    install_requires=[
+        "torch>=2.11,<2.14",
+        "gymnasium>=1.2,<1.5",
+        "ale-py>=0.12,<0.13",
+        "envpool>=1.2.5,<1.3",
+        "numpy>=2.1,<2.6",
+        "tensorboard>=2.20,<3",
+        "cattrs>=25.1,<27",
+        "imageio>=2.37,<3",
+        "imageio-ffmpeg>=0.6,<0.9",
+        "matplotlib>=3.10,<3.12",
+        "tqdm>=4.67,<5",
+        "tyro>=1.0,<1.1",
+    ],
+    extras_require={
+        "dev": ["build>=1.3,<2", "hypothesis>=6.140,<7", "mypy>=1.18,<3", "pytest>=9,<10", "pytest-xdist>=3.8,<4", "ruff>=0.14,<0.18"],
+    },
+    entry_points={"console_scripts": ["afterwit=afterwit.runs.cli:main"]},
+)

@@ -1,0 +1,165 @@
+"""BYOL-Hindsight (Jarrett et al., ICML 2023): explain in hindsight what nobody could have foreseen, pay for the rest.
+
+With s = (b_{t,i-1}, a_{t+i-1}), for i = 1 .. K:
+
+    z        = generator(noise, s, target(o_{t+i}))           a latent for the unforeseeable part of the outcome
+    outcome  = reconstructor(b_{t,i}, z)                       predicted from the past and that latent
+    rec      = || outcome - sg(target(o_{t+i})) ||^2           on unit vectors
+    inv      = log[ exp g(s, z) / mean_k exp g(s, z_k) ]       contrastive estimate of what z tells about s, <= log n
+    reward   = rec / lambda + inv, summed over p + q = t + 1
+
+The critic g maximises inv; the generator minimises rec + lambda * inv; encoder and RNNs minimise rec only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from afterwit.envs.specs import EnvSpec
+from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput, cosine_error, effective_rank
+from afterwit.world_models.byol_explore import check_byol
+from afterwit.world_models.open_loop import OpenLoop, future, pair_mask, pair_mean, sum_by_transition
+from afterwit.world_models.torso import Torso, mlp
+from afterwit.world_models.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class BYOLHindsightConfig:
+    """BYOL-Hindsight: prediction error after what could not be foreseen has been explained."""
+
+    horizon: int = 1
+    """K, open-loop steps that are predicted ahead. The paper's Atari value is 8."""
+    target_decay: float = 0.99
+    """Share of the target encoder kept at each learner step (the paper's alpha)."""
+    invariance_weight: float = 0.1
+    """The paper's lambda: weight of the invariance loss; the reward is reconstruction / lambda + invariance. No
+    paper states it; on the maze larger values made z collapse to a constant."""
+    invariance_in_reward: bool = True
+    """Add the invariance term to the reward, as in the paper; re-implementations disagree."""
+    noise: int = 16
+    """Numbers in the generator's noise. (256 in re-implementations at Atari scale; the paper gives none.)"""
+    latent: int = 16
+    """Numbers in the hindsight latent z. (256 in re-implementations at Atari scale; the paper gives none.)"""
+    hidden: int = 128
+    """Width of generator, reconstructor and critic. (512 in re-implementations; the paper gives none.)"""
+    layers: int = 2
+    """Hidden layers of generator and reconstructor. (3 in re-implementations; the paper gives none.)"""
+    critic_embedding: int = 32
+    """Size of the two embeddings whose scaled dot product is the critic. (Ours.)"""
+    critic_scale: float = 5.0
+    """The critic is critic_scale * tanh(dot product): bounded, so that it cannot run away. (Ours.)"""
+    loss_scale: float = 5.0
+    """Weight of the world model's loss in the total (the paper's Atari value)."""
+    prioritise: bool = True
+    """Pay only what lies above the running mean of the normalised reward (the paper's clipping)."""
+
+    def __post_init__(self) -> None:
+        check_byol(self.horizon, self.target_decay)
+        if not self.invariance_weight > 0:
+            raise ValueError(f"world_model.invariance_weight is {self.invariance_weight}; the reward divides by it, so it must be above 0")
+
+
+class ReverseGradient(torch.autograd.Function):
+    """Identity whose gradient is multiplied by -scale: what the critic climbs, the generator descends."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return -ctx.scale * gradient, None
+
+
+class Critic(nn.Module):
+    """g(s, z) for all pairs of a group at once: scale * tanh of a scaled dot product of two embeddings."""
+
+    def __init__(self, state: int, latent: int, hidden: int, embedding: int, scale: float):
+        super().__init__()
+        self.state, self.latent = mlp(state, hidden, embedding, 1), mlp(latent, hidden, embedding, 1)
+        self.scale = scale
+
+    def forward(self, state: Tensor, latent: Tensor) -> Tensor:
+        """[..., n, S] and [..., n, Z] to [..., n, n]: row i holds g(s_i, z_j) for all j."""
+        s, z = self.state(state), self.latent(latent)
+        return self.scale * torch.tanh(s @ z.transpose(-1, -2) / math.sqrt(s.shape[-1]))
+
+
+def contrast(scores: Tensor, valid: Tensor) -> Tensor:
+    """log[ exp g(s_i, z_i) / mean_j exp g(s_i, z_j) ] over the valid j, the positive j = i among them: at most log n.
+
+    scores [..., n, n], valid bool [..., n]; returns [..., n] (0 where i is not valid).
+    """
+    among = scores.masked_fill(~valid.unsqueeze(-2), -torch.inf)
+    among = torch.where(valid.unsqueeze(-1), among, 0.0)  # rows that do not count stay finite
+    mean = among.logsumexp(-1) - valid.sum(-1, keepdim=True).clamp(min=1).log()
+    return torch.where(valid, scores.diagonal(dim1=-2, dim2=-1) - mean, 0.0)
+
+
+class BYOLHindsight(WorldModel):
+    def __init__(self, config: BYOLHindsightConfig, torso: Torso, spec: EnvSpec, seed: int):
+        super().__init__()
+        self.config, self.num_actions = config, spec.num_actions
+        sizes = torso.config
+        state = sizes.belief + spec.num_actions
+        self.target = TargetEncoder(torso.encoder, config.target_decay)
+        self.open_loop = OpenLoop(sizes.belief, sizes.action_embedding, spec.num_actions, config.horizon)
+        self.generator = mlp(config.noise + state + sizes.embedding, config.hidden, config.latent, config.layers)
+        self.reconstructor = mlp(sizes.belief + config.latent, config.hidden, sizes.embedding, config.layers)
+        self.critic = Critic(state, config.latent, config.hidden, config.critic_embedding, config.critic_scale)
+        self.random = torch.Generator().manual_seed(seed)  # on the host, so that a seed means the same everywhere
+
+    def forward(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:
+        weight = self.config.invariance_weight
+        valid = pair_mask(trajectory.real, self.config.horizon)  # [K, T, B]
+        target, ahead, state = self.unroll(trajectory, beliefs)
+        latent = self.generate(state, target)
+        reconstruction = cosine_error(self.reconstruct(ahead, latent), target)
+        invariance = contrast(self.critic(state, ReverseGradient.apply(latent, weight)), valid)  # negatives: other b, same (k, t)
+        # Minus: the critic climbs. Reversed and scaled on its way into z, the same gradient makes the generator descend.
+        loss = pair_mean(reconstruction, valid) - pair_mean(invariance, valid)
+        parts = {"reconstruction": sum_by_transition(reconstruction, valid) / weight}
+        if self.config.invariance_in_reward:
+            parts["invariance"] = sum_by_transition(invariance, valid)
+        metrics = {
+            "reconstruction": pair_mean(reconstruction, valid).detach(),
+            "invariance": pair_mean(invariance, valid).detach(),
+            "latent_rank": effective_rank(latent[0]),
+        }
+        return WorldModelOutput(loss, sum(parts.values(), torch.zeros_like(reconstruction[0].detach())), parts, metrics)
+
+    def unroll(self, trajectory: Trajectory, beliefs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Targets [K, T, B, N], open-loop beliefs b_{t,i} [K, T, B, M] and s = (b_{t,i-1}, a_{t+i-1}) [K, T, B, M+A].
+
+        s carries no gradient: neither critic nor generator shapes the representation that they look at.
+        """
+        horizon, length = self.config.horizon, len(trajectory.action)
+        loop = self.open_loop(beliefs, trajectory.action)
+        action = F.one_hot(future(trajectory.action, horizon, length), self.num_actions).to(loop.dtype)
+        target = future(self.target(trajectory.obs)[1:], horizon, length)
+        return target, loop[1:], torch.cat([loop[:-1].detach(), action], -1)
+
+    def generate(self, state: Tensor, target: Tensor) -> Tensor:
+        """z [..., Z] of outcomes `target` [..., N] reached from s [..., M+A], with fresh noise."""
+        noise = torch.randn(*target.shape[:-1], self.config.noise, generator=self.random).to(target.device, non_blocking=True)
+        return self.generator(torch.cat([noise, state, target], -1))
+
+    def reconstruct(self, ahead: Tensor, latent: Tensor) -> Tensor:
+        """The outcome's embedding [..., N] from b_{t,i} [..., M] and z [..., Z]."""
+        return self.reconstructor(torch.cat([ahead, latent], -1))
+
+    def after_step(self) -> None:
+        self.target.update()
+
+    def get_extra_state(self) -> Tensor:
+        return self.random.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.random.set_state(state.cpu())

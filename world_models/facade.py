@@ -1,0 +1,147 @@
+"""`IntrinsicReward`: the world model alone, for people who have an agent already. NumPy in, NumPy out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+import torch
+from torch import nn
+
+from afterwit.envs.specs import Array, EnvSpec
+from afterwit.world_models.base import WorldModelOutput
+from afterwit.world_models.intrinsic_reward import RewardNormaliser
+from afterwit.world_models.make import WORLD_MODELS, WorldModelConfig, make_world_model, world_model_name
+from afterwit.world_models.torso import Torso, TorsoConfig
+from afterwit.world_models.trajectory import Trajectory
+
+
+class IntrinsicReward:
+    """A bonus for novelty, trained on the transitions that your agent collects.
+
+    `model` is a name in WORLD_MODELS or a config of one; `observation_space` the Box of one environment (uint8 images
+    channels first, or floats of order 1), `action_space` its Discrete(n). Arrays are time-major: obs [T+1, B, ...],
+    actions [T, B] (0 .. n-1), dones [T, B], where dones[t] says that the transition of actions[t] ended an episode.
+
+    `autoreset` is "next-step" (Gymnasium's vector environments: obs[t+1] after a done is the true last observation,
+    and the step after it only resets) or "same-step" (obs[t+1] after a done opens the next episode, so that the ending
+    transition has no outcome to predict). Neither resets nor what would be predicted across one gets a bonus or
+    changes a statistic. Each call starts from a blank memory.
+
+    >>> import gymnasium as gym, numpy as np
+    >>> from afterwit.world_models import IntrinsicReward
+    >>> envs = gym.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync")
+    >>> curiosity = IntrinsicReward("byol-hindsight", envs.single_observation_space, envs.single_action_space, seed=0)
+    >>> obs, actions, dones = [envs.reset(seed=0)[0]], [], []
+    >>> for _ in range(5):
+    ...     actions.append(np.array([0, 1, 0]))
+    ...     observation, _, terminated, truncated, _ = envs.step(actions[-1])
+    ...     obs.append(observation)
+    ...     dones.append(terminated | truncated)
+    >>> obs, actions, dones = np.stack(obs), np.stack(actions), np.stack(dones)
+    >>> metrics = curiosity.update(obs, actions, dones)
+    >>> bonus = curiosity.reward(obs, actions, dones)
+    >>> bonus.shape, bonus.dtype, bool((bonus >= 0).all()), sorted(metrics)[0]
+    ((5, 3), dtype('float32'), True, 'gradient_norm')
+    """
+
+    def __init__(
+        self, model: str | WorldModelConfig, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], seed: int,
+        torso: TorsoConfig | None = None, autoreset: Literal["next-step", "same-step"] = "next-step", learning_rate: float = 5e-4,
+        reward_decay: float = 0.99, device: str = "cpu",
+    ):  # fmt: skip
+        if isinstance(model, str) and model not in WORLD_MODELS:
+            raise ValueError(f"unknown world model {model!r}; choose from {', '.join(WORLD_MODELS)}")
+        if autoreset not in ("next-step", "same-step"):
+            raise ValueError(f"unknown autoreset {autoreset!r}; choose next-step or same-step")
+        config = WORLD_MODELS[model][0]() if isinstance(model, str) else model
+        self.spec, self.autoreset, self.device = read_spaces(observation_space, action_space), autoreset, torch.device(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.torso = Torso(torso or default_torso(self.spec), self.spec.observation_shape, self.spec.num_actions)
+            self.model = make_world_model(config, self.torso, self.spec, seed)
+        self.normaliser = RewardNormaliser(config.prioritise, reward_decay)
+        self.modules = nn.ModuleDict({"torso": self.torso, "model": self.model, "normaliser": self.normaliser}).to(self.device)
+        self.trained = [p for p in self.modules.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(self.trained, learning_rate)
+        self.name = world_model_name(config)
+
+    def update(self, obs: Array, actions: Array, dones: Array) -> dict[str, float]:
+        """One optimiser step on T steps of B environments, and one step of the reward's statistics. Returns metrics."""
+        trajectory = self._trajectory(obs, actions, dones)
+        out = self._forward(trajectory)
+        self.optimiser.zero_grad(set_to_none=True)
+        out.loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.trained, 10.0)
+        if not bool(torch.isfinite(norm)):
+            raise FloatingPointError(
+                f"the gradient of {self.name} is {norm.item()}; nothing was changed. Are all observations finite and of order 1?"
+            )
+        self.optimiser.step()
+        self.model.after_step()
+        self.normaliser.update(out.reward, trajectory.real)
+        metrics = {**out.metrics, "loss": out.loss, "gradient_norm": norm, "scale": self.normaliser.deviation}
+        return {name: float(value) for name, value in metrics.items()}
+
+    def reward(self, obs: Array, actions: Array, dones: Array) -> Array:
+        """The bonus of each transition, float32 [T, B], normalised; 0 for resets. Changes no weight and no statistic."""
+        trajectory = self._trajectory(obs, actions, dones)
+        self.modules.eval()
+        with torch.no_grad():
+            bonus = self.normaliser(self._forward(trajectory).reward, trajectory.real)
+        self.modules.train()
+        return bonus.cpu().numpy()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, targets, statistics, random state and optimiser, for torch.save."""
+        return {"modules": self.modules.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.modules.load_state_dict(state["modules"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def _forward(self, trajectory: Trajectory) -> WorldModelOutput:
+        beliefs, embeddings, _ = self.torso(
+            trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets
+        )
+        return self.model(trajectory, beliefs, embeddings)
+
+    def _trajectory(self, obs: Array, actions: Array, dones: Array) -> Trajectory:
+        obs, actions, dones = np.asarray(obs), np.asarray(actions), np.asarray(dones)
+        if actions.ndim != 2 or dones.shape != actions.shape:
+            raise ValueError(f"actions have shape {actions.shape} and dones {dones.shape}; both must be [T, B]")
+        length, batch = actions.shape
+        if obs.shape != (length + 1, batch, *self.spec.observation_shape):
+            raise ValueError(f"obs has shape {obs.shape}; for these actions it must be {(length + 1, batch, *self.spec.observation_shape)}")
+        if not np.issubdtype(actions.dtype, np.integer) or not (actions.min() >= 0 and actions.max() < self.spec.num_actions):
+            raise ValueError(
+                f"actions ({actions.dtype}) must be integers 0..{self.spec.num_actions - 1}, not {actions.min()}..{actions.max()}"
+            )
+        if dones.dtype != np.bool_:
+            raise ValueError(f"dones has dtype {dones.dtype}; it must be bool (terminated | truncated)")
+        first = np.zeros((length + 1, batch), bool)
+        shift = 2 if self.autoreset == "next-step" else 1
+        first[shift:] = dones[: length + 1 - shift]
+        floats = torch.zeros(length, batch)
+        return Trajectory(
+            obs=torch.from_numpy(np.ascontiguousarray(obs, self.spec.observation_dtype)), first=torch.from_numpy(first),
+            action=torch.from_numpy(actions.astype(np.int64)), behaviour=floats[..., None], reward=floats,
+            terminal=torch.zeros(length, batch, dtype=torch.bool), core=torch.zeros(batch, self.torso.config.belief),
+            prev_action=torch.zeros(batch, dtype=torch.int64),
+        ).to(self.device)  # fmt: skip
+
+
+def read_spaces(observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]) -> EnvSpec:
+    if not isinstance(observation_space, gymnasium.spaces.Box):
+        raise ValueError(f"observation_space is {observation_space}; only Box is supported (flatten others first)")
+    if not isinstance(action_space, gymnasium.spaces.Discrete) or action_space.start != 0:
+        raise ValueError(f"action_space is {action_space}; only Discrete(n) that starts at 0 is supported")
+    dtype = "uint8" if observation_space.dtype == np.uint8 else "float32"
+    return EnvSpec("yours", 1, tuple(observation_space.shape), dtype, int(action_space.n))
+
+
+def default_torso(spec: EnvSpec) -> TorsoConfig:
+    """A residual network for images of 16x16 and more, two layers otherwise."""
+    image = len(spec.observation_shape) == 3 and min(spec.observation_shape[1:]) >= 16
+    return TorsoConfig(encoder="resnet", embedding=256, belief=256) if image else TorsoConfig()

@@ -1,0 +1,56 @@
+"""ICM (Pathak et al., 2017): one-step forward error in features that tell which action was taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from afterwit.envs.specs import EnvSpec
+from afterwit.world_models.base import WorldModel, WorldModelOutput
+from afterwit.world_models.torso import Encoder, Torso, mlp
+from afterwit.world_models.trajectory import Trajectory, masked_mean
+
+
+@dataclass(frozen=True)
+class ICMConfig:
+    """Intrinsic curiosity module."""
+
+    hidden: int = 128
+    """Width of the inverse and the forward model."""
+    forward_weight: float = 0.2
+    """Weight of the forward loss; the inverse loss has the rest (beta of Pathak et al.)."""
+    loss_scale: float = 1.0
+    """Weight of the world model's loss in the total."""
+    prioritise: bool = False
+    """Pay only what lies above the running mean. The BYOL-Explore paper pays ICM in full."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.forward_weight <= 1:
+            raise ValueError(f"world_model.forward_weight is {self.forward_weight}; it must lie between 0 and 1")
+
+
+class ICM(WorldModel):
+    def __init__(self, config: ICMConfig, torso: Torso, spec: EnvSpec, seed: int):
+        super().__init__()
+        size = torso.config.embedding
+        self.num_actions, self.forward_weight = spec.num_actions, config.forward_weight
+        self.features = Encoder(torso.config, spec.observation_shape)
+        self.inverse_model = mlp(2 * size, config.hidden, spec.num_actions, 1)
+        self.forward_model = mlp(size + spec.num_actions, config.hidden, size, 1)
+
+    def forward(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:
+        features = self.features(trajectory.obs)  # [T+1, B, N]
+        logits = self.inverse_model(torch.cat([features[:-1], features[1:]], -1))
+        inverse = F.cross_entropy(logits.flatten(0, 1), trajectory.action.flatten(), reduction="none").view_as(trajectory.reward)
+        action = F.one_hot(trajectory.action, self.num_actions).to(features.dtype)
+        # Only the inverse model shapes the features; the forward model takes them as they are.
+        predicted = self.forward_model(torch.cat([features[:-1].detach(), action], -1))
+        error = 0.5 * (predicted - features[1:].detach()).square().sum(-1)  # [T, B]
+        reward = torch.where(trajectory.real, error, 0.0).detach()
+        forward_loss, inverse_loss = masked_mean(error, trajectory.real), masked_mean(inverse, trajectory.real)
+        loss = self.forward_weight * forward_loss + (1 - self.forward_weight) * inverse_loss
+        metrics = {"reconstruction": forward_loss.detach(), "inverse": inverse_loss.detach()}
+        return WorldModelOutput(loss, reward, {"reconstruction": reward}, metrics)

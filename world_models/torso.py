@@ -1,0 +1,132 @@
+"""What turns observations into embeddings and beliefs: encoders and the closed-loop RNN.
+
+BYOL-Explore (Guo et al., 2022, section 3): omega_t = f(o_t), b_t from (b_{t-1}, a_{t-1}, omega_t). The policy
+has one torso; a world model uses the same one or has its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TorsoConfig:
+    """Encoder and closed-loop RNN."""
+
+    encoder: Literal["mlp", "conv", "resnet"] = "mlp"
+    """mlp: two layers, for small views; conv: the three-layer Atari network of DQN; resnet: IMPALA's."""
+    hidden: int = 128
+    """Width of the mlp encoder's hidden layer."""
+    channels: tuple[int, ...] = (16, 32, 32)
+    """Channels of the resnet's stages; each halves the image. (The value of BYOL-Explore's re-implementations.)"""
+    blocks: int = 2
+    """Residual blocks a stage."""
+    embedding: int = 64
+    """Size of the embedding omega."""
+    belief: int = 96
+    """Size of the belief b, the state of the GRU."""
+    action_embedding: int = 16
+    """Size of the learnt embedding of the previous action."""
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "blocks", "embedding", "belief", "action_embedding"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"torso.{name} is {getattr(self, name)}; it must be at least 1")
+
+
+def mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
+    """`layers` hidden layers of width `hidden` with ReLU, and a linear output."""
+    modules: list[nn.Module] = []
+    for width in [inputs] + [hidden] * (layers - 1) if layers else []:
+        modules += [nn.Linear(width, hidden), nn.ReLU()]
+    return nn.Sequential(*modules, nn.Linear(hidden if layers else inputs, outputs))
+
+
+class Residual(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def image_layers(config: TorsoConfig, channels: int) -> nn.Sequential:
+    if config.encoder == "conv":
+        return nn.Sequential(nn.Conv2d(channels, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU())
+    stages: list[nn.Module] = []
+    for width in config.channels:
+        stages += [nn.Conv2d(channels, width, 3, padding=1), nn.MaxPool2d(3, 2, 1)]
+        stages += [Residual(width) for _ in range(config.blocks)] + [nn.GroupNorm(1, width)]
+        channels = width
+    return nn.Sequential(*stages, nn.ReLU())
+
+
+class Encoder(nn.Module):
+    """Observation [..., *shape] to embedding [..., N]. uint8 is scaled to 0..1, floats are taken as they are."""
+
+    def __init__(self, config: TorsoConfig, shape: tuple[int, ...]):
+        super().__init__()
+        self.shape = shape
+        size = 1
+        for extent in shape:
+            size *= extent
+        if config.encoder == "mlp":
+            self.layers: nn.Module = nn.Sequential(nn.Flatten(), mlp(size, config.hidden, config.embedding, 1))
+            return
+        if len(shape) != 3:
+            raise ValueError(
+                f"torso.encoder {config.encoder!r} reads images [channels, height, width], not observations of shape {shape}; use 'mlp'"
+            )
+        if config.encoder == "conv" and min(shape[1:]) < 36:
+            raise ValueError(f"torso.encoder 'conv' needs images of at least 36x36, not {shape[1]}x{shape[2]}; use 'resnet' or 'mlp'")
+        image = image_layers(config, shape[0])
+        with torch.no_grad():
+            features = image(torch.zeros(1, *shape)).numel()
+        self.layers = nn.Sequential(image, nn.Flatten(), nn.Linear(features, config.embedding))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        lead = obs.shape[: obs.dim() - len(self.shape)]
+        x = obs.reshape(-1, *self.shape)
+        x = x.float() / 255 if x.dtype == torch.uint8 else x
+        return self.layers(x).unflatten(0, lead)
+
+
+class Torso(nn.Module):
+    """Encoder and closed-loop GRU over T steps of B environments."""
+
+    def __init__(self, config: TorsoConfig, shape: tuple[int, ...], num_actions: int):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config, shape)
+        self.action_embedding = nn.Embedding(num_actions, config.action_embedding)
+        self.rnn = nn.GRU(config.embedding + config.action_embedding, config.belief)
+
+    def forward(
+        self, obs: Tensor, first: Tensor, previous_actions: Tensor, core: Tensor, resets: tuple[int, ...] = ()
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Beliefs [T, B, M], embeddings [T, B, N] and the state after the last step [B, M].
+
+        `first` [T, B] forgets: there the state and the previous action are blank. Resets are rare, so the fused
+        GRU runs between the times `resets` at which any environment starts over, instead of step by step.
+        """
+        embeddings = self.encoder(obs)
+        keep = (~first).unsqueeze(-1).to(embeddings.dtype)  # [T, B, 1]
+        inputs = torch.cat([embeddings, self.action_embedding(previous_actions) * keep], -1)
+        beliefs = []
+        starts = (0, *resets)
+        for start, end in zip(starts, (*resets, len(obs)), strict=True):
+            chunk, state = self.rnn(inputs[start:end], (core * keep[start])[None])
+            core = state[0]
+            beliefs.append(chunk)
+        return torch.cat(beliefs), embeddings, core
+
+    def initial_core(self, batch: int) -> Tensor:
+        """A blank memory [B, M]."""
+        return self.rnn.weight_hh_l0.new_zeros(batch, self.config.belief)

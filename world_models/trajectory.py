@@ -1,0 +1,56 @@
+"""The one shape of data: T agent steps of B environments, and the masks that follow from it.
+
+Time first, then batch. Index t is the t-th action; observations have one row more. `reward[t]`,
+`terminal[t]` and `info[...][t]` belong to the transition that `action[t]` started, into `obs[t + 1]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """T steps of B environments (next-step autoreset: the step after an ending only resets)."""
+
+    obs: Tensor  # uint8 or float32 [T+1, B, ...]: obs[t] is what action[t] was chosen on
+    first: Tensor  # bool [T+1, B]: obs[t] opens an episode
+    action: Tensor  # int64 [T, B]
+    behaviour: Tensor  # float32 [T, B, A]: log-probabilities of the acting policy
+    reward: Tensor  # float32 [T, B]: received on reaching obs[t+1]; raw, unclipped
+    terminal: Tensor  # bool [T, B]: obs[t+1] ends the task (never a time limit)
+    core: Tensor  # float32 [B, H]: recurrent state before obs[0]
+    prev_action: Tensor  # int64 [B]: the action before obs[0]
+    info: Mapping[str, Tensor] = field(default_factory=dict)  # [T, B, ...]: what the environment tells of obs[t+1]
+
+    @cached_property
+    def real(self) -> Tensor:
+        """bool [T, B]: steps that happened. The others only reset: no reward, no loss, no statistics."""
+        return ~self.first[1:]
+
+    @cached_property
+    def resets(self) -> tuple[int, ...]:
+        """Times t > 0 at which an environment opens an episode. Read on the host, before `to` moves the data."""
+        return tuple(t + 1 for t, opens in enumerate(self.first[1:].any(1).tolist()) if opens)
+
+    @property
+    def previous_actions(self) -> Tensor:
+        """int64 [T+1, B]: the action before each observation (without meaning where `first`)."""
+        return torch.cat([self.prev_action[None], self.action])
+
+    def to(self, device: torch.device) -> Trajectory:
+        """The same steps on `device`; `info` stays on the host, where it is logged."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "info"}
+        result = replace(self, **moved)
+        result.__dict__["resets"] = self.resets
+        return result
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` where `mask`; 0 (with gradient 0) where nothing is left."""
+    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
