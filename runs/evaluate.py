@@ -103,7 +103,8 @@ def summarise(values: np.ndarray[Any, Any]) -> dict[str, float]:
 
 def table(result: dict[str, Any]) -> str:
     """The evaluation as text: one row a number."""
-    head = f"{result['episodes']} episodes, {result['policy']} policy, after {result['trained_agent_steps']:,} agent steps ({result['trained_frames']:,} frames)"
+    trained = f"{result['trained_agent_steps']:,} agent steps ({result['trained_frames']:,} frames)"
+    head = f"{result['episodes']} episodes, {result['policy']} policy, after {trained}"
     rows = [f"{'':<12}{'mean':>10}{'95% interval':>22}{'median':>10}{'min':>10}{'max':>10}"]
     for name, value in result["results"].items():
         interval = f"{value['low']:.2f} .. {value['high']:.2f}"

@@ -64,7 +64,7 @@ class Statistics:
         self.paid[name] = self.paid.get(name, 0) + float(paid[mask].sum())
 
     def _advance(self, real: Array, reward: Array, paid: Array, info: dict[str, Array]) -> None:
-        for env in np.flatnonzero(~real):
+        for env in np.flatnonzero(~real).tolist():
             self._finish(env)
         self.running["return"] += reward * real
         self.running["bonus"] += paid * real
@@ -81,7 +81,7 @@ class Statistics:
             episode |= {f"R{index + 1}": float(reached) for index, reached in enumerate(self.trackers[env])}
             if self.rooms[env].any():
                 episode["rooms"] = float(self.rooms[env].sum())
-            self.episodes.append((int(env), episode))
+            self.episodes.append((env, episode))
         for value in self.running.values():
             value[env] = 0
         self.rooms[env] = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import imageio.v2 as imageio
+import imageio_ffmpeg
 import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -57,9 +57,12 @@ class Recorder:
     def write(self, path: Path) -> None:
         """Write an mp4 of 20 agent steps a second."""
         peak = max([0.1, *(sum(max(v, 0.0) for v in values.values()) for values in self.values)])
-        with imageio.get_writer(path, fps=20, macro_block_size=2, codec="libx264", quality=6) as writer:
-            for index, frame in enumerate(self.frames):
-                writer.append_data(compose(frame, self.values[: index + 1], peak))
+        height, width, _ = compose(self.frames[0], self.values[:1], peak).shape
+        writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=20, macro_block_size=2, quality=6, ffmpeg_log_level="error")
+        writer.send(None)
+        for index, frame in enumerate(self.frames):
+            writer.send(compose(frame, self.values[: index + 1], peak).tobytes())
+        writer.close()
 
     def render(self) -> Array:
         return self.env.render()

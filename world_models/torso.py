@@ -129,4 +129,4 @@ class Torso(nn.Module):
 
     def initial_core(self, batch: int) -> Tensor:
         """A blank memory [B, M]."""
-        return self.rnn.weight_hh_l0.new_zeros(batch, self.config.belief)
+        return torch.zeros(batch, self.config.belief, device=self.action_embedding.weight.device)

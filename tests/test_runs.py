@@ -1,0 +1,224 @@
+"""Runs end to end, in small: train, resume, evaluate, benchmark, and what a user's mistakes say."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from afterwit.envs.gym import GymConfig
+from afterwit.envs.maze import MazeConfig
+from afterwit.runs import checkpoint
+from afterwit.runs.benchmark import benchmark
+from afterwit.runs.cli import main
+from afterwit.runs.config import RunConfig, from_dict, read_config, to_dict
+from afterwit.runs.evaluate import evaluate
+from afterwit.runs.logging import read_metrics
+from afterwit.runs.presets import PRESETS, maze
+from afterwit.runs.train import Run, new_folder, train
+from afterwit.world_models.make import WORLD_MODELS, world_model_name
+
+SMALL = replace(
+    maze(), env=MazeConfig(num_envs=4, episode_steps=17), total_steps=400, unroll_length=5, log_interval=100, checkpoint_interval=200
+)
+
+
+def start(config: RunConfig, folder: Path) -> Path:
+    new_folder(config, folder)
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(folder, to_dict(read_config(folder)))["learner"]["modules"]
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    assert left.keys() == right.keys()
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("model", WORLD_MODELS)
+def test_every_preset_makes_a_config_that_survives_json(name: str, model: str) -> None:
+    config = PRESETS[name](model=model)
+    assert world_model_name(config.learner.world_model) == model
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("model", WORLD_MODELS)
+def test_a_run_trains_logs_and_saves(model: str, tmp_path: Path) -> None:
+    config = replace(SMALL, learner=replace(SMALL.learner, world_model=WORLD_MODELS[model][0]()))
+    folder = start(config, tmp_path / "run")
+    assert train(folder, progress=False)
+    entries = read_metrics(folder)
+    assert [entry["agent_steps"] for entry in entries] == [100, 200, 300, 400]
+    # 4 environments of 17-step episodes: 18 agent steps an episode with its reset; the first ones are cut short.
+    assert sum(entry["episode/count"] for entry in entries) >= 4 * (100 // 18)
+    last = entries[-1]
+    assert last["learner_steps"] == 20 and last["frames"] == 400
+    for name in ("learner/kl", "learner/entropy", "learner/embedding_rank", "share_of_time/noise", "share_of_time/noop", "reached/R1"):
+        assert name in last
+    assert 0 <= last["share_of_time/noise"] <= 1
+    assert list((folder / "tensorboard").iterdir())
+
+
+def test_the_same_seed_gives_the_same_run_bit_for_bit(tmp_path: Path) -> None:
+    folders = [start(replace(SMALL, seed=seed), tmp_path / str(index)) for index, seed in enumerate((3, 3, 4))]
+    for folder in folders:
+        train(folder, progress=False)
+    assert same(weights(folders[0]), weights(folders[1]))
+    assert not same(weights(folders[0]), weights(folders[2]))
+
+
+def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path: Path) -> None:
+    whole, halves = start(SMALL, tmp_path / "whole"), start(SMALL, tmp_path / "halves")
+    train(whole, progress=False)
+    run = Run(SMALL)
+    for _ in range(13):  # stops inside an episode and between two log entries
+        run.step()
+    checkpoint.save(halves, run.state())
+    train(halves, progress=False)
+    assert same(weights(whole), weights(halves))
+
+
+def test_resuming_repeats_no_log_entry(tmp_path: Path) -> None:
+    folder = start(SMALL, tmp_path / "run")
+    train(folder, progress=False)
+    early = checkpoint.load(folder, to_dict(SMALL))
+    run = Run(SMALL)
+    for _ in range(10):
+        run.step()
+    checkpoint.save(folder, run.state())
+    train(folder, progress=False)
+    assert [entry["agent_steps"] for entry in read_metrics(folder)] == [100, 200, 300, 400]
+    assert early["agent_steps"] == 400
+
+
+def test_a_signal_saves_and_the_run_goes_on(tmp_path: Path) -> None:
+    folder = start(replace(SMALL, total_steps=1_000_000, log_interval=1000, checkpoint_interval=1_000_000), tmp_path / "run")
+    command = [sys.executable, "-m", "afterwit.runs.cli", "train", "--resume", str(folder), "--quiet"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not ((folder / "metrics.jsonl").exists() and read_metrics(folder)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130 and f"--resume {folder}" in output
+    state = checkpoint.load(folder, to_dict(read_config(folder)))
+    assert 1000 <= state["agent_steps"] < 1_000_000
+
+
+def test_evaluation_counts_whole_episodes_and_films(tmp_path: Path) -> None:
+    folder = start(SMALL, tmp_path / "run")
+    train(folder, progress=False)
+    before = weights(folder)
+    result = evaluate(folder, episodes=6, greedy=False, seed=9, video=True, progress=False)
+    assert result["results"]["length"] == {"mean": 17.0, "low": 17.0, "high": 17.0, "median": 17.0, "deviation": 0.0, "min": 17.0, "max": 17.0}
+    assert set(result["results"]) >= {"R1", "R4", "return", "bonus"}
+    assert (folder / "video.mp4").stat().st_size > 1000
+    assert json.loads((folder / "evaluation.json").read_text())["episodes"] == 6
+    assert same(before, weights(folder))
+    again = evaluate(folder, episodes=6, greedy=False, seed=9, video=False, progress=False)
+    assert again["results"] == result["results"]
+
+
+def test_any_gymnasium_environment_trains(tmp_path: Path) -> None:
+    config = replace(SMALL, env=GymConfig(id="CartPole-v1", num_envs=4), learner=replace(SMALL.learner, extrinsic_weight=1.0))
+    folder = start(config, tmp_path / "run")
+    assert train(folder, progress=False)
+    assert sum(entry["episode/count"] for entry in read_metrics(folder)) > 0
+
+
+def test_benchmark_measures_every_part(tmp_path: Path) -> None:
+    result = benchmark(SMALL, seconds=0.05, out=tmp_path / "speed.json", progress=False)
+    rates = result["agent_steps_per_second"]
+    assert {"acting", "learning", "whole loop"} < set(rates) and all(rate > 0 for rate in rates.values())
+    assert json.loads((tmp_path / "speed.json").read_text())["agent_steps_per_second"] == rates
+
+
+MISTAKES = {
+    "unknown command": (["fly"], "unknown command 'fly'"),
+    "unknown preset": (["train", "labyrinth"], "unknown preset 'labyrinth'; choose from maze, atari-small, atari"),
+    "unknown game": (["train", "atari-small", "--game", "Montezuma"], "did you mean 'MontezumaRevenge'?"),
+    "horizon too long": (["train", "maze", "--learner.world-model.horizon", "40"], "horizon is 40 and unroll_length is 40"),
+    "no environment": (["train", "maze", "--env.num-envs", "0"], "num_envs is 0"),
+    "no run folder": (["report", "nowhere"], "nowhere is no run folder"),
+    "no such run": (["evaluate", "nowhere"], "nowhere is no run folder"),
+    "resume nothing": (["train", "--resume", "nowhere"], "nowhere is no run folder"),
+    "resume two": (["train", "--resume", "a", "b"], "--resume takes one run folder, not 2"),
+    "dose": (["train", "maze", "--env.dose", "1.5"], "dose is 1.5"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_line(
+    mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, message = MISTAKES[mistake]
+    try:
+        code: object = main(arguments)
+    except SystemExit as stopped:  # tyro ends the process itself where a field of the config is wrong
+        code = stopped.code
+    assert code == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert message in error and "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_run_folder_is_not_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "precious").write_text("data")
+    assert main(["train", "maze", "--out", str(folder)]) == 2
+    assert f"run folder {folder} exists" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["precious"]
+
+
+def test_a_damaged_checkpoint_is_named_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = start(SMALL, tmp_path / "run")
+    train(folder, progress=False)
+    path = folder / checkpoint.NAME
+    short = path.read_bytes()[:5000]
+    path.write_bytes(short)
+    assert main(["train", "--resume", str(folder)]) == 2
+    assert f"{path} cannot be read (5000 bytes" in capsys.readouterr().err
+    assert path.read_bytes() == short
+    assert [entry["agent_steps"] for entry in read_metrics(folder)] == [100, 200, 300, 400]
+
+
+def test_a_checkpoint_of_another_config_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = start(SMALL, tmp_path / "run")
+    train(folder, progress=False)
+    data = json.loads((folder / "config.json").read_text())
+    data["learner"]["torso"]["belief"] = 17
+    (folder / "config.json").write_text(json.dumps(data))
+    assert main(["train", "--resume", str(folder)]) == 2
+    assert "learner.torso.belief is 96 in the checkpoint, 17 in config.json" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = start(SMALL, tmp_path / "run")
+    train(folder, progress=False)
+    good = (folder / checkpoint.NAME).read_bytes()
+    data = to_dict(SMALL)
+    state = checkpoint.load(folder, data)
+    state["learner"]["modules"]["policy.action_head.0.weight"][0] = torch.nan
+    state["learner"]["acting"]["action_head.0.weight"][:] = 0
+    state["agent_steps"] = 200
+    checkpoint.save(folder, state)
+    bad = (folder / checkpoint.NAME).read_bytes()
+    assert main(["train", "--resume", str(folder), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert "the loss is nan after 200 agent steps" in error and "--learner.learning-rate" in error and error.count("\n") == 1
+    assert (folder / checkpoint.NAME).read_bytes() == bad != good
