@@ -33,7 +33,7 @@ setup(
         "tyro>=1.0,<1.1",
     ],
     extras_require={
-        "dev": ["build>=1.3,<2", "hypothesis>=6.140,<7", "mypy>=1.18,<3", "pytest>=9,<10", "pytest-xdist>=3.8,<4", "ruff>=0.14,<0.18"],
+        "dev": ["mypy>=1.18,<3", "pytest>=9,<10", "pytest-xdist>=3.8,<4", "ruff>=0.14,<0.18", "setuptools>=77"],
     },
     entry_points={"console_scripts": ["afterwit=afterwit.runs.cli:main"]},
 )

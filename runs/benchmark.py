@@ -18,8 +18,6 @@ from afterwit.runs.config import RunConfig, to_dict
 from afterwit.runs.provenance import provenance
 from afterwit.runs.train import Run
 
-WIDE = 256  # environments in the second stepping measurement
-
 
 def benchmark(config: RunConfig, seconds: float, out: Path | None, progress: bool = True) -> dict[str, Any]:
     """Measure the parts of `config`'s training loop, each for about `seconds`, and write them as JSON to `out`."""
@@ -28,10 +26,9 @@ def benchmark(config: RunConfig, seconds: float, out: Path | None, progress: boo
     run = Run(config)
     frames = run.env.spec.frames_per_step
     trajectory = run.actor.unroll()
-    batch, wide = config.env.num_envs, max(WIDE, config.env.num_envs)
+    batch = config.env.num_envs
     parts: dict[str, Callable[[], int]] = {
-        f"stepping, {batch} environments": stepper(config, batch),
-        f"stepping, {wide} environments": stepper(config, wide),
+        **{f"stepping, {count} environments": stepper(config, count) for count in sorted({batch, 4 * batch, 8 * batch})},
         "acting": lambda: run.actor.unroll().action.numel(),
         "learning": lambda: learn(run, trajectory),
         "whole loop": lambda: whole(run),
@@ -67,10 +64,10 @@ def measure(work: Callable[[], int], seconds: float) -> float:
 
 
 def stepper(config: RunConfig, num_envs: int) -> Callable[[], int]:
-    """100 steps of `num_envs` environments with random actions drawn beforehand."""
+    """10 steps of `num_envs` environments with random actions drawn beforehand."""
     env = make_env(replace(config.env, num_envs=num_envs), config.seed)
     env.reset()
-    actions = np.random.default_rng(config.seed).integers(0, env.spec.num_actions, (100, num_envs))
+    actions = np.random.default_rng(config.seed).integers(0, env.spec.num_actions, (10, num_envs))
 
     def work() -> int:
         for action in actions:

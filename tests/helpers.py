@@ -76,9 +76,7 @@ def tiny_torso(seed: int = 0, shape: Sequence[int] = SHAPE, encoder: str = "mlp"
 
 def look(torso: Torso, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
     """Beliefs [T+1, B, M] and embeddings [T+1, B, N]."""
-    beliefs, embeddings, _ = torso(
-        trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets
-    )
+    beliefs, embeddings, _ = torso(trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets)
     return beliefs, embeddings
 
 

@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy() -> None:
         GymVector(toys(Box(0, 9, (4,), np.int64), Discrete(2)), seed=0)
     with pytest.raises(TypeError, match=r"action space MultiDiscrete\(\[2 3\]\); wrap it"):
         GymVector(toys(VECTOR, MultiDiscrete([2, 3])), seed=0)
-    with pytest.raises(ValueError, match="unknown Gymnasium environment 'CartPol-v1'.*Did you mean: `CartPole`"):
+    with pytest.raises(ValueError, match=r"unknown Gymnasium environment 'CartPol-v1'.*Did you mean: `CartPole`"):
         GymConfig("CartPol-v1")
     with pytest.raises(ValueError, match="no_such_package"):
         GymConfig("no_such_package:Maze-v0")

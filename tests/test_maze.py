@@ -28,9 +28,9 @@ def play(
 def test_how_far_a_random_policy_gets() -> None:
     maze = Maze(MazeConfig(4000, "brownian", stagger=False), seed=0)
     for _, step in play(maze, 500):
-        pass
-    assert step.truncated.all()
-    share = step.info["trackers"].mean(0)
+        last = step
+    assert last.truncated.all()
+    share = last.info["trackers"].mean(0)
     np.testing.assert_array_less([0.54, 0.050, 0.001, -1], share)
     np.testing.assert_array_less(share, [0.62, 0.078, 0.008, 0.0005])
 

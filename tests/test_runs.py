@@ -121,7 +121,15 @@ def test_evaluation_counts_whole_episodes_and_films(tmp_path: Path) -> None:
     train(folder, progress=False)
     before = weights(folder)
     result = evaluate(folder, episodes=6, greedy=False, seed=9, video=True, progress=False)
-    assert result["results"]["length"] == {"mean": 17.0, "low": 17.0, "high": 17.0, "median": 17.0, "deviation": 0.0, "min": 17.0, "max": 17.0}
+    assert result["results"]["length"] == {
+        "mean": 17.0,
+        "low": 17.0,
+        "high": 17.0,
+        "median": 17.0,
+        "deviation": 0.0,
+        "min": 17.0,
+        "max": 17.0,
+    }
     assert set(result["results"]) >= {"R1", "R4", "return", "bonus"}
     assert (folder / "video.mp4").stat().st_size > 1000
     assert json.loads((folder / "evaluation.json").read_text())["episodes"] == 6
@@ -159,9 +167,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_gets_one_line(
-    mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistake_gets_one_line(mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     arguments, message = MISTAKES[mistake]
     try:
