@@ -4,10 +4,15 @@ After the Pycolab maze of BYOL-Hindsight (Jarrett et al., 2023, section 5.1), wh
 agent starts at the left, sees the 5x5 cells around it, and has 500 steps; nothing pays but (by a flag)
 the last tracker. All environments are stepped together in NumPy; there is no loop over them.
 
-    #################     # wall   o block, moves up and down in its column
-    ###     #######       1 tracker R1 in the first chamber, with the chamber's own floor pattern
-    #S o o ....o o :
-    ...
+    #############################################################
+    ########          ### . . . . .### . . . . ### .  . .   . ..#
+    #       ..........    . . . . .   . . . . .     . ..       .#
+    #S   o o         1o o . . . . 2o o . . . .3o o. .  . .4. .  #
+    #       ..........    . . . . .   . . . . .   ..... .     . #
+    ########          ### . . . . .### . . . . ###.  ..  ..  ...#
+    #############################################################
+
+S start, # wall, o a block that moves up and down in its column of the passage, 1-4 the trackers, . painted floor.
 """
 
 from __future__ import annotations
@@ -36,7 +41,8 @@ PASSAGE = slice(2, 5)  # rows that a passage leaves open, and that its blocks mo
 START_WIDTH = 4
 GUARD_WIDTH = 3  # columns of a passage
 GUARD_COLUMNS = (0, 2)  # the ones with a block
-CHAMBER_WIDTHS = (10, 10, 9, 9)  # a random policy reaches R1..R4 in about 59%, 6%, 0.4%, 0.0% of the episodes
+CHAMBER_WIDTHS = (10, 10, 9, 14)
+TRACKER_COLUMNS = (9, 9, 8, 8)  # in the chamber: a random policy reaches R1..R4 in about 58%, 6%, 0.4%, 0.0% of the episodes
 PALETTE = {
     "wall": (52, 58, 64), "open": (248, 249, 250), "floor": (222, 226, 230), "block": (214, 40, 40), "agent": (29, 53, 87),
     "R1": (42, 157, 143), "R2": (233, 196, 106), "R3": (244, 162, 97), "R4": (131, 56, 236),
@@ -120,7 +126,7 @@ class MazeMap:
 
 
 def build_map() -> MazeMap:
-    """Start room, then four times a passage with blocks and a chamber whose tracker is at its far end."""
+    """Start room, then four times a passage with blocks and a chamber with a tracker."""
     width = 2 + START_WIDTH + sum(GUARD_WIDTH + chamber for chamber in CHAMBER_WIDTHS)
     walls, floor = np.ones((HEIGHT, width), bool), np.zeros((HEIGHT, width), bool)
     walls[PASSAGE, 1 : 1 + START_WIDTH] = False
@@ -129,13 +135,13 @@ def build_map() -> MazeMap:
     mosaic = np.random.default_rng(0).random((HEIGHT, width)) < 0.5
     patterns = (rows % 2 == 0, columns % 2 == 0, (rows + columns) % 2 == 0, mosaic)
     trackers, blocks, left = [], [], 1 + START_WIDTH
-    for chamber, pattern in zip(CHAMBER_WIDTHS, patterns, strict=True):
+    for chamber, tracker, pattern in zip(CHAMBER_WIDTHS, TRACKER_COLUMNS, patterns, strict=True):
         walls[PASSAGE, left : left + GUARD_WIDTH] = False
         blocks += [left + column for column in GUARD_COLUMNS]
         inside = np.s_[1:-1, left + GUARD_WIDTH : left + GUARD_WIDTH + chamber]
         walls[inside], floor[inside] = False, pattern[inside]
+        trackers.append((HEIGHT // 2, left + GUARD_WIDTH + tracker))
         left += GUARD_WIDTH + chamber
-        trackers.append((HEIGHT // 2, left - 1))
     return MazeMap(walls, floor, np.array(trackers), np.array(blocks), (HEIGHT // 2, 1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -13,7 +14,15 @@ from typing import Any
 
 import torch
 
+NAME = "provenance.json"
 PACKAGES = ("afterwit", "torch", "numpy", "gymnasium", "envpool", "ale-py")
+
+
+def record(folder: Path) -> None:
+    """Add this session to RUN/provenance.json, a list with one entry for each time that the run was started or resumed."""
+    path = folder / NAME
+    sessions = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    path.write_text(json.dumps([*sessions, provenance()], indent=2) + "\n", encoding="utf-8")
 
 
 def provenance() -> dict[str, Any]:

@@ -22,6 +22,7 @@ from afterwit.envs.make import make_env
 from afterwit.runs import checkpoint
 from afterwit.runs.config import RunConfig, read_config, to_dict, write_config
 from afterwit.runs.logging import Log
+from afterwit.runs.provenance import record
 from afterwit.runs.statistics import Statistics
 
 
@@ -75,6 +76,7 @@ def train(folder: Path, progress: bool = True) -> bool:
     run = Run(config)
     if (folder / checkpoint.NAME).exists():
         run.load_state(checkpoint.load(folder, to_dict(config)))
+    record(folder)
     log = Log(folder, run.agent_steps)
     bar = tqdm(total=config.total_steps, initial=run.agent_steps, unit="step", unit_scale=True, desc=config.title,
                disable=not progress, dynamic_ncols=True, file=sys.stdout)  # fmt: skip

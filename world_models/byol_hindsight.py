@@ -37,9 +37,9 @@ class BYOLHindsightConfig:
     """K, open-loop steps that are predicted ahead. The paper's Atari value is 8."""
     target_decay: float = 0.99
     """Share of the target encoder kept at each learner step (the paper's alpha)."""
-    invariance_weight: float = 0.1
+    invariance_weight: float = 0.03
     """The paper's lambda: weight of the invariance loss; the reward is reconstruction / lambda + invariance. No
-    paper states it; on the maze larger values made z collapse to a constant."""
+    paper states it. Smaller leaves z free to explain more of the noise; larger makes it tell less of place and action."""
     invariance_in_reward: bool = True
     """Add the invariance term to the reward, as in the paper; re-implementations disagree."""
     noise: int = 16

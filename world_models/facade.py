@@ -48,7 +48,7 @@ class IntrinsicReward:
 
     def __init__(
         self, model: str | WorldModelConfig, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], seed: int,
-        torso: TorsoConfig | None = None, autoreset: Literal["next-step", "same-step"] = "next-step", learning_rate: float = 5e-4,
+        torso: TorsoConfig | None = None, autoreset: Literal["next-step", "same-step"] = "next-step", learning_rate: float = 3e-4,
         reward_decay: float = 0.99, device: str = "cpu",
     ):  # fmt: skip
         if isinstance(model, str) and model not in WORLD_MODELS:
