@@ -88,8 +88,8 @@ class Learner(nn.Module):
 
     def update(self, trajectory: Trajectory) -> dict[str, Tensor]:
         """One optimiser step on T steps of B environments. Metrics stay on the device; [] each, `bonus` [T, B]."""
-        config, real = self.config, trajectory.real.to(self.device)
         trajectory = trajectory.to(self.device)
+        config, real = self.config, trajectory.real
         out = self.policy(trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets)
         model = self._imagine(trajectory, out.beliefs, out.embeddings)
         self.intrinsic.update(model.reward, real)
@@ -123,7 +123,7 @@ class Learner(nn.Module):
             "loss": loss.detach(), "value_loss": value_loss.detach(), "entropy": policy_entropy.detach(),
             "gradient_norm": norm, "value_scale": self.policy.popart.scale.deviation,
             "intrinsic_scale": self.intrinsic.deviation, "embedding_rank": effective_rank(out.embeddings[-1]),
-            "bonus": bonus, "raw_reward": model.reward,
+            "bonus": bonus,
         }  # fmt: skip
 
     def _imagine(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:

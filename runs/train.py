@@ -48,7 +48,6 @@ class Run:
         if not math.isfinite(float(metrics["loss"])):
             raise FloatingPointError(f"the loss is {float(metrics['loss'])} after {self.agent_steps} agent steps")
         self.statistics.add(trajectory, metrics.pop("bonus"), self.agent_steps)
-        del metrics["raw_reward"]
         self.agent_steps += trajectory.action.numel()
         return metrics
 

@@ -6,6 +6,7 @@ Sizes all differ, so that transposed code cannot pass: T, B, A = 8, 5, 7; belief
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory
+
+M = TypeVar("M", bound=nn.Module)
 
 torch.set_num_threads(1)  # networks this small only lose time to a second thread
 
@@ -63,7 +66,7 @@ def random_trajectory(
     )
 
 
-def seeded[M: nn.Module](make: Callable[[], M], seed: int) -> M:
+def seeded(make: Callable[[], M], seed: int) -> M:
     """A module whose initial weights follow `seed`; the global random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -60,7 +60,7 @@ def effective_rank(vectors: Tensor) -> Tensor:
 
     1 means that all rows lie on one line; N that they fill the space. 0 for rows that are all the same.
     """
-    rows = vectors.detach().flatten(0, -2).float()
+    rows = vectors.detach().flatten(0, -2).float().nan_to_num()  # a loss that is not finite is reported, not died of
     rows = rows - rows.mean(0)
     values = torch.linalg.eigvalsh(rows.T @ rows).clamp(min=0).sqrt()
     total = values.sum()
