@@ -35,7 +35,7 @@ def atari_small(model: Model = "byol-hindsight", game: str = "MontezumaRevenge")
     learner = LearnerConfig(torso=torso, world_model=world_model)
     return RunConfig(
         preset="atari-small", env=AtariConfig(game=game, num_envs=16, image_size=42), learner=learner, unroll_length=40,
-        total_steps=200_000, threads=2, log_interval=5_000, checkpoint_interval=50_000,
+        total_steps=200_000, log_interval=5_000, checkpoint_interval=50_000,
     )  # fmt: skip
 
 
