@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, get_args, get_type_hints
 
 import tyro
 
@@ -101,6 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"afterwit: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("afterwit: stopped; what was saved goes on with the same command, or with --resume", file=sys.stderr)
+        return 130
 
 
 def overview() -> str:
@@ -190,12 +193,15 @@ def from_preset(args: list[str], command: type[Command], name: str) -> Command:
 
 
 def presets() -> str:
+    """The presets as text, each with its own options: the default first, then the other choices."""
     rows = []
     for name, preset in PRESETS.items():
-        options = "  ".join(
-            f"--{option} {default}" for option, default in zip(option_names(preset), preset.__defaults__ or (), strict=True)
-        )
-        rows.append(f"  {name:<12} {(preset.__doc__ or '').splitlines()[0]}\n  {'':<12} {options}")
+        hints = get_type_hints(preset)
+        defaults = dict(zip(option_names(preset), preset.__defaults__ or (), strict=True))
+        rows.append(f"  {name:<12} {(preset.__doc__ or '').splitlines()[0]}")
+        for option, default in defaults.items():
+            others = [choice for choice in get_args(hints[option]) if choice != default]
+            rows.append(f"  {'':<12} --{option} {default}" + (f"   or {', '.join(others)}" if others else ""))
     return "presets, with their own options:\n" + "\n".join(rows)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import cattrs
 import torch
+import tyro
 from cattrs.strategies import configure_tagged_union
 
 from afterwit.agents.learner import LearnerConfig
@@ -23,7 +24,7 @@ class RunConfig:
 
     env: EnvConfig = field(default_factory=MazeConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
-    preset: str = "maze"
+    preset: tyro.conf.Suppress[str] = "maze"
     """The preset that this config started from."""
     seed: int = 0
     """Seeds environments, weights and every draw. On CPU the same seed gives the same run, bit for bit."""
