@@ -17,11 +17,12 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from PIL import Image
 
-from afterwit.envs.maze import PASSAGE, build_map, draw_map
+from afterwit.envs.maze import HEIGHT, PASSAGE, build_map, draw_map
 from afterwit.envs.specs import Array
 from afterwit.runs.config import to_dict
 from afterwit.runs.provenance import provenance
@@ -31,13 +32,13 @@ from afterwit.runs.statistics import NUM_WINDOWS
 COLOURS = {"byol-explore": "#cc3311", "byol-hindsight": "#0077bb", "rnd": "#009988", "icm": "#ee7733"}  # Tol's vibrant: colour-blind safe
 OTHER, INK, GREY, PALE = "#555555", "#222222", "#6b6b6b", "#d0d0d0"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))  # groups of one world model in one world
-STYLE = {
+STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 8, "text.color": INK, "axes.edgecolor": "#999999", "axes.labelcolor": GREY,
     "xtick.color": GREY, "ytick.color": GREY, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
 }  # fmt: skip
 MAX_PNG, MAX_VIDEO = 300_000, 4_000_000  # bytes
-LEAST, MOST = 1e-4, 1e-1  # share of time or pay in one cell: ends of the maps' logarithmic scale
+LEAST, MOST = 2e-4, 5e-2  # share of time or pay in one cell: ends of the maps' logarithmic scale
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def draw_lines(ax: Axes, groups: Sequence[Group], curve: Curve) -> list[tuple[fl
                 ax.plot(*_finite(steps, thin), color=colour(group), alpha=0.35, linewidth=0.7)
         x, y = _finite(steps, values)
         if len(x):
-            bold = dict(marker="o", markersize=4) if len(x) == 1 else {}
+            bold: dict[str, Any] = {"marker": "o", "markersize": 4} if len(x) == 1 else {}
             ax.plot(x, y, color=colour(group), linewidth=1.8, linestyle=DASHES[group.index % len(DASHES)], **bold)
             ends.append((float(y[-1]), group))
     if curve.reference is not None:
@@ -132,6 +133,7 @@ def draw_lines(ax: Axes, groups: Sequence[Group], curve: Curve) -> list[tuple[fl
         ax.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"])
     elif curve.log and all(end > 0 for end, _ in ends):
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=8))
         ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
@@ -165,10 +167,10 @@ def label_ends(ax: Axes, ends: Sequence[tuple[float, Group]]) -> None:
     places = [place for place, _, _ in texts]
     for index in range(1, len(places)):
         places[index] = max(places[index], places[index - 1] + (gaps[index] + gaps[index - 1]) / 2)
-    excess = max(0.0, (places[-1] if places else 0) - 1)
-    for index in reversed(range(len(places))):  # push down from the top only as far as needed
-        upper = places[index + 1] - (gaps[index] + gaps[index + 1]) / 2 if index + 1 < len(places) else places[index] - excess
-        places[index] = min(places[index], upper)
+    if places:
+        centre = float(np.mean(places)) - float(np.mean([place for place, _, _ in texts]))
+        shift = max(centre, places[-1] - 1)  # back to where the lines are, and not above the panel
+        places = [place - shift for place in places]
     for place, (_, text, ink) in zip(places, texts, strict=True):
         ax.text(1.03, place, text, transform=ax.transAxes, color=ink, va="center", fontsize=7.5, linespacing=1.1)
 
@@ -195,7 +197,15 @@ def draw_maze(ax: Axes, values: Array | None, ink: str, marks: bool) -> None:
     ax.imshow(base, interpolation="nearest", aspect="auto")
     ax.axis("off")
     for index, (row, column) in enumerate(maze.trackers):
-        ax.plot(column, row, "o", markersize=5 if marks else 2.5, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=0.8 if marks else 0.5)
+        ax.plot(
+            column,
+            row,
+            "o",
+            markersize=5 if marks else 2.5,
+            markerfacecolor="none",
+            markeredgecolor=INK,
+            markeredgewidth=0.8 if marks else 0.5,
+        )
         if marks:
             ax.text(column, 0, f"R{index + 1}", color="white", ha="center", va="center", fontsize=7, fontweight="bold")
     for column in maze.block_columns if marks else ():
@@ -206,18 +216,21 @@ def draw_maze(ax: Axes, values: Array | None, ink: str, marks: bool) -> None:
 
 def overview(worlds: Sequence[Sequence[Group]]) -> Figure:
     """Where each group was and was paid in the last tenth, and how far it got over time: one block a world."""
-    width, map_height, curve_height = 9.0, 1.08, 1.25
+    width, curve_height = 9.0, 1.25
+    map_height = (width - 0.3) * HEIGHT / build_map().width
     height = 0.1
     for groups in worlds:
         drawn = sum(group.maps("visits") is not None for group in groups)
-        height += 0.42 + drawn * (2 * map_height + 0.72) + (0.3 if drawn else 0) + (curve_height + 0.85)
+        height += 0.42 + drawn * (2 * map_height + 0.72) + (0.3 if drawn else 0) + (curve_height + 1.1)
+    height -= 0.3  # no gap after the last
     figure, y = Figure(figsize=(width, height), dpi=200), height - 0.1
 
     def axes(left: float, top: float, wide: float, high: float) -> Axes:
         return figure.add_axes((left / width, (top - high) / height, wide / width, high / height))
 
-    def text(left: float, top: float, words: str, **style: Any) -> None:
-        figure.text(left / width, top / height, words, va="top", **style)
+    def text(left: float, top: float, words: str, **style: Any) -> float:
+        """Write, and return how far right it reaches, in inches."""
+        return float(figure.text(left / width, top / height, words, va="top", **style).get_window_extent().x1 / figure.dpi)
 
     for groups in worlds:
         title = groups[0].world
@@ -226,20 +239,24 @@ def overview(worlds: Sequence[Sequence[Group]]) -> Figure:
         y -= 0.42
         mapped = [group for group in groups if group.maps("visits") is not None]
         for group in mapped:
-            text(0.15, y, group.label, color=colour(group), fontsize=10, fontweight="bold")
+            end = text(0.15, y, group.label, color=colour(group), fontsize=10, fontweight="bold")
             for name, what, result in (("visits", "where it was", reached_words(group)), ("pay", "where it was paid", paid_words(group))):
-                text(0.15 if name == "pay" else 0.25 + 0.088 * len(group.label), y - 0.02, what, color=GREY, fontsize=8.5)
+                text(0.15 if name == "pay" else end + 0.12, y - 0.02, what, color=GREY, fontsize=8.5)
                 text(width - 0.15, y - 0.02, result, ha="right", fontsize=8.5)
                 draw_maze(axes(0.15, y - 0.21, 8.7, map_height), group.maps(name), colour(group), marks=True)
                 y -= map_height + 0.29
             y -= 0.14
         if mapped:
             text(0.15, y, "last tenth of training;  ↕ column of a moving block", color=GREY, fontsize=7.5)
-            strip = axes(6.25, y - 0.01, 1.5, 0.1)
-            strip.imshow(np.linspace(0, 1, 60)[None], cmap=matplotlib.colors.LinearSegmentedColormap.from_list("", ["#f8f9fa", "#555555"]), aspect="auto")
+            strip = axes(6.45, y - 0.01, 1.3, 0.1)
+            strip.imshow(
+                np.linspace(0, 1, 60)[None],
+                cmap=matplotlib.colors.LinearSegmentedColormap.from_list("", ["#f8f9fa", "#555555"]),
+                aspect="auto",
+            )
             strip.axis("off")
-            text(6.2, y, "0.01%", ha="right", color=GREY, fontsize=7.5)
-            text(7.8, y, "10% of it in a cell", color=GREY, fontsize=7.5)
+            text(6.4, y, f"share of time or pay: {LEAST:.2%}", ha="right", color=GREY, fontsize=7.5)
+            text(7.8, y, f"{MOST:.0%} in one cell", color=GREY, fontsize=7.5)
             y -= 0.3
         shown = [curve for curve in curves(groups) if curve.name.startswith(("reached/", "episode/"))][:4]
         trackers = all(curve.name.startswith("reached/") for curve in shown)
@@ -255,7 +272,7 @@ def overview(worlds: Sequence[Sequence[Group]]) -> Figure:
                 ax.set_yticklabels([])
             if index == len(shown) - 1:
                 label_ends(ax, ends)
-        y -= curve_height + 0.4
+        y -= curve_height + 0.65
     return figure
 
 
@@ -268,7 +285,9 @@ def seeds_words(groups: Sequence[Group]) -> str:
 
 def reached_words(group: Group) -> str:
     names = [name for name in group.names("reached/") if math.isfinite(group.last(name))]
-    return "reached " + ", ".join(f"{name.split('/')[1]} {percent(group.last(name))}" for name in names) if names else "no episode ended yet"
+    return (
+        "reached " + ", ".join(f"{name.split('/')[1]} {percent(group.last(name))}" for name in names) if names else "no episode ended yet"
+    )
 
 
 def paid_words(group: Group) -> str:
@@ -304,11 +323,13 @@ def tenths(group: Group) -> Figure:
 
 def save(figure: Figure, out: Path, name: str, alt: str) -> Picture:
     """Write out/name.png (names become plain ASCII), with a palette where it would be larger than MAX_PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white")
+    canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.draw()
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    drawn.save(buffer, format="png", optimize=True)
     if buffer.tell() > MAX_PNG:
-        image, buffer = Image.open(io.BytesIO(buffer.getvalue())), io.BytesIO()
-        image.convert("RGB").quantize(128).save(buffer, format="png", optimize=True)
+        buffer = io.BytesIO()
+        drawn.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
     file = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + ".png"
     (out / file).write_bytes(buffer.getvalue())
     return Picture(file, alt, buffer.getvalue())
@@ -318,16 +339,23 @@ def save(figure: Figure, out: Path, name: str, alt: str) -> Picture:
 
 CSS = """
 :root{color-scheme:light} *{box-sizing:border-box}
-body{margin:0 auto;max-width:1060px;padding:1.5rem 1rem 4rem;font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;color:#222;background:#fff}
-h1{font-size:1.05rem;color:#6b6b6b;font-weight:600;margin:0 0 .5rem} h2{font-size:1.3rem;margin:2.8rem 0 .6rem} h3{font-size:1rem;margin:1.8rem 0 .4rem}
-.lead{font-size:1.45rem;line-height:1.35;margin:.3rem 0 .6rem;max-width:46rem} ul.notes{margin:.3rem 0 1.4rem;padding-left:1.1rem;color:#444;max-width:46rem}
+body{margin:0 auto;max-width:1060px;padding:1.5rem 1rem 4rem;
+  font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;color:#222;background:#fff}
+h1{font-size:1.05rem;color:#6b6b6b;font-weight:600;margin:0 0 .5rem}
+h2{font-size:1.3rem;margin:2.8rem 0 .6rem} h3{font-size:1rem;margin:1.8rem 0 .4rem}
+.lead{font-size:1.45rem;line-height:1.35;margin:.3rem 0 .6rem;max-width:46rem}
+ul.notes{margin:.3rem 0 1.4rem;padding-left:1.1rem;color:#444;max-width:46rem}
 .note{color:#6b6b6b;font-size:.9rem;max-width:46rem} img,video{max-width:100%;height:auto;display:block}
+video{width:560px;image-rendering:pixelated;margin:.6rem 0}
 .wide{overflow-x:auto;margin:.8rem 0} .wide img{min-width:640px;width:100%}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,310px),1fr));gap:.6rem 1rem}
 .maps{grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr))} .grid img{width:100%}
-table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums} td,th{padding:.22rem .7rem .22rem 0;text-align:right;white-space:nowrap}
-th{font-weight:600;color:#6b6b6b;border-bottom:1px solid #bbb;vertical-align:bottom} td:first-child,th:first-child{text-align:left}
-tr.mean td{font-weight:600;border-top:1px solid #e4e4e4} tr.run td:first-child{padding-left:1rem} pre{overflow-x:auto;font-size:.8rem;background:#f6f6f6;padding:.8rem}
+table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
+td,th{padding:.22rem .7rem .22rem 0;text-align:right;white-space:nowrap}
+th{font-weight:600;color:#6b6b6b;border-bottom:1px solid #bbb;vertical-align:bottom;white-space:normal}
+td:first-child,th:first-child{text-align:left}
+tr.mean td{font-weight:600;border-top:1px solid #e4e4e4} tr.run td:first-child{padding-left:1rem}
+pre{overflow-x:auto;font-size:.8rem;background:#f6f6f6;padding:.8rem}
 summary{cursor:pointer;padding:.2rem 0} code{font-size:.88em;overflow-wrap:anywhere}
 """
 
@@ -341,11 +369,19 @@ def write_page(groups: Sequence[Group], out: Path) -> Path:
         body.append(f'<p class="lead">{escape(lead)}</p>')
         body.append(f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>' if notes else "")
     with matplotlib.rc_context(STYLE):
-        picture = save(overview(worlds), out, "overview", "Where each agent was and was paid in the last tenth, and how far it got over time")
+        picture = save(
+            overview(worlds), out, "overview", "Where each agent was and was paid in the last tenth, and how far it got over time"
+        )
         body.append(f'<div class="wide">{image(picture)}</div>')
         for number, members in enumerate(worlds):
             body.append(world_section(members, out, f"{number + 1}" if len(worlds) > 1 else ""))
-    body += ["<h2>Numbers</h2>", *(results_table(members) for members in worlds), effort_table(groups), *map(evaluation, runs), origin(runs, out)]
+    body += [
+        "<h2>Numbers</h2>",
+        *(results_table(members) for members in worlds),
+        effort_table(groups),
+        *map(evaluation, runs),
+        origin(runs, out),
+    ]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Afterwit report</title>'
     page = f'<!doctype html>\n<html lang="en"><head>{head}<style>{CSS}</style></head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
     path = out / "report.html"
@@ -364,7 +400,8 @@ def world_section(groups: Sequence[Group], out: Path, number: str) -> str:
     mapped = [group for group in groups if group.maps("visits") is not None]
     many = any(len(group.runs) > 1 for group in groups)
     lines = "Bold: the mean over seeds; thin: each seed." if many else "One seed each."
-    html = f"<h2>{escape(name[:1].upper() + name[1:])}</h2><p class='note'>{lines} Each point is the mean over a stretch of the run.</p>"
+    lines += " Each point is the mean over a stretch of the run."
+    html = f"<h2>Over time{': ' + escape(name) if number else ''}</h2><p class='note'>{lines}</p>"
     html += f'<div class="grid">{"".join(map(image, shown))}</div>'
     if mapped:
         drawn = [save(tenths(group), out, f"tenths{number}-{group.label}", f"Visits of {group.label} by tenth") for group in mapped]
@@ -401,7 +438,11 @@ def results_table(groups: Sequence[Group]) -> str:
             head.append(f"{short} best")
     rows = []
     for group, row in zip(groups, summarise(groups)["groups"], strict=True):
-        members = [(row["label"] + (f" (mean of {len(row['runs'])})" if len(row["runs"]) > 1 else ""), "mean", row)] if len(row["runs"]) > 1 else []
+        members = (
+            [(row["label"] + (f" (mean of {len(row['runs'])})" if len(row["runs"]) > 1 else ""), "mean", row)]
+            if len(row["runs"]) > 1
+            else []
+        )
         members += [(run["folder"] if not members else f"seed {run['seed']}", "run" if members else "mean", run) for run in row["runs"]]
         for title, kind, values in members:
             title = group.label if kind == "mean" and len(row["runs"]) == 1 else title
@@ -420,7 +461,7 @@ def effort_table(groups: Sequence[Group]) -> str:
         for run in row["runs"]:
             counts = [f"{run[name]:,}" if run[name] is not None else "–" for name in ("agent_steps", "total_steps", "frames", "episodes")]
             times = [f"{run[name]:,.0f}" if run[name] is not None else "–" for name in ("seconds", "agent_steps_per_second")]
-            rows.append(("run", [run["folder"], row["label"], str(run["seed"]), *counts, *times]))
+            rows.append(("run", [Path(run["folder"]).name, row["label"], str(run["seed"]), *counts, *times]))
     return f"<h3>Effort</h3>{table(head, rows)}"
 
 
@@ -429,13 +470,23 @@ def evaluation(run: RunLog) -> str:
     html = ""
     if run.evaluation is not None:
         told = run.evaluation
-        results = told.get("results") if isinstance(told.get("results"), dict) else {}
+        results: dict[str, Any] = told["results"] if isinstance(told.get("results"), dict) else {}
         columns = ("mean", "low", "high", "median", "min", "max")
-        rows = [("run", [name, *(number("", value.get(column)) for column in columns)]) for name, value in results.items() if isinstance(value, dict)]
-        facts = ", ".join(f"{name.replace('_', ' ')} {told[name]}" for name in ("episodes", "policy", "seed", "trained_agent_steps", "human_normalised") if name in told)
+        rows = [
+            ("run", [name, *(number("", value.get(column)) for column in columns)])
+            for name, value in results.items()
+            if isinstance(value, dict)
+        ]
+        facts = ", ".join(
+            f"{name.replace('_', ' ')} {told[name]}"
+            for name in ("episodes", "policy", "seed", "trained_agent_steps", "human_normalised")
+            if name in told
+        )
         rest = {name: value for name, value in told.items() if name != "results"}
         html += f"<p class='note'>{escape(facts)}; low to high: 95% interval over episodes</p>{table(['', *columns], rows)}"
-        html += f"<details><summary>Rules and provenance of this evaluation</summary><pre>{escape(json.dumps(rest, indent=2))}</pre></details>"
+        html += (
+            f"<details><summary>Rules and provenance of this evaluation</summary><pre>{escape(json.dumps(rest, indent=2))}</pre></details>"
+        )
     if run.video is not None:
         size = run.video.stat().st_size
         if size < MAX_VIDEO:
@@ -452,10 +503,14 @@ def origin(runs: Sequence[RunLog], out: Path) -> str:
     names = list(dict.fromkeys(name for config in configs for name in config))
     told = [name for name in names if name.startswith("env.") or len({json.dumps(config.get(name, "–")) for config in configs}) > 1]
     always = [name for name in ("preset", "seed", "total_steps", "unroll_length", "learner.learning_rate") if name not in told]
-    rows = [("run", [name, *(json.dumps(config[name]).strip('"') if name in config else "–" for config in configs)]) for name in [*always, *told]]
-    whole = "".join(
-        f"<details><summary>{escape(str(run.folder))}: full config</summary><pre>{escape(json.dumps(to_dict(run.config), indent=2))}</pre></details>" for run in runs
-    )
+    rows = [
+        ("run", [name, *(json.dumps(config[name]).strip('"') if name in config else "–" for config in configs)])
+        for name in [*always, *told]
+    ]
+    whole = ""
+    for run in runs:
+        config = escape(json.dumps(to_dict(run.config), indent=2))
+        whole += f"<details><summary>{escape(str(run.folder))}: full config</summary><pre>{config}</pre></details>"
     command = shlex.join(["afterwit", "report", *(str(run.folder) for run in runs), "--out", str(out)])
     facts = provenance()
     made = f"{facts['date']}, commit {facts['commit'] or 'unknown (installed package)'}, {facts['processor']}"

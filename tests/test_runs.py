@@ -53,6 +53,16 @@ def test_every_preset_makes_a_config_that_survives_json(name: str, model: str) -
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_learns_from_its_own_environment(name: str) -> None:
+    config = PRESETS[name]()
+    run = Run(replace(config, env=replace(config.env, num_envs=2), unroll_length=9, threads=1))
+    metrics = [run.step() for _ in range(2)]
+    assert all(torch.isfinite(value) for step in metrics for value in step.values())
+    assert run.agent_steps == 2 * 2 * 9
+    run.env.close()
+
+
 @pytest.mark.parametrize("model", WORLD_MODELS)
 def test_a_run_trains_logs_and_saves(model: str, tmp_path: Path) -> None:
     config = replace(SMALL, learner=replace(SMALL.learner, world_model=WORLD_MODELS[model][0]()))

@@ -7,17 +7,19 @@ has one torso; a world model uses the same one or has its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+
+EncoderName = Literal["mlp", "conv", "resnet"]
 
 
 @dataclass(frozen=True)
 class TorsoConfig:
     """Encoder and closed-loop RNN."""
 
-    encoder: Literal["mlp", "conv", "resnet"] = "mlp"
+    encoder: EncoderName = "mlp"
     """mlp: two layers, for small views; conv: the three-layer Atari network of DQN; resnet: IMPALA's."""
     hidden: int = 128
     """Width of the mlp encoder's hidden layer."""
@@ -33,6 +35,10 @@ class TorsoConfig:
     """Size of the learnt embedding of the previous action."""
 
     def __post_init__(self) -> None:
+        if self.encoder not in get_args(EncoderName):
+            raise ValueError(f"unknown torso.encoder {self.encoder!r}; choose from {', '.join(get_args(EncoderName))}")
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"torso.channels is {self.channels}; it needs one number of at least 1 for each stage")
         for name in ("hidden", "blocks", "embedding", "belief", "action_embedding"):
             if getattr(self, name) < 1:
                 raise ValueError(f"torso.{name} is {getattr(self, name)}; it must be at least 1")

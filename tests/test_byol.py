@@ -1,0 +1,378 @@
+"""BYOL-Explore and BYOL-Hindsight against loops written from the equations, and who minimises what.
+
+The references loop over b, t and k, stop at boundaries, and share no code with the models but their layers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
+from afterwit.world_models.byol_explore import BYOLExplore, BYOLExploreConfig
+from afterwit.world_models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig, Critic, contrast
+from afterwit.world_models.torso import Torso
+from afterwit.world_models.trajectory import Trajectory
+
+from .helpers import (
+    BELIEF, RESETS, A, B, T, close, gradients, gru_step, look, pair_is_valid, random_trajectory, seeded, tiny_spec, tiny_torso,
+)  # fmt: skip
+
+HINDSIGHT = BYOLHindsightConfig(invariance_weight=0.3, noise=4, latent=3, hidden=16, critic_embedding=8)
+EVERYWHERE = tuple((t, b) for t in range(T + 1) for b in range(B))
+
+
+def explore(torso: Torso, horizon: int) -> BYOLExplore:
+    return seeded(lambda: BYOLExplore(BYOLExploreConfig(horizon=horizon, hidden=16), torso, tiny_spec(), 0), 1)
+
+
+def hindsight(torso: Torso, config: BYOLHindsightConfig) -> BYOLHindsight:
+    return seeded(lambda: BYOLHindsight(config, torso, tiny_spec(), 0), 1)
+
+
+def move_target(model: BYOLExplore | BYOLHindsight) -> None:
+    """Otherwise the target equals the encoder, and a test could not tell which of them was used."""
+    with torch.no_grad():
+        for index, p in enumerate(model.target.slow.parameters()):
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(index)))
+
+
+def unit(x: Tensor) -> Tensor:
+    return x / x.norm()
+
+
+class Pairs(NamedTuple):
+    """What the equations say of each valid pair, by (k, t, b), and of their averages and sums."""
+
+    reconstruction: dict[tuple[int, int, int], Tensor]
+    invariance: dict[tuple[int, int, int], Tensor]
+
+    def loss(self, errors: dict[tuple[int, int, int], Tensor]) -> Tensor:
+        """Average over k = 1 .. K(t), then over t and b."""
+        starts = sorted({(t, b) for _, t, b in errors})
+        means = [torch.stack([errors[key] for key in errors if key[1:] == start]).mean() for start in starts]
+        return torch.stack(means).mean() if means else torch.zeros(())
+
+    def reward(self, errors: dict[tuple[int, int, int], Tensor]) -> Tensor:
+        total = torch.zeros(T, B)
+        for (k, t, b), error in errors.items():
+            total[t + k - 1, b] += error.detach()
+        return total
+
+
+def slow(model: BYOLExplore | BYOLHindsight, trajectory: Trajectory, beliefs: Tensor, horizon: int, noise: Tensor | None = None) -> Pairs:
+    """`noise` [K, T, B, n]: the generator's draws (BYOL-Hindsight only)."""
+    reconstruction: dict[tuple[int, int, int], Tensor] = {}
+    states: dict[tuple[int, int, int], Tensor] = {}
+    latents: dict[tuple[int, int, int], Tensor] = {}
+    for b in range(B):
+        for t in range(T):
+            belief = beliefs[t, b]  # b_{t,0}
+            for k in range(1, horizon + 1):
+                if not pair_is_valid(trajectory.first, t, k, b):
+                    break
+                action = trajectory.action[t + k - 1, b]
+                target = model.target.slow(trajectory.obs[t + k, b][None])[0].detach()
+                before, belief = belief, gru_step(model.open_loop.rnn, model.open_loop.action_embedding.weight[action], belief)
+                if isinstance(model, BYOLExplore):
+                    prediction = model.predictor(belief)
+                else:
+                    assert noise is not None
+                    # Generator and critic look at the belief; neither shapes it.
+                    state = torch.cat([before.detach(), F.one_hot(action, A).float()])
+                    latent = model.generator(torch.cat([noise[k - 1, t, b], state, target]))
+                    states[k, t, b], latents[k, t, b] = state, latent
+                    prediction = model.reconstructor(torch.cat([belief, latent]))
+                reconstruction[k, t, b] = (unit(prediction) - unit(target)).square().sum()
+    invariance: dict[tuple[int, int, int], Tensor] = {}
+    if isinstance(model, BYOLHindsight):
+        for (k, t, b), state in states.items():
+            others = [latents[k, t, other] for other in range(B) if (k, t, other) in latents]  # itself among them
+            scores = torch.stack([score(model.critic, state, latent) for latent in others])
+            positive = score(model.critic, state, latents[k, t, b])
+            invariance[k, t, b] = torch.log(positive.exp() / scores.exp().mean())
+    return Pairs(reconstruction, invariance)
+
+
+def score(critic: Critic, state: Tensor, latent: Tensor) -> Tensor:
+    s, z = critic.state(state), critic.latent(latent)
+    return critic.scale * torch.tanh((s * z).sum() / math.sqrt(len(s)))
+
+
+def draws(config: BYOLHindsightConfig, seed: int) -> Tensor:
+    return torch.randn(config.horizon, T, B, config.noise, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("horizon", (1, 3, T))
+@pytest.mark.parametrize("resets", (RESETS, (), EVERYWHERE), ids=("awkward", "none", "all"))
+def test_byol_explore_equals_the_triple_loop(horizon: int, resets: tuple[tuple[int, int], ...]) -> None:
+    torso, trajectory = tiny_torso(), random_trajectory(resets=resets)
+    model = explore(torso, horizon)
+    move_target(model)
+    beliefs, embeddings = look(torso, trajectory)
+    out = model(trajectory, beliefs, embeddings)
+    pairs = slow(model, trajectory, beliefs, horizon)
+    close(out.loss, pairs.loss(pairs.reconstruction))
+    close(out.reward, pairs.reward(pairs.reconstruction))
+    if resets == EVERYWHERE:
+        assert not out.reward.any()
+        return
+    for module in (model, torso):
+        expected = gradients(pairs.loss(pairs.reconstruction), module)
+        for name, gradient in gradients(out.loss, module).items():
+            close(gradient, expected[name], 1e-6)
+
+
+@pytest.mark.parametrize("horizon", (1, 3, T))
+@pytest.mark.parametrize("resets", (RESETS, (), EVERYWHERE), ids=("awkward", "none", "all"))
+@pytest.mark.parametrize("in_reward", (True, False))
+def test_byol_hindsight_equals_the_loops(horizon: int, resets: tuple[tuple[int, int], ...], in_reward: bool) -> None:
+    torso, trajectory = tiny_torso(), random_trajectory(resets=resets)
+    config = replace(HINDSIGHT, horizon=horizon, invariance_in_reward=in_reward)
+    model = hindsight(torso, config)
+    move_target(model)
+    beliefs, embeddings = look(torso, trajectory)
+    model.random.manual_seed(5)
+    out = model(trajectory, beliefs, embeddings)
+    pairs = slow(model, trajectory, beliefs, horizon, draws(config, 5))
+    reconstruction, invariance = pairs.reward(pairs.reconstruction), pairs.reward(pairs.invariance)
+    close(out.reward, reconstruction / config.invariance_weight + (invariance if in_reward else 0))
+    close(sum(out.parts.values(), torch.zeros(T, B)), out.reward)
+    close(out.parts["reconstruction"], reconstruction / config.invariance_weight)
+    assert ("invariance" in out.parts) == in_reward
+    close(out.metrics["reconstruction"], pairs.loss(pairs.reconstruction))
+    close(out.metrics["invariance"], pairs.loss(pairs.invariance))
+
+
+@pytest.mark.parametrize("horizon", (1, 3))
+def test_critic_climbs_generator_descends_and_the_representation_sees_reconstruction_only(horizon: int) -> None:
+    torso, trajectory = tiny_torso(), random_trajectory()
+    config = replace(HINDSIGHT, horizon=horizon)
+    model = hindsight(torso, config)
+    beliefs, embeddings = look(torso, trajectory)
+    model.random.manual_seed(5)
+    loss = model(trajectory, beliefs, embeddings).loss
+    pairs = slow(model, trajectory, beliefs, horizon, draws(config, 5))
+    rec, inv = pairs.loss(pairs.reconstruction), pairs.loss(pairs.invariance)
+    found, of_rec, of_inv = gradients(loss, model), gradients(rec, model), gradients(inv, model)
+    weights = {"critic": (0.0, -1.0), "generator": (1.0, config.invariance_weight), "reconstructor": (1.0, 0.0), "open_loop": (1.0, 0.0)}
+    assert {name.split(".")[0] for name in found} == set(weights)
+    for name, gradient in found.items():
+        for_rec, for_inv = weights[name.split(".")[0]]
+        close(gradient, for_rec * of_rec[name] + for_inv * of_inv[name], 1e-6)
+    assert any(g.abs().max() > 1e-4 for name, g in of_inv.items() if name.startswith("critic"))
+    assert any(g.abs().max() > 1e-4 for name, g in of_inv.items() if name.startswith("generator"))
+    in_torso, expected = gradients(loss, torso), gradients(rec, torso)
+    for name, gradient in in_torso.items():
+        close(gradient, expected[name], 1e-6)
+        assert gradient.any(), name  # the encoder and both of the torso's other parts are trained
+
+
+def both(horizon: int = 3) -> list[tuple[Torso, BYOLExplore | BYOLHindsight]]:
+    torsos = tiny_torso(), tiny_torso()
+    return [(torsos[0], explore(torsos[0], horizon)), (torsos[1], hindsight(torsos[1], replace(HINDSIGHT, horizon=horizon)))]
+
+
+def run(torso: Torso, model: WorldModel, trajectory: Trajectory) -> tuple[WorldModelOutput, list[Tensor]]:
+    if isinstance(model, BYOLHindsight):
+        model.random.manual_seed(3)
+    out = model(trajectory, *look(torso, trajectory))
+    return out, [*gradients(out.loss, model).values(), *gradients(out.loss, torso).values()]
+
+
+@pytest.mark.parametrize("index", (0, 1), ids=("explore", "hindsight"))
+def test_what_lies_at_no_valid_pair_changes_nothing(index: int) -> None:
+    torso, model = both()[index]
+    # Environment 0 resets twice in a row: obs[3] opens an episode without a step. Its last row, environment 1's, opens one, too.
+    trajectory = random_trajectory(resets=((3, 0), (4, 0), (T, 1), (0, 2), (1, 2), (5, 3)))
+    unused = [(3, 0), (T, 1), (0, 2)]
+    obs, action, core, prev_action = trajectory.obs.clone(), trajectory.action.clone(), trajectory.core.clone(), trajectory.prev_action
+    for t, b in unused:
+        obs[t, b] = 1e6
+    action[~trajectory.real] = (action[~trajectory.real] + 3) % A
+    core[2] = 1e6
+    changed = replace(
+        trajectory, obs=obs, action=action, core=core, prev_action=prev_action.where(torch.arange(B) != 2, (prev_action + 1) % A),
+        reward=trajectory.reward + 1e6, behaviour=trajectory.behaviour - 1e6, terminal=~trajectory.terminal,
+    )  # fmt: skip
+    out, grads = run(torso, model, trajectory)
+    other, other_grads = run(torso, model, changed)
+    assert torch.equal(out.loss, other.loss) and torch.equal(out.reward, other.reward)
+    assert bool((out.reward[trajectory.real] > 0).any())
+    for gradient, other_gradient in zip(grads, other_grads, strict=True):
+        close(other_gradient, gradient, 1e-7)
+
+
+@pytest.mark.parametrize("index", (0, 1), ids=("explore", "hindsight"))
+def test_targets_get_no_gradient_and_follow_by_the_average(index: int) -> None:
+    torso, model = both()[index]
+    move_target(model)
+    assert not any(p.requires_grad for p in model.target.parameters())
+    before = [p.clone() for p in model.target.slow.parameters()]
+    out, _ = run(torso, model, random_trajectory())
+    optimiser = torch.optim.SGD([*model.parameters(), *torso.parameters()], 0.1)
+    out.loss.backward()
+    optimiser.step()
+    assert all(p.grad is None for p in model.target.parameters())
+    assert all(torch.equal(p, old) for p, old in zip(model.target.slow.parameters(), before, strict=True))
+    model.after_step()
+    for slow_p, old, online in zip(model.target.slow.parameters(), before, torso.encoder.parameters(), strict=True):
+        close(slow_p, 0.99 * old + 0.01 * online, 1e-7)
+        assert not torch.equal(slow_p, old)
+
+
+def test_the_average_of_targets_keeps_the_configured_share() -> None:
+    online = torch.nn.Linear(2, 2)
+    for decay, share in ((0.0, 0.0), (0.75, 0.75), (1.0, 1.0)):
+        target = TargetEncoder(online, decay)
+        assert all(torch.equal(p, q) and p is not q for p, q in zip(target.slow.parameters(), online.parameters(), strict=True))
+        before = target.slow.weight.clone()  # type: ignore[union-attr]
+        with torch.no_grad():
+            online.weight.add_(1)
+        target.update()
+        close(target.slow.weight, before + 1 - share)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", (lambda: BYOLExploreConfig(horizon=0), lambda: BYOLHindsightConfig(target_decay=1.1),
+                                  lambda: BYOLHindsightConfig(invariance_weight=0)))  # fmt: skip
+def test_values_out_of_range_are_named(make: object) -> None:
+    with pytest.raises(ValueError, match=r"world_model\.\w+ is (0|1\.1);"):
+        make()  # type: ignore[operator]
+
+
+# --- the contrast
+
+
+def test_contrast_is_the_log_ratio_among_the_valid() -> None:
+    scores = 3 * torch.randn(2, 4, B, B, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    valid = torch.rand(2, 4, B, generator=torch.Generator().manual_seed(1)) < 0.6
+    valid[0, 0], valid[0, 1], valid[1, 0] = False, True, torch.arange(B) == 2  # none, all, one
+    scores.requires_grad_()
+    found = contrast(scores, valid)
+    for k in range(2):
+        for t in range(4):
+            among = [j for j in range(B) if valid[k, t, j]]
+            for i in range(B):
+                if i not in among:
+                    assert found[k, t, i] == 0
+                    continue
+                mean = sum(scores[k, t, i, j].exp() for j in among) / len(among)
+                close(found[k, t, i], torch.log(scores[k, t, i, i].exp() / mean), 1e-7)  # the count is a float32
+                assert found[k, t, i] <= math.log(len(among)) + 1e-9
+    assert found[1, 0, 2] == 0  # alone there is nothing to tell apart
+    found.sum().backward()
+    assert scores.grad is not None and bool(scores.grad.isfinite().all())
+    assert not scores.grad[~(valid[..., None] & valid[..., None, :])].any()
+
+
+def test_contrast_reaches_log_n_and_stays_finite_at_extremes() -> None:
+    sharp = 1e4 * torch.eye(B)
+    close(contrast(sharp, torch.ones(B, dtype=torch.bool)), torch.full((B,), math.log(B)))
+    assert bool(contrast(-sharp, torch.ones(B, dtype=torch.bool)).isfinite().all())
+    close(contrast(torch.zeros(B, B), torch.ones(B, dtype=torch.bool)), torch.zeros(B))
+
+
+def test_the_critic_scores_every_state_with_every_latent() -> None:
+    critic = seeded(lambda: Critic(6, 3, 16, 8, 5.0), 0)
+    states, latents = torch.randn(2, 4, 6), torch.randn(2, 4, 3)
+    scores = critic(states, latents)
+    assert scores.shape == (2, 4, 4) and bool((scores.abs() <= 5).all())
+    for group in range(2):
+        for i in range(4):
+            for j in range(4):
+                close(scores[group, i, j], score(critic, states[group, i], latents[group, j]))
+
+
+# --- what the critic finds
+
+
+def trained_critic(leak: str, steps: int = 300, n: int = 16, actions: int = 4) -> tuple[float, float]:
+    """Invariance on fresh data after training a critic alone, and the most it could be."""
+    random = torch.Generator().manual_seed(0)
+    critic = seeded(lambda: Critic(5 + actions, 6, 64, 32, 5.0), 0)
+    optimiser = torch.optim.Adam(critic.parameters(), 3e-3)
+    valid = torch.ones(32, n, dtype=torch.bool)
+
+    def batch() -> tuple[Tensor, Tensor, Tensor]:
+        belief, action = torch.randn(32, n, 5, generator=random), torch.randint(actions, (32, n), generator=random)
+        latent = torch.randn(32, n, 6, generator=random)
+        if leak == "action":
+            latent[..., :actions] = F.one_hot(action, actions) + 0.1 * latent[..., :actions]
+        elif leak == "belief":
+            latent[..., :5] = belief
+        return torch.cat([belief, F.one_hot(action, actions)], -1), latent, action
+
+    for _ in range(steps):
+        state, latent, _ = batch()
+        loss = -contrast(critic(state, latent), valid).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        found, ceiling = [], []
+        for _ in range(10):
+            state, latent, action = batch()
+            found.append(contrast(critic(state, latent), valid).mean())
+            alike = (action[:, :, None] == action[:, None]).sum(-1)
+            ceiling.append((n / alike).log().mean() if leak == "action" else torch.tensor(math.log(n)))
+    return float(torch.stack(found).mean()), float(torch.stack(ceiling).mean())
+
+
+@pytest.mark.parametrize("leak", ("action", "belief"))
+def test_the_critic_finds_a_planted_leak(leak: str) -> None:
+    found, ceiling = trained_critic(leak)
+    assert 0.75 * ceiling < found <= ceiling + 0.01
+
+
+def test_the_critic_finds_nothing_in_pure_noise() -> None:
+    found, _ = trained_critic("none")
+    assert abs(found) < 0.05
+
+
+# --- a short training: embeddings and beliefs are fixed, the world model alone learns
+
+
+def trained_terms(model: BYOLExplore | BYOLHindsight, steps: int, outcome: str) -> tuple[float, float]:
+    """Reconstruction and invariance at the end of a training on outcomes that are one of four symbols.
+
+    outcome "noise": drawn at random; "action": told by the action, so that z has nothing to explain.
+    """
+    random = torch.Generator().manual_seed(0)
+    symbols = 2 * torch.randn(4, 6, generator=random)
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 2e-3)
+    reconstruction, invariance = 0.0, 0.0
+    for step in range(steps):
+        trajectory = random_trajectory(4, 24, seed=step, resets=())
+        told = torch.cat([trajectory.prev_action[None], trajectory.action]) % 4
+        drawn = torch.randint(4, told.shape, generator=random)
+        trajectory = replace(trajectory, obs=symbols[told if outcome == "action" else drawn])
+        out = model(trajectory, torch.randn(5, 24, BELIEF, generator=random), torch.empty(0))
+        optimiser.zero_grad()
+        out.loss.backward()
+        optimiser.step()
+        if step >= steps - 30:
+            reconstruction += float(out.metrics["reconstruction"]) / 30
+            invariance += float(out.metrics.get("invariance", 0)) / 30
+    return reconstruction, invariance
+
+
+def test_noise_is_explained_by_a_latent_that_tells_nothing_of_the_state() -> None:
+    torso = tiny_torso().requires_grad_(False)
+    floor, _ = trained_terms(explore(torso, 1), 300, "noise")
+    reconstruction, invariance = trained_terms(hindsight(torso, replace(HINDSIGHT, latent=4, hidden=32)), 500, "noise")
+    assert floor > 0.15  # what BYOL-Explore is paid for ever
+    assert reconstruction < 0.3 * floor
+    assert abs(invariance) < 0.1
+
+
+def test_what_can_be_foreseen_is_driven_out_of_the_latent() -> None:
+    torso = tiny_torso().requires_grad_(False)
+    reconstruction, invariance = trained_terms(hindsight(torso, replace(HINDSIGHT, latent=4, hidden=32)), 1200, "action")
+    assert reconstruction < 0.02
+    assert abs(invariance) < 0.05  # about 1 where nothing pushes back; the reward goes to zero
