@@ -32,7 +32,8 @@ def atari_small(model: Model = "byol-hindsight", game: str = "MontezumaRevenge")
     """Sticky-action Atari with a light torso at 42x42: 200,000 agent steps in minutes on 2 cores."""
     torso = TorsoConfig(encoder="resnet", channels=(8, 16, 16), blocks=1, embedding=128, belief=128)
     world_model: WorldModelConfig = WORLD_MODELS[model][0]()
-    learner = LearnerConfig(torso=torso, world_model=world_model)
+    # So short a run has few learner steps: at the paper's 0.99 the first, large errors would rule the reward's scale to its end.
+    learner = LearnerConfig(torso=torso, world_model=world_model, reward_decay=0.95)
     return RunConfig(
         preset="atari-small", env=AtariConfig(game=game, num_envs=16, image_size=42), learner=learner, unroll_length=40,
         total_steps=200_000, log_interval=5_000, checkpoint_interval=50_000,

@@ -7,7 +7,7 @@ import torch
 
 from afterwit.world_models.open_loop import OpenLoop, future, pair_mask, pair_mean, sum_by_transition
 
-from .helpers import BELIEF, RESETS, A, B, T, close, gru_step, pair_is_valid, random_trajectory, seeded
+from tests.helpers import BELIEF, RESETS, A, B, T, close, gru_step, pair_is_valid, random_trajectory, seeded
 
 HORIZONS = (1, 3, T)
 RESET_SETS = {"none": (), "awkward": RESETS, "all": tuple((t, b) for t in range(T + 1) for b in range(B))}

@@ -11,7 +11,21 @@ from torch import Tensor
 
 from afterwit.world_models.torso import Encoder, Torso, TorsoConfig
 
-from .helpers import BELIEF, EMBEDDING, RESETS, A, B, T, close, gru_step, look, random_trajectory, seeded, tiny_torso, tiny_torso_config
+from tests.helpers import (
+    BELIEF,
+    EMBEDDING,
+    RESETS,
+    A,
+    B,
+    T,
+    close,
+    gru_step,
+    look,
+    random_trajectory,
+    seeded,
+    tiny_torso,
+    tiny_torso_config,
+)
 
 RESET_SETS = {
     "none": (),
@@ -25,9 +39,7 @@ RESET_SETS = {
 @pytest.mark.parametrize("resets", RESET_SETS.values(), ids=RESET_SETS)
 def test_beliefs_equal_a_step_by_step_loop_that_forgets(resets: tuple[tuple[int, int], ...]) -> None:
     torso, trajectory = tiny_torso(), random_trajectory(resets=resets)
-    beliefs, embeddings, core = torso(
-        trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets
-    )
+    beliefs, embeddings, core = torso(trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets)
     assert beliefs.shape == (T + 1, B, BELIEF) and embeddings.shape == (T + 1, B, EMBEDDING)
     for b in range(B):
         state = trajectory.core[b]
