@@ -14,9 +14,7 @@ from afterwit.envs.make import ENVS
 from afterwit.runs import benchmark as benchmarking
 from afterwit.runs import evaluate as evaluating
 from afterwit.runs.config import RunConfig
-from afterwit.runs.demo import demo
 from afterwit.runs.presets import PRESETS
-from afterwit.runs.report import write_report
 from afterwit.runs.train import new_folder, train
 from afterwit.world_models.make import WORLD_MODELS, world_model_name
 
@@ -150,6 +148,8 @@ def evaluate_command(args: list[str]) -> int:
 
 def report_command(args: list[str]) -> int:
     """Compare runs side by side in one page: afterwit report RUN [RUN ...]"""
+    from afterwit.runs.report import write_report  # imports matplotlib, which the other commands need not wait for
+
     chosen = tyro.cli(Report, args=args, prog="afterwit report")
     print(f"report: {write_report(chosen.runs, chosen.out)}")
     return 0
@@ -164,6 +164,8 @@ def benchmark_command(args: list[str]) -> int:
 
 def demo_command(args: list[str]) -> int:
     """Two agents, one noisy maze, one report: afterwit demo"""
+    from afterwit.runs.demo import demo  # for the same reason
+
     chosen = tyro.cli(Demo, args=args, prog="afterwit demo")
     print(f"report: {demo(chosen.out, chosen.steps, chosen.seed)}")
     return 0

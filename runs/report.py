@@ -1,150 +1,45 @@
-"""Runs compared: numbers and words from what they left in their folders. The pictures and the page are in report_html.py.
-
-A tenth is a tenth of the agent steps that the config asks for, the same windows as in maps.npz. What was counted per
-episode is weighted by episodes, everything else by agent steps; a group's number is the plain mean over its runs.
-"""
+"""Runs compared: one self-contained page, its pictures as PNG, and summary.json."""
 
 from __future__ import annotations
 
+import base64
 import json
 import math
-import zipfile
-from collections import defaultdict
+import shlex
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import matplotlib
 
-from afterwit.envs.atari import AtariConfig
-from afterwit.envs.gym import GymConfig
-from afterwit.envs.maze import MazeConfig, build_map
-from afterwit.envs.noise import LAYERS
-from afterwit.envs.specs import Array
-from afterwit.runs.config import RunConfig, read_config, to_dict
-from afterwit.runs.evaluate import NAME as EVALUATION
-from afterwit.runs.evaluate import VIDEO
-from afterwit.runs.logging import MAPS, METRICS, read_metrics
-from afterwit.runs.statistics import NUM_WINDOWS
-from afterwit.world_models.make import world_model_name
+from afterwit.runs.config import to_dict
+from afterwit.runs.provenance import provenance
+from afterwit.runs.report_data import Group, RunLog, flat, make_groups, noise_of, read_run, result_names
+from afterwit.runs.report_figures import MAX_VIDEO, STYLE, Picture, curves, overview, panel, save, tenths
+from afterwit.runs.report_words import headline
 
-NOT_COMPARED = ("seed", "preset", "device", "threads", "log_interval", "checkpoint_interval")  # alike runs may differ in these
-CLOSE = 0.1  # shares that differ by less are called alike
-ENOUGH_SEEDS = 5  # conventions.md, rule 18
-
-
-@dataclass(frozen=True)
-class RunLog:
-    """One run, as its folder tells it."""
-
-    folder: Path
-    config: RunConfig
-    entries: list[dict[str, Any]]
-    maps: dict[str, Array] | None  # visits and pay: [10, H * W]; None where they cannot be drawn
-    evaluation: dict[str, Any] | None
-    video: Path | None
-    notes: tuple[str, ...]  # what the reader should know about what is missing
-
-    @property
-    def model(self) -> str:
-        return world_model_name(self.config.learner.world_model)
-
-    @cached_property
-    def steps(self) -> Array:
-        """int [n]: agent steps done at each entry."""
-        return np.array([entry["agent_steps"] for entry in self.entries], np.int64)
-
-    @cached_property
-    def tenth(self) -> Array:
-        """int [n]: the tenth of the run that each entry lies in."""
-        return np.minimum(NUM_WINDOWS - 1, (self.steps - 1) * NUM_WINDOWS // self.config.total_steps)
-
-    @cached_property
-    def finished(self) -> bool:
-        return bool(self.steps[-1] >= self.config.total_steps)
-
-    @cached_property
-    def episodes(self) -> Array:
-        """float [n]: episodes that ended within each entry."""
-        return np.asarray(np.nan_to_num(self.column("episode/count")))
-
-    @cached_property
-    def last_tenth(self) -> int:
-        """The last tenth in which an episode ended (the last one begun, if none has)."""
-        return int(self.tenth[self.episodes > 0].max(initial=-1) if self.episodes.any() else self.tenth[-1])
-
-    def names(self, prefix: str) -> list[str]:
-        """The logged names that start with `prefix`, each once, sorted."""
-        return sorted({name for entry in self.entries for name in entry if name.startswith(prefix)})
-
-    def column(self, name: str) -> Array:
-        """float [n]: a number at each entry, NaN where it was not logged."""
-        return np.array([np.nan if entry.get(name) is None else entry[name] for entry in self.entries], np.float64)
-
-    def mean(self, name: str, where: Array) -> float:
-        """Weighted mean over the entries in `where`; NaN if there are none. `ratio/x` is x's share of pay by its share of time."""
-        if name.startswith("ratio/"):
-            pay, time = (self.column(f"share_of_{unit}/{name[6:]}") for unit in ("pay", "time"))
-            where = where & np.isfinite(pay) & np.isfinite(time)
-            over = self.mean(f"share_of_time/{name[6:]}", where)
-            return self.mean(f"share_of_pay/{name[6:]}", where) / over if over > 0 else math.nan
-        values = self.column(name)
-        per_episode = name.startswith(("reached/", "episode/"))
-        weights = self.episodes if per_episode else np.diff(self.steps, prepend=0)
-        where = where & np.isfinite(values) & (weights > 0)
-        return float(np.average(values[where], weights=weights[where])) if where.any() else math.nan
-
-    def last(self, name: str) -> float:
-        """Mean over the last tenth."""
-        return self.mean(name, self.tenth == self.last_tenth)
-
-    def best(self, name: str) -> float:
-        """The highest of the ten means."""
-        means = [self.mean(name, self.tenth == index) for index in range(NUM_WINDOWS)]
-        return max((mean for mean in means if math.isfinite(mean)), default=math.nan)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that differ in nothing but their seed."""
-
-    label: str  # the world model, with what else tells it from other groups in the same world
-    world: str
-    runs: tuple[RunLog, ...]
-    index: int  # among the groups of its world model in its world
-
-    @property
-    def model(self) -> str:
-        return self.runs[0].model
-
-    def names(self, prefix: str) -> list[str]:
-        return sorted({name for run in self.runs for name in run.names(prefix)})
-
-    def over_runs(self, value: Callable[[RunLog], float]) -> list[float]:
-        """A number of every run that has it."""
-        return [number for number in map(value, self.runs) if math.isfinite(number)]
-
-    def last(self, name: str) -> float:
-        return mean(self.over_runs(lambda run: run.last(name)))
-
-    def best(self, name: str) -> float:
-        return mean(self.over_runs(lambda run: run.best(name)))
-
-    def maps(self, name: str, window: int | None = None) -> Array | None:
-        """float [H * W]: visits or pay of one tenth, or of the last tenth of each run that has any, summed over runs."""
-        total = None
-        for run in self.runs:
-            if run.maps is not None:
-                begun = np.flatnonzero(run.maps["visits"].any(1))
-                chosen = window if window is not None else begun[-1] if len(begun) else 0
-                total = run.maps[name][chosen] + (0 if total is None else total)
-        return total
-
-
-def mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if len(values) else math.nan
+CSS = """
+:root{color-scheme:light} *{box-sizing:border-box}
+body{margin:0 auto;max-width:1060px;padding:1.5rem 1rem 4rem;
+  font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;color:#222;background:#fff}
+h1{font-size:1.05rem;color:#6b6b6b;font-weight:600;margin:0 0 .5rem}
+h2{font-size:1.3rem;margin:2.8rem 0 .6rem} h3{font-size:1rem;margin:1.8rem 0 .4rem}
+.lead{font-size:1.45rem;line-height:1.35;margin:.3rem 0 .6rem;max-width:46rem}
+ul.notes{margin:.3rem 0 1.4rem;padding-left:1.1rem;color:#444;max-width:46rem}
+.note{color:#6b6b6b;font-size:.9rem;max-width:46rem} img,video{max-width:100%;height:auto;display:block}
+video{width:560px;image-rendering:pixelated;margin:.6rem 0}
+.wide{overflow-x:auto;margin:.8rem 0} .wide img{min-width:640px;width:100%}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,310px),1fr));gap:.6rem 1rem}
+.maps{grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr))} .grid img{width:100%}
+table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
+td,th{padding:.22rem .7rem .22rem 0;text-align:right;white-space:nowrap}
+th{font-weight:600;color:#6b6b6b;border-bottom:1px solid #bbb;vertical-align:bottom;white-space:normal}
+td:first-child,th:first-child{text-align:left}
+tr.mean td{font-weight:600;border-top:1px solid #e4e4e4} tr.run td:first-child{padding-left:1rem}
+pre{overflow-x:auto;font-size:.8rem;background:#f6f6f6;padding:.8rem}
+summary{cursor:pointer;padding:.2rem 0} code{font-size:.88em;overflow-wrap:anywhere}
+"""
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:
@@ -152,8 +47,6 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
     Raises ValueError for no folders, a folder given twice, one that is no run, and a run that has logged nothing.
     """
-    from afterwit.runs.report_html import write_page  # it takes a second to import matplotlib
-
     if not folders:
         raise ValueError("no run folder given; name at least one: afterwit report RUN [RUN ...]")
     resolved = [Path(folder).resolve() for folder in folders]
@@ -164,109 +57,6 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.json").write_text(json.dumps(summarise(groups), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return write_page(groups, out)
-
-
-def read_run(folder: Path) -> RunLog:
-    """What a run left in its folder. Raises ValueError naming the folder and a remedy."""
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} is no run folder: it has no config.json; name a folder that `afterwit train` wrote")
-    config = read_config(folder)
-    entries = read_metrics(folder) if (folder / METRICS).is_file() else []
-    if not entries:
-        raise ValueError(
-            f"{folder} has logged nothing yet; leave it out, or let it train past its first log entry ({config.log_interval:,} agent steps)"
-        )
-    for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or "agent_steps" not in entry:
-            raise ValueError(f"{folder / METRICS} line {number + 1} has no agent_steps; remove the line")
-    maps = read_maps(folder, config)
-    notes: tuple[str, ...] = ()
-    cells = build_map().walls.size
-    if maps is not None and maps["visits"].shape != (NUM_WINDOWS, cells):
-        told = f"{maps['visits'].shape[-1]} cells instead of {cells}"
-        notes = (f"{folder.name} has maps of another version of the maze ({told}); they are left out.",)
-        maps = None
-    return RunLog(folder, config, entries, maps, read_evaluation(folder), _if_there(folder / VIDEO), notes)
-
-
-def _if_there(path: Path) -> Path | None:
-    return path if path.is_file() else None
-
-
-def read_maps(folder: Path, config: RunConfig) -> dict[str, Array] | None:
-    """Visits and pay by tenth, where the run wrote them for a maze."""
-    if not (folder / MAPS).is_file() or not isinstance(config.env, MazeConfig):
-        return None
-    try:
-        with np.load(folder / MAPS) as archive:
-            maps = {name: archive[name] for name in ("visits", "pay")}
-    except (zipfile.BadZipFile, EOFError, KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{folder / MAPS} is damaged ({error}); remove it, and the report comes without maps of this run") from error
-    return maps
-
-
-def read_evaluation(folder: Path) -> dict[str, Any] | None:
-    path = folder / EVALUATION
-    if not path.is_file():
-        return None
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON ({error}); remove it or write it again: afterwit evaluate {folder}") from error
-    if not isinstance(result, dict):
-        raise ValueError(f"{path} holds no evaluation; remove it or write it again: afterwit evaluate {folder}")
-    return result
-
-
-def make_groups(runs: Iterable[RunLog]) -> list[Group]:
-    """Runs that differ only in their seed, together; ordered by world, then as given."""
-    alike: dict[tuple[str, str, str], list[RunLog]] = defaultdict(list)
-    for run in runs:
-        compared = {name: value for name, value in flat(to_dict(run.config)).items() if name not in NOT_COMPARED}
-        alike[world_name(run.config), run.model, json.dumps(compared, sort_keys=True)].append(run)
-    together: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for world, model, compared_json in alike:
-        together[world, model].append(json.loads(compared_json))
-    groups = []
-    for (world, model, compared_json), members in alike.items():
-        others, this = together[world, model], json.loads(compared_json)
-        differing = [name for name in this if any(other.get(name) != this[name] for other in others)]
-        label = ", ".join([model, *(f"{name.split('.')[-1]} {this[name]}" for name in differing[:2])])
-        groups.append(Group(label, world, tuple(members), others.index(this)))
-    worlds = list(dict.fromkeys(group.world for group in groups))
-    return sorted(groups, key=lambda group: worlds.index(group.world))
-
-
-def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dict as {"learner.torso.hidden": 128, …}."""
-    result: dict[str, Any] = {}
-    for name, value in data.items():
-        result |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return result
-
-
-def world_name(config: RunConfig) -> str:
-    """What the agents live in, as a sentence has it after "On"."""
-    env = config.env
-    if isinstance(env, MazeConfig):
-        dose = "" if env.dose is None else f" (dose {env.dose:g})"
-        return "the maze without noise" if env.noise == "none" else f"the maze with {env.noise} noise{dose}"
-    return env.game if isinstance(env, AtariConfig) else env.id if isinstance(env, GymConfig) else type(env).__name__
-
-
-def noise_of(group: Group) -> tuple[str, str] | None:
-    """The logged share that tells the noisy steps of a group's world, and the words for them: "time {words}"."""
-    env = group.runs[0].config.env
-    name, words = "noise", "with noise"
-    if isinstance(env, MazeConfig):
-        name, words = "block_in_view", "with a bouncing block in view"
-        if env.noise in LAYERS:
-            name, words = "noise_on", f"with {'the fixed layer of' if env.noise == 'frozen' else 'random'} pixels on the view"
-        elif env.noise == "sticky":
-            name, words = "noise_on", "with the action overridden"
-        elif env.noise == "brownian" and env.resolved_dose > 0:
-            words = "with a random block in view"
-    return (name, words) if group.names(f"share_of_time/{name}") else None
 
 
 def summarise(groups: Sequence[Group]) -> dict[str, Any]:
@@ -280,18 +70,9 @@ def summarise(groups: Sequence[Group]) -> dict[str, Any]:
     return {"headline": headline(groups), "groups": rows}
 
 
-def result_names(group: Group) -> list[str]:
-    """What a group is judged by: trackers, return (where the world has trackers: if it ever paid), rooms, noise's shares."""
-    trackers = group.names("reached/")
-    paid = any(np.nan_to_num(run.column("episode/return")).any() for run in group.runs)
-    names = trackers + [name for name in ("episode/return", "episode/rooms") if group.names(name) and (paid or not trackers)]
-    noise = noise_of(group)
-    return names + ([f"{kind}/{noise[0]}" for kind in ("share_of_time", "share_of_pay", "ratio")] if noise else [])
-
-
 def _row(last: Callable[[str], float], best: Callable[[str], float], names: Sequence[str]) -> dict[str, Any]:
     def table(value: Callable[[str], float], chosen: Iterable[str]) -> dict[str, float | None]:
-        return {name: number if math.isfinite(number := value(name)) else None for name in chosen}
+        return {name: found if math.isfinite(found := value(name)) else None for name in chosen}
 
     return {"last_tenth": table(last, names), "best_tenth": table(best, [n for n in names if n.startswith(("reached/", "episode/"))])}
 
@@ -306,102 +87,162 @@ def _effort(run: RunLog) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def headline(groups: Sequence[Group]) -> list[list[str]]:
-    """What the numbers say: for each world its sentences, the first of them the main one."""
-    worlds = dict.fromkeys(group.world for group in groups)
-    return [_sentences(world, [group for group in groups if group.world == world]) for world in worlds]
+def write_page(groups: Sequence[Group], out: Path) -> Path:
+    """Draw everything into `out` and write report.html there; returns its path."""
+    worlds = [[group for group in groups if group.world == world] for world in dict.fromkeys(group.world for group in groups)]
+    runs = [run for group in groups for run in group.runs]
+    body = ["<h1>Afterwit: what the runs did</h1>"]
+    for lead, *notes in headline(groups):
+        body.append(f'<p class="lead">{escape(lead)}</p>')
+        body.append(f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>' if notes else "")
+    with matplotlib.rc_context(STYLE):
+        picture = save(
+            overview(worlds), out, "overview", "Where each agent was and was paid in the last tenth, and how far it got over time"
+        )
+        body.append(f'<div class="wide">{image(picture)}</div>')
+        for number, members in enumerate(worlds):
+            body.append(world_section(members, out, f"{number + 1}" if len(worlds) > 1 else ""))
+    body += [
+        "<h2>Numbers</h2>",
+        *(results_table(members) for members in worlds),
+        effort_table(groups),
+        *map(evaluation, runs),
+        origin(runs, out),
+    ]
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Afterwit report</title>'
+    page = f'<!doctype html>\n<html lang="en"><head>{head}<style>{CSS}</style></head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
+    path = out / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
 
 
-def _sentences(world: str, groups: list[Group]) -> list[str]:
-    begun = [group for group in groups if any(run.episodes.any() for run in group.runs)]
-    trackers = sorted({name for group in begun for name in group.names("reached/")})
-    if not begun:
-        lead = f"On {world}, no episode has ended yet, so there is nothing to compare."
-    elif trackers:
-        lead = _lead_trackers(world, begun, trackers)
-    else:
-        lead = _lead_returns(world, begun)
-    noisy = [group for group in begun if trackers or not math.isnan(_noise_time(group))]
-    result = [lead, *_noise_sentences(noisy), *(s for group in begun for s in _faded(group))]
-    result += [f"{group.label} has not finished an episode yet." for group in groups if group not in begun and begun]
-    result += [note for group in groups for run in group.runs for note in run.notes]
-    for run in (run for group in groups for run in group.runs if not run.finished):
-        result.append(f"{run.folder.name} is not finished: {run.steps[-1]:,} of {run.config.total_steps:,} agent steps.")
-    fewest = min(len(group.runs) for group in groups)
-    if fewest < ENOUGH_SEEDS:
-        happened = f"With {fewest} seed{'s' * (fewest > 1)} this is what happened, not yet what to expect"
-        result.append(f"{happened}: a claim about learning needs {ENOUGH_SEEDS}.")
-    return result
+def image(picture: Picture) -> str:
+    data = base64.b64encode(picture.png).decode()
+    return f'<img alt="{escape(picture.alt)}" src="data:image/png;base64,{data}">'
 
 
-def _lead_trackers(world: str, groups: list[Group], trackers: list[str]) -> str:
-    """The deepest tracker that anyone reached in 1% of the episodes, and how often each group did."""
-    tracker = next((name for name in reversed(trackers) if max(group.last(name) for group in groups) >= 0.01), trackers[0])
-    order = sorted(groups, key=lambda group: -group.last(tracker))
-    counts = [f"{group.label} {'reached ' + tracker.split('/')[1] + ' ' if index == 0 else ''}in {_range(group, tracker)}"
-              f"{' of the episodes of the last tenth of training' if index == 0 else ''}" for index, group in enumerate(order)]  # fmt: skip
-    close = len(order) > 1 and order[0].last(tracker) - order[-1].last(tracker) < CLOSE
-    sitter = order[-1]
-    clause = ""
-    if noise_of(sitter) and (len(order) == 1 or _noise_time(sitter) - min(map(_noise_time, order)) >= CLOSE):
-        clause = f", and spent {percent(_noise_time(sitter))} of its time {noise_words(sitter)}"
-    return f"On {world}, {'; '.join(counts)}{clause}{': no clear difference' if close and not clause else ''}."
+def world_section(groups: Sequence[Group], out: Path, number: str) -> str:
+    name = groups[0].world
+    shown = [save(panel(groups, curve), out, f"curve{number}-{curve.name}", f"{curve.title}, over agent steps") for curve in curves(groups)]
+    mapped = [group for group in groups if group.maps("visits") is not None]
+    many = any(len(group.runs) > 1 for group in groups)
+    lines = "Bold: the mean over seeds; thin: each seed." if many else "One seed each."
+    lines += " Each point is the mean over a stretch of the run."
+    html = f"<h2>Over time{': ' + escape(name) if number else ''}</h2><p class='note'>{lines}</p>"
+    html += f'<div class="grid">{"".join(map(image, shown))}</div>'
+    if mapped:
+        drawn = [save(tenths(group), out, f"tenths{number}-{group.label}", f"Visits of {group.label} by tenth") for group in mapped]
+        html += "<h3>Where it was, from the first tenth to the last</h3><p class='note'>Same scale as above; circles are the trackers.</p>"
+        html += f'<div class="grid maps">{"".join(map(image, drawn))}</div>'
+    return html
 
 
-def _lead_returns(world: str, groups: list[Group]) -> str:
-    rooms = any(group.names("episode/rooms") for group in groups)
-    order = sorted(groups, key=lambda group: -group.last("episode/rooms" if rooms else "episode/return"))
-    parts = []
-    for group in order:
-        seen = f"saw {group.last('episode/rooms'):.1f} rooms and " if group.names("episode/rooms") else ""
-        parts.append(f"{group.label} {seen}returned {group.last('episode/return'):,.1f}")
-    return f"On {world}, {'; '.join(parts)} per episode of the last tenth of training."
+def table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Rows are (class, cells); everything is escaped."""
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join(f'<tr class="{kind}">{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>' for kind, cells in rows)
+    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _noise_sentences(groups: list[Group]) -> list[str]:
-    """How much of its time each group had noise about it, and whether such steps paid more than others."""
-    groups = [group for group in groups if noise_of(group) and math.isfinite(_noise_time(group))]
-    if not groups:
-        return []
-    times, words, result = [_noise_time(group) for group in groups], noise_words(groups[0]), []
-    if len(groups) > 1:
-        listed = ", ".join(f"{group.label} {percent(time)}" for group, time in zip(groups, times, strict=True))
-        alike = "about alike: " if max(times) - min(times) < CLOSE else ""
-        result.append(f"Share of time {words}, {alike}{listed}.")
-    ratios = [(group, group.last(f"ratio/{noise[0]}")) for group in groups if (noise := noise_of(group))]
-    paid = [f"{group.label} {ratio:.2f}" for group, ratio in ratios if math.isfinite(ratio)]
-    if paid:
-        result.append(f"Pay of a step {words}, where the mean of all steps is 1: {', '.join(paid)}.")
-    return result
+def as_text(name: str, value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.1%}" if name.startswith(("reached/", "share_")) else f"{value:,.2f}"
 
 
-def _faded(group: Group) -> list[str]:
-    """Said of a group that once reached a tracker clearly more often than at the end."""
-    loss, name = max(((group.best(name) - group.last(name), name) for name in group.names("reached/")), default=(0.0, ""))
-    if not loss >= CLOSE:
-        return []
-    best, last = percent(group.best(name)), percent(group.last(name))
-    return [f"{group.label} reached {name.split('/')[1]} more often before: {best} of the episodes of its best tenth, {last} of the last."]
+def results_table(groups: Sequence[Group]) -> str:
+    names = list(dict.fromkeys(name for group in groups for name in result_names(group)))
+    best = [name for name in names if name.startswith(("reached/", "episode/"))]
+    words = {"share_of_time": "time with noise", "share_of_pay": "pay with noise", "ratio": "pay / time"}
+    head = ["", "episodes"]
+    columns: list[tuple[str, str]] = []
+    for name in names:
+        section, short = name.split("/")
+        columns.append((name, "last_tenth"))
+        head.append(words.get(section, short))
+        if name in best:
+            columns.append((name, "best_tenth"))
+            head.append(f"{short} best")
+    rows = []
+    for group, row in zip(groups, summarise(groups)["groups"], strict=True):
+        members = (
+            [(row["label"] + (f" (mean of {len(row['runs'])})" if len(row["runs"]) > 1 else ""), "mean", row)]
+            if len(row["runs"]) > 1
+            else []
+        )
+        members += [(run["folder"] if not members else f"seed {run['seed']}", "run" if members else "mean", run) for run in row["runs"]]
+        for title, kind, values in members:
+            title = group.label if kind == "mean" and len(row["runs"]) == 1 else title
+            ended = sum(run["episodes_last_tenth"] for run in row["runs"]) if "runs" in values else values["episodes_last_tenth"]
+            rows.append((kind, [title, f"{ended:,}", *(as_text(name, values[tenth].get(name)) for name, tenth in columns)]))
+    note = "The last tenth of training, weighted by episodes; best: the highest of the ten tenths. Means are over seeds."
+    noise = noise_of(groups[0])
+    note += f" Noise: time {noise[1]}." if noise else ""
+    return f'<h3>{escape(groups[0].world[:1].upper() + groups[0].world[1:])}</h3><p class="note">{escape(note)}</p>{table(head, rows)}'
 
 
-def _noise_time(group: Group) -> float:
-    noise = noise_of(group)
-    return group.last(f"share_of_time/{noise[0]}") if noise else math.nan
+def effort_table(groups: Sequence[Group]) -> str:
+    head = ["run", "world model", "seed", "agent steps", "of", "frames", "episodes", "wall time [s]", "agent steps/s"]
+    rows = []
+    for row in summarise(groups)["groups"]:
+        for run in row["runs"]:
+            counts = [f"{run[name]:,}" if run[name] is not None else "–" for name in ("agent_steps", "total_steps", "frames", "episodes")]
+            times = [f"{run[name]:,.0f}" if run[name] is not None else "–" for name in ("seconds", "agent_steps_per_second")]
+            rows.append(("run", [Path(run["folder"]).name, row["label"], str(run["seed"]), *counts, *times]))
+    return f"<h3>Effort</h3>{table(head, rows)}"
 
 
-def noise_words(group: Group) -> str:
-    noise = noise_of(group)
-    return noise[1] if noise else ""
+def evaluation(run: RunLog) -> str:
+    """The run's evaluation and its video, where they exist."""
+    html = ""
+    if run.evaluation is not None:
+        told = run.evaluation
+        results: dict[str, Any] = told["results"] if isinstance(told.get("results"), dict) else {}
+        columns = ("mean", "low", "high", "median", "min", "max")
+        rows = [
+            ("run", [name, *(as_text("", value.get(column)) for column in columns)])
+            for name, value in results.items()
+            if isinstance(value, dict)
+        ]
+        facts = ", ".join(
+            f"{name.replace('_', ' ')} {told[name]}"
+            for name in ("episodes", "policy", "seed", "trained_agent_steps", "human_normalised")
+            if name in told
+        )
+        rest = {name: value for name, value in told.items() if name != "results"}
+        html += f"<p class='note'>{escape(facts)}; low to high: 95% interval over episodes</p>{table(['', *columns], rows)}"
+        html += (
+            f"<details><summary>Rules and provenance of this evaluation</summary><pre>{escape(json.dumps(rest, indent=2))}</pre></details>"
+        )
+    if run.video is not None:
+        size = run.video.stat().st_size
+        if size < MAX_VIDEO:
+            data = base64.b64encode(run.video.read_bytes()).decode()
+            html += f'<video autoplay loop muted controls playsinline src="data:video/mp4;base64,{data}"></video>'
+        else:
+            html += f"<p class='note'>Video ({size / 1e6:.1f} MB, too large to embed): <code>{escape(str(run.video))}</code></p>"
+    return f"<h3>Evaluation of {escape(run.folder.name)}</h3>{html}" if html else ""
 
 
-def _range(group: Group, name: str) -> str:
-    values = group.over_runs(lambda run: run.last(name))
-    spread = f" ({percent(min(values))} to {percent(max(values))} by seed)" if len(values) > 1 and max(values) - min(values) >= 0.01 else ""
-    return percent(group.last(name)) + spread
-
-
-def percent(share: float) -> str:
-    """A share for reading: 0% and 100% mean none and all."""
-    if 0 < share < 0.005:
-        return "under 1%"
-    return "over 99%" if 0.995 <= share < 1 else f"{share:.0%}" if math.isfinite(share) else "an unknown share"
+def origin(runs: Sequence[RunLog], out: Path) -> str:
+    """What the runs' configs share of the world and where they differ, all configs whole, and how this page was made."""
+    configs = [flat(to_dict(run.config)) for run in runs]
+    names = list(dict.fromkeys(name for config in configs for name in config))
+    told = [name for name in names if name.startswith("env.") or len({json.dumps(config.get(name, "–")) for config in configs}) > 1]
+    always = [name for name in ("preset", "seed", "total_steps", "unroll_length", "learner.learning_rate") if name not in told]
+    rows = [
+        ("run", [name, *(json.dumps(config[name]).strip('"') if name in config else "–" for config in configs)])
+        for name in [*always, *told]
+    ]
+    whole = ""
+    for run in runs:
+        config = escape(json.dumps(to_dict(run.config), indent=2))
+        whole += f"<details><summary>{escape(str(run.folder))}: full config</summary><pre>{config}</pre></details>"
+    command = shlex.join(["afterwit", "report", *(str(run.folder) for run in runs), "--out", str(out)])
+    facts = provenance()
+    made = f"{facts['date']}, commit {facts['commit'] or 'unknown (installed package)'}, {facts['processor']}"
+    return (
+        f"<h2>Where this comes from</h2><p class='note'>The world, and every setting that differs between these runs.</p>"
+        f"{table(['', *(run.folder.name for run in runs)], rows)}{whole}"
+        f"<p class='note'>This page: <code>{escape(command)}</code><br>{escape(made)}</p>"
+    )

@@ -14,7 +14,7 @@ from afterwit.world_models.trajectory import Trajectory
 
 COLOURS = {"reconstruction": (38, 98, 170), "invariance": (230, 130, 30)}
 BACKGROUND, INK = (255, 255, 255), (60, 60, 60)
-STRIP_HEIGHT, LABEL_HEIGHT, MIN_WIDTH, MAX_FRAMES = 64, 14, 336, 3000
+STRIP_HEIGHT, LABEL_HEIGHT, MIN_WIDTH, MAX_FRAMES = 64, 14, 640, 3000
 
 
 class Recorder:

@@ -19,9 +19,21 @@ from afterwit.world_models.byol_explore import BYOLExplore, BYOLExploreConfig
 from afterwit.world_models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig, Critic, contrast
 from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory
-
 from tests.helpers import (
-    BELIEF, RESETS, A, B, T, close, gradients, gru_step, look, pair_is_valid, random_trajectory, seeded, tiny_spec, tiny_torso,
+    BELIEF,
+    RESETS,
+    A,
+    B,
+    T,
+    close,
+    gradients,
+    gru_step,
+    look,
+    pair_is_valid,
+    random_trajectory,
+    seeded,
+    tiny_spec,
+    tiny_torso,
 )  # fmt: skip
 
 HINDSIGHT = BYOLHindsightConfig(invariance_weight=0.3, noise=4, latent=3, hidden=16, critic_embedding=8)

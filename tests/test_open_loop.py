@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from afterwit.world_models.open_loop import OpenLoop, future, pair_mask, pair_mean, sum_by_transition
-
 from tests.helpers import BELIEF, RESETS, A, B, T, close, gru_step, pair_is_valid, random_trajectory, seeded
 
 HORIZONS = (1, 3, T)

@@ -17,7 +17,9 @@ from afterwit.envs.maze import build_map
 from afterwit.runs.config import RunConfig, write_config
 from afterwit.runs.logging import MAPS, METRICS
 from afterwit.runs.presets import maze
-from afterwit.runs.report import make_groups, percent, read_run, summarise, write_report
+from afterwit.runs.report import summarise, write_report
+from afterwit.runs.report_data import make_groups, read_run
+from afterwit.runs.report_words import percent
 
 STEPS = 1000
 CELLS = build_map().walls.size

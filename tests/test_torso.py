@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from afterwit.world_models.torso import Encoder, Torso, TorsoConfig
-
 from tests.helpers import (
     BELIEF,
     EMBEDDING,
