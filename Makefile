@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell git ls-files '*.py' 2>/dev/null)
-STRICT := --config-settings editable_mode=strict
+SOURCES := $(sort $(wildcard envs/*.py world_models/*.py agents/*.py runs/*.py))
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=strict --editable
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
-.PHONY: demo test lint clean
+.PHONY: demo test clean FORCE
 
 demo: $(VENV)/installed
 	$(BIN)/afterwit demo
@@ -16,21 +17,24 @@ test: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/pytest
 
-# An editable install links file by file (so that type checkers can follow it): it is made again when files come or go.
+# A .venv that works is kept, with what a person put into it; one that does not is made again.
+# The file lists the sources: an editable install links them one by one (so that type checkers can follow), and is
+# made again when they come or go, or when its build folder has been removed.
 $(VENV)/files: FORCE
-	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@echo "$(sort $(SOURCES))" | cmp -s - $@ || echo "$(sort $(SOURCES))" > $@
+	@$(BIN)/python -c '$(SUPPORTED)' 2>/dev/null && $(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		$(PYTHON) -c '$(SUPPORTED)' || { echo "Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ..."; exit 1; }; \
+		echo "making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
+	@test -d build || rm -f $@
+	@echo "$(SOURCES)" | cmp -s - $@ || echo "$(SOURCES)" > $@
 
-$(VENV)/installed: $(VENV)/files setup.py
-	@$(PYTHON) -c 'import sys; sys.exit(f"Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}: make PYTHON=python3.12 ...") if not (3, 11) <= sys.version_info < (3, 14) else None'
-	$(BIN)/python -m pip install --quiet --editable . $(STRICT)
+$(VENV)/installed: $(VENV)/files setup.py pyproject.toml
+	@echo "installing afterwit and what it needs (a minute or three)"
+	$(INSTALL) .
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev]' $(STRICT)
+	$(INSTALL) '.[dev]'
 	@touch $@
 
 clean:
 	rm -rf build dist *.egg-info $(VENV)
-
-FORCE:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from afterwit.agents.policy import Policy
+from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array, TimeStep, VectorEnv
 from afterwit.world_models.trajectory import Trajectory
 
@@ -22,7 +23,7 @@ class Actor:
         self.env, self.unroll_length, self.device, self.greedy = env, unroll_length, device, greedy
         self.policy = deepcopy(policy).requires_grad_(False).to(device)
         self.version = -1  # of the acting policy: none has been set yet
-        self.random = torch.Generator().manual_seed(seed)  # on the host: the same draws whatever the device
+        self.random = torch.Generator().manual_seed(stream(seed, "actor"))  # on the host: the same draws whatever the device
         self.core = self.policy.torso.initial_core(env.spec.num_envs)
         self.prev_action = torch.zeros(env.spec.num_envs, dtype=torch.int64)
         self.step: TimeStep | None = None
@@ -58,7 +59,7 @@ class Actor:
             terminal=stack([s.terminal for s in steps]),
             core=core.cpu(),
             prev_action=prev_action,
-            info={name: stack([s.info[name] for s in steps]) for name in step.info},
+            info={name: stack([s.info[name] for s in steps]) for name in steps[0].info if all(name in s.info for s in steps)},
         )
 
     def _act(self, step: TimeStep) -> tuple[Array, Tensor]:

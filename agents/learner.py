@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from afterwit.agents.policy import Policy, PolicyConfig
-from afterwit.agents.popart import RunningScale
 from afterwit.agents.returns import n_step_returns
 from afterwit.agents.vmpo import Duals, VMPOConfig, entropy, vmpo_loss
+from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import WorldModelOutput, effective_rank
 from afterwit.world_models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.intrinsic_reward import RewardNormaliser
 from afterwit.world_models.make import WorldModelConfig, make_world_model
+from afterwit.world_models.running_scale import RunningScale
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -56,6 +57,10 @@ class LearnerConfig:
             raise ValueError(f"learner.discount is {self.discount}; it must be at least 0 and below 1")
         if not self.learning_rate > 0:
             raise ValueError(f"learner.learning_rate is {self.learning_rate}; it must be above 0")
+        if not 0 <= self.reward_decay < 1:
+            raise ValueError(f"learner.reward_decay is {self.reward_decay}; it must be at least 0 and below 1")
+        if not 0 <= self.adam_beta1 < 1:
+            raise ValueError(f"learner.adam_beta1 is {self.adam_beta1}; it must be at least 0 and below 1")
         if not self.max_gradient_norm > 0:
             raise ValueError(f"learner.max_gradient_norm is {self.max_gradient_norm}; it must be above 0")
         if self.extrinsic_weight == 0 and self.intrinsic_weight == 0:
@@ -69,13 +74,13 @@ class Learner(nn.Module):
         super().__init__()
         self.config, self.device = config, device
         with torch.random.fork_rng(devices=[]):  # initial weights follow the seed; the global state is left alone
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(stream(seed, "weights"))
             self.policy = Policy(config.policy, config.torso, spec)
             self.own_torso = None if config.shared_torso else Torso(config.torso, spec.observation_shape, spec.num_actions)
-            self.world_model = make_world_model(config.world_model, self.own_torso or self.policy.torso, spec, seed)
+            self.world_model = make_world_model(config.world_model, self.own_torso or self.policy.torso, spec, stream(seed, "world model"))
         self.duals = Duals(config.vmpo)
         self.intrinsic = RewardNormaliser(config.world_model.prioritise, config.reward_decay)
-        self.extrinsic = RunningScale(config.policy.popart_step)
+        self.extrinsic = RunningScale(1 - config.policy.popart_step)
         self.to(device)
         self.trained = [p for p in self.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(self.trained, config.learning_rate, (config.adam_beta1, 0.999), foreach=True)
@@ -122,7 +127,7 @@ class Learner(nn.Module):
             **metrics, **{f"model_{name}": value for name, value in model.metrics.items()}, **parts,
             "loss": loss.detach(), "value_loss": value_loss.detach(), "entropy": policy_entropy.detach(),
             "gradient_norm": norm, "value_scale": self.policy.popart.scale.deviation,
-            "intrinsic_scale": self.intrinsic.deviation, "embedding_rank": effective_rank(out.embeddings[-1]),
+            "intrinsic_scale": self.intrinsic.deviation, "embedding_rank": effective_rank(out.embeddings[1:], real),
             "bonus": bonus,
         }  # fmt: skip
 
@@ -134,7 +139,7 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def _targets(self, trajectory: Trajectory, beliefs: Tensor, bonus: Tensor) -> tuple[Tensor, Tensor]:
-        """Value targets on the reward's own scale, and advantages on the normalised scale: [T, B] each."""
+        """Value targets on the reward's own scale, and advantages in units of their deviation (ours): [T, B] each."""
         popart, real = self.policy.popart, trajectory.real
         self.extrinsic.update(trajectory.reward, real)
         reward = self.config.extrinsic_weight * trajectory.reward / self.extrinsic.deviation.clamp(min=1e-2)
@@ -148,8 +153,9 @@ class Learner(nn.Module):
     def appraise(self, trajectory: Trajectory) -> WorldModelOutput:
         """The raw intrinsic reward of a trajectory and its parts, learning nothing from it."""
         trajectory = trajectory.to(self.device)
-        out = self.policy(trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets)
-        return self._imagine(trajectory, out.beliefs, out.embeddings)
+        with self.world_model.watching():
+            out = self.policy(trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets)
+            return self._imagine(trajectory, out.beliefs, out.embeddings)
 
     def state(self) -> dict[str, Any]:
         """Everything: weights, targets, statistics, random state, optimiser, acting policy, counters."""

@@ -21,6 +21,12 @@ class PolicyConfig:
     popart_step: float = 0.01
     """Rate of the running scale of value targets and of extrinsic rewards."""
 
+    def __post_init__(self) -> None:
+        if self.hidden < 1:
+            raise ValueError(f"policy.hidden is {self.hidden}; it must be at least 1")
+        if not 0 < self.popart_step <= 1:
+            raise ValueError(f"policy.popart_step is {self.popart_step}; it must be above 0 and at most 1")
+
 
 class PolicyOutput(NamedTuple):
     log_probs: Tensor  # [T, B, A]

@@ -5,39 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from afterwit.world_models.trajectory import masked_mean
-
-
-class RunningScale(nn.Module):
-    """EMAs of batch means of x and x^2, corrected for their start at zero: `mean` and `deviation` of x."""
-
-    first_moment: Tensor
-    second_moment: Tensor
-    weight: Tensor
-
-    def __init__(self, step: float):
-        super().__init__()
-        self.step = step
-        for name in ("first_moment", "second_moment", "weight"):
-            self.register_buffer(name, torch.zeros(()))
-
-    @torch.no_grad()
-    def update(self, values: Tensor, mask: Tensor) -> None:
-        """Take the values [T, B] where `mask` [T, B] into the moments."""
-        rate = self.step * mask.any()
-        self.weight.lerp_(torch.ones_like(self.weight), rate)
-        self.first_moment.lerp_(masked_mean(values, mask), rate)
-        self.second_moment.lerp_(masked_mean(values.square(), mask), rate)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.first_moment / self.weight.clamp(min=1e-8)
-
-    @property
-    def deviation(self) -> Tensor:
-        """Standard deviation, at least 1e-4; 1 before the first update."""
-        variance = self.second_moment / self.weight.clamp(min=1e-8) - self.mean.square()
-        return torch.where(self.weight > 0, variance.clamp(min=1e-8).sqrt(), 1.0)
+from afterwit.world_models.running_scale import RunningScale
 
 
 class PopArt(nn.Module):
@@ -46,7 +14,7 @@ class PopArt(nn.Module):
     def __init__(self, inputs: int, step: float):
         super().__init__()
         self.linear = nn.Linear(inputs, 1)
-        self.scale = RunningScale(step)
+        self.scale = RunningScale(1 - step)
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalised values [...] of features [..., H]."""

@@ -60,9 +60,9 @@ class GymVector:
                 "(or set metadata['autoreset_mode'] where that is what it does)"
             )
         if not isinstance(space, Box) or not (space.dtype == np.uint8 or np.issubdtype(space.dtype, np.floating)):
-            raise TypeError(f"{name} has observation space {space}; wrap it so that it is a Box of uint8 or floats")
+            raise ValueError(f"{name} has observation space {space}; wrap it so that it is a Box of uint8 or floats")
         if not isinstance(actions, Discrete):
-            raise TypeError(f"{name} has action space {actions}; wrap it so that it is Discrete")
+            raise ValueError(f"{name} has action space {actions}; wrap it so that it is Discrete")
         self.venv, self.seed, self.first_action = venv, self._spread(seed), int(actions.start)
         shape = space.shape
         self.channels_last = space.dtype == np.uint8 and len(shape) == 3 and shape[2] <= 4 < shape[0]

@@ -149,7 +149,7 @@ class Maze:
     """B noisy mazes as a VectorEnv. Observations are uint8 [B, 8, 5, 5] with values 0 and 255.
 
     `info` per environment: `noise_on` (a layer lies on the frame, or the last action was overridden),
-    `block_in_view` (a random block is in the 5x5 view and not hidden), `trackers` [B, 4] (reached in this
+    `block_in_view` (a block is in the 5x5 view and not hidden), `trackers` [B, 4] (reached in this
     episode), `cell` (row * width + column), `executed_action` (differs from the chosen one under sticky
     noise; 0 on reset steps).
     """
@@ -167,6 +167,7 @@ class Maze:
             max_episode_steps=config.episode_steps,
             action_names=ACTIONS,
             semantics={"noise": config.noise, "dose": config.resolved_dose, "density": config.density,
+                       "random_blocks": config.noise == "brownian" and config.resolved_dose > 0,
                        "goal_reward": config.goal_reward, "autoreset": "next-step", "map": [HEIGHT, self.map.width]},
         )  # fmt: skip
         dose = config.resolved_dose

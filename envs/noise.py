@@ -1,11 +1,10 @@
 """Noise that lies on top of what an agent sees: when it shows, and what it shows.
 
-The layers of the BYOL-Hindsight study (Jarrett et al., 2023, section 5.1), apart from any one world, so
-that mazes and Atari frames carry the same noise:
+The layers of the BYOL-Hindsight study (Jarrett et al., 2023, section 5.1), apart from any one world:
 
     pixel      with probability `dose` a frame, random pixels (independent of state and action)
     on-demand  with probability `dose`, whenever the agent chose no-op (depends on the action)
-    frozen     the control: one fixed pattern on every round(1/dose)-th frame (can be learnt)
+    frozen     the control: one fixed pattern, in a fixed rhythm on a share `dose` of the frames (can be learnt)
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class NoiseLayer:
     def active(self, action: Array, elapsed: Array, first: Array) -> Array:
         """bool [B]: is the layer on in the frame reached by `action` after `elapsed` agent steps?"""
         if self.kind == "frozen":
-            return (elapsed % max(1, round(1 / self.dose)) == 0) if self.dose > 0 else np.zeros(len(elapsed), bool)
+            return np.floor(elapsed * self.dose) > np.floor((elapsed - 1) * self.dose)
         drawn = self.rng.random(len(action)) < self.dose
         return drawn if self.kind == "pixel" else drawn & (action == NOOP) & ~first
 

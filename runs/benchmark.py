@@ -28,12 +28,11 @@ def benchmark(config: RunConfig, seconds: float, out: Path | None, progress: boo
     trajectory = run.actor.unroll()
     batch = config.env.num_envs
     parts: dict[str, Callable[[], int]] = {
-        **{f"stepping, {count} environments": stepper(config, count) for count in sorted({batch, 4 * batch, 8 * batch})},
         "acting": lambda: run.actor.unroll().action.numel(),
         "learning": lambda: learn(run, trajectory),
         "whole loop": lambda: whole(run),
     }
-    rates = {}
+    rates = {f"stepping, {count} environments": stepping(config, count, seconds) for count in (batch, 4 * batch, 8 * batch)}
     for name, work in tqdm(parts.items(), desc="benchmark", unit="part", disable=not progress, file=sys.stdout):
         rates[name] = measure(work, seconds)
     possible = 1 / (1 / rates["acting"] + 1 / rates["learning"])
@@ -63,8 +62,8 @@ def measure(work: Callable[[], int], seconds: float) -> float:
     return float(np.median(rates))
 
 
-def stepper(config: RunConfig, num_envs: int) -> Callable[[], int]:
-    """10 steps of `num_envs` environments with random actions drawn beforehand."""
+def stepping(config: RunConfig, num_envs: int, seconds: float) -> float:
+    """Agent steps per second of `num_envs` environments alone, with random actions drawn beforehand."""
     env = make_env(replace(config.env, num_envs=num_envs), config.seed)
     env.reset()
     actions = np.random.default_rng(config.seed).integers(0, env.spec.num_actions, (10, num_envs))
@@ -74,7 +73,9 @@ def stepper(config: RunConfig, num_envs: int) -> Callable[[], int]:
             env.step(action)
         return int(actions.size)
 
-    return work
+    rate = measure(work, seconds)
+    env.close()
+    return rate
 
 
 def learn(run: Run, trajectory: Any) -> int:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 NAME = "checkpoint.pt"
 FORMAT = 1
+FREE = ("total_steps", "device", "threads", "log_interval", "checkpoint_interval")  # may change when a run goes on
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Write RUN/checkpoint.pt: to a temporary file, synced, then renamed over the old one."""
-    temporary = folder / f"{NAME}.tmp"
-    with temporary.open("wb") as file:
+    with replacing(folder / NAME) as file:
         torch.save({"format": FORMAT, **state}, file)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` once it is whole and on disk; until then `path` stays as it is."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, folder / NAME)
+    os.replace(temporary, path)
 
 
 def load(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +47,8 @@ def load(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
         raise ValueError(f"{path} has format {found!r}; this version of afterwit reads format {FORMAT}")
-    different = differences(state["config"], config)
+    fixed = [{name: value for name, value in data.items() if name not in FREE} for data in (state["config"], config)]
+    different = differences(fixed[0], fixed[1])
     if different:
         raise ValueError(f"{path} belongs to another config: {different[0]}; restore {folder / 'config.json'}, or start a new run")
     return state

@@ -15,7 +15,7 @@ from afterwit.runs import benchmark as benchmarking
 from afterwit.runs import evaluate as evaluating
 from afterwit.runs.config import RunConfig
 from afterwit.runs.presets import PRESETS
-from afterwit.runs.train import new_folder, train
+from afterwit.runs.train import discard_unstarted, new_folder, train
 from afterwit.world_models.make import WORLD_MODELS, world_model_name
 
 OUT = Path("runs/out")
@@ -111,8 +111,8 @@ def overview() -> str:
 
 def train_command(args: list[str]) -> int:
     """Train an agent: afterwit train PRESET [options], or afterwit train --resume RUN."""
-    if args and args[0] == "--resume":
-        return resume([Path(arg) for arg in args[1:] if arg != "--quiet"], quiet="--quiet" in args)
+    if "--resume" in args:
+        return resume([Path(arg) for arg in args if arg not in ("--resume", "--quiet")], quiet="--quiet" in args)
     if not args or args[0] in ("-h", "--help"):
         print(f"{train_command.__doc__}\n\n{presets()}\n\nafterwit train PRESET --help explains every field of the run.")
         return 0
@@ -120,7 +120,11 @@ def train_command(args: list[str]) -> int:
     folder = chosen.out or OUT / default_name(chosen.config)
     chosen.config.torch_device()
     new_folder(chosen.config, folder)
-    return finish(folder, quiet=chosen.quiet)
+    try:
+        return finish(folder, quiet=chosen.quiet)
+    except ValueError:
+        discard_unstarted(folder)
+        raise
 
 
 def resume(folders: list[Path], quiet: bool) -> int:

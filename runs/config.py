@@ -15,6 +15,7 @@ from cattrs.strategies import configure_tagged_union
 from afterwit.agents.learner import LearnerConfig
 from afterwit.envs.make import ENVS, EnvConfig
 from afterwit.envs.maze import MazeConfig
+from afterwit.world_models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.make import WORLD_MODELS, WorldModelConfig, world_model_name
 
 
@@ -47,16 +48,14 @@ class RunConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must be 0 or more")
+        if isinstance(self.learner.world_model, BYOLHindsightConfig) and self.env.num_envs < 2:
+            raise ValueError("env.num_envs is 1, but byol-hindsight needs at least 2: what z tells is judged against the z of the others")
         horizon = getattr(self.learner.world_model, "horizon", 1)
         if horizon >= self.unroll_length:
             raise ValueError(
                 f"learner.world_model.horizon is {horizon} and unroll_length is {self.unroll_length}; "
                 "the horizon K must be shorter than the unroll T"
             )
-
-    @property
-    def steps_per_update(self) -> int:
-        return self.unroll_length * self.env.num_envs
 
     @property
     def title(self) -> str:
@@ -98,8 +97,8 @@ def read_config(folder: Path) -> RunConfig:
         raise ValueError(f"{folder} is no run folder: it has no config.json")
     try:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON ({error}); restore it from the checkpoint's run or start a new run") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def write_config(config: RunConfig, folder: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from afterwit.agents.actor import Actor
+from afterwit.envs.gym import GymConfig
 from afterwit.envs.make import EnvConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs import checkpoint
@@ -41,7 +42,7 @@ def evaluate(folder: Path, episodes: int, greedy: bool, seed: int, video: bool, 
         raise ValueError(f"episodes is {episodes}; at least 1 episode must be played")
     config = read_config(folder)
     saved = checkpoint.load(folder, to_dict(config))
-    config = replace(config, env=evaluation_env(config.env, episodes), seed=seed)
+    config = replace(config, env=evaluation_env(config.env, video), seed=seed)
     run = Run(config)
     run.learner.load_state(saved["learner"])
     env = Recorder(run.env) if video else run.env
@@ -67,9 +68,11 @@ def evaluate(folder: Path, episodes: int, greedy: bool, seed: int, video: bool, 
     return result
 
 
-def evaluation_env(config: EnvConfig, episodes: int) -> EnvConfig:
-    config = replace(config, num_envs=min(config.num_envs, episodes))
-    return replace(config, stagger=False) if isinstance(config, MazeConfig) else config
+def evaluation_env(config: EnvConfig, video: bool) -> EnvConfig:
+    """As many environments as in training (the reward's negatives come from them), whole first episodes, and frames for a video."""
+    if isinstance(config, MazeConfig):
+        return replace(config, stagger=False)
+    return replace(config, render=True) if video and isinstance(config, GymConfig) else config
 
 
 def play(run: Run, actor: Actor, episodes: int, progress: bool) -> list[dict[str, float]]:

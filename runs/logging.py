@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from afterwit.runs.checkpoint import replacing
 from afterwit.runs.statistics import Statistics
 
 METRICS, MAPS = "metrics.jsonl", "maps.npz"
@@ -21,7 +22,8 @@ class Log:
         self.folder = folder
         path = folder / METRICS
         kept = [entry for entry in read_metrics(folder) if entry["agent_steps"] <= agent_steps] if path.exists() else []
-        path.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+        with replacing(path) as file:
+            file.write("".join(json.dumps(entry) + "\n" for entry in kept).encode())
         self.file = path.open("a", encoding="utf-8")
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=agent_steps + 1 if agent_steps else None)
 
@@ -36,7 +38,8 @@ class Log:
     def write_maps(self, statistics: Statistics) -> None:
         """Visits and pay per cell for each tenth of the run, where the world has cells."""
         if statistics.visits.shape[1]:
-            np.savez_compressed(self.folder / MAPS, visits=statistics.visits, pay=statistics.pay)
+            with replacing(self.folder / MAPS) as file:
+                np.savez_compressed(file, visits=statistics.visits, pay=statistics.pay)
 
     def close(self) -> None:
         self.file.close()

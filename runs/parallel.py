@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from afterwit.runs.config import RunConfig, read_config
+from afterwit.runs import checkpoint
+from afterwit.runs.config import RunConfig, read_config, to_dict
 from afterwit.runs.logging import METRICS, read_metrics
 from afterwit.runs.train import headline
 
@@ -22,7 +23,7 @@ def train_all(folders: Sequence[Path], jobs: int) -> None:
 
     Raises ValueError, after all others have ended, naming the runs that failed and their last line of output.
     """
-    waiting = [folder for folder in folders if agent_steps(folder) < read_config(folder).total_steps]
+    waiting = [folder for folder in folders if not finished(folder)]
     bars = {folder: progress_bar(read_config(folder), index) for index, folder in enumerate(waiting)}
     running: dict[Path, subprocess.Popen[bytes]] = {}
     failed: list[Path] = []
@@ -46,8 +47,7 @@ def train_all(folders: Sequence[Path], jobs: int) -> None:
         for bar in bars.values():
             bar.close()
     if failed:
-        lines = [f"{folder}: {(folder / OUTPUT).read_text(encoding='utf-8').strip().splitlines()[-1:]}" for folder in failed]
-        raise ValueError("these runs failed: " + "; ".join(lines))
+        raise ValueError("; ".join(f"{folder} failed: {last_line(folder / OUTPUT)}" for folder in failed))
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
@@ -56,9 +56,15 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 
 
-def agent_steps(folder: Path) -> int:
-    entries = read_metrics(folder) if (folder / METRICS).exists() else []
-    return int(entries[-1]["agent_steps"]) if entries else 0
+def finished(folder: Path) -> bool:
+    """Does the run's checkpoint hold all its steps? (The log may be ahead of the checkpoint.)"""
+    config = read_config(folder)
+    exists = (folder / checkpoint.NAME).exists()
+    return exists and checkpoint.load(folder, to_dict(config))["agent_steps"] >= config.total_steps
+
+
+def last_line(path: Path) -> str:
+    return ([line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()] or ["it said nothing"])[-1]
 
 
 def progress_bar(config: RunConfig, position: int) -> tqdm[None]:

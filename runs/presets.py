@@ -10,6 +10,7 @@ from afterwit.agents.learner import LearnerConfig
 from afterwit.agents.policy import PolicyConfig
 from afterwit.agents.vmpo import VMPOConfig
 from afterwit.envs.atari import AtariConfig
+from afterwit.envs.gym import GymConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.config import RunConfig
 from afterwit.world_models.byol_explore import BYOLExploreConfig
@@ -58,4 +59,10 @@ def atari(model: Model = "byol-hindsight", game: str = "MontezumaRevenge") -> Ru
     )  # fmt: skip
 
 
-PRESETS: dict[str, Callable[..., RunConfig]] = {"maze": maze, "atari-small": atari_small, "atari": atari}
+def gym(model: Model = "byol-hindsight", id: str = "CartPole-v1") -> RunConfig:
+    """Any Gymnasium environment with Box observations and Discrete actions; curiosity and its own reward mixed."""
+    learner = LearnerConfig(world_model=WORLD_MODELS[model][0](), extrinsic_weight=1.0)
+    return RunConfig(preset="gym", env=GymConfig(id=id, num_envs=16), learner=learner, total_steps=200_000)
+
+
+PRESETS: dict[str, Callable[..., RunConfig]] = {"maze": maze, "atari-small": atari_small, "atari": atari, "gym": gym}

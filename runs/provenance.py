@@ -8,11 +8,13 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from afterwit.runs.checkpoint import replacing
 
 NAME = "provenance.json"
 PACKAGES = ("afterwit", "torch", "numpy", "gymnasium", "envpool", "ale-py")
@@ -22,7 +24,8 @@ def record(folder: Path) -> None:
     """Add this session to RUN/provenance.json, a list with one entry for each time that the run was started or resumed."""
     path = folder / NAME
     sessions = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    path.write_text(json.dumps([*sessions, provenance()], indent=2) + "\n", encoding="utf-8")
+    with replacing(path) as file:
+        file.write((json.dumps([*sessions, provenance()], indent=2) + "\n").encode())
 
 
 def provenance() -> dict[str, Any]:
@@ -32,11 +35,18 @@ def provenance() -> dict[str, Any]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: installed(name) for name in PACKAGES},
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # importable from a folder, say, but not installed
+        return None
 
 
 def commit() -> str | None:

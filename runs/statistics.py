@@ -25,7 +25,10 @@ class Statistics:
 
     def __init__(self, spec: EnvSpec, total_steps: int):
         batch = spec.num_envs
-        self.total_steps, self.noop = total_steps, 0
+        self.total_steps = total_steps
+        names = [name.lower().replace("-", "") for name in spec.action_names]
+        self.noop = names.index("noop") if "noop" in names else None
+        self.random_blocks = bool(spec.semantics.get("random_blocks"))
         self.running = {"return": np.zeros(batch), "length": np.zeros(batch, np.int64), "bonus": np.zeros(batch)}
         self.trackers: Array = np.zeros((batch, 0), bool)
         self.rooms = np.zeros((batch, ROOMS), bool)
@@ -45,12 +48,13 @@ class Statistics:
         paid = bonus.cpu().numpy()
         info = {name: value.numpy() for name, value in trajectory.info.items()}
         self._count("steps", real, paid)
-        self._count("noop", real & (trajectory.action.numpy() == self.noop), paid)
+        if self.noop is not None:
+            self._count("noop", real & (trajectory.action.numpy() == self.noop), paid)
         for name in ("noise_on", "block_in_view"):
             if name in info:
                 self._count(name, real & info[name], paid)
-        if "noise_on" in info and "block_in_view" in info:
-            self._count("noise", real & (info["noise_on"] | info["block_in_view"]), paid)
+        if "noise_on" in info:
+            self._count("noise", real & (info["noise_on"] | (info["block_in_view"] & self.random_blocks)), paid)
         if "cell" in info and self.visits.shape[1]:
             window = min(NUM_WINDOWS - 1, agent_steps * NUM_WINDOWS // self.total_steps)
             cells = self.visits.shape[1]
@@ -99,6 +103,11 @@ class Statistics:
                     result[f"share_of_pay/{name}"] = self.paid[name] / paid
         self._clear()
         return result
+
+    def abandon_episodes(self) -> None:
+        """Forget the episodes in progress: their environments are gone."""
+        for value in (*self.running.values(), self.trackers, self.rooms):
+            value[:] = 0
 
     def state(self) -> dict[str, Any]:
         """Episodes in progress, maps and sums, as tensors and plain values."""

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from afterwit.agents.actor import Actor
 from afterwit.agents.learner import Learner
 from afterwit.envs.make import make_env
+from afterwit.envs.seeds import stream
 from afterwit.runs import checkpoint
 from afterwit.runs.config import RunConfig, read_config, to_dict, write_config
 from afterwit.runs.logging import Log
@@ -45,8 +46,9 @@ class Run:
         self.actor.set_weights(self.learner.acting, self.learner.version)
         trajectory = self.actor.unroll()
         metrics = self.learner.update(trajectory)
-        if not math.isfinite(float(metrics["loss"])):
-            raise FloatingPointError(f"the loss is {float(metrics['loss'])} after {self.agent_steps} agent steps")
+        for name in ("loss", "gradient_norm"):
+            if not math.isfinite(float(metrics[name])):
+                raise FloatingPointError(f"the {name.replace('_', ' ')} is {float(metrics[name])} after {self.agent_steps} agent steps")
         self.statistics.add(trajectory, metrics.pop("bonus"), self.agent_steps)
         self.agent_steps += trajectory.action.numel()
         return metrics
@@ -57,9 +59,13 @@ class Run:
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.learner.load_state(state["learner"])
-        self.actor.load_state(state["actor"])
         self.statistics.load_state(state["statistics"])
         self.agent_steps, self.seconds = state["agent_steps"], state["seconds"]
+        if "env" not in state["actor"]:  # these environments cannot be saved: new episodes, other than the run's first ones
+            self.env.close()
+            self.env = self.actor.env = make_env(self.config.env, stream(self.config.seed, "resumed", self.agent_steps))
+            self.statistics.abandon_episodes()
+        self.actor.load_state(state["actor"])
 
 
 def new_folder(config: RunConfig, folder: Path) -> None:
@@ -67,6 +73,13 @@ def new_folder(config: RunConfig, folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"run folder {folder} exists; go on with: afterwit train --resume {folder}; or choose another --out")
     write_config(config, folder)
+
+
+def discard_unstarted(folder: Path) -> None:
+    """Remove the folder of a run that could not be set up, so that the corrected command finds its place free."""
+    if [path.name for path in folder.iterdir()] == ["config.json"]:
+        (folder / "config.json").unlink()
+        folder.rmdir()
 
 
 def train(folder: Path, progress: bool = True) -> bool:
@@ -147,8 +160,9 @@ def stop_signals() -> Iterator[list[int]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
+        signal.signal(number, previous[number])  # a second one is not waited for
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous: dict[int, Any] = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:

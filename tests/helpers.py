@@ -91,7 +91,8 @@ def pair_is_valid(first: Tensor, t: int, k: int, b: int) -> bool:
 def gru_step(rnn: nn.GRU, x: Tensor, h: Tensor) -> Tensor:
     """One step of a GRU written out, x [E] and h [M]: r, u gates, n candidate, h' = (1 - u) n + u h."""
     size = len(h)
-    from_x, from_h = rnn.weight_ih_l0 @ x + rnn.bias_ih_l0, rnn.weight_hh_l0 @ h + rnn.bias_hh_l0
+    weight_x, weight_h, bias_x, bias_h = rnn.parameters()
+    from_x, from_h = weight_x @ x + bias_x, weight_h @ h + bias_h
     reset = torch.sigmoid(from_x[:size] + from_h[:size])
     update = torch.sigmoid(from_x[size : 2 * size] + from_h[size : 2 * size])
     candidate = torch.tanh(from_x[2 * size :] + reset * from_h[2 * size :])

@@ -119,8 +119,10 @@ def test_actions_follow_the_probabilities_or_are_the_likeliest() -> None:
     assert torch.equal(trajectory.action, trajectory.behaviour.argmax(-1))
     actor, learner = pair()
     with torch.no_grad():
-        learner.policy.action_head[-1].weight.zero_()
-        learner.policy.action_head[-1].bias.copy_(torch.tensor([0.4, 0.1, 0.2, 0.05, 0.25]).log())
+        head = learner.policy.action_head[-1]
+        assert isinstance(head, torch.nn.Linear)
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([0.4, 0.1, 0.2, 0.05, 0.25]).log())
     actor.set_weights(learner.policy.state_dict(), 1)
     actor.unroll_length = 700
     share = torch.bincount(actor.unroll().action.flatten(), minlength=5) / 2100
@@ -294,6 +296,21 @@ def slow_targets(learner: Learner, trajectory: Trajectory, reward: Tensor, value
     return targets
 
 
+def update_and_catch(learner: Learner, trajectory: Trajectory) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Metrics of one update, and the value targets and advantages that it used."""
+    caught: list[tuple[Tensor, Tensor]] = []
+    inner = learner._targets
+
+    def catch(*args: Any) -> tuple[Tensor, Tensor]:
+        caught.append(inner(*args))
+        return caught[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learner, "_targets", catch)
+        metrics = learner.update(trajectory)
+    return metrics, *caught[0]
+
+
 @pytest.mark.parametrize(("extrinsic", "intrinsic"), ((0.0, 0.1), (1.0, 0.0), (0.5, 0.3)), ids=("intrinsic", "extrinsic", "mixed"))
 def test_the_reward_is_mixed_as_the_paper_says(extrinsic: float, intrinsic: float) -> None:
     """(1 - gamma) (weight * r_ext / deviation + lambda_mix * r_int), returned to the sequence's end."""
@@ -308,12 +325,7 @@ def test_the_reward_is_mixed_as_the_paper_says(extrinsic: float, intrinsic: floa
                 trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets
             ).beliefs)
         ).detach()  # fmt: skip
-        captured: list[tuple[Tensor, Tensor]] = []
-        inner = learner._targets
-        learner._targets = lambda *args: captured.append(inner(*args)) or captured[-1]  # type: ignore[method-assign, func-returns-value, assignment]
-        metrics = learner.update(trajectory)
-        learner._targets = inner  # type: ignore[method-assign]
-        targets, advantage = captured[0]
+        metrics, targets, advantage = update_and_catch(learner, trajectory)
         deviation = learner.extrinsic.deviation  # after this batch was taken in
         reward = 0.005 * (extrinsic * trajectory.reward / deviation + intrinsic * metrics["bonus"])
         assert config.discount == 0.995

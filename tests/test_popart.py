@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from afterwit.agents.popart import PopArt, RunningScale
+from afterwit.agents.popart import PopArt
+from afterwit.world_models.running_scale import RunningScale
 from tests.helpers import B, T, close, random_trajectory, seeded
 
 STEP = 0.05
@@ -33,7 +34,7 @@ def slow_moments(batches: list[tuple[Tensor, Tensor]], step: float) -> tuple[flo
 
 
 def test_mean_and_deviation_follow_the_targets() -> None:
-    scale, batches = RunningScale(STEP), [targets(seed) for seed in range(6)]
+    scale, batches = RunningScale(1 - STEP), [targets(seed) for seed in range(6)]
     assert float(scale.mean) == 0 and float(scale.deviation) == 1  # before the first update
     for count, (values, mask) in enumerate(batches, 1):
         scale.update(values, mask)

@@ -47,7 +47,7 @@ def test_rnd_equals_the_loop() -> None:
     model, trajectory = rnd(normalise=False), random_trajectory()
     out = model(trajectory, NOTHING, NOTHING)
     errors = {
-        (t, b): (model.predictor(trajectory.obs[t + 1, b][None]) - model.random(trajectory.obs[t + 1, b][None])).square().mean()
+        (t, b): (model.predictor(trajectory.obs[t + 1, b][None]) - model.fixed(trajectory.obs[t + 1, b][None])).square().mean()
         for t, b in happened(trajectory)
     }
     close(out.loss, mean(errors))
@@ -70,7 +70,7 @@ def test_rnd_looks_at_whitened_and_clipped_observations() -> None:
     errors = {}
     for t, b in happened(trajectory):
         white = torch.tensor((obs[t + 1, b].double().numpy() - moments[0]) / moments[1]).clamp(-5, 5).float()
-        errors[t, b] = (model.predictor(white[None]) - model.random(white[None])).square().mean()
+        errors[t, b] = (model.predictor(white[None]) - model.fixed(white[None])).square().mean()
     close(out.loss, mean(errors), 1e-4)
     close(out.reward, table(errors), 1e-4)
 
@@ -114,12 +114,12 @@ def train(model: RND | ICM, trajectory: Trajectory, steps: int) -> list[float]:
 
 def test_rnd_learns_its_fixed_target() -> None:
     model, trajectory = rnd(), random_trajectory()
-    assert not any(p.requires_grad for p in model.random.parameters())
-    before = [p.clone() for p in model.random.parameters()]
+    assert not any(p.requires_grad for p in model.fixed.parameters())
+    before = [p.clone() for p in model.fixed.parameters()]
     assert any(not torch.equal(p, q) for p, q in zip(model.predictor.parameters(), before, strict=True))
     losses = train(model, trajectory, 150)
     assert losses[-1] < 0.1 * losses[0]
-    assert all(torch.equal(p, old) for p, old in zip(model.random.parameters(), before, strict=True))
+    assert all(torch.equal(p, old) for p, old in zip(model.fixed.parameters(), before, strict=True))
     # What was never seen stays surprising.
     model.eval()
     seen, unseen = (model(random_trajectory(seed=s), NOTHING, NOTHING).reward.sum() for s in (0, 1))
@@ -153,7 +153,7 @@ def test_icm_equals_the_loop(weight: float) -> None:
 
 def test_only_the_inverse_model_shapes_the_features_of_icm() -> None:
     model, trajectory = icm(), random_trajectory()
-    forward, inverse = slow_icm(model, trajectory)
+    _, inverse = slow_icm(model, trajectory)
     of_loss, of_inverse = gradients(model(trajectory, NOTHING, NOTHING).loss, model), gradients(mean(inverse), model)
     for name in of_loss:
         if name.startswith("features"):

@@ -99,6 +99,26 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path: Path) -> None:
     assert same(weights(whole), weights(halves))
 
 
+def test_a_resumed_game_is_not_counted_with_the_one_that_was_cut(tmp_path: Path) -> None:
+    """Gym and Atari cannot be saved: new episodes start, other than the run's first ones, and none is a mixture."""
+    config = replace(SMALL, env=GymConfig(id="CartPole-v1", num_envs=4))
+    run, resumed = Run(config), Run(config)
+    for _ in range(3):
+        run.step()
+    assert run.statistics.running["length"].any()
+    resumed.load_state(run.state())
+    assert not resumed.statistics.running["length"].any()
+    first = Run(config).actor.unroll()
+    assert not torch.equal(resumed.actor.unroll().obs[0], first.obs[0])
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
+    run = Run(SMALL)
+    run.learner.policy.value_head[0].weight.register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(FloatingPointError, match="the gradient norm is nan after 0 agent steps"):
+        run.step()
+
+
 def test_resuming_repeats_no_log_entry(tmp_path: Path) -> None:
     folder = start(SMALL, tmp_path / "run")
     train(folder, progress=False)
@@ -164,7 +184,7 @@ def test_benchmark_measures_every_part(tmp_path: Path) -> None:
 
 MISTAKES = {
     "unknown command": (["fly"], "unknown command 'fly'"),
-    "unknown preset": (["train", "labyrinth"], "unknown preset 'labyrinth'; choose from maze, atari-small, atari"),
+    "unknown preset": (["train", "labyrinth"], "unknown preset 'labyrinth'; choose from maze, atari-small, atari, gym"),
     "unknown game": (["train", "atari-small", "--game", "Montezuma"], "did you mean 'MontezumaRevenge'?"),
     "horizon too long": (["train", "maze", "--learner.world-model.horizon", "40"], "horizon is 40 and unroll_length is 40"),
     "no environment": (["train", "maze", "--env.num-envs", "0"], "num_envs is 0"),
@@ -172,12 +192,16 @@ MISTAKES = {
     "no such run": (["evaluate", "nowhere"], "nowhere is no run folder"),
     "resume nothing": (["train", "--resume", "nowhere"], "nowhere is no run folder"),
     "resume two": (["train", "--resume", "a", "b"], "--resume takes one run folder, not 2"),
+    "wrong encoder": (["train", "maze", "--learner.torso.encoder", "conv"], "'conv' needs images of at least 36x36, not 5x5"),
+    "one environment": (["train", "maze", "--env.num-envs", "1"], "byol-hindsight needs at least 2"),
     "dose": (["train", "maze", "--env.dose", "1.5"], "dose is 1.5"),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_gets_one_line(mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_is_named_and_costs_nothing(
+    mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     arguments, message = MISTAKES[mistake]
     try:
@@ -187,7 +211,7 @@ def test_a_mistake_gets_one_line(mistake: str, tmp_path: Path, capsys: pytest.Ca
     assert code == 2
     error = " ".join(capsys.readouterr().err.split())
     assert message in error and "Traceback" not in error
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.rglob("config.json")) and not list(tmp_path.glob("runs/out/*"))
 
 
 def test_an_existing_run_folder_is_not_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

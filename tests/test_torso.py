@@ -127,7 +127,7 @@ def test_observations_that_an_encoder_cannot_read_are_named(encoder: str, shape:
 @pytest.mark.parametrize("name", ("hidden", "blocks", "embedding", "belief", "action_embedding"))
 def test_sizes_below_one_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=rf"torso\.{name} is 0"):
-        replace(TorsoConfig(), **{name: 0})
+        replace(TorsoConfig(), **{name: 0})  # type: ignore[arg-type]
 
 
 def test_an_unknown_encoder_is_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -23,12 +25,27 @@ class WorldModelOutput:
 
 
 class WorldModel(nn.Module):
+    def __init__(self, seed: int):
+        super().__init__()
+        self.random = torch.Generator().manual_seed(seed)  # on the host, so that a seed means the same everywhere
+
     def forward(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:
         """Loss and reward of T steps of B environments, from beliefs [T+1, B, M] and embeddings [T+1, B, N]."""
         raise NotImplementedError
 
     def after_step(self) -> None:
         """Called after each optimiser step: move targets and averages."""
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """While it lasts, `forward` leaves no trace: no statistic moves and random draws are taken back."""
+        was_training, state = self.training, self.random.get_state()
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was_training)
+            self.random.set_state(state)
 
 
 class TargetEncoder(nn.Module):
@@ -55,13 +72,14 @@ def cosine_error(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def effective_rank(vectors: Tensor) -> Tensor:
-    """exp(entropy of the normalised singular values) of rows [n, N] about their mean (Roy & Vetterli, 2007).
+def effective_rank(vectors: Tensor, mask: Tensor) -> Tensor:
+    """exp(entropy of the normalised singular values) of the vectors [..., N] where `mask` [...], about their mean.
 
-    1 means that all rows lie on one line; N that they fill the space. 0 for rows that are all the same.
+    1 means that they all lie on one line, N that they fill the space, 0 that they are all the same (Roy & Vetterli, 2007).
     """
-    rows = vectors.detach().flatten(0, -2).float().nan_to_num()  # a loss that is not finite is reported, not died of
-    rows = rows - rows.mean(0)
+    rows, weight = vectors.detach().flatten(0, -2).float(), mask.flatten().unsqueeze(-1).float()
+    rows = rows.nan_to_num().clamp(-1e6, 1e6)  # of a broken network the loss is reported; this must not fail before it
+    rows = (rows - (rows * weight).sum(0) / weight.sum().clamp(min=1)) * weight
     values = torch.linalg.eigvalsh(rows.T @ rows).clamp(min=0).sqrt()
     total = values.sum()
     share = values / total.clamp(min=1e-12)

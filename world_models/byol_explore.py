@@ -45,7 +45,7 @@ def check_byol(horizon: int, target_decay: float) -> None:
 
 class BYOLExplore(WorldModel):
     def __init__(self, config: BYOLExploreConfig, torso: Torso, spec: EnvSpec, seed: int):
-        super().__init__()
+        super().__init__(seed)
         self.horizon = config.horizon
         sizes = torso.config
         self.target = TargetEncoder(torso.encoder, config.target_decay)

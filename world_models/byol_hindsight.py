@@ -105,7 +105,7 @@ def contrast(scores: Tensor, valid: Tensor) -> Tensor:
 
 class BYOLHindsight(WorldModel):
     def __init__(self, config: BYOLHindsightConfig, torso: Torso, spec: EnvSpec, seed: int):
-        super().__init__()
+        super().__init__(seed)
         self.config, self.num_actions = config, spec.num_actions
         sizes = torso.config
         state = sizes.belief + spec.num_actions
@@ -114,7 +114,6 @@ class BYOLHindsight(WorldModel):
         self.generator = mlp(config.noise + state + sizes.embedding, config.hidden, config.latent, config.layers)
         self.reconstructor = mlp(sizes.belief + config.latent, config.hidden, sizes.embedding, config.layers)
         self.critic = Critic(state, config.latent, config.hidden, config.critic_embedding, config.critic_scale)
-        self.random = torch.Generator().manual_seed(seed)  # on the host, so that a seed means the same everywhere
 
     def forward(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:
         weight = self.config.invariance_weight
@@ -131,7 +130,7 @@ class BYOLHindsight(WorldModel):
         metrics = {
             "reconstruction": pair_mean(reconstruction, valid).detach(),
             "invariance": pair_mean(invariance, valid).detach(),
-            "latent_rank": effective_rank(latent[0]),
+            "latent_rank": effective_rank(latent[0], valid[0]),
         }
         return WorldModelOutput(loss, sum(parts.values(), torch.zeros_like(reconstruction[0].detach())), parts, metrics)
 

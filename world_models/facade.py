@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array, EnvSpec
 from afterwit.world_models.base import WorldModelOutput
+from afterwit.world_models.byol_hindsight import BYOLHindsight
 from afterwit.world_models.intrinsic_reward import RewardNormaliser
 from afterwit.world_models.make import WORLD_MODELS, WorldModelConfig, make_world_model, world_model_name
 from afterwit.world_models.torso import Torso, TorsoConfig
@@ -27,7 +29,8 @@ class IntrinsicReward:
     `autoreset` is "next-step" (Gymnasium's vector environments: obs[t+1] after a done is the true last observation,
     and the step after it only resets) or "same-step" (obs[t+1] after a done opens the next episode, so that the ending
     transition has no outcome to predict). Neither resets nor what would be predicted across one gets a bonus or
-    changes a statistic. Each call starts from a blank memory.
+    changes a statistic. Where a stream is cut into calls, "next-step" needs `previous_dones`, the bool [B] of the step
+    before actions[0], to know that actions[0] only resets. Each call starts from a blank memory.
 
     >>> import gymnasium as gym, numpy as np
     >>> from afterwit.world_models import IntrinsicReward
@@ -58,18 +61,18 @@ class IntrinsicReward:
         config = WORLD_MODELS[model][0]() if isinstance(model, str) else model
         self.spec, self.autoreset, self.device = read_spaces(observation_space, action_space), autoreset, torch.device(device)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(stream(seed, "weights"))
             self.torso = Torso(torso or default_torso(self.spec), self.spec.observation_shape, self.spec.num_actions)
-            self.model = make_world_model(config, self.torso, self.spec, seed)
+            self.model = make_world_model(config, self.torso, self.spec, stream(seed, "world model"))
         self.normaliser = RewardNormaliser(config.prioritise, reward_decay)
         self.modules = nn.ModuleDict({"torso": self.torso, "model": self.model, "normaliser": self.normaliser}).to(self.device)
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(self.trained, learning_rate)
         self.name = world_model_name(config)
 
-    def update(self, obs: Array, actions: Array, dones: Array) -> dict[str, float]:
+    def update(self, obs: Array, actions: Array, dones: Array, previous_dones: Array | None = None) -> dict[str, float]:
         """One optimiser step on T steps of B environments, and one step of the reward's statistics. Returns metrics."""
-        trajectory = self._trajectory(obs, actions, dones)
+        trajectory = self._trajectory(obs, actions, dones, previous_dones)
         out = self._forward(trajectory)
         self.optimiser.zero_grad(set_to_none=True)
         out.loss.backward()
@@ -81,16 +84,14 @@ class IntrinsicReward:
         self.optimiser.step()
         self.model.after_step()
         self.normaliser.update(out.reward, trajectory.real)
-        metrics = {**out.metrics, "loss": out.loss, "gradient_norm": norm, "scale": self.normaliser.deviation}
+        metrics = {**out.metrics, "loss": out.loss.detach(), "gradient_norm": norm, "scale": self.normaliser.deviation}
         return {name: float(value) for name, value in metrics.items()}
 
-    def reward(self, obs: Array, actions: Array, dones: Array) -> Array:
+    def reward(self, obs: Array, actions: Array, dones: Array, previous_dones: Array | None = None) -> Array:
         """The bonus of each transition, float32 [T, B], normalised; 0 for resets. Changes no weight and no statistic."""
-        trajectory = self._trajectory(obs, actions, dones)
-        self.modules.eval()
-        with torch.no_grad():
+        trajectory = self._trajectory(obs, actions, dones, previous_dones)
+        with torch.no_grad(), self.model.watching():
             bonus = self.normaliser(self._forward(trajectory).reward, trajectory.real)
-        self.modules.train()
         return bonus.cpu().numpy()
 
     def state_dict(self) -> dict[str, Any]:
@@ -107,11 +108,15 @@ class IntrinsicReward:
         )
         return self.model(trajectory, beliefs, embeddings)
 
-    def _trajectory(self, obs: Array, actions: Array, dones: Array) -> Trajectory:
+    def _trajectory(self, obs: Array, actions: Array, dones: Array, previous_dones: Array | None) -> Trajectory:
         obs, actions, dones = np.asarray(obs), np.asarray(actions), np.asarray(dones)
         if actions.ndim != 2 or dones.shape != actions.shape:
             raise ValueError(f"actions have shape {actions.shape} and dones {dones.shape}; both must be [T, B]")
         length, batch = actions.shape
+        if length < 1 or batch < 1:
+            raise ValueError(f"actions have shape {actions.shape}; at least 1 step of 1 environment is needed")
+        if isinstance(self.model, BYOLHindsight) and batch < 2:
+            raise ValueError("byol-hindsight needs at least 2 environments: what z tells is judged against the z of the others")
         if obs.shape != (length + 1, batch, *self.spec.observation_shape):
             raise ValueError(f"obs has shape {obs.shape}; for these actions it must be {(length + 1, batch, *self.spec.observation_shape)}")
         if not np.issubdtype(actions.dtype, np.integer) or not (actions.min() >= 0 and actions.max() < self.spec.num_actions):
@@ -120,7 +125,14 @@ class IntrinsicReward:
             )
         if dones.dtype != np.bool_:
             raise ValueError(f"dones has dtype {dones.dtype}; it must be bool (terminated | truncated)")
+        if self.spec.observation_dtype == "uint8" and obs.dtype != np.uint8:
+            raise ValueError(f"obs has dtype {obs.dtype}, but the observation space is uint8: give bytes 0..255, or a space of floats")
+        if not np.isfinite(obs).all():
+            raise ValueError("obs has values that are not finite; nothing was changed")
         first = np.zeros((length + 1, batch), bool)
+        first[0] = True  # the memory is blank, and there is no action before
+        if previous_dones is not None and self.autoreset == "next-step":
+            first[1] = previous_dones
         shift = 2 if self.autoreset == "next-step" else 1
         first[shift:] = dones[: length + 1 - shift]
         floats = torch.zeros(length, batch)

@@ -34,7 +34,7 @@ class ICMConfig:
 
 class ICM(WorldModel):
     def __init__(self, config: ICMConfig, torso: Torso, spec: EnvSpec, seed: int):
-        super().__init__()
+        super().__init__(seed)
         size = torso.config.embedding
         self.num_actions, self.forward_weight = spec.num_actions, config.forward_weight
         self.features = Encoder(torso.config, spec.observation_shape)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import WorldModel
 from afterwit.world_models.byol_explore import BYOLExplore, BYOLExploreConfig
@@ -12,7 +15,7 @@ from afterwit.world_models.torso import Torso
 
 WorldModelConfig = BYOLExploreConfig | BYOLHindsightConfig | RNDConfig | ICMConfig
 
-WORLD_MODELS: dict[str, tuple[type, type[WorldModel]]] = {
+WORLD_MODELS: dict[str, tuple[type[Any], Callable[[Any, Torso, EnvSpec, int], WorldModel]]] = {
     "byol-explore": (BYOLExploreConfig, BYOLExplore),
     "byol-hindsight": (BYOLHindsightConfig, BYOLHindsight),
     "rnd": (RNDConfig, RND),

@@ -31,9 +31,9 @@ class RND(WorldModel):
     count: Tensor
 
     def __init__(self, config: RNDConfig, torso: Torso, spec: EnvSpec, seed: int):
-        super().__init__()
+        super().__init__(seed)
         self.normalise = config.normalise_observations
-        self.random = Encoder(torso.config, spec.observation_shape).requires_grad_(False)
+        self.fixed = Encoder(torso.config, spec.observation_shape).requires_grad_(False)
         self.predictor = Encoder(torso.config, spec.observation_shape)
         self.register_buffer("mean", torch.zeros(spec.observation_shape))
         self.register_buffer("square", torch.zeros(spec.observation_shape))
@@ -47,7 +47,7 @@ class RND(WorldModel):
                 self.observe(obs, trajectory.real)
             obs = self.whiten(obs)
         with torch.no_grad():
-            target = self.random(obs)
+            target = self.fixed(obs)
         error = (self.predictor(obs) - target).square().mean(-1)  # [T, B]
         reward = torch.where(trajectory.real, error, 0.0).detach()
         loss = masked_mean(error, trajectory.real)

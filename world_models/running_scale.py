@@ -1,0 +1,56 @@
+"""Running mean and deviation of a stream of batches. One copy of the idea: rewards, value targets and bonuses use it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from afterwit.world_models.trajectory import masked_mean
+
+
+class RunningMean(nn.Module):
+    """EMA of batch means, corrected for its start at zero. State lies in buffers, so it is part of every checkpoint."""
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self, decay: float):
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("total", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, values: Tensor, mask: Tensor) -> None:
+        """Take in the values [T, B] where `mask` [T, B]; a batch with nothing in it changes nothing."""
+        rate = (1 - self.decay) * mask.any()
+        self.total.lerp_(masked_mean(values, mask), rate)
+        self.weight.lerp_(torch.ones_like(self.weight), rate)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean; 0 before the first update."""
+        return self.total / self.weight.clamp(min=1e-8)
+
+
+class RunningScale(nn.Module):
+    """EMAs of batch means of x and x^2: `mean` and `deviation` of x."""
+
+    def __init__(self, decay: float):
+        super().__init__()
+        self.first, self.second = RunningMean(decay), RunningMean(decay)
+
+    def update(self, values: Tensor, mask: Tensor) -> None:
+        """Take in the values [T, B] where `mask` [T, B]."""
+        self.first.update(values, mask)
+        self.second.update(values.square(), mask)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.first.mean
+
+    @property
+    def deviation(self) -> Tensor:
+        """sqrt(max(E[x^2] - E[x]^2, 0) + 1e-8); 1 before the first update."""
+        variance = (self.second.mean - self.first.mean.square()).clamp(min=0)
+        return torch.where(self.first.weight > 0, (variance + 1e-8).sqrt(), 1.0)
