@@ -188,6 +188,35 @@ def test_only_steps_with_an_outcome_are_paid(name: str, autoreset: str) -> None:
             assert (bonus[t, b] > 0) == is_real(dones, t, b, autoreset), (t, b)
 
 
+@pytest.mark.parametrize("prioritise", (True, False))
+@pytest.mark.parametrize("name", WORLD_MODELS)
+def test_the_bonus_is_the_error_in_units_of_what_updates_saw(name: str, prioritise: bool) -> None:
+    bonus_of, slow = curiosity(replace(WORLD_MODELS[name][0](), prioritise=prioritise), reward_decay=0.9), SlowNormaliser(0.9)
+    raw: list[Tensor] = []
+    bonus_of.model.register_forward_hook(lambda module, inputs, output: raw.append(output.reward))
+    obs, actions, dones = steps(9)
+    for seed in range(3):
+        batch = steps(seed)
+        bonus_of.update(*batch)
+        slow.update([float(raw[-1][t, b]) for t in range(T) for b in range(B) if is_real(batch[2], t, b, "next-step")])
+        bonus = bonus_of.reward(obs, actions, dones)
+        real = np.array([[is_real(dones, t, b, "next-step") for b in range(B)] for t in range(T)])
+        expected = [[slow.bonus(float(raw[-1][t, b]), prioritise) if real[t, b] else 0.0 for b in range(B)] for t in range(T)]
+        np.testing.assert_allclose(bonus, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ("byol-explore", "byol-hindsight"))
+def test_an_update_moves_the_target_by_its_average(name: str) -> None:
+    bonus_of = curiosity(name)
+    for seed in range(2):
+        before = [p.clone() for p in bonus_of.model.target.slow.parameters()]  # type: ignore[union-attr, operator]
+        bonus_of.update(*steps(seed))
+        slow = bonus_of.model.target.slow.parameters()  # type: ignore[union-attr, operator]
+        for p, old, online in zip(slow, before, bonus_of.torso.encoder.parameters(), strict=True):
+            torch.testing.assert_close(p, 0.99 * old + 0.01 * online)
+            assert not torch.equal(p, old)
+
+
 @pytest.mark.parametrize("autoreset", ("next-step", "same-step"))
 def test_nothing_is_remembered_across_an_ending(autoreset: str) -> None:
     """What an episode looked like has no part in the bonus of the next one."""
