@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from afterwit.agents import Actor, Learner, LearnerConfig, PolicyConfig
-from afterwit.agents.vmpo import VMPOConfig
+from afterwit.agents.vmpo import VMPOConfig, vmpo_loss
 from afterwit.envs.maze import Maze, MazeConfig
 from afterwit.world_models import WORLD_MODELS, Trajectory
+from afterwit.world_models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.byol_hindsight import BYOLHindsightConfig
 from tests.helpers import close, tiny_torso_config
 
@@ -267,6 +268,20 @@ def test_a_shared_torso_is_trained_by_both_and_an_own_one_by_the_world_model_alo
         assert not any(name.startswith("own_torso") or name == "world_model.generator" for name in moved)
 
 
+@pytest.mark.parametrize("shared", (True, False))
+@pytest.mark.parametrize("name", ("byol-explore", "byol-hindsight"))
+def test_the_target_follows_the_encoder_that_the_world_model_looks_through(name: str, shared: bool) -> None:
+    actor, learner = pair(replace(SMALL, world_model=WORLD_MODELS[name][0](target_decay=0.8), shared_torso=shared))
+    torso = learner.policy.torso if learner.own_torso is None else learner.own_torso
+    for _ in range(2):
+        before = [p.clone() for p in learner.world_model.target.slow.parameters()]  # type: ignore[union-attr]
+        learner.update(actor.unroll())
+        slow = learner.world_model.target.slow.parameters()  # type: ignore[union-attr]
+        for p, old, online in zip(slow, before, torso.encoder.parameters(), strict=True):
+            close(p, 0.8 * old + 0.2 * online, 1e-7)
+            assert not torch.equal(p, old)
+
+
 def test_an_own_torso_starts_each_unroll_with_a_blank_memory() -> None:
     actor, learner = pair(replace(SMALL, shared_torso=False))
     actor.unroll()
@@ -334,6 +349,30 @@ def test_the_reward_is_mixed_as_the_paper_says(extrinsic: float, intrinsic: floa
         # The scale follows the targets first; advantages are on it.
         close(advantage[trajectory.real], ((expected - value[:-1]) / learner.policy.popart.scale.deviation)[trajectory.real], 1e-3)
         assert float(metrics["value_scale"]) == pytest.approx(float(learner.policy.popart.scale.deviation))
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts_over_real_steps() -> None:
+    config = replace(SMALL, world_model=BYOLExploreConfig(horizon=2, loss_scale=3.0), value_weight=0.7, entropy_weight=0.4)
+    actor, learner = pair(config)
+    for _ in range(2):
+        trajectory = actor.unroll()
+        out = learner.policy(trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets)
+        value = learner.policy.popart.denormalise(learner.policy.value(out.beliefs))[:-1].detach()
+        duals = deepcopy(learner.duals)
+        metrics, targets, advantage = update_and_catch(learner, trajectory)
+        real = [(t, b) for t in range(UNROLL) for b in range(B) if not trajectory.first[t + 1, b]]
+        log_probs = out.log_probs.detach()
+        policy, _ = vmpo_loss(
+            log_probs=log_probs[:-1], behaviour=trajectory.behaviour, action=trajectory.action,
+            advantage=advantage, real=trajectory.real, duals=duals, config=config.vmpo,
+        )  # fmt: skip
+        entropy = sum(-(log_probs[step].exp() * log_probs[step]).sum() for step in real) / len(real)
+        # The deviation is that of after the update; the values are what they were.
+        value_loss = sum(((value[step] - targets[step]) / metrics["value_scale"]) ** 2 for step in real) / len(real)
+        assert float(metrics["entropy"]) == pytest.approx(float(entropy), rel=1e-6)
+        assert float(metrics["value_loss"]) == pytest.approx(float(value_loss), rel=1e-3)
+        expected = policy.detach() + 0.7 * value_loss - 0.4 * entropy + 3 * metrics["model_reconstruction"]
+        assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -209,9 +209,9 @@ def test_the_bonus_is_the_error_in_units_of_what_updates_saw(name: str, prioriti
 def test_an_update_moves_the_target_by_its_average(name: str) -> None:
     bonus_of = curiosity(name)
     for seed in range(2):
-        before = [p.clone() for p in bonus_of.model.target.slow.parameters()]  # type: ignore[union-attr, operator]
+        before = [p.clone() for p in bonus_of.model.target.slow.parameters()]  # type: ignore[union-attr]
         bonus_of.update(*steps(seed))
-        slow = bonus_of.model.target.slow.parameters()  # type: ignore[union-attr, operator]
+        slow = bonus_of.model.target.slow.parameters()  # type: ignore[union-attr]
         for p, old, online in zip(slow, before, bonus_of.torso.encoder.parameters(), strict=True):
             torch.testing.assert_close(p, 0.99 * old + 0.01 * online)
             assert not torch.equal(p, old)
