@@ -22,7 +22,8 @@ class Actor:
     def __init__(self, env: VectorEnv, policy: Policy, unroll_length: int, seed: int, device: torch.device, greedy: bool = False):
         self.env, self.unroll_length, self.device, self.greedy = env, unroll_length, device, greedy
         self.policy = deepcopy(policy).requires_grad_(False).to(device)
-        self.version = -1  # of the acting policy: none has been set yet
+        self.weights: Mapping[str, Tensor] | None = None  # what the policy was last given
+        self.version = 0
         self.random = torch.Generator().manual_seed(stream(seed, "actor"))  # on the host: the same draws whatever the device
         self.core = self.policy.torso.initial_core(env.spec.num_envs)
         self.prev_action = torch.zeros(env.spec.num_envs, dtype=torch.int64)
@@ -30,9 +31,9 @@ class Actor:
 
     def set_weights(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Act with `weights`, a state dict of the policy, from the next step on."""
-        if version != self.version:
+        if weights is not self.weights:
             self.policy.load_state_dict(weights)
-            self.version = version
+            self.weights, self.version = weights, version
 
     @torch.no_grad()
     def unroll(self) -> Trajectory:

@@ -304,6 +304,34 @@ def test_an_observation_that_is_not_finite_is_refused_and_leaves_no_trace(name: 
         bonus_of.reward(obs, actions, dones)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [(name, bad) for name in WORLD_MODELS for bad in (1e30, 1e300)],
+)
+def test_huge_observations_do_no_lasting_harm(name: str, bad: float) -> None:
+    """1e300 is finite as float64, not as the float32 that it becomes; the square of 1e30 is not."""
+    bonus_of = curiosity(name)
+    bonus_of.update(*steps(0))
+    obs, actions, dones = steps(1)
+    obs = obs.astype(np.float64)
+    obs[3, 3, 2] = bad
+    before = deepcopy(bonus_of.state_dict()["modules"])
+    try:
+        bonus_of.update(obs, actions, dones)
+    except (ValueError, FloatingPointError):  # "nothing was changed"
+        for key, value in bonus_of.state_dict()["modules"].items():
+            assert key.endswith("_extra_state") or torch.equal(value, before[key]), key
+    assert math.isfinite(bonus_of.update(*steps(2))["loss"])
+    assert np.isfinite(bonus_of.reward(*steps(3))).all()
+
+
+@pytest.mark.parametrize("previous", (np.ones(1, bool), np.ones(B, np.int64), np.full(B, np.nan), np.bool_(True)), ids=str)
+def test_bad_previous_dones_are_named(previous: Array) -> None:
+    with pytest.raises(ValueError, match="previous_dones"):
+        curiosity().reward(*steps(), previous)
+
+
 def test_floats_for_a_space_of_bytes_are_refused() -> None:
     """0..1 floats cast to uint8 are all zeros: a bonus of nothing."""
     fails(lambda o, a, d: (o / 255.0, a, d), "float", IMAGE)

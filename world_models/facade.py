@@ -18,6 +18,8 @@ from afterwit.world_models.make import WORLD_MODELS, WorldModelConfig, make_worl
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory
 
+LARGEST = 1e6  # beyond it, squares of observations leave float32
+
 
 class IntrinsicReward:
     """A bonus for novelty, trained on the transitions that your agent collects.
@@ -127,8 +129,10 @@ class IntrinsicReward:
             raise ValueError(f"dones has dtype {dones.dtype}; it must be bool (terminated | truncated)")
         if self.spec.observation_dtype == "uint8" and obs.dtype != np.uint8:
             raise ValueError(f"obs has dtype {obs.dtype}, but the observation space is uint8: give bytes 0..255, or a space of floats")
-        if not np.isfinite(obs).all():
-            raise ValueError("obs has values that are not finite; nothing was changed")
+        if not np.isfinite(obs).all() or np.abs(obs).max() > LARGEST:
+            raise ValueError(f"obs must be finite and of order 1 (at most {LARGEST:g}); scale them first. Nothing was changed")
+        if previous_dones is not None and (np.shape(previous_dones) != (batch,) or np.asarray(previous_dones).dtype != np.bool_):
+            raise ValueError(f"previous_dones is {previous_dones!r}; it must be bool of shape ({batch},)")
         first = np.zeros((length + 1, batch), bool)
         first[0] = True  # the memory is blank, and there is no action before
         if previous_dones is not None and self.autoreset == "next-step":
