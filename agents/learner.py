@@ -95,7 +95,7 @@ class Learner(nn.Module):
         """One optimiser step on T steps of B environments. Metrics stay on the device; [] each, `bonus` [T, B]."""
         trajectory = trajectory.to(self.device)
         config, real = self.config, trajectory.real
-        out = self.policy(trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets)
+        out = self.policy(*trajectory.inputs)
         model = self._imagine(trajectory, out.beliefs, out.embeddings)
         self.intrinsic.update(model.reward, real)
         bonus = self.intrinsic(model.reward, real)
@@ -154,7 +154,7 @@ class Learner(nn.Module):
         """The raw intrinsic reward of a trajectory and its parts, learning nothing from it."""
         trajectory = trajectory.to(self.device)
         with self.world_model.watching():
-            out = self.policy(trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets)
+            out = self.policy(*trajectory.inputs)
             return self._imagine(trajectory, out.beliefs, out.embeddings)
 
     def state(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -24,14 +25,14 @@ class WorldModelOutput:
     metrics: dict[str, Tensor] = field(default_factory=dict)  # [] each, detached
 
 
-class WorldModel(nn.Module):
+class WorldModel(nn.Module, ABC):
     def __init__(self, seed: int):
         super().__init__()
         self.random = torch.Generator().manual_seed(seed)  # on the host, so that a seed means the same everywhere
 
+    @abstractmethod
     def forward(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:
         """Loss and reward of T steps of B environments, from beliefs [T+1, B, M] and embeddings [T+1, B, N]."""
-        raise NotImplementedError
 
     def after_step(self) -> None:
         """Called after each optimiser step: move targets and averages."""

@@ -105,9 +105,7 @@ class IntrinsicReward:
         self.optimiser.load_state_dict(state["optimiser"])
 
     def _forward(self, trajectory: Trajectory) -> WorldModelOutput:
-        beliefs, embeddings, _ = self.torso(
-            trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets
-        )
+        beliefs, embeddings, _ = self.torso(*trajectory.inputs)
         return self.model(trajectory, beliefs, embeddings)
 
     def _trajectory(self, obs: Array, actions: Array, dones: Array, previous_dones: Array | None) -> Trajectory:

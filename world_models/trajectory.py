@@ -43,6 +43,11 @@ class Trajectory:
         """int64 [T+1, B]: the action before each observation (without meaning where `first`)."""
         return torch.cat([self.prev_action[None], self.action])
 
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[int, ...]]:
+        """What a torso or policy reads, in the order of its arguments."""
+        return self.obs, self.first, self.previous_actions, self.core, self.resets
+
     def to(self, device: torch.device) -> Trajectory:
         """The same steps on `device`; `info` stays on the host, where it is logged."""
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "info"}
