@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar, get_args, get_type_hints
 
@@ -15,6 +15,8 @@ from afterwit.runs import benchmark as benchmarking
 from afterwit.runs import evaluate as evaluating
 from afterwit.runs.config import RunConfig
 from afterwit.runs.presets import PRESETS
+from afterwit.runs.study import STUDIES, Study, assignments
+from afterwit.runs.study_run import default_jobs, run_study
 from afterwit.runs.train import discard_unstarted, new_folder, train
 from afterwit.world_models.make import WORLD_MODELS, world_model_name
 
@@ -80,6 +82,28 @@ class Demo:
     """Agent steps of each agent."""
     seed: int = 1
     """Seed of both agents. Seeds differ: runs/results/foundation.md shows many, and which of them fail."""
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Which part of the study to run, and how."""
+
+    worlds: tuple[str, ...] = ()
+    """Only these of the study's worlds."""
+    methods: tuple[str, ...] = ()
+    """Only these of its methods."""
+    seeds: tuple[int, ...] = ()
+    """These seeds instead of the study's own."""
+    jobs: int = field(default_factory=default_jobs)
+    """Runs at a time, one process each. Unset: as many as there are cores."""
+    out: Path | None = None
+    """The study's folder. Unset: runs/out/study-NAME. What it holds of the same study is kept: finished cells are not
+    run again, others go on where they stopped, and new worlds, methods and seeds are added."""
+    total_steps: int | None = None
+    """Agent steps of each cell, over all environments. Unset: the preset's."""
+    set: tuple[str, ...] = ()
+    """Further changes to every cell, as path=value: --set learner.learning_rate=3e-4 env.num_envs=16. The paths are those
+    that afterwit train PRESET --help lists, with underscores; values are JSON or words."""
 
 
 Command = TypeVar("Command", Train, Benchmark)
@@ -175,15 +199,46 @@ def demo_command(args: list[str]) -> int:
     return 0
 
 
+def study_command(args: list[str]) -> int:
+    """Many runs compared, resumable at any point: afterwit study NAME [options]"""
+    if not args or args[0] in ("-h", "--help"):
+        print(f"{study_command.__doc__}\n\n{studies()}\n\nafterwit study NAME --help explains the options.")
+        return 0
+    if args[0] not in STUDIES:
+        raise ValueError(f"unknown study {args[0]!r}; choose from {', '.join(STUDIES)}")
+    study, prog = STUDIES[args[0]](), f"afterwit study {args[0]}"
+    chosen = tyro.cli(StudyOptions, args=args[1:], prog=prog, description=f"{STUDIES[args[0]].__doc__}\n\n{contents(study)}")
+    steps = {} if chosen.total_steps is None else {"total_steps": chosen.total_steps}
+    study = study.select(chosen.worlds, chosen.methods, chosen.seeds, steps | assignments(chosen.set))
+    home = chosen.out or OUT / f"study-{study.name}"
+    cells = study.cells()
+    print(f"{len(cells)} runs of {cells[0].config.total_steps:,} agent steps, {chosen.jobs} at a time, in {home}")
+    print("Ctrl-C saves; the same command goes on.", flush=True)
+    run_study(study, home, chosen.jobs)
+    print(f"finished: {home}")
+    return 0
+
+
+def studies() -> str:
+    """The studies as text."""
+    return "studies:\n" + "\n".join(f"  {name:<17} {(function.__doc__ or '').splitlines()[0]}" for name, function in STUDIES.items())
+
+
+def contents(study: Study) -> str:
+    names = {"worlds": [world.name for world in study.worlds], "methods": [method.name for method in study.methods]}
+    names |= {"seeds": [str(seed) for seed in study.seeds]} | {"more worlds": [w.name for w in study.more_worlds]}
+    return "\n\n".join(f"{what}: {', '.join(values)}" for what, values in names.items() if values)
+
+
 def list_command(args: list[str]) -> int:
-    """Presets, environments and world models that are there: afterwit list"""
-    print(f"{presets()}\n\nenvironments: {', '.join(ENVS)}\nworld models: {', '.join(WORLD_MODELS)}")
+    """Presets, studies, environments and world models that are there: afterwit list"""
+    print(f"{presets()}\n\n{studies()}\n\nenvironments: {', '.join(ENVS)}\nworld models: {', '.join(WORLD_MODELS)}")
     return 0
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo_command, "train": train_command, "evaluate": evaluate_command, "report": report_command,
-    "benchmark": benchmark_command, "list": list_command,
+    "study": study_command, "benchmark": benchmark_command, "list": list_command,
 }  # fmt: skip
 
 
