@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import gymnasium
@@ -56,7 +57,7 @@ class MiniGrid(Gym):
         from afterwit.envs.minigrid_tv import OneHot  # imports minigrid, which the other worlds can do without
 
         super().__init__(config, seed, (OneHot,), **({"tv": config.tv} if config.has_tv else {}))
-        semantics = dict(self.spec.semantics)
+        semantics = {**self.spec.semantics, "minigrid_version": version("minigrid")}
         if config.has_tv:
             semantics["tv"] = config.tv
             if config.tv == "on-demand" and semantics["noise_action"] is None:

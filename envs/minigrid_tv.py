@@ -14,6 +14,7 @@ Needs the package minigrid (Chevalier-Boisvert et al., 2023): pip install 'after
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import gymnasium
@@ -77,6 +78,8 @@ class NoisyTVEnv(MiniGridEnv):
             MissionSpace(lambda: "explore"), width=ROOMS * (ROOM_WIDTH + 1) + 1, height=ROOM_HEIGHT + 2, max_steps=ENDLESS,
             render_mode=render_mode,
         )  # fmt: skip
+        # MiniGrid asks for `self.actions.left` and the like in every step, and Python 3.11's enums are slow to answer.
+        self.actions = SimpleNamespace(**Actions.__members__)
 
     def _gen_grid(self, width: int, height: int) -> None:
         self.grid = Grid(width, height)
@@ -101,12 +104,12 @@ class NoisyTVEnv(MiniGridEnv):
         return observation, self._facts(redrawn=False)
 
     def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
-        redrawn = self.tv == "always" or (self.tv == "on-demand" and action == Actions.done)
+        redrawn = self.tv == "always" or (self.tv == "on-demand" and int(action) == Actions.done)
         if redrawn:
             drawn = self.np_random.integers(len(PICTURES), size=len(SCREEN))
             for part, index in zip(self.screen, drawn.tolist(), strict=True):
                 part.type, part.color = PICTURES[index]
-        observation, reward, terminal, truncated, _ = super().step(action)
+        observation, reward, terminal, truncated, _ = super().step(int(action))  # NumPy's integers are slow to compare
         return observation, reward, terminal, truncated, self._facts(redrawn)
 
     def _facts(self, redrawn: bool) -> dict[str, Any]:
