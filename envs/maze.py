@@ -168,6 +168,7 @@ class Maze:
             action_names=ACTIONS,
             semantics={"noise": config.noise, "dose": config.resolved_dose, "density": config.density,
                        "random_blocks": config.noise == "brownian" and config.resolved_dose > 0,
+                       "noise_action": NOOP if config.noise == "on-demand" and config.resolved_dose > 0 else None,
                        "goal_reward": config.goal_reward, "autoreset": "next-step", "map": [HEIGHT, self.map.width]},
         )  # fmt: skip
         dose = config.resolved_dose

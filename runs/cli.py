@@ -30,7 +30,7 @@ class Train:
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     out: Path | None = None
-    """New folder for the run. Unset: a name made of preset, world model, noise or game, and seed, in runs/out."""
+    """New folder for the run. Unset: a name made of preset, world model, game or id, noise, and seed, in runs/out."""
     quiet: bool = False
     """No progress bar."""
 
@@ -271,8 +271,11 @@ def option_names(preset: Callable[..., RunConfig]) -> list[str]:
 
 
 def default_name(config: RunConfig) -> str:
-    world = getattr(config.env, "noise", None) or getattr(config.env, "game", None) or getattr(config.env, "id", "env")
-    return "-".join([config.preset, world_model_name(config.learner.world_model), str(world).replace("/", "_"), f"s{config.seed}"])
+    env = config.env
+    task, noise = getattr(env, "game", None) or getattr(env, "id", None), getattr(env, "noise", None)
+    world = [task, getattr(env, "tv", None), None if task and noise == "none" else noise]  # the maze has no task: its noise, or none, tells
+    parts = [config.preset, world_model_name(config.learner.world_model), *filter(None, world), f"s{config.seed}"]
+    return "-".join(parts).replace("/", "_")
 
 
 if __name__ == "__main__":

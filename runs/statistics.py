@@ -62,7 +62,8 @@ class Statistics:
             if name in info:
                 self._count(name, real & info[name], paid)
         if "noise_on" in info:
-            self._count("noise", real & (info["noise_on"] | (info["block_in_view"] & self.random_blocks)), paid)
+            blocks = info["block_in_view"] & self.random_blocks if "block_in_view" in info else False
+            self._count("noise", real & (info["noise_on"] | blocks), paid)
         if "cell" in info and self.visits.shape[1]:
             window = min(NUM_WINDOWS - 1, agent_steps * NUM_WINDOWS // self.total_steps)
             cells = self.visits.shape[1]
