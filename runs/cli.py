@@ -15,6 +15,8 @@ from afterwit.runs import benchmark as benchmarking
 from afterwit.runs import evaluate as evaluating
 from afterwit.runs.config import RunConfig
 from afterwit.runs.presets import PRESETS
+from afterwit.runs.separation import SeparationConfig, benchmark_separation, cores
+from afterwit.runs.separation import table as separation_table
 from afterwit.runs.study import STUDIES, Study, assignments
 from afterwit.runs.study_run import default_jobs, run_study
 from afterwit.runs.train import discard_unstarted, new_folder, train
@@ -70,6 +72,17 @@ class Benchmark:
     """Seconds for each measurement."""
     out: Path | None = None
     """JSON file for the numbers."""
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Do world models pay for news and not for noise? No policy: they learn from logs, for some seconds each."""
+
+    config: Annotated[SeparationConfig, tyro.conf.arg(name="")] = field(default_factory=SeparationConfig)
+    jobs: int = field(default_factory=cores)
+    """Trainings at a time, one core each."""
+    out: Path | None = None
+    """JSON file for all numbers, with a picture beside it. Unset: only the table is printed."""
 
 
 @dataclass(frozen=True)
@@ -184,9 +197,20 @@ def report_command(args: list[str]) -> int:
 
 
 def benchmark_command(args: list[str]) -> int:
-    """Measure a preset's speed: afterwit benchmark [PRESET] [options]"""
+    """Measure a preset's speed: afterwit benchmark [PRESET] [options]; or how models tell news from noise: --separation"""
+    if "--separation" in args:
+        return separation_command([arg for arg in args if arg != "--separation"])
     chosen = from_preset(args if args and not args[0].startswith("-") else ["maze", *args], Benchmark, "benchmark")
     print(benchmarking.table(benchmarking.benchmark(chosen.config, chosen.seconds, chosen.out)))
+    return 0
+
+
+def separation_command(args: list[str]) -> int:
+    """Judge world models on logged transitions: afterwit benchmark --separation [--models rnd icm] [--byol-hindsight.horizon 4]"""
+    chosen = tyro.cli(Separation, args=args, prog="afterwit benchmark --separation")
+    print(separation_table(benchmark_separation(chosen.config, chosen.jobs, chosen.out)))
+    if chosen.out is not None:
+        print(f"written: {chosen.out} and {chosen.out.with_suffix('.png')}")
     return 0
 
 
