@@ -371,36 +371,39 @@ def meaning(result: Mapping[str, Any]) -> str:
     """What the numbers say, in a sentence for each kind of transition."""
     sentences = []
     for name, kind in result["kinds"].items():
-        own, other, real = kind["own_z"], kind["other_z"], kind["world"]
-        there = {"noisy": "With noise in view", "quiet": "With no noise in view", "all": "Over all transitions"}[name]
+        own, other, real, apart = kind["own_z"], kind["other_z"], kind["world"], kind["error_between_random_outcomes"]
         kept = f"keeps the place in {other['place_kept']:.0%} and " if "place_kept" in other else ""
+        lands = f", and in {other['place_of_other']:.0%} it leads to where that z came from" if "place_kept" in other else ""
         what = "what is seen" if name == "all" else "the noise"
-        itself = f", as the world itself does in {real['noise_changed']:.0%}" if real["measured"] else ""
+        itself = f", the world itself in {real['noise_changed']:.0%}" if real["measured"] else ""
         sentences.append(
-            f"{there}, another z {kept}changes {what} in {other['noise_changed']:.0%} (its own z in {own['noise_changed']:.0%}{itself}); "
-            f"the error goes from {own['error']:.2f} to {other['error']:.2f}, where random outcomes are "
-            f"{kind['error_between_random_outcomes']:.2f} apart."
+            f"{OPENINGS[name]}, another z {kept}changes {what} in {other['noise_changed']:.0%} (its own z in {own['noise_changed']:.0%}"
+            f"{itself}){lands}; the error goes from {own['error']:.3f} to {other['error']:.3f}, and random outcomes are {apart:.3f} apart."
         )
+        if own["error"] > apart / 2:
+            sentences.append("The model hardly tells these outcomes apart even with their own z, so their swaps say little yet.")
     if "quiet" in result["kinds"]:
-        sentences.append("What grows with no noise to explain is foreseeable content that z carries.")
+        sentences.append("Error that another z adds where there is no noise is foreseeable content that z carries: a leak.")
     return " ".join(sentences)
 
 
+TITLES = {"noisy": "noise in view", "quiet": "no noise in view", "all": "all transitions"}
+OPENINGS = {"noisy": "With noise in view", "quiet": "With no noise in view", "all": "Over all transitions"}
 COLUMNS = {"place_kept": "place kept", "place_of_other": "place of other", "noise_changed": "noise changed", "error": "error"}
 
 
 def table(result: Mapping[str, Any]) -> str:
     """The probe as text: one row a way to reconstruct."""
-    titles = {"noisy": "noise in view", "quiet": "no noise in view", "all": "all transitions"}
     lines = [f"after {result['trained_agent_steps']:,} agent steps, in {result['transitions']:,} transitions, "
              f"{result['distinct_outcomes']:,} outcomes that differ"]  # fmt: skip
     for name, kind in result["kinds"].items():
         columns = {key: title for key, title in COLUMNS.items() if key in kind["own_z"]}
-        head = f"{titles[name]} ({kind['measured']} of {kind['transitions']:,})"
+        head = f"{TITLES[name]} ({kind['measured']} of {kind['transitions']:,})"
         lines.append(f"{head:<46}" + "".join(f"{title:>15}" for title in columns.values()) + f"{'rank of truth':>15}")
         for row, title in ROWS.items():
+            if kind[row].get("measured") == 0:
+                continue
             shown = [f"{kind[row][key]:.3f}" if key == "error" else f"{kind[row][key]:.0%}" if key in kind[row] else "" for key in columns]
             rank = f"{kind[row]['median_rank']:.0f}" if "median_rank" in kind[row] else ""
-            if kind[row].get("measured") != 0:
-                lines.append(f"  {title:<44}" + "".join(f"{text:>15}" for text in [*shown, rank]))
+            lines.append(f"  {title:<44}" + "".join(f"{text:>15}" for text in [*shown, rank]))
     return "\n".join([*lines, result["meaning"]])

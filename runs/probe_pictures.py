@@ -17,10 +17,11 @@ from afterwit.envs.make import EnvConfig
 from afterwit.envs.maze import PALETTE, MazeConfig, draw_view
 from afterwit.envs.specs import Array, EnvSpec
 from afterwit.runs.config import RunConfig
-from afterwit.runs.probe import Bank, Row
+from afterwit.runs.probe import TITLES, Bank, Row
 from afterwit.runs.report_figures import GREY, INK, PALE, STYLE, save
 
-CHANGED, SAME, ELSEWHERE, DIFFERENT = "#009988", "#9a9a9a", "#cc3311", "#ee7733"  # Tol's vibrant: colour-blind safe
+# Tol's vibrant, colour-blind safe: the noise changed; something did, and nobody tells whether it is noise; nothing did; another place
+CHANGED, OTHER, SAME, ELSEWHERE, DIFFERENT = "#009988", "#0077bb", "#9a9a9a", "#cc3311", "#ee7733"
 Draw = Callable[[Array, Array | None], Array]
 
 
@@ -87,11 +88,11 @@ def bars(values: Array, truth: Array | None) -> Array:
     return image
 
 
-def verdicts(row: Row) -> list[str]:
+def verdicts(bank: Bank, row: Row) -> list[str]:
     """The frame's colour of each reconstruction of a row."""
-    looks = row.looks
+    looks, another = row.looks, OTHER if bank.reading.noise is None else CHANGED
     kept = np.ones(len(looks.changed), bool) if looks.kept is None else looks.kept
-    return [ELSEWHERE if not stays else CHANGED if differs else SAME for stays, differs in zip(kept, looks.changed, strict=True)]
+    return [ELSEWHERE if not stays else another if differs else SAME for stays, differs in zip(kept, looks.changed, strict=True)]
 
 
 def draw_probe(bank: Bank, rows: Sequence[Row], config: RunConfig, spec: EnvSpec, result: Mapping[str, Any], out: Path) -> None:
@@ -124,11 +125,14 @@ def compose(bank: Bank, rows: Sequence[Row], draw: Draw, config: RunConfig, spec
             spine.set(visible=True, color=colour, linewidth=thick)
 
     text(margin, 0.12, "What would have happened?", fontsize=13, fontweight="bold")
-    text(width - margin, 0.16, f"{spec.name}, {noise_name(config)}{config.title.split(',')[0]}, {result['trained_agent_steps']:,} agent steps",
-         ha="right", color=GREY)  # fmt: skip
-    text(margin, 0.43, "Each row keeps one transition's place and action, and gives the model other transitions' z: the part of an outcome "
-         "that could not be foreseen.\nShown is the real observation nearest to what the model then imagines; below it, how far it is "
-         "(2 − 2 cos of embeddings).", color=INK, linespacing=1.35)  # fmt: skip
+    model, trained = config.title.split(",")[0], f"{result['trained_agent_steps']:,} agent steps"
+    text(width - margin, 0.16, f"{spec.name}, {noise_name(config)}{model}, {trained}", ha="right", color=GREY)
+    explained = (
+        "Each row keeps one transition's place and action, and gives the model the z of others: what of an outcome could not be foreseen.\n"
+        "Shown is the real observation nearest to what the model then imagines; below it, how far it is (2 − 2 cos of embeddings)."
+    )
+    text(margin, 0.43, explained, linespacing=1.35)
+    text(margin, 0.83, headline(result), fontweight="bold", color=GREY)
     heads = ((lefts[0], "what was seen"), (lefts[1], "what followed"), (lefts[2], "its own z"),
              (lefts[3], "the z of other transitions, drawn from all"), (lefts[-1], "of its kind"))  # fmt: skip
     for left, words in heads:
@@ -141,12 +145,23 @@ def compose(bank: Bank, rows: Sequence[Row], draw: Draw, config: RunConfig, spec
         picture(lefts[0], top, draw(bank.seen(row.query), None), PALE, 0.8)
         picture(lefts[1], top, draw(truth, None), INK, 1.2)
         text(lefts[0] + side + action_width / 2, top + side / 2 - 0.13, f"{name}\n→", ha="center", linespacing=1.1)
-        for left, near, distance, colour in zip(lefts[2:], row.looks.nearest, row.looks.distance, verdicts(row), strict=True):
+        for left, near, distance, colour in zip(lefts[2:], row.looks.nearest, row.looks.distance, verdicts(bank, row), strict=True):
             picture(left, top, draw(bank.followed(int(near)), truth), colour, 2.6)
             text(left + side / 2, top + side + 0.04, f"{distance:.2f}", ha="center", color=GREY, fontsize=7)
         text(lefts[1] + side / 2, top + side + 0.04, f"rank {row.looks.rank[0]}", ha="center", color=GREY, fontsize=7)
     legend(figure, bank, config, margin, height - foot + 0.1, width, height)
     return figure
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """The two numbers that the picture illustrates, for each kind of transition."""
+    parts = []
+    for name, kind in result["kinds"].items():
+        other = kind["other_z"]
+        kept = f"place kept {other['place_kept']:.0%}, " if "place_kept" in other else ""
+        parts.append(f"{TITLES[name]}: {kept}{'outcome' if name == 'all' else 'noise'} changed {other['noise_changed']:.0%}")
+    swapped = sum(kind["measured"] for kind in result["kinds"].values()) * result["swaps"]
+    return f"Over {swapped:,} swaps   " + "     ".join(parts)
 
 
 def noise_name(config: RunConfig) -> str:
@@ -156,8 +171,10 @@ def noise_name(config: RunConfig) -> str:
 def legend(figure: Figure, bank: Bank, config: RunConfig, left: float, top: float, width: float, height: float) -> None:
     """What frames and colours mean, in two lines from `top` down (inches)."""
     place, noise = bank.reading.place is not None, bank.reading.noise is not None
-    frames = [(CHANGED, ("place kept, " if place else "") + ("noise changed" if noise else "something else is seen")),
-              (SAME, ("place kept, same noise" if noise else "what really followed"))]  # fmt: skip
+    if noise:
+        frames = [(CHANGED, "place kept, noise changed"), (SAME, "place kept, same noise")]
+    else:
+        frames = [(OTHER, "same place, something else is seen" if place else "something else is seen"), (SAME, "what really followed")]
     frames += [(ELSEWHERE, "another place")] if place else []
     colours: list[tuple[Any, str]] = []
     if isinstance(config.env, MazeConfig):
@@ -175,5 +192,5 @@ def legend(figure: Figure, bank: Bank, config: RunConfig, left: float, top: floa
             figure.add_artist(Rectangle((x / width, 1 - (y + 0.11) / height), 0.11 / width, 0.11 / height, **style))
             label = figure.text((x + 0.17) / width, 1 - (y + 0.055) / height, words, va="center", fontsize=7.5)
             x = float(label.get_window_extent().x1 / figure.dpi) + 0.2
-    figure.text(1 - left / width, 1 - (top + 0.055) / height, "rank: of what really followed, among all observations, by its own z's distance",
-                ha="right", va="center", fontsize=7.5, color=GREY)  # fmt: skip
+    rank = "rank: of what really followed, among all observations, by distance with its own z"
+    figure.text(1 - left / width, 1 - (top + 0.055) / height, rank, ha="right", va="center", fontsize=7.5, color=GREY)
