@@ -17,7 +17,8 @@ from afterwit.envs.make import EnvConfig
 from afterwit.envs.maze import PALETTE, MazeConfig, draw_view
 from afterwit.envs.specs import Array, EnvSpec
 from afterwit.runs.config import RunConfig
-from afterwit.runs.probe import TITLES, Bank, Row
+from afterwit.runs.probe import TITLES, Row
+from afterwit.runs.probe_bank import Bank
 from afterwit.runs.report_figures import GREY, INK, PALE, STYLE, save
 
 # Tol's vibrant, colour-blind safe: the noise changed; something did, and nobody tells whether it is noise; nothing did; another place
