@@ -13,6 +13,7 @@ import tyro
 from afterwit.envs.make import ENVS
 from afterwit.runs import benchmark as benchmarking
 from afterwit.runs import evaluate as evaluating
+from afterwit.runs import probe as probing
 from afterwit.runs.config import RunConfig
 from afterwit.runs.presets import PRESETS
 from afterwit.runs.separation import SeparationConfig, benchmark_separation, cores
@@ -51,6 +52,26 @@ class Evaluate:
     """Seed of environments and draws; training uses small ones."""
     video: bool = False
     """Also write RUN/video.mp4: the first episode above a strip of its intrinsic reward."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What would have happened? Keep place and action of a transition, give the model the z of others, and look at the real
+    observation nearest to what it imagines. Where z carries the noise and nothing else, the noise changes and the place stays.
+    For runs of byol-hindsight; learns nothing, writes probe.json and probe.png."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    queries: int = 6
+    """Transitions in the picture: half of them with noise in view, where the environment tells."""
+    swaps: int = 6
+    """Other transitions whose z is put in, for each transition of the picture and of the numbers."""
+    steps: int = 16_000
+    """Agent steps to play first, over all environments: what is looked at, and looked for, comes from them."""
+    seed: int = Evaluate.seed
+    """Seed of environments and draws; training uses small ones."""
+    out: Path | None = None
+    """Folder for probe.json and probe.png. Unset: the run folder."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +208,15 @@ def evaluate_command(args: list[str]) -> int:
     return 0
 
 
+def probe_command(args: list[str]) -> int:
+    """Put another z into a transition and look what changes: afterwit probe RUN"""
+    chosen = tyro.cli(Probe, args=args, prog="afterwit probe")
+    result = probing.probe(chosen.run, chosen.queries, chosen.swaps, chosen.steps, chosen.seed, chosen.out)
+    folder = chosen.out or chosen.run
+    print(f"{probing.table(result)}\nwritten: {folder / probing.NAME} and {folder / probing.PICTURE}")
+    return 0
+
+
 def report_command(args: list[str]) -> int:
     """Compare runs side by side in one page: afterwit report RUN [RUN ...]"""
     from afterwit.runs.report import write_report  # imports matplotlib, which the other commands need not wait for
@@ -261,8 +291,8 @@ def list_command(args: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "demo": demo_command, "train": train_command, "evaluate": evaluate_command, "report": report_command,
-    "study": study_command, "benchmark": benchmark_command, "list": list_command,
+    "demo": demo_command, "train": train_command, "evaluate": evaluate_command, "probe": probe_command,
+    "report": report_command, "study": study_command, "benchmark": benchmark_command, "list": list_command,
 }  # fmt: skip
 
 

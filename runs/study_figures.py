@@ -77,7 +77,9 @@ def curves_figure(study: StudyLog) -> Figure:
             if trackers:
                 ax.set_yticks([0, 0.5, 1], ["0", "50%", "100%"] if ax in panels[names[0]] else ["", "", ""])
     what = "share of episodes that reach each tracker" if trackers else "per episode"
-    figure.text(LABEL / width, 1 - 0.36 / height, f"{what};  line: interquartile mean over seeds, band: its 95% interval", color=GREY, va="top")
+    figure.text(
+        LABEL / width, 1 - 0.36 / height, f"{what};  line: interquartile mean over seeds, band: its 95% interval", color=GREY, va="top"
+    )
     figure.text((LABEL + (width - LABEL) / 2) / width, 0.06 / height, "agent steps", color=GREY, ha="center", va="bottom")
     return figure
 
@@ -157,7 +159,10 @@ def coverage_figure(study: StudyLog) -> Figure | None:
     if not drawn:
         return None
     ink = colours(study)
-    methods, worlds = [m for m in study.methods if any(key[1] == m for key in drawn)], [w for w in study.worlds if any(k[0] == w for k in drawn)]
+    methods, worlds = (
+        [m for m in study.methods if any(key[1] == m for key in drawn)],
+        [w for w in study.worlds if any(k[0] == w for k in drawn)],
+    )
     wide = max(2.05, 5.0 / len(methods))
     high, gap = wide * HEIGHT / build_map().width * 1.25, 0.1
     width, height = LABEL - 0.3 + len(methods) * (wide + gap), 0.38 + len(worlds) * (high + 0.32)
@@ -221,4 +226,10 @@ def draw_knob(ax: Axes, study: StudyLog, world: str, knob: Knob, name: str) -> N
 
 
 def plain_value(value: Any) -> str:
-    return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        {True: "on", False: "off"}.get(value, str(value))
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )

@@ -85,7 +85,9 @@ def test_the_alarm_names_what_collapsed() -> None:
 # --- what BYOL-Hindsight's instruments find
 
 
-def readings(generate: Callable[[Tensor, Tensor], Tensor], reconstruct: Callable[[Tensor, Tensor], Tensor] | None = None) -> dict[str, float]:
+def readings(
+    generate: Callable[[Tensor, Tensor], Tensor], reconstruct: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> dict[str, float]:
     """The instruments of a model whose generator (s, target) -> z, and maybe reconstructor (b, z) -> outcome, are planted."""
     model = hindsight()
     model.generate = generate  # type: ignore[method-assign]

@@ -13,7 +13,6 @@ The critic g maximises inv; the generator minimises rec + lambda * inv; encoder 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -28,7 +27,6 @@ from afterwit.world_models.instruments import effective_rank, explained_variance
 from afterwit.world_models.open_loop import OpenLoop, future, pair_mask, pair_mean, sum_by_transition
 from afterwit.world_models.torso import Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
-
 
 CriticForm = Literal["dot", "mlp"]
 
@@ -60,11 +58,11 @@ class BYOLHindsightConfig:
     """How many z one contrast is over, the positive among them: those of neighbouring environments at the same step, and of
     neighbouring steps where it exceeds the environments. Unset: all environments. It must divide environments x steps."""
     critic: CriticForm = "dot"
-    """dot: scaled dot product of an embedding of (place, action) and one of z; mlp: one hidden layer that reads both. (Ours.)"""
+    """dot: cosine of an embedding of (place, action) and one of z; mlp: one hidden layer that reads both. (Ours.)"""
     critic_embedding: int = 32
     """Size of the two embeddings of the dot critic. (Ours.)"""
     critic_scale: float = 5.0
-    """The critic is critic_scale * tanh(its network): bounded, so that it cannot run away. (Ours.)"""
+    """The dot critic is critic_scale * cosine: bounded, so that it cannot run away. (Ours.)"""
     loss_scale: float = 5.0
     """Weight of the world model's loss in the total (the paper's Atari value)."""
     prioritise: bool = True
@@ -94,7 +92,12 @@ class ReverseGradient(torch.autograd.Function):
 
 
 class Critic(nn.Module):
-    """g(s, z) for all pairs of a group at once: scale * tanh of a network of the two."""
+    """g(s, z) for all pairs of a group at once.
+
+    dot: scale * cosine of two embeddings: bounded, and never flat. (A tanh of the dot product is bounded, too, but the contrast
+    does not see a constant added to all scores, and nothing kept them from drifting to where tanh has no gradient: the critic
+    then found nothing, and z told the place.) mlp: one hidden layer that reads both, unbounded.
+    """
 
     def __init__(self, form: CriticForm, state: int, latent: int, hidden: int, embedding: int, scale: float):
         super().__init__()
@@ -109,10 +112,8 @@ class Critic(nn.Module):
         """[..., n, S] and [..., n, Z] to [..., n, n]: row i holds g(s_i, z_j) for all j."""
         s, z = self.state(state), self.latent(latent)
         if self.form == "dot":
-            scores = s @ z.transpose(-1, -2) / math.sqrt(s.shape[-1])
-        else:
-            scores = self.head((s.unsqueeze(-2) + z.unsqueeze(-3)).relu()).squeeze(-1)
-        return self.scale * torch.tanh(scores)
+            return self.scale * F.normalize(s, dim=-1) @ F.normalize(z, dim=-1).transpose(-1, -2)
+        return self.head((s.unsqueeze(-2) + z.unsqueeze(-3)).relu()).squeeze(-1)
 
 
 def contrast(scores: Tensor, valid: Tensor) -> Tensor:
@@ -176,9 +177,7 @@ class BYOLHindsight(WorldModel):
             for source, inputs in (("latent", z), ("noise", noise))
         }
         other = once & once.roll(1, 1)  # the z of the environment beside it happened, too
-        own, shuffled = (
-            masked_mean(cosine_error(self.reconstruct(ahead[0], chosen), target[0]), other) for chosen in (z, z.roll(1, 1))
-        )
+        own, shuffled = (masked_mean(cosine_error(self.reconstruct(ahead[0], chosen), target[0]), other) for chosen in (z, z.roll(1, 1)))
         readings = {"use/latent": shuffled / own, "rank/latent": effective_rank(z, once), "spread/target": spread(target[0], once)}
         return {"leak/critic": leak, **probes, **readings}
 

@@ -1,10 +1,10 @@
 """Instruments: what a world model makes of what it sees. Read at log time from one trajectory; nothing is learnt by them.
 
-    rank/*          effective rank of embeddings, beliefs and z: at 1 they all lie on one line
-    spread/*        the error that the best guess which never changes would make: reconstruction has to beat it
-    leak/*          how far z gives away the place and action that it must not know: by the critic, by a linear probe
-    use/*           how much worse the reconstruction gets with the z of other transitions
-    collapse/alarm  1 where a rank or a spread is so small that there is hardly anything left to predict
+rank/*          effective rank of embeddings, beliefs and z: at 1 they all lie on one line
+spread/*        the error that the best guess which never changes would make: reconstruction has to beat it
+leak/*          how far z gives away the place and action that it must not know: by the critic, by a linear probe
+use/*           how much worse the reconstruction gets with the z of other transitions
+collapse/alarm  1 where a rank or a spread is so small that there is hardly anything left to predict
 """
 
 from __future__ import annotations
