@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar, get_args, get_type_hints
 
@@ -13,8 +13,13 @@ import tyro
 from afterwit.envs.make import ENVS
 from afterwit.runs import benchmark as benchmarking
 from afterwit.runs import evaluate as evaluating
+from afterwit.runs import probe as probing
 from afterwit.runs.config import RunConfig
 from afterwit.runs.presets import PRESETS
+from afterwit.runs.separation import SeparationConfig, benchmark_separation, cores
+from afterwit.runs.separation import table as separation_table
+from afterwit.runs.study import STUDIES, Study, assignments
+from afterwit.runs.study_run import default_jobs, run_study
 from afterwit.runs.train import discard_unstarted, new_folder, train
 from afterwit.world_models.make import WORLD_MODELS, world_model_name
 
@@ -50,6 +55,26 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What would have happened? Keep place and action of a transition, give the model the z of others, and look at the real
+    observation nearest to what it imagines. Where z carries the noise and nothing else, the noise changes and the place stays.
+    For runs of byol-hindsight; learns nothing, writes probe.json and probe.png."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    queries: int = 6
+    """Transitions in the picture: half of them with noise in view, where the environment tells."""
+    swaps: int = 6
+    """Other transitions whose z is put in, for each transition of the picture and of the numbers."""
+    steps: int = 16_000
+    """Agent steps to play first, over all environments: what is looked at, and looked for, comes from them."""
+    seed: int = Evaluate.seed
+    """Seed of environments and draws; training uses small ones."""
+    out: Path | None = None
+    """Folder for probe.json and probe.png. Unset: the run folder."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Compare runs side by side: a self-contained HTML page, and its pictures."""
 
@@ -71,6 +96,17 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
+class Separation:
+    """Do world models pay for news and not for noise? No policy: they learn from logs, for some seconds each."""
+
+    config: Annotated[SeparationConfig, tyro.conf.arg(name="")] = field(default_factory=SeparationConfig)
+    jobs: int = field(default_factory=cores)
+    """Trainings at a time, one core each."""
+    out: Path | None = None
+    """JSON file for all numbers, with a picture beside it. Unset: only the table is printed."""
+
+
+@dataclass(frozen=True)
 class Demo:
     """Train BYOL-Explore and BYOL-Hindsight side by side on the Brownian maze, and write a report."""
 
@@ -80,6 +116,28 @@ class Demo:
     """Agent steps of each agent."""
     seed: int = 1
     """Seed of both agents. Seeds differ: runs/results/foundation.md shows many, and which of them fail."""
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Which part of the study to run, and how."""
+
+    worlds: tuple[str, ...] = ()
+    """Only these of the study's worlds."""
+    methods: tuple[str, ...] = ()
+    """Only these of its methods."""
+    seeds: tuple[int, ...] = ()
+    """These seeds instead of the study's own."""
+    jobs: int = field(default_factory=default_jobs)
+    """Runs at a time, one process each. Unset: as many as there are cores."""
+    out: Path | None = None
+    """The study's folder. Unset: runs/out/study-NAME. What it holds of the same study is kept: finished cells are not
+    run again, others go on where they stopped, and new worlds, methods and seeds are added."""
+    total_steps: int | None = None
+    """Agent steps of each cell, over all environments. Unset: the preset's."""
+    set: tuple[str, ...] = ()
+    """Further changes to every cell, as path=value: --set learner.learning_rate=3e-4 env.num_envs=16. The paths are those
+    that afterwit train PRESET --help lists, with underscores; values are JSON or words."""
 
 
 Command = TypeVar("Command", Train, Benchmark)
@@ -150,6 +208,15 @@ def evaluate_command(args: list[str]) -> int:
     return 0
 
 
+def probe_command(args: list[str]) -> int:
+    """Put another z into a transition and look what changes: afterwit probe RUN"""
+    chosen = tyro.cli(Probe, args=args, prog="afterwit probe")
+    result = probing.probe(chosen.run, chosen.queries, chosen.swaps, chosen.steps, chosen.seed, chosen.out)
+    folder = chosen.out or chosen.run
+    print(f"{probing.table(result)}\nwritten: {folder / probing.NAME} and {folder / probing.PICTURE}")
+    return 0
+
+
 def report_command(args: list[str]) -> int:
     """Compare runs side by side in one page: afterwit report RUN [RUN ...]"""
     from afterwit.runs.report import write_report  # imports matplotlib, which the other commands need not wait for
@@ -160,9 +227,20 @@ def report_command(args: list[str]) -> int:
 
 
 def benchmark_command(args: list[str]) -> int:
-    """Measure a preset's speed: afterwit benchmark [PRESET] [options]"""
+    """Measure a preset's speed: afterwit benchmark [PRESET] [options]; or how models tell news from noise: --separation"""
+    if "--separation" in args:
+        return separation_command([arg for arg in args if arg != "--separation"])
     chosen = from_preset(args if args and not args[0].startswith("-") else ["maze", *args], Benchmark, "benchmark")
     print(benchmarking.table(benchmarking.benchmark(chosen.config, chosen.seconds, chosen.out)))
+    return 0
+
+
+def separation_command(args: list[str]) -> int:
+    """Judge world models on logged transitions: afterwit benchmark --separation [--models rnd icm] [--byol-hindsight.horizon 4]"""
+    chosen = tyro.cli(Separation, args=args, prog="afterwit benchmark --separation")
+    print(separation_table(benchmark_separation(chosen.config, chosen.jobs, chosen.out)))
+    if chosen.out is not None:
+        print(f"written: {chosen.out} and {chosen.out.with_suffix('.png')}")
     return 0
 
 
@@ -175,15 +253,46 @@ def demo_command(args: list[str]) -> int:
     return 0
 
 
+def study_command(args: list[str]) -> int:
+    """Many runs compared, resumable at any point: afterwit study NAME [options]"""
+    if not args or args[0] in ("-h", "--help"):
+        print(f"{study_command.__doc__}\n\n{studies()}\n\nafterwit study NAME --help explains the options.")
+        return 0
+    if args[0] not in STUDIES:
+        raise ValueError(f"unknown study {args[0]!r}; choose from {', '.join(STUDIES)}")
+    study, prog = STUDIES[args[0]](), f"afterwit study {args[0]}"
+    chosen = tyro.cli(StudyOptions, args=args[1:], prog=prog, description=f"{STUDIES[args[0]].__doc__}\n\n{contents(study)}")
+    steps = {} if chosen.total_steps is None else {"total_steps": chosen.total_steps}
+    study = study.select(chosen.worlds, chosen.methods, chosen.seeds, steps | assignments(chosen.set))
+    home = chosen.out or OUT / f"study-{study.name}"
+    cells = study.cells()
+    print(f"{len(cells)} runs of {cells[0].config.total_steps:,} agent steps, {chosen.jobs} at a time, in {home}")
+    print("Ctrl-C saves; the same command goes on.", flush=True)
+    run_study(study, home, chosen.jobs)
+    print(f"finished: {home}")
+    return 0
+
+
+def studies() -> str:
+    """The studies as text."""
+    return "studies:\n" + "\n".join(f"  {name:<17} {(function.__doc__ or '').splitlines()[0]}" for name, function in STUDIES.items())
+
+
+def contents(study: Study) -> str:
+    names = {"worlds": [world.name for world in study.worlds], "methods": [method.name for method in study.methods]}
+    names |= {"seeds": [str(seed) for seed in study.seeds]} | {"more worlds": [w.name for w in study.more_worlds]}
+    return "\n\n".join(f"{what}: {', '.join(values)}" for what, values in names.items() if values)
+
+
 def list_command(args: list[str]) -> int:
-    """Presets, environments and world models that are there: afterwit list"""
-    print(f"{presets()}\n\nenvironments: {', '.join(ENVS)}\nworld models: {', '.join(WORLD_MODELS)}")
+    """Presets, studies, environments and world models that are there: afterwit list"""
+    print(f"{presets()}\n\n{studies()}\n\nenvironments: {', '.join(ENVS)}\nworld models: {', '.join(WORLD_MODELS)}")
     return 0
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "demo": demo_command, "train": train_command, "evaluate": evaluate_command, "report": report_command,
-    "benchmark": benchmark_command, "list": list_command,
+    "demo": demo_command, "train": train_command, "evaluate": evaluate_command, "probe": probe_command,
+    "report": report_command, "study": study_command, "benchmark": benchmark_command, "list": list_command,
 }  # fmt: skip
 
 

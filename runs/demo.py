@@ -7,7 +7,7 @@ from pathlib import Path
 
 from afterwit.runs.config import RunConfig, read_config, write_config
 from afterwit.runs.evaluate import evaluate
-from afterwit.runs.parallel import train_all
+from afterwit.runs.parallel import occupied, train_all
 from afterwit.runs.presets import Model, maze
 from afterwit.runs.report import write_report
 
@@ -18,10 +18,11 @@ EPISODES = 32
 def demo(out: Path, steps: int, seed: int) -> Path:
     """Train, evaluate, film and report. Goes on with an unfinished demo in `out`; returns the report's path."""
     folders = [out / model for model in MODELS]
-    for model, folder in zip(MODELS, folders, strict=True):
-        prepare(replace(maze(model=model, noise="brownian"), total_steps=steps, seed=seed), folder)
-    print(f"Two agents on the Brownian maze, {steps:,} agent steps each. Ctrl-C saves; the same command goes on.")
-    train_all(folders, jobs=len(folders))
+    with occupied(out) as lock:
+        for model, folder in zip(MODELS, folders, strict=True):
+            prepare(replace(maze(model=model, noise="brownian"), total_steps=steps, seed=seed), folder)
+        print(f"Two agents on the Brownian maze, {steps:,} agent steps each. Ctrl-C saves; the same command goes on.")
+        train_all(folders, len(folders), lock)
     for folder in folders:
         evaluate(folder, EPISODES, greedy=False, seed=1_000_000 + seed, video=True)
     return write_report(folders, out)

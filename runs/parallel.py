@@ -1,79 +1,229 @@
-"""Several runs side by side: one process each, one progress bar each, nothing lost if one fails."""
+"""Many runs, some at a time: one process each, one display for all, nothing lost if one fails or all are killed."""
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from afterwit.runs import checkpoint
-from afterwit.runs.config import RunConfig, read_config, to_dict
-from afterwit.runs.logging import METRICS, read_metrics
+from afterwit.runs.config import read_config, to_dict
+from afterwit.runs.logging import METRICS
 from afterwit.runs.train import headline
 
-OUTPUT = "output.txt"
+OUTPUT, LOCK = "output.txt", ".lock"
+POLL = 0.3  # seconds between two looks at the runs
+PATIENCE = 60.0  # seconds for which the runs of a killed session may save and stop
+TAIL = 1 << 16  # bytes; the last entry of a log lies within
 
 
-def train_all(folders: Sequence[Path], jobs: int) -> None:
+class RunsFailed(ValueError):
+    """Some runs ended with an error; all others were finished first. `failed`: folder -> its last line of output."""
+
+    def __init__(self, failed: Mapping[Path, str]):
+        super().__init__("; ".join(f"{folder} failed: {line}" for folder, line in failed.items()))
+        self.failed = dict(failed)
+
+
+def train_all(folders: Sequence[Path], jobs: int, lock: int, ended: Callable[[Path, int], None] = lambda folder, code: None) -> None:
     """Train the runs whose configs lie in `folders`, `jobs` at a time. Finished ones are left alone, others go on.
 
-    Raises ValueError, after all others have ended, naming the runs that failed and their last line of output.
+    `lock`: what `occupied` gave; every run holds it too. `ended` is told of each run that ends, with its exit code.
+    If this process is interrupted or killed, each run saves a checkpoint and stops. Raises RunsFailed at the end.
     """
-    waiting = [folder for folder in folders if not finished(folder)]
-    bars = {folder: progress_bar(read_config(folder), index) for index, folder in enumerate(waiting)}
+    done = {folder: read_config(folder).total_steps if finished(folder) else 0 for folder in folders}
+    waiting = [folder for folder in folders if not done[folder]]
     running: dict[Path, subprocess.Popen[bytes]] = {}
-    failed: list[Path] = []
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                folder = waiting.pop(0)
-                running[folder] = start(folder)
-            time.sleep(0.3)
-            for folder, process in list(running.items()):
-                code = process.poll()
-                show(bars[folder], folder)
-                if code is not None:
-                    del running[folder]
-                    failed += [folder] if code else []
-    finally:
-        for process in running.values():  # Ctrl-C here: each run saves a checkpoint and stops
-            process.terminate()
-        for process in running.values():
-            process.wait()
-        for bar in bars.values():
-            bar.close()
+    failed: dict[Path, str] = {}
+    with Display(folders, done) as display:
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    folder = waiting.pop(0)
+                    running[folder] = start(folder, lock)
+                    display.begin(folder)
+                time.sleep(POLL)
+                for folder, process in list(running.items()):
+                    code = process.poll()
+                    display.look(folder)
+                    if code is not None:
+                        del running[folder]
+                        close(process)
+                        if code:
+                            failed[folder] = last_line(folder / OUTPUT)
+                        display.end(folder, failed.get(folder))
+                        ended(folder, code)
+        finally:
+            for process in running.values():
+                process.terminate()
+            for folder, process in running.items():
+                ended(folder, process.wait())
+                close(process)
     if failed:
-        raise ValueError("; ".join(f"{folder} failed: {last_line(folder / OUTPUT)}" for folder in failed))
+        raise RunsFailed(failed)
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "afterwit.runs.cli", "train", "--resume", str(folder), "--quiet"]
+def start(folder: Path, lock: int) -> subprocess.Popen[bytes]:
+    """The run as a process that holds `lock`, and that stops by itself when this process is gone."""
+    command = [sys.executable, "-m", "afterwit.runs.parallel", "train", "--resume", str(folder), "--quiet"]
     with (folder / OUTPUT).open("ab") as output:
-        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.PIPE, pass_fds=(lock,))
+
+
+def close(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def stop_with_parent() -> None:
+    """Wait for the end of stdin, a pipe that nobody writes to: whoever held it is gone. Then save and stop, as on SIGTERM."""
+    while os.read(0, 1):  # not sys.stdin, whose lock a waiting thread would hold at the interpreter's end
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def occupied(home: Path, patience: float = PATIENCE) -> Iterator[int]:
+    """Hold HOME/.lock, for `train_all`, together with the runs started under it, so that no two sessions write the same runs.
+
+    Where the runs of a killed session are still saving, waits for them. Raises ValueError if `home` is in use for longer
+    than `patience` seconds.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    since, told = time.monotonic(), False
+    with (home / LOCK).open("ab") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waited = time.monotonic() - since
+            if waited > patience:
+                raise ValueError(f"{home} is in use by another afterwit process; wait for its end or stop it, or choose another --out")
+            if waited > 1 and not told:
+                print(f"waiting for an earlier session in {home} to save and stop", flush=True)
+                told = True
+            time.sleep(0.1)
+        yield file.fileno()
 
 
 def finished(folder: Path) -> bool:
-    """Does the run's checkpoint hold all its steps? (The log may be ahead of the checkpoint.)"""
-    config = read_config(folder)
-    exists = (folder / checkpoint.NAME).exists()
-    return exists and checkpoint.load(folder, to_dict(config))["agent_steps"] >= config.total_steps
+    """Does the run's checkpoint hold all its steps? (The log may be ahead of the checkpoint, never behind it.)"""
+    config, entry = read_config(folder), last_entry(folder)
+    if entry is None or entry["agent_steps"] < config.total_steps or not (folder / checkpoint.NAME).exists():
+        return False
+    try:
+        return bool(checkpoint.load(folder, to_dict(config))["agent_steps"] >= config.total_steps)
+    except ValueError:
+        return False  # damaged: the run itself will say how, and all others go on
+
+
+def last_entry(folder: Path) -> dict[str, Any] | None:
+    """The last whole entry of a run's log, without reading the rest; None if there is none."""
+    path = folder / METRICS
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        lines = file.read().splitlines()
+    for line in reversed(lines):
+        try:
+            entry: dict[str, Any] = json.loads(line)
+            return entry
+        except ValueError:  # being written, or cut off by a crash
+            continue
+    return None
 
 
 def last_line(path: Path) -> str:
-    return ([line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()] or ["it said nothing"])[-1]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return ([line for line in lines if line.strip()] or ["it said nothing"])[-1]
 
 
-def progress_bar(config: RunConfig, position: int) -> tqdm[None]:
-    return tqdm(total=config.total_steps, desc=f"{config.title:<24}", unit="step", unit_scale=True, position=position,
-                dynamic_ncols=True, file=sys.stdout)  # fmt: skip
+class Display:
+    """Agent steps of all runs with the time they still need, and below it the runs of the moment, one line each.
+
+    Where stdout is no terminal: the first line every half minute, and a line for each run that ends.
+    """
+
+    def __init__(self, folders: Sequence[Path], done: Mapping[Path, int]):
+        self.configs = {folder: read_config(folder) for folder in folders}
+        self.steps = dict(done)
+        self.terminal = sys.stdout.isatty()
+        self.title = max(24, *(len(self.name(folder)) for folder in folders)) if folders else 24
+        self.bars: dict[Path, tqdm[None]] = {}
+        for folder in folders:
+            self.steps[folder] = self.steps[folder] or self.logged(folder)
+        self.ended = sum(self.steps[folder] >= self.configs[folder].total_steps for folder in folders)
+        self.all = tqdm(
+            total=sum(config.total_steps for config in self.configs.values()), initial=sum(self.steps.values()), unit="step",
+            unit_scale=True, position=0, dynamic_ncols=True, file=sys.stdout, desc=self.caption(), smoothing=0.02,
+            mininterval=0.1 if self.terminal else 30, maxinterval=0.1 if self.terminal else 30,
+        )  # fmt: skip
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        for bar in self.bars.values():
+            bar.close()
+        self.all.refresh()
+        self.all.close()
+
+    def caption(self) -> str:
+        return f"{f'{self.ended} of {len(self.configs)} runs':<{self.title}}"
+
+    def name(self, folder: Path) -> str:
+        """How the runs' folders differ: what follows the part they share."""
+        shared = Path(os.path.commonpath([path.parent for path in self.configs]))
+        return str(folder.relative_to(shared))
+
+    def logged(self, folder: Path) -> int:
+        entry = last_entry(folder)
+        return min(int(entry["agent_steps"]), self.configs[folder].total_steps) if entry else 0
+
+    def begin(self, folder: Path) -> None:
+        taken = {-bar.pos for bar in self.bars.values()}
+        place = next(index for index in range(1, len(self.bars) + 2) if index not in taken)
+        if self.terminal:
+            self.bars[folder] = tqdm(
+                total=self.configs[folder].total_steps, initial=self.steps[folder], desc=f"{self.name(folder):<{self.title}}", unit="step",
+                unit_scale=True, position=place, leave=False, dynamic_ncols=True, file=sys.stdout,
+            )  # fmt: skip
+
+    def look(self, folder: Path) -> None:
+        """Bring the run's line, and the sum, to what its log says."""
+        steps = self.logged(folder)
+        if steps == self.steps[folder]:
+            return
+        self.all.update(steps - self.steps[folder])
+        if folder in self.bars:
+            self.bars[folder].set_postfix(headline(last_entry(folder) or {}), refresh=False)
+            self.bars[folder].update(steps - self.steps[folder])
+        self.steps[folder] = steps
+
+    def end(self, folder: Path, failure: str | None) -> None:
+        if folder in self.bars:
+            self.bars.pop(folder).close()
+        self.ended += failure is None
+        self.all.set_description(self.caption(), refresh=self.terminal)
+        if failure is not None or not self.terminal:
+            tqdm.write(f"{self.name(folder)} failed: {failure}" if failure else f"{self.name(folder)} finished", file=sys.stdout)
 
 
-def show(bar: tqdm[None], folder: Path) -> None:
-    entries = read_metrics(folder) if (folder / METRICS).exists() else []
-    if entries and entries[-1]["agent_steps"] > bar.n:
-        bar.set_postfix(headline(entries[-1]), refresh=False)
-        bar.update(min(int(entries[-1]["agent_steps"]), bar.total) - bar.n)
+if __name__ == "__main__":
+    from afterwit.runs.cli import main
+
+    threading.Thread(target=stop_with_parent, daemon=True).start()
+    sys.exit(main())

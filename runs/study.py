@@ -1,0 +1,228 @@
+"""A study: a preset in several worlds, with several methods, over several seeds. STUDIES: name -> function."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from afterwit.envs.maze import NOISES
+from afterwit.runs.config import RunConfig
+from afterwit.runs.presets import PRESETS
+from afterwit.world_models.make import WORLD_MODELS
+
+T = TypeVar("T")
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A world or a method by name: arguments of the preset, then fields of the config by dotted path."""
+
+    name: str
+    """Names the variant's folders, rows and lines."""
+    arguments: Values = field(default_factory=dict)
+    """Passed to the preset."""
+    overrides: Values = field(default_factory=dict)
+    """Dotted path -> value, set in the config that the preset returned."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Which runs are compared: preset x worlds x methods x seeds."""
+
+    name: str
+    """The study's name in STUDIES."""
+    preset: str
+    """Where every cell starts: a name in PRESETS."""
+    worlds: tuple[Variant, ...]
+    """What the agents live in."""
+    methods: tuple[Variant, ...]
+    """What is compared within each world."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """One run each, in every world with every method."""
+    overrides: Values = field(default_factory=lambda: {"threads": 1})
+    """Dotted path -> value for all cells; a world's or a method's own overrides come after. One torch thread a run leaves
+    the cores to the other runs."""
+    more_worlds: tuple[Variant, ...] = ()
+    """Worlds that can be chosen, but that the study leaves out by default."""
+
+    def __post_init__(self) -> None:
+        for what, names in (("world", [w.name for w in self.worlds]), ("method", [m.name for m in self.methods]), ("seed", self.seeds)):
+            if not names:
+                raise ValueError(f"study {self.name!r} has no {what}s; name at least one")
+            twice = [name for index, name in enumerate(names) if name in names[:index]]
+            if twice:
+                raise ValueError(f"study {self.name!r} has {what} {twice[0]!r} twice; name each once")
+
+    def cells(self) -> list[Cell]:
+        """All runs, seed by seed, so that a study that is stopped early has whole comparisons. Raises ValueError for bad overrides."""
+        return [
+            Cell(world.name, method.name, seed, self.config(world, method, seed))
+            for seed in self.seeds
+            for world in self.worlds
+            for method in self.methods
+        ]
+
+    def config(self, world: Variant, method: Variant, seed: int) -> RunConfig:
+        config = PRESETS[self.preset](**world.arguments, **method.arguments)
+        for path, value in {**self.overrides, **world.overrides, **method.overrides}.items():
+            try:
+                if path in ("seed", "preset"):
+                    raise ValueError(f"{path} is the study's own; choose seeds with --seeds, and the preset by the study")
+                config = changed(config, path, value)
+            except ValueError as error:
+                raise ValueError(f"{world.name}, {method.name}: {error}") from error
+        return replace(config, seed=seed)
+
+    def select(self, worlds: Sequence[str], methods: Sequence[str], seeds: Sequence[int], overrides: Values) -> Study:
+        """The part with these names (all, where none is given), with further overrides. Raises ValueError for unknown names."""
+        return replace(
+            self,
+            worlds=chosen("world", worlds, (*self.worlds, *self.more_worlds)) if worlds else self.worlds,
+            methods=chosen("method", methods, self.methods) if methods else self.methods,
+            seeds=tuple(seeds) if seeds else self.seeds,
+            overrides={**self.overrides, **overrides},
+        )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study."""
+
+    world: str
+    method: str
+    seed: int
+    config: RunConfig
+
+    @property
+    def folder(self) -> Path:
+        """Relative to the study's folder."""
+        return Path(self.world) / self.method / f"s{self.seed}"
+
+
+def chosen(what: str, names: Sequence[str], variants: Sequence[Variant]) -> tuple[Variant, ...]:
+    known = {variant.name: variant for variant in variants}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown {what} {name!r}{nearest(name, known)}; choose from {', '.join(known)}")
+    return tuple(known[name] for name in names)
+
+
+def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    close = get_close_matches(name, list(known), 1, 0.4)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """`path=value` texts as overrides. Values are JSON (3e-4, true, null, [16, 32]); what is no JSON is a word."""
+    result = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        if not (path and equals and value):
+            raise ValueError(f"--set takes path=value, such as learner.learning_rate=3e-4, not {text!r}")
+        try:
+            result[path] = json.loads(value)
+        except json.JSONDecodeError:
+            result[path] = value
+    return result
+
+
+def changed(config: T, path: str, value: Any) -> T:
+    """`config` with the field at a dotted `path` set to `value`; what surrounds it is made again, and so checked again.
+
+    An int may stand for a float and a list for a tuple. Raises ValueError for an unknown field and a value of another type.
+    """
+    return _changed(config, path, path.split("."), value)
+
+
+def _changed(config: T, path: str, names: Sequence[str], value: Any) -> T:
+    assert is_dataclass(config) and not isinstance(config, type)
+    name, known = names[0], [f.name for f in fields(config)]
+    if name not in known:
+        kind = type(config).__name__
+        raise ValueError(f"unknown field {name!r} of {path} ({kind}){nearest(name, known)}; {kind} has {', '.join(known)}")
+    if len(names) > 1:
+        inner = getattr(config, name)
+        if not is_dataclass(inner):
+            raise ValueError(f"{path} leads nowhere: {name} is {inner!r} and has no fields")
+        return replace(config, **{name: _changed(inner, path, names[1:], value)})
+    hint = get_type_hints(type(config))[name]
+    try:
+        return replace(config, **{name: fitted(value, hint)})
+    except TypeError as error:
+        wanted = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
+        raise ValueError(f"{path} is {value!r}; it takes {wanted}") from error
+
+
+def fitted(value: Any, hint: Any) -> Any:
+    """`value` as a value of type `hint`. Raises TypeError where it is none."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal and value in inner:
+        return value
+    if origin in (Union, types.UnionType):
+        for option in inner:
+            try:
+                return fitted(value, option)
+            except TypeError:
+                continue
+    if origin is tuple and isinstance(value, list | tuple):
+        hints = [inner[0]] * len(value) if inner[1:] == (...,) else inner
+        if len(hints) == len(value):
+            return tuple(fitted(item, hint) for item, hint in zip(value, hints, strict=True))
+    if hint is float and type(value) is int:
+        return float(value)
+    if isinstance(hint, type) and origin is None and (type(value) is hint or (is_dataclass(hint) and isinstance(value, hint))):
+        return value
+    raise TypeError(f"{value!r} is no {hint}")
+
+
+def maze() -> Study:
+    """Six noises of the maze x four world models x five seeds: 120 runs, an hour or four on two cores."""
+    return Study(name="maze", preset="maze", worlds=tuple(map(maze_world, MAZE_NOISES)), methods=tuple(map(method, WORLD_MODELS)))
+
+
+def maze_sensitivity() -> Study:
+    """What BYOL-Hindsight's success in the Brownian maze hangs on: one field changed at a time, two seeds each."""
+    base = method("byol-hindsight")
+    where = "learner.world_model."
+    variants = [base]
+    variants += [varied(base, "lambda", where + "invariance_weight", value) for value in (0.01, 0.03, 0.1, 0.3, 1.0)]
+    variants += [varied(base, "invariance-in-reward", where + "invariance_in_reward", value) for value in (True, False)]
+    variants += [varied(base, "horizon", where + "horizon", value) for value in (1, 2, 4, 8)]
+    variants += [varied(base, "latent", where + "latent", value) for value in (4, 16, 64)]
+    return Study(
+        name="maze-sensitivity", preset="maze", worlds=(maze_world("brownian"),), methods=different(variants, "maze"), seeds=(0, 1),
+        more_worlds=tuple(maze_world(noise) for noise in MAZE_NOISES if noise != "brownian"),
+    )  # fmt: skip
+
+
+MAZE_NOISES = ("none", *(noise for noise in ("brownian", "pixel", "on-demand", "sticky", "frozen") if noise in NOISES))
+
+
+def maze_world(noise: str) -> Variant:
+    return Variant(noise, {"noise": noise})
+
+
+def method(model: str) -> Variant:
+    return Variant(model, {"model": model})
+
+
+def varied(base: Variant, knob: str, path: str, value: Any) -> Variant:
+    """`base` with one field changed, named `knob-value`."""
+    text = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    return Variant(f"{knob}-{text}", base.arguments, {**base.overrides, path: value})
+
+
+def different(variants: Sequence[Variant], preset: str) -> tuple[Variant, ...]:
+    """The first variant and those that change something of it: a value that is the default already is not trained twice."""
+    study = Study("", preset, (Variant("any"),), tuple(variants))
+    configs = [study.config(study.worlds[0], variant, 0) for variant in variants]
+    return (variants[0], *(variant for variant, config in zip(variants[1:], configs[1:], strict=True) if config != configs[0]))
+
+
+STUDIES: dict[str, Callable[[], Study]] = {"maze": maze, "maze-sensitivity": maze_sensitivity}
