@@ -70,9 +70,10 @@ def gym(model: Model = "byol-hindsight", id: str = "CartPole-v1") -> RunConfig:
 
 
 def minigrid(model: Model = "byol-hindsight", tv: TV = "on-demand") -> RunConfig:
-    """The noisy-TV room in MiniGrid, curiosity alone: 500,000 agent steps, a few minutes on one core."""
-    learner = LearnerConfig(world_model=WORLD_MODELS[model][0](), vmpo=VMPOConfig(temperature_epsilon=0.1))
-    return RunConfig(preset="minigrid", env=MiniGridConfig(tv=tv), learner=learner, total_steps=500_000)
+    """The noisy-TV room in MiniGrid, curiosity alone: a million agent steps, about 5 minutes on one core."""
+    # A sharper choice of samples, as on the maze; and as little memory of the first, large errors as in atari_small.
+    learner = LearnerConfig(world_model=WORLD_MODELS[model][0](), vmpo=VMPOConfig(temperature_epsilon=0.1), reward_decay=0.95)
+    return RunConfig(preset="minigrid", env=MiniGridConfig(tv=tv), learner=learner, total_steps=1_000_000)
 
 
 PRESETS: dict[str, Callable[..., RunConfig]] = {"maze": maze, "atari-small": atari_small, "atari": atari, "gym": gym, "minigrid": minigrid}
