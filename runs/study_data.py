@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,7 +86,8 @@ class StudyLog:
     def rows(self) -> list[dict[str, Any]]:
         """One row a run: where it belongs, and all its numbers."""
         return [
-            {"world": world, "method": method, "seed": run.config.seed, "folder": run.folder.relative_to(self.home).as_posix(), **numbers(run)}
+            {"world": world, "method": method, "seed": run.config.seed, "folder": run.folder.relative_to(self.home).as_posix()}
+            | numbers(run)
             for (world, method), group in self.groups.items()
             for run in group.runs
         ]
@@ -151,7 +151,7 @@ def read_study(home: Path) -> StudyLog:
             groups.setdefault((cell["world"], cell["method"]), []).append(read_run(home / cell["folder"]))
     if not groups:
         first = read_config(home / manifest.cells[0]["folder"]).log_interval
-        raise ValueError(f"no run of the study in {home / NAME} has logged anything yet (the first entry comes after {first:,} agent steps)")
+        raise ValueError(f"no run of the study in {home / NAME} has logged anything yet (its first entry comes after {first:,} steps)")
     named = {key: Group(key[1], key[0], tuple(runs), 0) for key, runs in groups.items()}
     return StudyLog(home, manifest, named, tuple(waiting))
 
@@ -168,7 +168,8 @@ def numbers(run: RunLog) -> dict[str, float | int | bool]:
     """All numbers of a run, by name. Floats are estimated over runs; what is not there is NaN or left out."""
     whole, last = np.ones(len(run.steps), bool), run.tenth == run.last_tenth
     result: dict[str, float | int | bool] = {
-        "finished": run.finished, "agent_steps": int(run.steps[-1]), "total_steps": run.config.total_steps, "episodes": int(run.episodes.sum()),
+        "finished": run.finished, "agent_steps": int(run.steps[-1]), "total_steps": run.config.total_steps,
+        "episodes": int(run.episodes.sum()),
     }  # fmt: skip
     for measure, names in measured(run).items():
 
