@@ -82,12 +82,15 @@ class StudyLog:
     def unfinished(self) -> list[RunLog]:
         return [run for group in self.groups.values() for run in group.runs if not run.finished]
 
+    def relative(self, run: RunLog) -> str:
+        """A run's folder as the manifest has it."""
+        return run.folder.relative_to(self.home).as_posix()
+
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """One row a run: where it belongs, and all its numbers."""
         return [
-            {"world": world, "method": method, "seed": run.config.seed, "folder": run.folder.relative_to(self.home).as_posix()}
-            | numbers(run)
+            {"world": world, "method": method, "seed": run.config.seed, "folder": self.relative(run)} | numbers(run)
             for (world, method), group in self.groups.items()
             for run in group.runs
         ]
