@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from afterwit.runs.report_words import percent
 from afterwit.runs.study_data import Estimate, Key, StudyLog
@@ -112,7 +113,7 @@ def maze_targets(study: StudyLog) -> list[Target]:
     ]  # fmt: skip
 
 
-def successes(study: StudyLog) -> list[dict[str, object]]:
+def successes(study: StudyLog) -> list[dict[str, Any]]:
     """The rows of BYOL-Hindsight's runs whose score is at least KEEPS x its interquartile mean without noise."""
     quiet = study.get("none", HINDSIGHT, "score_all").iqm
     return [row for row in study.rows if row["method"] == HINDSIGHT and row.get("score_all", -math.inf) >= KEEPS * quiet]

@@ -223,8 +223,8 @@ def interquartile_mean(values: Array) -> Array:
 
 def estimate(values: Array) -> list[Estimate]:
     """[runs, numbers] to one estimate a number, over the runs that have it (the others are NaN)."""
-    runs = np.isfinite(values).sum(0)
-    return [Estimate(*map(float, ends), int(count)) for *ends, count in zip(*intervals(values), runs, strict=True)]
+    each = zip(*intervals(values), np.isfinite(values).sum(0), strict=True)
+    return [Estimate(float(centre), float(low), float(high), int(count)) for centre, low, high, count in each]
 
 
 def intervals(values: Array) -> tuple[Array, Array, Array]:

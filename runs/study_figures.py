@@ -114,8 +114,9 @@ def style(ax: Axes, total: int, last: bool, first: bool) -> None:
     ax.tick_params(length=2, labelleft=first)
     ax.grid(axis="y", color="#ececec", linewidth=0.6)
     ax.set_axisbelow(True)
-    for label, side in zip(ax.get_xticklabels(), ("left", "center", "right"), strict=True):  # neighbours' ends do not touch
-        label.set_horizontalalignment(side)
+    left, _, right = ax.get_xticklabels()
+    left.set_horizontalalignment("left")  # the ends of neighbours do not touch
+    right.set_horizontalalignment("right")
 
 
 def scores_figure(study: StudyLog) -> Figure:
