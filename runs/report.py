@@ -40,6 +40,7 @@ tr.mean td{font-weight:600;border-top:1px solid #e4e4e4} tr.run td:first-child{p
 pre{overflow-x:auto;font-size:.8rem;background:#f6f6f6;padding:.8rem}
 .prose td{white-space:normal;text-align:left;vertical-align:top} .prose th{text-align:left}
 .prose td:first-child{white-space:nowrap} .prose td:nth-child(3){color:#555;font-size:.95em}
+.names td:nth-child(2),.names th:nth-child(2){text-align:left}
 tr.good td:first-child{color:#1a7f37;font-weight:600} tr.bad td:first-child{color:#b42318;font-weight:600}
 tr.open td:first-child{color:#6b6b6b;font-weight:600} tr.first td{border-top:1px solid #e4e4e4}
 summary{cursor:pointer;padding:.2rem 0} code{font-size:.88em;overflow-wrap:anywhere}

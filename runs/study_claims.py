@@ -217,7 +217,8 @@ def trapped_words(study: StudyLog, method: str) -> list[str]:
     quiet = study.get("none", method, "score_all")
     if not quiet.runs:
         return []
-    words = {"trapped": f"is trapped (under {KEEPS} x its score without noise) by", "holds": "is not trapped by", "open": "leaves open:"}
+    words = {"trapped": f"is trapped (under {KEEPS} x its score without noise) by", "holds": "is not trapped by",
+             "open": "is neither clearly trapped nor clearly not by"}  # fmt: skip
     parts = [f"{text} {', '.join(found)}" for kind, text in words.items() if (found := [w for w in kinds if kinds[w] == kind])]
     result = [f"{method} {'; '.join(parts)}."] if parts else []
     if quiet.high < REACHES:

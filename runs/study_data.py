@@ -24,7 +24,6 @@ from afterwit.runs.statistics import NUM_WINDOWS
 from afterwit.runs.study_run import NAME, Manifest, read_manifest
 
 REPETITIONS = 2000  # bootstrap resamples; five runs have only 3125 different ones
-WHEN = ("all", "best", "last")
 INSTRUMENTS = (
     "noise/share", "noise/seeking", "leak/critic", "leak/place_from_latent", "leak/place_from_noise", "leak/action_from_latent",
     "leak/action_from_noise", "use/latent", "rank/embedding", "rank/belief", "rank/latent", "spread/embedding",

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
@@ -19,12 +20,22 @@ from afterwit.runs.config import to_dict
 from afterwit.runs.provenance import provenance
 from afterwit.runs.report import image, table, write_html
 from afterwit.runs.report_figures import STYLE, Picture, save
-from afterwit.runs.study_claims import REPRODUCED, UNKNOWN, Claim, Target, claims, cost, shown, targets, trapped_words
-from afterwit.runs.study_data import WHEN, StudyLog, noise_key, read_study
-from afterwit.runs.study_figures import MANY, coverage_figure, curves_figure, plain_value, scores_figure, variants_figure
+from afterwit.runs.study_claims import Claim, Target, claims, targets, trapped_words
+from afterwit.runs.study_data import StudyLog, read_study
+from afterwit.runs.study_figures import MANY, coverage_figure, curves_figure, scores_figure, variants_figure
+from afterwit.runs.study_tables import (
+    claim_table,
+    control_table,
+    cost_table,
+    effort_table,
+    instrument_table,
+    number,
+    score_tables,
+    target_table,
+    variant_table,
+)
 
 RUNS, CELLS, SUMMARY = "runs.csv", "cells.csv", "summary.json"
-WORDS = {"score": "score", "rooms": "rooms", "return": "return", "all": "all of training", "best": "best tenth", "last": "last tenth"}
 
 
 def write_study_report(home: Path) -> Path:
@@ -49,7 +60,7 @@ def write_study_report(home: Path) -> Path:
 def words(study: StudyLog, met: Sequence[Target], told: Sequence[Claim]) -> list[str]:
     """What the study says, in sentences, the main one first."""
     measure = study.measures[0] if study.measures else ""
-    world = next((name for name in ("brownian", *study.worlds) if name in study.worlds))
+    world = next(name for name in ("brownian", *study.worlds) if name in study.worlds)
     deepest = f"{study.measures[-1]}_last" if measure == "score" else f"{measure}_all"
     what = f"reaches {study.measures[-1]} in" if measure == "score" else f"{measure} per episode"
     order = sorted(study.methods, key=lambda name: -(value if math.isfinite(value := study.get(world, name, deepest).iqm) else -math.inf))
@@ -61,7 +72,7 @@ def words(study: StudyLog, met: Sequence[Target], told: Sequence[Claim]) -> list
     if met:
         result.append(f"{sum(target.passed is True for target in met)} of {len(met)} targets are met.")
     if told:
-        counts = {verdict: sum(claim.verdict == verdict for claim in told) for verdict in dict.fromkeys(claim.verdict for claim in told)}
+        counts = Counter(claim.verdict for claim in told)
         result.append("Published claims: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + ".")
     if study.waiting or study.unfinished:
         done = len(study.rows) - len(study.unfinished)
@@ -71,20 +82,10 @@ def words(study: StudyLog, met: Sequence[Target], told: Sequence[Claim]) -> list
         )
     seeds = sorted({len(group.runs) for group in study.groups.values()})
     result.append(
-        f"{seeds[0]}{f' to {seeds[-1]}' if len(seeds) > 1 else ''} runs a cell. Numbers: interquartile mean over runs (of five runs, the mean "
-        "of the middle three; of fewer than four, of all) and, in brackets, its 95% stratified-bootstrap interval (rliable)."
+        f"{seeds[0]}{f' to {seeds[-1]}' if len(seeds) > 1 else ''} runs a cell. Numbers: interquartile mean over runs (of five runs, the "
+        "mean of the middle three; of fewer than four, of all) and, in brackets, its 95% stratified-bootstrap interval (rliable)."
     )
     return result
-
-
-def number(study: StudyLog, world: str, method: str, name: str) -> str:
-    """An estimate as text: a share as percent, else with its unit unsaid."""
-    value = study.get(world, method, name)
-    if name.split("_")[0] not in ("rooms", "return"):
-        return shown(value)
-    if not value.runs:
-        return "–"
-    return f"{value.iqm:,.1f}" + (f" [{value.low:,.1f}, {value.high:,.1f}]" if math.isfinite(value.low) else "")
 
 
 def pictures(study: StudyLog) -> list[str]:
@@ -106,154 +107,6 @@ def pictures(study: StudyLog) -> list[str]:
         note = "<p class='note'>The last tenth of training, all runs of a cell together; circles are the trackers.</p>"
         parts.append(f"<h2>Where they were</h2>{note}" + put(coverage, "study-coverage", "Where the agents were, by world and method"))
     return parts
-
-
-def score_tables(study: StudyLog) -> str:
-    """The main measure over three stretches of training, and the deepest tracker at the end."""
-    if not study.measures:
-        return ""
-    main, deepest = study.measures[0], study.measures[-1]
-    names = [f"{main}_{when}" for when in WHEN] + ([f"{deepest}_last"] if main == "score" else [])
-    head = [
-        "world",
-        "method",
-        "runs",
-        *(f"{WORDS.get(name.split('_')[0], name.split('_')[0])}, {WORDS[name.split('_')[1]]}" for name in names),
-    ]
-    rows = []
-    for world in study.worlds:
-        for index, (method, group) in enumerate(study.members(world)):
-            cells = [world if not index else "", method, str(len(group.runs)), *(number(study, world, method, name) for name in names)]
-            rows.append(("first" if not index else "", cells))
-    explained = "Score: trackers reached per episode over their number. " if main == "score" else ""
-    note = f"{explained}Best tenth: the highest of the ten means of a run; curiosity rightly fades when nothing is left to learn."
-    return f"<h2>Table of scores</h2><p class='note'>{note}</p>{table(head, rows)}"
-
-
-def target_table(met: Sequence[Target]) -> str:
-    if not met:
-        return ""
-    kinds = {True: ("good", "met"), False: ("bad", "missed"), None: ("open", "open")}
-    rows = [(kinds[target.passed][0], [kinds[target.passed][1], target.text, target.figures]) for target in met]
-    return f'<h2>Targets</h2><div class="prose">{table(["", "target", "figures"], rows)}</div>'
-
-
-def claim_table(told: Sequence[Claim]) -> str:
-    if not told:
-        return ""
-    kinds = {REPRODUCED: "good", UNKNOWN: "open", "not": "open", "differs": "bad"}
-    rows = [(kinds[c.verdict], [c.verdict, f"{c.setting}: {c.text}", c.figures, c.source]) for c in told]
-    note = "reproduced: the intervals show it in this maze; differs: they show the reverse; not: they show neither. The paper's map is not "
-    note += "public and its words leave thresholds open; the ones used here stand in brackets."
-    head = ["", "claim", "figures", "source"]
-    return f"<h2>Published claims</h2><p class='note'>{note}</p><div class=\"prose\">{table(head, rows)}</div>"
-
-
-def cost_table(study: StudyLog) -> str:
-    """What each noise costs each method, of its own score without noise."""
-    noises = [world for world in study.worlds if world != "none"]
-    if "none" not in study.worlds or not noises or "score" not in study.measures:
-        return ""
-    rows = []
-    for world in noises:
-        row = [world]
-        for method in study.methods:
-            here, quiet = study.get(world, method, "score_all"), study.get("none", method, "score_all")
-            share = f"{here.iqm / quiet.iqm:.2f} x, " if here.runs and quiet.iqm > 0 else ""
-            row.append(f"{share}{cost(study, world, method)[0]}")
-        rows.append(("", row))
-    rows.insert(0, ("mean", ["score without noise", *(shown(study.get("none", method, "score_all")) for method in study.methods)]))
-    note = (
-        "Score over all of training, of the method's own score without noise. trapped: its interval lies below 0.85 x; holds: above; open: "
-    )
-    note += "neither. A method that explores little without noise cannot lose much."
-    return f"<h2>What each noise costs</h2><p class='note'>{note}</p>{table(['', *study.methods], rows)}"
-
-
-def variant_table(study: StudyLog) -> str:
-    """Each field that the methods differ in, with all its settings."""
-    if not study.knobs or not study.measures:
-        return ""
-    main, deepest = study.measures[0], study.measures[-1]
-    names = [f"{main}_{when}" for when in WHEN] + ([f"{deepest}_last"] if main == "score" else [])
-    instruments = [name for name in ("leak/critic", "leak/place_from_latent", "use/latent", "noise/share") if name in study.instruments]
-    head = [
-        "world",
-        "field",
-        "value",
-        "runs",
-        *(f"{name.split('_')[0]}, {WORDS[name.split('_')[1]]}" for name in names),
-        *instruments,
-        "alarms",
-    ]
-    rows = []
-    for world in study.worlds:
-        for knob in study.knobs:
-            for index, (value, method) in enumerate(knob.settings):
-                told = plain_value(value) + (" (default)" if method == knob.base else "")
-                runs = study.groups[world, method].runs if (world, method) in study.groups else ()
-                cells = [world, knob.path.split(".")[-1].replace("_", " ")] if not index else ["", ""]
-                cells += [told, str(len(runs)), *(number(study, world, method, name) for name in names)]
-                cells += [instrument(study, world, method, name) for name in instruments] + [alarms(study, world, method)]
-                rows.append(("first" if not index else "", cells))
-    return f"<h2>Variants</h2>{table(head, rows)}"
-
-
-def instrument(study: StudyLog, world: str, method: str, name: str) -> str:
-    return shown(study.get(world, method, name), ratio=True) if study.get(world, method, name).runs else "–"
-
-
-def alarms(study: StudyLog, world: str, method: str) -> str:
-    """In how many of the runs the collapse alarm ever went off."""
-    watched = [row["alarm"] for row in study.rows if (row["world"], row["method"]) == (world, method) and "alarm" in row]
-    return f"{sum(watched)} of {len(watched)} runs" if watched else "–"
-
-
-def instrument_table(study: StudyLog) -> str:
-    """What the instruments read in the last tenth."""
-    if not study.instruments:
-        return ""
-    head = ["world", "method", "alarms", *study.instruments]
-    rows = []
-    for world in study.worlds:
-        for index, (method, _) in enumerate(study.members(world)):
-            values = [f"{v.iqm:.2f}" if (v := study.get(world, method, name)).runs else "–" for name in study.instruments]
-            rows.append(("first" if not index else "", [world if not index else "", method, alarms(study, world, method), *values]))
-    note = (
-        "Last tenth, interquartile means; intervals are in cells.csv. noise/share: pay of steps with noise, 1 is like any other step. "
-        "noise/seeking: how often the agent makes the noise, over an indifferent policy. leak/critic: the critic's estimate over its ceiling. "
-        "leak/…_from_…: variance that a linear probe explains. use/latent: reconstruction with z shuffled over that with its own. rank: "
-        "effective rank. spread: 1 - |mean unit vector|². alarms: runs in which the collapse alarm ever went off."
-    )
-    return f"<h2>Instruments</h2><p class='note'>{note}</p>{table(head, rows)}"
-
-
-def control_table(study: StudyLog) -> str:
-    """How often each method does what makes the noise, beside the same method where that makes none."""
-    rows = []
-    for world in study.worlds:
-        for index, (method, group) in enumerate(study.members(world)):
-            name = noise_key(group)
-            if name and world != "none" and study.get(world, method, name).runs:
-                doing = {"share_of_time/noop": "no-op", "share_of_time/block_in_view": "a block in view"}[name]
-                values = [number(study, where, method, name) for where in (world, "none")]
-                rows.append(("first" if not index else "", [world if not index else "", method, doing, *values]))
-    if not rows:
-        return ""
-    note = "Share of time in the last tenth. The same method without noise is the control: there the same action, or place, makes no noise."
-    return f"<h3>Does it seek the noise?</h3><p class='note'>{note}</p>{table(['world', 'method', 'time with', 'here', 'without noise'], rows)}"
-
-
-def effort_table(study: StudyLog) -> str:
-    rows = []
-    for world in study.worlds:
-        for index, (method, group) in enumerate(study.members(world)):
-            steps, seconds = sum(int(run.steps[-1]) for run in group.runs), sum(run.entries[-1].get("seconds", 0.0) for run in group.runs)
-            done = sum(run.finished for run in group.runs)
-            cells = [world if not index else "", method, f"{done} of {len(group.runs)}", f"{steps:,}", f"{seconds / 60:,.0f}"]
-            rows.append(("first" if not index else "", [*cells, f"{steps / seconds:,.0f}" if seconds else "–"]))
-    head = ["world", "method", "runs finished", "agent steps, all runs", "minutes, all runs", "agent steps/s of a run"]
-    return f"<h2>Effort</h2>{table(head, rows)}"
 
 
 def origin(study: StudyLog) -> str:
@@ -281,7 +134,7 @@ def origin(study: StudyLog) -> str:
 
 
 def write_numbers(study: StudyLog, met: Sequence[Target], told: Sequence[Claim]) -> None:
-    """runs.csv: a row a run. cells.csv: a row a world and method with interquartile mean, low and high. summary.json: both, and verdicts."""
+    """runs.csv: a row a run. cells.csv: a row a cell, with interquartile mean, low and high. summary.json: both, and verdicts."""
     cells = []
     for (world, method), found in study.estimates.items():
         row: dict[str, Any] = {"world": world, "method": method, "runs": len(study.groups[world, method].runs)}
