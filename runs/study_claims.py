@@ -107,7 +107,7 @@ def maze_targets(study: StudyLog) -> list[Target]:
                decided(quiet.iqm >= EQUALS * explore.iqm, quiet, explore), f"{HINDSIGHT} {shown(quiet)}, {EXPLORE} {shown(explore)}"),
         Target(f"No collapse alarm in any run of {HINDSIGHT} that counts as a success (score at least {KEEPS} x the one without noise)",
                not loud if loud or (watched and len(watched) == len(counted)) else None,
-               f"{len(counted)} successes, {len(watched)} with an alarm to watch, {len(loud)} raised it {', '.join(loud[:4])}"),
+               f"{len(counted)} successes, {len(watched)} with an alarm to watch, {len(loud)} raised it{''.join(f', {name}' for name in loud[:4])}"),
         Target(f"{SEEDS} seeds of at least {STEPS:,} agent steps in every cell",
                all(enough), f"{sum(enough)} of {len(enough)} cells"),
     ]  # fmt: skip
@@ -220,10 +220,8 @@ def trapped_words(study: StudyLog, method: str) -> list[str]:
     words = {"trapped": f"is trapped (under {KEEPS} x its score without noise) by", "holds": "is not trapped by",
              "open": "is neither clearly trapped nor clearly not by"}  # fmt: skip
     parts = [f"{text} {', '.join(found)}" for kind, text in words.items() if (found := [w for w in kinds if kinds[w] == kind])]
-    result = [f"{method} {'; '.join(parts)}."] if parts else []
-    if quiet.high < REACHES:
-        result.append(f"But {method} explores little without noise already (score {shown(quiet)}): what holds it is not the noise alone.")
-    return result
+    little = f" But it explores little without noise already (score {shown(quiet)}): what holds it is not the noise alone."
+    return [f"{method} {'; '.join(parts)}.{little if quiet.high < REACHES else ''}"] if parts else []
 
 
 TARGETS: dict[str, Callable[[StudyLog], list[Target]]] = {"maze": maze_targets}

@@ -20,7 +20,7 @@ from afterwit.runs.config import to_dict
 from afterwit.runs.provenance import provenance
 from afterwit.runs.report import image, table, write_html
 from afterwit.runs.report_figures import STYLE, Picture, save
-from afterwit.runs.study_claims import Claim, Target, claims, targets, trapped_words
+from afterwit.runs.study_claims import EXPLORE, HINDSIGHT, Claim, Target, claims, targets, trapped_words
 from afterwit.runs.study_data import StudyLog, read_study
 from afterwit.runs.study_figures import MANY, coverage_figure, curves_figure, scores_figure, variants_figure
 from afterwit.runs.study_tables import (
@@ -68,7 +68,14 @@ def words(study: StudyLog, met: Sequence[Target], told: Sequence[Claim]) -> list
     tail = " of the episodes of the last tenth of training" if measure == "score" else ""
     lead = f"In {world}, {figures[0]}{tail}; {', '.join(figures[1:])}." if len(figures) > 1 else f"In {world}, {figures[0]}{tail}."
     result = [lead if measure else f"In {world}, no episode has ended yet."]
-    result += [sentence for method in study.methods for sentence in trapped_words(study, method)] if told else []
+    if study.knobs and measure:
+        base, main = study.knobs[0].base, f"{measure}_all"
+        best = max((name for name in study.methods if study.get(world, name, main).runs), key=lambda name: study.get(world, name, main).iqm)
+        result = [f"In {world}, the default's {measure} over all of training is {number(study, world, base, main)}"]
+        result[0] += (
+            f"; the best variant is {best} with {number(study, world, best, main)}." if best != base else ", and no variant's is better."
+        )
+    result += [sentence for method in (EXPLORE, HINDSIGHT) for sentence in trapped_words(study, method)] if told else []
     if met:
         result.append(f"{sum(target.passed is True for target in met)} of {len(met)} targets are met.")
     if told:
@@ -77,8 +84,8 @@ def words(study: StudyLog, met: Sequence[Target], told: Sequence[Claim]) -> list
     if study.waiting or study.unfinished:
         done = len(study.rows) - len(study.unfinished)
         result.append(
-            f"The study is not finished: of {len(study.manifest.cells)} runs {done} are, {len(study.unfinished)} are on their way and "
-            f"{len(study.waiting)} have logged nothing yet. Lines end where the slowest run of a cell is."
+            f"The study is not finished: of {len(study.manifest.cells)} runs, {done} are finished, {len(study.unfinished)} are on their way "
+            f"and {len(study.waiting)} have logged nothing yet. Lines end where the slowest run of a cell is."
         )
     seeds = sorted({len(group.runs) for group in study.groups.values()})
     result.append(

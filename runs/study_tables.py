@@ -23,7 +23,7 @@ def number(study: StudyLog, world: str, method: str, name: str) -> str:
 
 def score_tables(study: StudyLog) -> str:
     """The main measure over three stretches of training, and the deepest tracker at the end."""
-    if not study.measures:
+    if not study.measures or study.knobs:  # variants have a table of their own
         return ""
     columns = judged(study)
     head = ["world", "method", "runs", *columns.values()]
@@ -132,8 +132,8 @@ def instrument_table(study: StudyLog) -> str:
     note = (
         "Last tenth, interquartile means; intervals are in cells.csv. noise/share: pay of steps with noise, 1 is like any other step. "
         "noise/seeking: how often the agent makes the noise, over an indifferent policy. leak/critic: the critic's estimate over its "
-        "ceiling. leak/…_from_…: variance that a linear probe explains. use/latent: reconstruction with z shuffled over that with its own. rank: "
-        "effective rank. spread: 1 - |mean unit vector|². alarms: runs in which the collapse alarm ever went off."
+        "ceiling. leak/…_from_…: variance that a linear probe explains. use/latent: reconstruction with z shuffled over that with its own. "
+        "rank: effective rank. spread: 1 - |mean unit vector|². alarms: runs in which the collapse alarm ever went off."
     )
     return f"<h2>Instruments</h2><p class='note'>{note}</p>{worded(head, rows)}"
 
@@ -148,7 +148,7 @@ def control_table(study: StudyLog) -> str:
                 doing = {"share_of_time/noop": "no-op", "share_of_time/block_in_view": "a block in view"}[name]
                 values = [number(study, where, method, name) for where in (world, "none")]
                 rows.append(("first" if not index else "", [world if not index else "", method, doing, *values]))
-    if not rows:
+    if not rows or "none" not in study.worlds:
         return ""
     head = ["world", "method", "time with", "here", "without noise"]
     note = "Share of time in the last tenth. The same method without noise is the control: there the same action, or place, makes no noise."
