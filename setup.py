@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import setup
 
 ROOMS = ("envs", "world_models", "agents", "runs")
+MINIGRID = ["minigrid>=3.2,<3.3"]
 
 setup(
     name="afterwit",
@@ -33,7 +34,8 @@ setup(
         "tyro>=1.0,<1.1",
     ],
     extras_require={
-        "dev": ["mypy>=1.18,<3", "pytest>=9,<10", "pytest-xdist>=3.8,<4", "ruff>=0.14,<0.18", "setuptools>=77"],
+        "minigrid": MINIGRID,
+        "dev": [*MINIGRID, "mypy>=1.18,<3", "pytest>=9,<10", "pytest-xdist>=3.8,<4", "ruff>=0.14,<0.18", "setuptools>=77"],
     },
     entry_points={"console_scripts": ["afterwit=afterwit.runs.cli:main"]},
 )

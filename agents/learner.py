@@ -13,8 +13,9 @@ from afterwit.agents.returns import n_step_returns
 from afterwit.agents.vmpo import Duals, VMPOConfig, entropy, vmpo_loss
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import WorldModelOutput, effective_rank
+from afterwit.world_models.base import WorldModelOutput
 from afterwit.world_models.byol_hindsight import BYOLHindsightConfig
+from afterwit.world_models.instruments import effective_rank
 from afterwit.world_models.intrinsic_reward import RewardNormaliser
 from afterwit.world_models.make import WorldModelConfig, make_world_model
 from afterwit.world_models.running_scale import RunningScale
@@ -127,15 +128,18 @@ class Learner(nn.Module):
             **metrics, **{f"model_{name}": value for name, value in model.metrics.items()}, **parts,
             "loss": loss.detach(), "value_loss": value_loss.detach(), "entropy": policy_entropy.detach(),
             "gradient_norm": norm, "value_scale": self.policy.popart.scale.deviation,
-            "intrinsic_scale": self.intrinsic.deviation, "embedding_rank": effective_rank(out.embeddings[1:], real),
-            "bonus": bonus,
+            "intrinsic_scale": self.intrinsic.deviation, "bonus": bonus,
         }  # fmt: skip
 
     def _imagine(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:
-        if self.own_torso is not None:
-            blank = torch.zeros_like(trajectory.core)
-            beliefs, embeddings, _ = self.own_torso(trajectory.obs, trajectory.first, trajectory.previous_actions, blank, trajectory.resets)
-        return self.world_model(trajectory, beliefs, embeddings)
+        return self.world_model(trajectory, *self._seen(trajectory, beliefs, embeddings))
+
+    def _seen(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """What the world model looks through: the policy's beliefs and embeddings, or those of its own torso."""
+        if self.own_torso is None:
+            return beliefs, embeddings
+        blank = torch.zeros_like(trajectory.core)
+        return self.own_torso(trajectory.obs, trajectory.first, trajectory.previous_actions, blank, trajectory.resets)[:2]
 
     @torch.no_grad()
     def _targets(self, trajectory: Trajectory, beliefs: Tensor, bonus: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,6 +160,17 @@ class Learner(nn.Module):
         with self.world_model.watching():
             out = self.policy(*trajectory.inputs)
             return self._imagine(trajectory, out.beliefs, out.embeddings)
+
+    @torch.no_grad()
+    def inspect(self, trajectory: Trajectory) -> dict[str, Tensor]:
+        """The instruments of world_models/instruments.py on a trajectory, [] each, learning nothing from it."""
+        trajectory = trajectory.to(self.device)
+        with self.world_model.watching():
+            out = self.policy(*trajectory.inputs)
+            beliefs, embeddings = self._seen(trajectory, out.beliefs, out.embeddings)
+            ranks = {"belief": beliefs[1:], "embedding": embeddings[1:]}
+            readings = {f"rank/{name}": effective_rank(vectors, trajectory.real) for name, vectors in ranks.items()}
+            return readings | self.world_model.inspect(trajectory, beliefs, embeddings)
 
     def state(self) -> dict[str, Any]:
         """Everything: weights, targets, statistics, random state, optimiser, acting policy, counters."""

@@ -1,9 +1,11 @@
-"""Worlds: what can be stepped. Importing this registers the noisy maze with Gymnasium as afterwit/NoisyMaze-v0."""
+"""Worlds: what can be stepped. Importing this registers afterwit/NoisyMaze-v0 and afterwit/NoisyTV-v0 with Gymnasium."""
 
-from afterwit.envs.gym_maze import register
+from afterwit.envs import gym_maze, minigrid
+from afterwit.envs.gym_noise import Noise
 from afterwit.envs.make import ENVS, EnvConfig, make_env
 from afterwit.envs.specs import EnvSpec, TimeStep, VectorEnv
 
-__all__ = ["ENVS", "EnvConfig", "EnvSpec", "TimeStep", "VectorEnv", "make_env"]
+__all__ = ["ENVS", "EnvConfig", "EnvSpec", "Noise", "TimeStep", "VectorEnv", "make_env"]
 
-register()
+gym_maze.register()
+minigrid.register()

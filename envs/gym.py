@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -11,6 +13,9 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
+from afterwit.envs.gym_noise import Noise, check_noise, is_channels_last, resolved_dose
+from afterwit.envs.maze import MazeConfig
+from afterwit.envs.noise import NOOP
 from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action
 
 
@@ -26,12 +31,23 @@ class GymConfig:
     """Agent steps after which an episode is truncated. Unset: the limit that the environment was registered with."""
     render: bool = False
     """Make environments that can be rendered (video of an evaluation needs it); many ask for extra packages then."""
+    noise: str = "none"
+    """none; pixel / on-demand / frozen: a layer of noise lies on images, or beside the entries of vectors, at random /
+    when noise_action is taken / in a fixed pattern and rhythm; sticky: the previous action is repeated."""
+    dose: float | None = None
+    """Strength of the noise, a probability per agent step (on-demand: per noise_action; frozen: share of frames).
+    Unset: 1 for on-demand, 0.25 for the others. 0 is no noise, in observations of the same shape."""
+    density: float = MazeConfig.density
+    """Share of the picture that a noise layer covers, or of the entries beside a vector that carry noise."""
+    noise_action: int = NOOP
+    """The action, counted from 0, that on-demand noise answers to."""
 
     def __post_init__(self) -> None:
         if self.num_envs < 1:
             raise ValueError(f"num_envs is {self.num_envs}; it must be at least 1")
         if self.episode_steps is not None and self.episode_steps < 1:
             raise ValueError(f"episode_steps is {self.episode_steps}; an episode has at least 1 agent step")
+        check_noise(self.noise, self.dose, self.density, self.noise_action)
         package, _, name = self.id.rpartition(":")
         try:
             if package:
@@ -65,7 +81,7 @@ class GymVector:
             raise ValueError(f"{name} has action space {actions}; wrap it so that it is Discrete")
         self.venv, self.seed, self.first_action = venv, self._spread(seed), int(actions.start)
         shape = space.shape
-        self.channels_last = space.dtype == np.uint8 and len(shape) == 3 and shape[2] <= 4 < shape[0]
+        self.channels_last = is_channels_last(space)
         self.spec = EnvSpec(
             name=name,
             num_envs=venv.num_envs,
@@ -121,18 +137,27 @@ class GymVector:
 
 
 class Gym(GymVector):
-    """Environments made by Gymnasium from a GymConfig."""
+    """Environments made by Gymnasium from a GymConfig, each in `wrappers` and then its noise; `options` go to its constructor."""
 
-    def __init__(self, config: GymConfig, seed: int):
+    def __init__(self, config: GymConfig, seed: int, wrappers: tuple[Callable[[Any], gymnasium.Env[Any, Any]], ...] = (), **options: Any):
         self.config = config
+        if config.noise != "none":
+            noise = partial(Noise, noise=config.noise, dose=config.dose, density=config.density, noise_action=config.noise_action)
+            wrappers = (*wrappers, noise)
         venv = gymnasium.make_vec(
             config.id,
             num_envs=config.num_envs,
             vectorization_mode="sync",
             vector_kwargs={"autoreset_mode": AutoresetMode.NEXT_STEP},
+            wrappers=wrappers,
             max_episode_steps=config.episode_steps,
             render_mode="rgb_array" if config.render else None,
+            **options,
         )
         super().__init__(venv, seed)
+        dose = resolved_dose(config.noise, config.dose)
+        noise_action = config.noise_action if config.noise == "on-demand" and dose > 0 else None
+        semantics = {"noise": config.noise, "dose": dose, "density": config.density, "noise_action": noise_action}
+        self.spec = replace(self.spec, semantics={**self.spec.semantics, **semantics})
         if config.episode_steps is not None:
             self.spec = replace(self.spec, max_episode_steps=config.episode_steps)

@@ -7,10 +7,13 @@ from typing import Any
 from afterwit.envs.atari import Atari, AtariConfig
 from afterwit.envs.gym import Gym, GymConfig
 from afterwit.envs.maze import Maze, MazeConfig
+from afterwit.envs.minigrid import MiniGrid, MiniGridConfig
 from afterwit.envs.specs import VectorEnv
 
-EnvConfig = MazeConfig | AtariConfig | GymConfig
-ENVS: dict[str, tuple[type[Any], type[Any]]] = {"maze": (MazeConfig, Maze), "atari": (AtariConfig, Atari), "gym": (GymConfig, Gym)}
+EnvConfig = MazeConfig | AtariConfig | MiniGridConfig | GymConfig
+ENVS: dict[str, tuple[type[Any], type[Any]]] = {
+    "maze": (MazeConfig, Maze), "atari": (AtariConfig, Atari), "gym": (GymConfig, Gym), "minigrid": (MiniGridConfig, MiniGrid),
+}  # fmt: skip
 
 
 def make_env(config: EnvConfig, seed: int) -> VectorEnv:

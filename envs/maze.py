@@ -45,7 +45,7 @@ CHAMBER_WIDTHS = (10, 10, 9, 14)
 TRACKER_COLUMNS = (9, 9, 8, 8)  # in the chamber: a random policy reaches R1..R4 in about 58%, 6%, 0.4%, 0.0% of the episodes
 PALETTE = {
     "wall": (52, 58, 64), "open": (248, 249, 250), "floor": (222, 226, 230), "block": (214, 40, 40), "agent": (29, 53, 87),
-    "R1": (42, 157, 143), "R2": (233, 196, 106), "R3": (244, 162, 97), "R4": (131, 56, 236),
+    "R1": (42, 157, 143), "R2": (233, 196, 106), "R3": (244, 162, 97), "R4": (131, 56, 236), "noise": (72, 202, 228),
 }  # fmt: skip
 
 
@@ -168,6 +168,7 @@ class Maze:
             action_names=ACTIONS,
             semantics={"noise": config.noise, "dose": config.resolved_dose, "density": config.density,
                        "random_blocks": config.noise == "brownian" and config.resolved_dose > 0,
+                       "noise_action": NOOP if config.noise == "on-demand" and config.resolved_dose > 0 else None,
                        "goal_reward": config.goal_reward, "autoreset": "next-step", "map": [HEIGHT, self.map.width]},
         )  # fmt: skip
         dose = config.resolved_dose
@@ -305,4 +306,15 @@ def draw_map(maze: MazeMap) -> Array:
     image[maze.floor], image[maze.walls] = PALETTE["floor"], PALETTE["wall"]
     for index, (row, column) in enumerate(maze.trackers):
         image[row, column] = PALETTE[f"R{index + 1}"]
+    return image
+
+
+def draw_view(observation: Array) -> Array:
+    """One observation [8, 5, 5] as a picture, the agent a small square in its middle: uint8 [5 * 8, 5 * 8, 3]."""
+    image = np.full((VIEW, VIEW, 3), PALETTE["open"], np.uint8)
+    for index in sorted(range(len(CHANNELS)), key=lambda index: index != FLOOR):  # the floor lies under all others
+        image[observation[index] > 0] = PALETTE[CHANNELS[index]]
+    image = image.repeat(8, 0).repeat(8, 1)
+    middle = np.s_[RADIUS * 8 + 2 : RADIUS * 8 + 6]
+    image[middle, middle] = PALETTE["agent"]
     return image

@@ -13,8 +13,11 @@ import tyro
 from afterwit.envs.make import ENVS
 from afterwit.runs import benchmark as benchmarking
 from afterwit.runs import evaluate as evaluating
+from afterwit.runs import probe as probing
 from afterwit.runs.config import RunConfig
 from afterwit.runs.presets import PRESETS
+from afterwit.runs.separation import SeparationConfig, benchmark_separation, cores
+from afterwit.runs.separation import table as separation_table
 from afterwit.runs.study import STUDIES, Study, assignments
 from afterwit.runs.study_run import default_jobs, run_study
 from afterwit.runs.train import discard_unstarted, new_folder, train
@@ -30,7 +33,7 @@ class Train:
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     out: Path | None = None
-    """New folder for the run. Unset: a name made of preset, world model, noise or game, and seed, in runs/out."""
+    """New folder for the run. Unset: a name made of preset, world model, game or id, noise, and seed, in runs/out."""
     quiet: bool = False
     """No progress bar."""
 
@@ -52,6 +55,26 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What would have happened? Keep place and action of a transition, give the model the z of others, and look at the real
+    observation nearest to what it imagines. Where z carries the noise and nothing else, the noise changes and the place stays.
+    For runs of byol-hindsight; learns nothing, writes probe.json and probe.png."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    queries: int = 6
+    """Transitions in the picture: half of them with noise in view, where the environment tells."""
+    swaps: int = 6
+    """Other transitions whose z is put in, for each transition of the picture and of the numbers."""
+    steps: int = 16_000
+    """Agent steps to play first, over all environments: what is looked at, and looked for, comes from them."""
+    seed: int = Evaluate.seed
+    """Seed of environments and draws; training uses small ones."""
+    out: Path | None = None
+    """Folder for probe.json and probe.png. Unset: the run folder."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Compare runs side by side: a self-contained HTML page, and its pictures."""
 
@@ -70,6 +93,17 @@ class Benchmark:
     """Seconds for each measurement."""
     out: Path | None = None
     """JSON file for the numbers."""
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Do world models pay for news and not for noise? No policy: they learn from logs, for some seconds each."""
+
+    config: Annotated[SeparationConfig, tyro.conf.arg(name="")] = field(default_factory=SeparationConfig)
+    jobs: int = field(default_factory=cores)
+    """Trainings at a time, one core each."""
+    out: Path | None = None
+    """JSON file for all numbers, with a picture beside it. Unset: only the table is printed."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +208,15 @@ def evaluate_command(args: list[str]) -> int:
     return 0
 
 
+def probe_command(args: list[str]) -> int:
+    """Put another z into a transition and look what changes: afterwit probe RUN"""
+    chosen = tyro.cli(Probe, args=args, prog="afterwit probe")
+    result = probing.probe(chosen.run, chosen.queries, chosen.swaps, chosen.steps, chosen.seed, chosen.out)
+    folder = chosen.out or chosen.run
+    print(f"{probing.table(result)}\nwritten: {folder / probing.NAME} and {folder / probing.PICTURE}")
+    return 0
+
+
 def report_command(args: list[str]) -> int:
     """Compare runs side by side in one page: afterwit report RUN [RUN ...]"""
     from afterwit.runs.report import write_report  # imports matplotlib, which the other commands need not wait for
@@ -184,9 +227,20 @@ def report_command(args: list[str]) -> int:
 
 
 def benchmark_command(args: list[str]) -> int:
-    """Measure a preset's speed: afterwit benchmark [PRESET] [options]"""
+    """Measure a preset's speed: afterwit benchmark [PRESET] [options]; or how models tell news from noise: --separation"""
+    if "--separation" in args:
+        return separation_command([arg for arg in args if arg != "--separation"])
     chosen = from_preset(args if args and not args[0].startswith("-") else ["maze", *args], Benchmark, "benchmark")
     print(benchmarking.table(benchmarking.benchmark(chosen.config, chosen.seconds, chosen.out)))
+    return 0
+
+
+def separation_command(args: list[str]) -> int:
+    """Judge world models on logged transitions: afterwit benchmark --separation [--models rnd icm] [--byol-hindsight.horizon 4]"""
+    chosen = tyro.cli(Separation, args=args, prog="afterwit benchmark --separation")
+    print(separation_table(benchmark_separation(chosen.config, chosen.jobs, chosen.out)))
+    if chosen.out is not None:
+        print(f"written: {chosen.out} and {chosen.out.with_suffix('.png')}")
     return 0
 
 
@@ -237,8 +291,8 @@ def list_command(args: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "demo": demo_command, "train": train_command, "evaluate": evaluate_command, "report": report_command,
-    "study": study_command, "benchmark": benchmark_command, "list": list_command,
+    "demo": demo_command, "train": train_command, "evaluate": evaluate_command, "probe": probe_command,
+    "report": report_command, "study": study_command, "benchmark": benchmark_command, "list": list_command,
 }  # fmt: skip
 
 
@@ -271,8 +325,11 @@ def option_names(preset: Callable[..., RunConfig]) -> list[str]:
 
 
 def default_name(config: RunConfig) -> str:
-    world = getattr(config.env, "noise", None) or getattr(config.env, "game", None) or getattr(config.env, "id", "env")
-    return "-".join([config.preset, world_model_name(config.learner.world_model), str(world).replace("/", "_"), f"s{config.seed}"])
+    env = config.env
+    task, noise = getattr(env, "game", None) or getattr(env, "id", None), getattr(env, "noise", None)
+    world = [task, getattr(env, "tv", None), None if task and noise == "none" else noise]  # the maze has no task: its noise, or none, tells
+    parts = [config.preset, world_model_name(config.learner.world_model), *filter(None, world), f"s{config.seed}"]
+    return "-".join(parts).replace("/", "_")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from afterwit.runs.report_data import (
 )
 from afterwit.runs.report_words import noise_words, percent
 from afterwit.runs.statistics import NUM_WINDOWS
+from afterwit.world_models.instruments import ALARM
 
 COLOURS = {"byol-explore": "#cc3311", "byol-hindsight": "#0077bb", "rnd": "#009988", "icm": "#ee7733"}  # Tol's vibrant: colour-blind safe
 OTHER, INK, GREY, PALE = "#555555", "#222222", "#6b6b6b", "#d0d0d0"
@@ -80,8 +81,14 @@ def curves(groups: Sequence[Group]) -> list[Curve]:
     chosen += [Curve(name, f"Intrinsic reward: {name.split('_', 1)[1]}", log=name.endswith("reconstruction")) for name in parts]
     chosen += [
         Curve("share_of_time/noop", "Share of no-ops", share=True), Curve("learner/entropy", "Entropy of the policy [nats]"),
-        Curve("learner/kl", "KL, old to new policy [nats]"), Curve("learner/embedding_rank", "Effective rank of the embedding"),
-        Curve("learner/model_latent_rank", "Effective rank of z"), Curve("learner/gradient_norm", "Gradient norm", log=True),
+        Curve("learner/kl", "KL, old to new policy [nats]"), Curve("noise/seeking", "Seeks noise (1 = does not care)", reference=1.0),
+        Curve("rank/embedding", "Effective rank of the embedding"), Curve("rank/belief", "Effective rank of the belief"),
+        Curve("rank/latent", "Effective rank of z"), Curve("spread/target", "Error of the best constant guess"),
+        Curve("leak/critic", "Leak: critic's estimate / log n", reference=0.0),
+        Curve("leak/place_from_latent", "Leak: place told from z", reference=0.0),
+        Curve("leak/action_from_latent", "Leak: action told from z", reference=0.0),
+        Curve("use/latent", "Error with the z of others / own", reference=1.0), Curve(ALARM, "Collapse alarm"),
+        Curve("learner/gradient_norm", "Gradient norm", log=True),
         Curve("agent_steps_per_second", "Agent steps per second"),
     ]  # fmt: skip
     return [curve for curve in chosen if _worth(curve, groups)]

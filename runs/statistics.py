@@ -9,23 +9,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from afterwit.envs.make import EnvConfig, make_env
+from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array, EnvSpec
 from afterwit.world_models.trajectory import Trajectory
 
 NUM_WINDOWS = 10  # a run's maps are kept by tenth
 ROOMS = 256
+INDIFFERENT_STEPS = 64_000  # agent steps of the uniform policy; a maze takes them in a tenth of a second
 
 
 class Statistics:
     """Running sums since the last `pop`, episodes in progress, and maps by tenth of the run.
 
     It reads of `info` what is there: `trackers` [T, B, n] and `room` [T, B] per episode, `noise_on` and
-    `block_in_view` as shares of time and of pay, `cell` [T, B] for the maps.
+    `block_in_view` as shares of time and of pay, `cell` [T, B] for the maps. Where the agent can seek noise, by an action
+    that makes it or a place that has it, `indifferent` is that action's or place's share of time for a uniform policy.
     """
 
-    def __init__(self, spec: EnvSpec, total_steps: int):
+    def __init__(self, spec: EnvSpec, total_steps: int, indifferent: float | None = None):
         batch = spec.num_envs
         self.total_steps = total_steps
+        self.noise_action = spec.semantics.get("noise_action")
+        self.indifferent = indifferent
         names = [name.lower().replace("-", "") for name in spec.action_names]
         self.noop = names.index("noop") if "noop" in names else None
         self.random_blocks = bool(spec.semantics.get("random_blocks"))
@@ -50,11 +56,14 @@ class Statistics:
         self._count("steps", real, paid)
         if self.noop is not None:
             self._count("noop", real & (trajectory.action.numpy() == self.noop), paid)
+        if self.noise_action is not None:
+            self._count("noise_action", real & (trajectory.action.numpy() == self.noise_action), paid)
         for name in ("noise_on", "block_in_view"):
             if name in info:
                 self._count(name, real & info[name], paid)
         if "noise_on" in info:
-            self._count("noise", real & (info["noise_on"] | (info["block_in_view"] & self.random_blocks)), paid)
+            blocks = info["block_in_view"] & self.random_blocks if "block_in_view" in info else False
+            self._count("noise", real & (info["noise_on"] | blocks), paid)
         if "cell" in info and self.visits.shape[1]:
             window = min(NUM_WINDOWS - 1, agent_steps * NUM_WINDOWS // self.total_steps)
             cells = self.visits.shape[1]
@@ -101,6 +110,11 @@ class Statistics:
                 result[f"share_of_time/{name}"] = self.time[name] / steps
                 if paid > 0:
                     result[f"share_of_pay/{name}"] = self.paid[name] / paid
+        if paid > 0 and self.time.get("noise"):
+            result["noise/share"] = result["share_of_pay/noise"] / result["share_of_time/noise"]
+        sought = result.get("share_of_time/noise_action", result.get("share_of_time/noise"))
+        if self.indifferent and sought is not None:
+            result["noise/seeking"] = sought / self.indifferent
         self._clear()
         return result
 
@@ -120,6 +134,26 @@ class Statistics:
         self.running = {name: arrays[name] for name in self.running}
         self.trackers, self.rooms, self.visits, self.pay = (arrays[name] for name in ("trackers", "rooms", "visits", "pay"))
         self.episodes, self.time, self.paid = state["episodes"], state["time"], state["paid"]
+
+
+def indifferent(config: EnvConfig, spec: EnvSpec) -> float | None:
+    """The share of time that a uniform policy spends on the action that makes noise, or in view of blocks that move at random.
+
+    None where noise cannot be sought: there is none, or it comes alike everywhere and whatever the agent does.
+    """
+    if spec.semantics.get("noise_action") is not None:
+        return 1 / spec.num_actions
+    if not spec.semantics.get("random_blocks"):
+        return None
+    env = make_env(config, stream(0, "indifferent"))
+    draw = np.random.default_rng(stream(0, "indifferent actions"))
+    env.reset()
+    near = steps = 0
+    for _ in range(-(-INDIFFERENT_STEPS // spec.num_envs)):
+        step = env.step(draw.integers(0, spec.num_actions, spec.num_envs))
+        near, steps = near + int(step.info["block_in_view"][~step.first].sum()), steps + int((~step.first).sum())
+    env.close()
+    return near / steps
 
 
 def section(name: str) -> str:

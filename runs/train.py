@@ -24,7 +24,9 @@ from afterwit.runs import checkpoint
 from afterwit.runs.config import RunConfig, read_config, to_dict, write_config
 from afterwit.runs.logging import Log
 from afterwit.runs.provenance import record
-from afterwit.runs.statistics import Statistics
+from afterwit.runs.statistics import Statistics, indifferent
+from afterwit.world_models.instruments import ALARM, alarm
+from afterwit.world_models.trajectory import Trajectory
 
 
 class Run:
@@ -37,14 +39,15 @@ class Run:
         self.env = make_env(config.env, config.seed)
         self.learner = Learner(config.learner, self.env.spec, config.seed, device)
         self.actor = Actor(self.env, self.learner.policy, config.unroll_length, config.seed, device)
-        self.statistics = Statistics(self.env.spec, config.total_steps)
+        self.statistics = Statistics(self.env.spec, config.total_steps, indifferent(config.env, self.env.spec))
+        self.trajectory: Trajectory | None = None  # of the last step, for instruments
         self.agent_steps = 0
         self.seconds = 0.0
 
     def step(self) -> dict[str, Tensor]:
         """One unroll and one learner step. Raises FloatingPointError, before anything is saved, if the loss is not finite."""
         self.actor.set_weights(self.learner.acting, self.learner.version)
-        trajectory = self.actor.unroll()
+        trajectory = self.trajectory = self.actor.unroll()
         metrics = self.learner.update(trajectory)
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(float(metrics[name])):
@@ -109,7 +112,7 @@ def train(folder: Path, progress: bool = True) -> bool:
 
 def _loop(run: Run, folder: Path, log: Log, bar: Any, stop: list[int]) -> None:
     config, pending, started = run.config, [], time.perf_counter()
-    last_steps = run.agent_steps
+    last_steps, alarmed = run.agent_steps, False
     while run.agent_steps < config.total_steps and not stop:
         before = run.agent_steps
         pending.append(run.step())
@@ -120,6 +123,9 @@ def _loop(run: Run, folder: Path, log: Log, bar: Any, stop: list[int]) -> None:
             run.seconds += now - started
             entry = log_entry(run, pending, (run.agent_steps - last_steps) / (now - started))
             log.write(entry)
+            if entry[ALARM] and not alarmed:
+                bar.write(f"collapse alarm at {run.agent_steps:,} agent steps: {'; '.join(alarm(entry))}", file=sys.stderr)
+            alarmed = bool(entry[ALARM])
             bar.set_postfix(headline(entry))
             pending, started, last_steps = [], now, run.agent_steps
         if crossed(before, run.agent_steps, config.checkpoint_interval) and not done:
@@ -139,12 +145,15 @@ def crossed(before: int, after: int, interval: int) -> bool:
 
 
 def log_entry(run: Run, pending: list[dict[str, Tensor]], rate: float) -> dict[str, float]:
-    """Means over the learner steps since the last entry, what the episodes did, and time in its several units."""
+    """Means over the learner steps since the last entry, what the episodes did, instruments, and time in its several units."""
+    assert run.trajectory is not None
     means = {name: torch.stack([m[name].float() for m in pending]).mean().item() for name in pending[0]}
+    readings = {name: value.item() for name, value in run.learner.inspect(run.trajectory).items()}
     return {
         "agent_steps": run.agent_steps, "frames": run.agent_steps * run.env.spec.frames_per_step, "learner_steps": run.learner.steps,
         "seconds": round(run.seconds, 3), "agent_steps_per_second": rate,
         **run.statistics.pop(), **{f"learner/{name}": value for name, value in means.items()},
+        **{name: value for name, value in readings.items() if math.isfinite(value)}, ALARM: float(bool(alarm(readings))),
     }  # fmt: skip
 
 

@@ -6,8 +6,9 @@ The references loop over b, t and k, stop at boundaries, and share no code with 
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
 from afterwit.world_models.byol_explore import BYOLExplore, BYOLExploreConfig
-from afterwit.world_models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig, Critic, contrast
+from afterwit.world_models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig, Critic, CriticForm, contrast
 from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory
 from tests.helpers import (
@@ -40,8 +41,8 @@ HINDSIGHT = BYOLHindsightConfig(invariance_weight=0.3, noise=4, latent=3, hidden
 EVERYWHERE = tuple((t, b) for t in range(T + 1) for b in range(B))
 
 
-def explore(torso: Torso, horizon: int) -> BYOLExplore:
-    return seeded(lambda: BYOLExplore(BYOLExploreConfig(horizon=horizon, hidden=16), torso, tiny_spec(), 0), 1)
+def explore(torso: Torso, horizon: int, centre_decay: float | None = 0.9) -> BYOLExplore:
+    return seeded(lambda: BYOLExplore(BYOLExploreConfig(horizon=horizon, centre_decay=centre_decay, hidden=16), torso, tiny_spec(), 0), 1)
 
 
 def hindsight(torso: Torso, config: BYOLHindsightConfig) -> BYOLHindsight:
@@ -83,6 +84,9 @@ def slow(model: BYOLExplore | BYOLHindsight, trajectory: Trajectory, beliefs: Te
     reconstruction: dict[tuple[int, int, int], Tensor] = {}
     states: dict[tuple[int, int, int], Tensor] = {}
     latents: dict[tuple[int, int, int], Tensor] = {}
+    happened = [(t, b) for t in range(T) for b in range(B) if not trajectory.first[t + 1, b]]
+    outcomes = [model.target.slow(trajectory.obs[t + 1, b][None])[0].detach() for t, b in happened]
+    centre = sum(outcomes) / len(outcomes) if outcomes and model.target.centre is not None else 0
     for b in range(B):
         for t in range(T):
             belief = beliefs[t, b]  # b_{t,0}
@@ -90,7 +94,7 @@ def slow(model: BYOLExplore | BYOLHindsight, trajectory: Trajectory, beliefs: Te
                 if not pair_is_valid(trajectory.first, t, k, b):
                     break
                 action = trajectory.action[t + k - 1, b]
-                target = model.target.slow(trajectory.obs[t + k, b][None])[0].detach()
+                target = model.target.slow(trajectory.obs[t + k, b][None])[0].detach() - centre
                 before, belief = belief, gru_step(model.open_loop.rnn, model.open_loop.action_embedding.weight[action], belief)
                 if isinstance(model, BYOLExplore):
                     prediction = model.predictor(belief)
@@ -114,18 +118,19 @@ def slow(model: BYOLExplore | BYOLHindsight, trajectory: Trajectory, beliefs: Te
 
 def score(critic: Critic, state: Tensor, latent: Tensor) -> Tensor:
     s, z = critic.state(state), critic.latent(latent)
-    return critic.scale * torch.tanh((s * z).sum() / math.sqrt(len(s)))
+    return critic.scale * unit(s) @ unit(z) if critic.form == "dot" else critic.head((s + z).clamp(min=0))[0]
 
 
 def draws(config: BYOLHindsightConfig, seed: int) -> Tensor:
     return torch.randn(config.horizon, T, B, config.noise, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("centre_decay", (0.9, None))
 @pytest.mark.parametrize("horizon", (1, 3, T))
 @pytest.mark.parametrize("resets", (RESETS, (), EVERYWHERE), ids=("awkward", "none", "all"))
-def test_byol_explore_equals_the_triple_loop(horizon: int, resets: tuple[tuple[int, int], ...]) -> None:
+def test_byol_explore_equals_the_triple_loop(horizon: int, resets: tuple[tuple[int, int], ...], centre_decay: float | None) -> None:
     torso, trajectory = tiny_torso(), random_trajectory(resets=resets)
-    model = explore(torso, horizon)
+    model = explore(torso, horizon, centre_decay)
     move_target(model)
     beliefs, embeddings = look(torso, trajectory)
     out = model(trajectory, beliefs, embeddings)
@@ -213,8 +218,9 @@ def test_what_lies_at_no_valid_pair_changes_nothing(index: int) -> None:
         trajectory, obs=obs, action=action, core=core, prev_action=prev_action.where(torch.arange(B) != 2, (prev_action + 1) % A),
         reward=trajectory.reward + 1e6, behaviour=trajectory.behaviour - 1e6, terminal=~trajectory.terminal,
     )  # fmt: skip
+    twin = deepcopy(model)  # its running mean has seen as little
     out, grads = run(torso, model, trajectory)
-    other, other_grads = run(torso, model, changed)
+    other, other_grads = run(torso, twin, changed)
     assert torch.equal(out.loss, other.loss) and torch.equal(out.reward, other.reward)
     assert bool((out.reward[trajectory.real] > 0).any())
     for gradient, other_gradient in zip(grads, other_grads, strict=True):
@@ -242,7 +248,7 @@ def test_targets_get_no_gradient_and_follow_by_the_average(index: int) -> None:
 def test_the_average_of_targets_keeps_the_configured_share() -> None:
     for decay in (0.0, 0.75, 1.0):
         online = torch.nn.Linear(2, 2)
-        target = TargetEncoder(online, decay)
+        target = TargetEncoder(online, 2, decay, None)
         before = [p.clone() for p in target.slow.parameters()]
         assert all(torch.equal(p, q) and p is not q for p, q in zip(target.slow.parameters(), online.parameters(), strict=True))
         with torch.no_grad():
@@ -253,10 +259,25 @@ def test_the_average_of_targets_keeps_the_configured_share() -> None:
             close(p, old + 1 - decay)
 
 
-@pytest.mark.parametrize("make", (lambda: BYOLExploreConfig(horizon=0), lambda: BYOLHindsightConfig(target_decay=1.1),
+def test_the_running_mean_of_real_outcomes_is_taken_off_the_targets() -> None:
+    online = torch.nn.Linear(6, 4)
+    target = TargetEncoder(online, 4, 0.99, 0.9)
+    total, weight = torch.zeros(4), 0.0
+    for seed in range(3):
+        trajectory = random_trajectory(seed=seed)
+        embeddings = online(trajectory.obs[1:]).detach()
+        total, weight = 0.9 * total + 0.1 * embeddings[trajectory.real].mean(0), 0.9 * weight + 0.1
+        close(target(trajectory), embeddings - total / weight, 1e-6)
+    target.eval()
+    other = random_trajectory(seed=9)
+    close(target(other), online(other.obs[1:]).detach() - total / weight, 1e-6)
+    close(target(other), online(other.obs[1:]).detach() - total / weight, 1e-6)  # looking changed nothing
+
+
+@pytest.mark.parametrize("make", (lambda: BYOLExploreConfig(horizon=0), lambda: BYOLExploreConfig(centre_decay=1.0), lambda: BYOLHindsightConfig(target_decay=1.1),
                                   lambda: BYOLHindsightConfig(invariance_weight=0)))  # fmt: skip
 def test_values_out_of_range_are_named(make: object) -> None:
-    with pytest.raises(ValueError, match=r"world_model\.\w+ is (0|1\.1);"):
+    with pytest.raises(ValueError, match=r"world_model\.\w+ is (0|1\.0|1\.1);"):
         make()  # type: ignore[operator]
 
 
@@ -292,11 +313,12 @@ def test_contrast_reaches_log_n_and_stays_finite_at_extremes() -> None:
     close(contrast(torch.zeros(B, B), torch.ones(B, dtype=torch.bool)), torch.zeros(B))
 
 
-def test_the_critic_scores_every_state_with_every_latent() -> None:
-    critic = seeded(lambda: Critic(6, 3, 16, 8, 5.0), 0)
+@pytest.mark.parametrize("form", get_args(CriticForm))
+def test_the_critic_scores_every_state_with_every_latent(form: CriticForm) -> None:
+    critic = seeded(lambda: Critic(form, 6, 3, 16, 8, 5.0), 0)
     states, latents = torch.randn(2, 4, 6), torch.randn(2, 4, 3)
     scores = critic(states, latents)
-    assert scores.shape == (2, 4, 4) and bool((scores.abs() <= 5).all())
+    assert scores.shape == (2, 4, 4) and (form != "dot" or bool((scores.abs() <= 5 + 1e-5).all()))
     for group in range(2):
         for i in range(4):
             for j in range(4):
@@ -306,10 +328,10 @@ def test_the_critic_scores_every_state_with_every_latent() -> None:
 # --- what the critic finds
 
 
-def trained_critic(leak: str, steps: int = 300, n: int = 16, actions: int = 4) -> tuple[float, float]:
+def trained_critic(form: CriticForm, leak: str, steps: int = 300, n: int = 16, actions: int = 4) -> tuple[float, float]:
     """Invariance on fresh data after training a critic alone, and the most it could be."""
     random = torch.Generator().manual_seed(0)
-    critic = seeded(lambda: Critic(5 + actions, 6, 64, 32, 5.0), 0)
+    critic = seeded(lambda: Critic(form, 5 + actions, 6, 64, 32, 5.0), 0)
     optimiser = torch.optim.Adam(critic.parameters(), 3e-3)
     valid = torch.ones(32, n, dtype=torch.bool)
 
@@ -338,14 +360,16 @@ def trained_critic(leak: str, steps: int = 300, n: int = 16, actions: int = 4) -
     return float(torch.stack(found).mean()), float(torch.stack(ceiling).mean())
 
 
+@pytest.mark.parametrize("form", get_args(CriticForm))
 @pytest.mark.parametrize("leak", ("action", "belief"))
-def test_the_critic_finds_a_planted_leak(leak: str) -> None:
-    found, ceiling = trained_critic(leak)
+def test_the_critic_finds_a_planted_leak(form: CriticForm, leak: str) -> None:
+    found, ceiling = trained_critic(form, leak)
     assert 0.75 * ceiling < found <= ceiling + 0.01
 
 
-def test_the_critic_finds_nothing_in_pure_noise() -> None:
-    found, _ = trained_critic("none")
+@pytest.mark.parametrize("form", get_args(CriticForm))
+def test_the_critic_finds_nothing_in_pure_noise(form: CriticForm) -> None:
+    found, _ = trained_critic(form, "none")
     assert abs(found) < 0.05
 
 

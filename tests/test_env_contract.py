@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afterwit.envs import ENVS, EnvConfig, TimeStep, VectorEnv, make_env
+from afterwit.envs import ENVS, EnvConfig, TimeStep, VectorEnv, gym_noise, make_env
 from afterwit.envs.atari import AtariConfig
 from afterwit.envs.gym import GymConfig
 from afterwit.envs.maze import NOISES, MazeConfig
+from afterwit.envs.minigrid import TVS, MiniGridConfig
 
 T, B = 41, 3
 
@@ -193,24 +194,65 @@ class TestColourfulStackedPong(EnvContract):
     config = AtariConfig("Pong", num_envs=B, sticky=0.1, frame_stack=2, grayscale=False, image_size=42, episode_frames=20 * 4, threads=2)
 
 
-class TestCartPole(EnvContract):
-    config = GymConfig("CartPole-v1", num_envs=B, episode_steps=20)
+class NotDrawn:
+    """CartPole draws with pygame, which we do not ask for; other worlds below are drawn through Gymnasium."""
 
     def test_render_is_an_image(self, env: VectorEnv) -> None:
-        # CartPole draws with pygame, which we do not install; the maze below is drawn through Gymnasium.
         env.reset()
         with pytest.raises(RuntimeError, match="rgb_array"):
             env.render()
+
+
+class TestCartPole(NotDrawn, EnvContract):
+    config = GymConfig("CartPole-v1", num_envs=B, episode_steps=20)
+
+
+class TestPixelCartPole(NotDrawn, EnvContract):
+    config = GymConfig("CartPole-v1", num_envs=B, episode_steps=20, noise="pixel")
+
+
+class TestFrozenCartPole(NotDrawn, EnvContract):
+    config = GymConfig("CartPole-v1", num_envs=B, episode_steps=20, noise="frozen")
 
 
 class TestMazeThroughGymnasium(EnvContract):
     config = GymConfig("afterwit.envs:afterwit/NoisyMaze-v0", num_envs=B, episode_steps=20, render=True)
 
 
+class TestPixelMazeThroughGymnasium(EnvContract):
+    config = GymConfig("afterwit.envs:afterwit/NoisyMaze-v0", num_envs=B, episode_steps=20, render=True, noise="pixel")
+
+
+class TestOnDemandMazeThroughGymnasium(EnvContract):
+    config = GymConfig("afterwit.envs:afterwit/NoisyMaze-v0", num_envs=B, episode_steps=20, render=True, noise="on-demand", noise_action=1)
+
+
+class TestStickyMazeThroughGymnasium(EnvContract):
+    config = GymConfig("afterwit.envs:afterwit/NoisyMaze-v0", num_envs=B, episode_steps=20, render=True, noise="sticky")
+
+
+class TestTVOff(EnvContract):
+    config = MiniGridConfig(num_envs=B, episode_steps=20, render=True, tv="off")
+
+
+class TestTVAlways(EnvContract):
+    config = MiniGridConfig(num_envs=B, episode_steps=20, render=True, tv="always")
+
+
+class TestTVOnDemand(EnvContract):
+    config = MiniGridConfig(num_envs=B, episode_steps=20, render=True, tv="on-demand")
+
+
+class TestMiniGridsOwn(EnvContract):
+    config = MiniGridConfig("minigrid:MiniGrid-DoorKey-5x5-v0", num_envs=B, episode_steps=20, render=True, noise="pixel")
+
+
 def test_every_registered_environment_is_under_contract() -> None:
     configs = [contract.config for contract in EnvContract.__subclasses__()]
     assert {config_type for config_type, _ in ENVS.values()} == {type(config) for config in configs}
     assert {config.noise for config in configs if isinstance(config, MazeConfig)} == set(NOISES)
+    assert {config.noise for config in configs if isinstance(config, GymConfig)} == set(gym_noise.NOISES)
+    assert {config.tv for config in configs if isinstance(config, MiniGridConfig)} == set(TVS)
 
 
 def test_a_config_of_no_environment_is_refused() -> None:

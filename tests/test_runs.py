@@ -74,7 +74,17 @@ def test_a_run_trains_logs_and_saves(model: str, tmp_path: Path) -> None:
     assert sum(entry["episode/count"] for entry in entries) >= 4 * (100 // 18)
     last = entries[-1]
     assert last["learner_steps"] == 20 and last["frames"] == 400
-    for name in ("learner/kl", "learner/entropy", "learner/embedding_rank", "share_of_time/noise", "share_of_time/noop", "reached/R1"):
+    for name in (
+        "learner/kl",
+        "learner/entropy",
+        "rank/embedding",
+        "leak/critic",
+        "noise/share",
+        "noise/seeking",
+        "share_of_time/noise",
+        "share_of_time/noop",
+        "reached/R1",
+    ):
         assert name in last
     assert 0 <= last["share_of_time/noise"] <= 1
     assert list((folder / "tensorboard").iterdir())

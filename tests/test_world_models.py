@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from afterwit.world_models import WORLD_MODELS, make_world_model
-from afterwit.world_models.base import WorldModel, WorldModelOutput, effective_rank
+from afterwit.world_models.base import WorldModel, WorldModelOutput
+from afterwit.world_models.instruments import effective_rank
 from afterwit.world_models.make import world_model_name
 from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.trajectory import Trajectory
 
 
@@ -34,6 +35,10 @@ class WorldModel(nn.Module, ABC):
     def forward(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:
         """Loss and reward of T steps of B environments, from beliefs [T+1, B, M] and embeddings [T+1, B, N]."""
 
+    def inspect(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
+        """The model's own instruments (see instruments.py) on one trajectory, [] each. Called under `watching`, without gradient."""
+        return {}
+
     def after_step(self) -> None:
         """Called after each optimiser step: move targets and averages."""
 
@@ -50,17 +55,29 @@ class WorldModel(nn.Module, ABC):
 
 
 class TargetEncoder(nn.Module):
-    """phi <- decay * phi + (1 - decay) * theta: a slow copy of an encoder that never gets a gradient."""
+    """What is predicted: embeddings by a slow copy of an encoder, phi <- decay * phi + (1 - decay) * theta, less their mean.
 
-    def __init__(self, online: nn.Module, decay: float):
+    A fresh encoder maps all that it sees to nearly the same direction, and on unit vectors there is then next to nothing to
+    predict: everything looks alike, noise and news too. So the running mean of the embeddings is taken off first (ours; the
+    papers do not say what keeps their embeddings apart). `centre_decay` None leaves it on.
+    """
+
+    def __init__(self, online: nn.Module, size: int, decay: float, centre_decay: float | None):
         super().__init__()
         self.slow = deepcopy(online).requires_grad_(False)
         self.decay = decay
+        self.centre = None if centre_decay is None else RunningMean(centre_decay, (size,))
         self.online = (online,)  # in a tuple: the encoder belongs to the torso, not to this module
 
-    def forward(self, obs: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.slow(obs)
+    @torch.no_grad()
+    def forward(self, trajectory: Trajectory) -> Tensor:
+        """Of each transition's outcome obs[t+1]: [T, B, N], no gradient. In training the mean follows the real steps."""
+        embeddings = self.slow(trajectory.obs[1:])
+        if self.centre is None:
+            return embeddings
+        if self.training:
+            self.centre.update(embeddings, trajectory.real)
+        return embeddings - self.centre.mean
 
     @torch.no_grad()
     def update(self) -> None:
@@ -70,18 +87,3 @@ class TargetEncoder(nn.Module):
 def cosine_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Squared distance of unit vectors, 2 - 2 cos, in [0, 4]: [..., N] to [...]."""
     return 2 - 2 * F.cosine_similarity(prediction, target.detach(), dim=-1)
-
-
-@torch.no_grad()
-def effective_rank(vectors: Tensor, mask: Tensor) -> Tensor:
-    """exp(entropy of the normalised singular values) of the vectors [..., N] where `mask` [...], about their mean.
-
-    1 means that they all lie on one line, N that they fill the space, 0 that they are all the same (Roy & Vetterli, 2007).
-    """
-    rows, weight = vectors.detach().flatten(0, -2).float(), mask.flatten().unsqueeze(-1).float()
-    rows = rows.nan_to_num().clamp(-1e6, 1e6)  # of a broken network the loss is reported; this must not fail before it
-    rows = (rows - (rows * weight).sum(0) / weight.sum().clamp(min=1)) * weight
-    values = torch.linalg.eigvalsh(rows.T @ rows).clamp(min=0).sqrt()
-    total = values.sum()
-    share = values / total.clamp(min=1e-12)
-    return torch.where(total > 1e-6, torch.exp(-(share * share.clamp(min=1e-12).log()).sum()), 0.0)

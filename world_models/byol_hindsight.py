@@ -13,20 +13,22 @@ The critic g maximises inv; the generator minimises rec + lambda * inv; encoder 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput, cosine_error, effective_rank
+from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput, cosine_error
 from afterwit.world_models.byol_explore import check_byol
+from afterwit.world_models.instruments import effective_rank, explained_variance, spread
 from afterwit.world_models.open_loop import OpenLoop, future, pair_mask, pair_mean, sum_by_transition
 from afterwit.world_models.torso import Torso, mlp
-from afterwit.world_models.trajectory import Trajectory
+from afterwit.world_models.trajectory import Trajectory, masked_mean
+
+CriticForm = Literal["dot", "mlp"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class BYOLHindsightConfig:
     """K, open-loop steps that are predicted ahead. The paper's Atari value is 8."""
     target_decay: float = 0.99
     """Share of the target encoder kept at each learner step (the paper's alpha)."""
+    centre_decay: float | None = 0.95
+    """Share kept at each learner step by the running mean that is taken off the target embeddings. None: it stays on. (Ours.)"""
     invariance_weight: float = 0.03
     """The paper's lambda: weight of the invariance loss; the reward is reconstruction / lambda + invariance. No
     paper states it. Smaller leaves z free to explain more of the noise; larger makes it tell less of place and action."""
@@ -50,19 +54,28 @@ class BYOLHindsightConfig:
     """Width of generator, reconstructor and critic. (512 in re-implementations; the paper gives none.)"""
     layers: int = 2
     """Hidden layers of generator and reconstructor. (3 in re-implementations; the paper gives none.)"""
+    contrast_size: int | None = None
+    """How many z one contrast is over, the positive among them: those of neighbouring environments at the same step, and of
+    neighbouring steps where it exceeds the environments. Unset: all environments. It must divide environments x steps."""
+    critic: CriticForm = "dot"
+    """dot: cosine of an embedding of (place, action) and one of z; mlp: one hidden layer that reads both. (Ours.)"""
     critic_embedding: int = 32
-    """Size of the two embeddings whose scaled dot product is the critic. (Ours.)"""
+    """Size of the two embeddings of the dot critic. (Ours.)"""
     critic_scale: float = 5.0
-    """The critic is critic_scale * tanh(dot product): bounded, so that it cannot run away. (Ours.)"""
+    """The dot critic is critic_scale * cosine: bounded, so that it cannot run away. (Ours.)"""
     loss_scale: float = 5.0
     """Weight of the world model's loss in the total (the paper's Atari value)."""
     prioritise: bool = True
     """Pay only what lies above the running mean of the normalised reward (the paper's clipping)."""
 
     def __post_init__(self) -> None:
-        check_byol(self.horizon, self.target_decay)
+        check_byol(self.horizon, self.target_decay, self.centre_decay)
         if not self.invariance_weight > 0:
             raise ValueError(f"world_model.invariance_weight is {self.invariance_weight}; the reward divides by it, so it must be above 0")
+        if self.contrast_size is not None and self.contrast_size < 2:
+            raise ValueError(f"world_model.contrast_size is {self.contrast_size}; a contrast needs at least 2: one z against another")
+        if self.critic not in get_args(CriticForm):
+            raise ValueError(f"unknown world_model.critic {self.critic!r}; choose from {', '.join(get_args(CriticForm))}")
 
 
 class ReverseGradient(torch.autograd.Function):
@@ -79,17 +92,28 @@ class ReverseGradient(torch.autograd.Function):
 
 
 class Critic(nn.Module):
-    """g(s, z) for all pairs of a group at once: scale * tanh of a scaled dot product of two embeddings."""
+    """g(s, z) for all pairs of a group at once.
 
-    def __init__(self, state: int, latent: int, hidden: int, embedding: int, scale: float):
+    dot: scale * cosine of two embeddings: bounded, and never flat. (A tanh of the dot product is bounded, too, but the contrast
+    does not see a constant added to all scores, and nothing kept them from drifting to where tanh has no gradient: the critic
+    then found nothing, and z told the place.) mlp: one hidden layer that reads both, unbounded.
+    """
+
+    def __init__(self, form: CriticForm, state: int, latent: int, hidden: int, embedding: int, scale: float):
         super().__init__()
-        self.state, self.latent = mlp(state, hidden, embedding, 1), mlp(latent, hidden, embedding, 1)
-        self.scale = scale
+        self.form, self.scale = form, scale
+        if form == "dot":
+            self.state, self.latent = mlp(state, hidden, embedding, 1), mlp(latent, hidden, embedding, 1)
+        else:  # the first layer of an mlp on [s, z] is the sum of a layer on each
+            self.state, self.latent = mlp(state, hidden, hidden, 0), mlp(latent, hidden, hidden, 0)
+            self.head = nn.Linear(hidden, 1)
 
     def forward(self, state: Tensor, latent: Tensor) -> Tensor:
         """[..., n, S] and [..., n, Z] to [..., n, n]: row i holds g(s_i, z_j) for all j."""
         s, z = self.state(state), self.latent(latent)
-        return self.scale * torch.tanh(s @ z.transpose(-1, -2) / math.sqrt(s.shape[-1]))
+        if self.form == "dot":
+            return self.scale * F.normalize(s, dim=-1) @ F.normalize(z, dim=-1).transpose(-1, -2)
+        return self.head((s.unsqueeze(-2) + z.unsqueeze(-3)).relu()).squeeze(-1)
 
 
 def contrast(scores: Tensor, valid: Tensor) -> Tensor:
@@ -107,13 +131,14 @@ class BYOLHindsight(WorldModel):
     def __init__(self, config: BYOLHindsightConfig, torso: Torso, spec: EnvSpec, seed: int):
         super().__init__(seed)
         self.config, self.num_actions = config, spec.num_actions
+        self.map_width: int | None = spec.semantics["map"][1] if "map" in spec.semantics else None
         sizes = torso.config
         state = sizes.belief + spec.num_actions
-        self.target = TargetEncoder(torso.encoder, config.target_decay)
+        self.target = TargetEncoder(torso.encoder, sizes.embedding, config.target_decay, config.centre_decay)
         self.open_loop = OpenLoop(sizes.belief, sizes.action_embedding, spec.num_actions, config.horizon)
         self.generator = mlp(config.noise + state + sizes.embedding, config.hidden, config.latent, config.layers)
         self.reconstructor = mlp(sizes.belief + config.latent, config.hidden, sizes.embedding, config.layers)
-        self.critic = Critic(state, config.latent, config.hidden, config.critic_embedding, config.critic_scale)
+        self.critic = Critic(config.critic, state, config.latent, config.hidden, config.critic_embedding, config.critic_scale)
 
     def forward(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:
         weight = self.config.invariance_weight
@@ -121,18 +146,49 @@ class BYOLHindsight(WorldModel):
         target, ahead, state = self.unroll(trajectory, beliefs)
         latent = self.generate(state, target)
         reconstruction = cosine_error(self.reconstruct(ahead, latent), target)
-        invariance = contrast(self.critic(state, ReverseGradient.apply(latent, weight)), valid)  # negatives: other b, same (k, t)
+        invariance = self.invariance(state, ReverseGradient.apply(latent, weight), valid)
         # Minus: the critic climbs. Reversed and scaled on its way into z, the same gradient makes the generator descend.
         loss = pair_mean(reconstruction, valid) - pair_mean(invariance, valid)
         parts = {"reconstruction": sum_by_transition(reconstruction, valid) / weight}
         if self.config.invariance_in_reward:
             parts["invariance"] = sum_by_transition(invariance, valid)
-        metrics = {
-            "reconstruction": pair_mean(reconstruction, valid).detach(),
-            "invariance": pair_mean(invariance, valid).detach(),
-            "latent_rank": effective_rank(latent[0], valid[0]),
-        }
+        metrics = {"reconstruction": pair_mean(reconstruction, valid).detach(), "invariance": pair_mean(invariance, valid).detach()}
         return WorldModelOutput(loss, sum(parts.values(), torch.zeros_like(reconstruction[0].detach())), parts, metrics)
+
+    def invariance(self, state: Tensor, latent: Tensor, valid: Tensor) -> Tensor:
+        """The contrast of each pair [K, T, B] with the others of its group: those of the other environments, by default."""
+        groups = valid.flatten(1).unflatten(1, (-1, self.config.contrast_size or valid.shape[-1])).shape  # [K, groups, n]
+        scores = self.critic(state.reshape(*groups, -1), latent.reshape(*groups, -1))
+        return contrast(scores, valid.reshape(groups)).view_as(valid)
+
+    def inspect(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
+        """What z holds, what it gives away, and whether the reconstructor listens to it, one step ahead."""
+        valid = pair_mask(trajectory.real, self.config.horizon)
+        target, ahead, state = self.unroll(trajectory, beliefs)
+        latent = self.generate(state, target)
+        group = valid.flatten(1).unflatten(1, (-1, self.config.contrast_size or valid.shape[-1]))
+        ceiling = torch.where(valid, group.sum(-1, keepdim=True).expand_as(group).reshape_as(valid).clamp(min=1).log(), 0.0)
+        leak = pair_mean(self.invariance(state, latent, valid), valid) / pair_mean(ceiling, valid)
+        once, z, noise = valid[0], latent[0], torch.randn(latent[0].shape, generator=self.random).to(latent.device)
+        known = {"action": (F.one_hot(trajectory.action, self.num_actions).float(), once), "place": self.place(trajectory, beliefs)}
+        probes = {
+            f"leak/{name}_from_{source}": explained_variance(inputs, values, mask & once)
+            for name, (values, mask) in known.items()
+            for source, inputs in (("latent", z), ("noise", noise))
+        }
+        other = once & once.roll(1, 1)  # the z of the environment beside it happened, too
+        own, shuffled = (masked_mean(cosine_error(self.reconstruct(ahead[0], chosen), target[0]), other) for chosen in (z, z.roll(1, 1)))
+        readings = {"use/latent": shuffled / own, "rank/latent": effective_rank(z, once), "spread/target": spread(target[0], once)}
+        return {"leak/critic": leak, **probes, **readings}
+
+    def place(self, trajectory: Trajectory, beliefs: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each action was chosen, [T, B, ...], and where that is known: row and column in a world of cells, else the belief."""
+        if self.map_width is None or "cell" not in trajectory.info:
+            return beliefs[:-1], trajectory.real
+        cell = trajectory.info["cell"].to(beliefs.device).roll(1, 0)  # info tells of the outcome: the row before holds the place
+        known = trajectory.real.clone()
+        known[0] = False
+        return torch.stack([cell // self.map_width, cell % self.map_width], -1).float(), known
 
     def unroll(self, trajectory: Trajectory, beliefs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Targets [K, T, B, N], open-loop beliefs b_{t,i} [K, T, B, M] and s = (b_{t,i-1}, a_{t+i-1}) [K, T, B, M+A].
@@ -142,7 +198,7 @@ class BYOLHindsight(WorldModel):
         horizon, length = self.config.horizon, len(trajectory.action)
         loop = self.open_loop(beliefs, trajectory.action)
         action = F.one_hot(future(trajectory.action, horizon, length), self.num_actions).to(loop.dtype)
-        target = future(self.target(trajectory.obs)[1:], horizon, length)
+        target = future(self.target(trajectory), horizon, length)
         return target, loop[1:], torch.cat([loop[:-1].detach(), action], -1)
 
     def generate(self, state: Tensor, target: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import WorldModel, WorldModelOutput
+from afterwit.world_models.instruments import effective_rank
 from afterwit.world_models.torso import Encoder, Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -54,3 +55,6 @@ class ICM(WorldModel):
         loss = self.forward_weight * forward_loss + (1 - self.forward_weight) * inverse_loss
         metrics = {"reconstruction": forward_loss.detach(), "inverse": inverse_loss.detach()}
         return WorldModelOutput(loss, reward, {"reconstruction": reward}, metrics)
+
+    def inspect(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
+        return {"rank/features": effective_rank(self.features(trajectory.obs)[1:], trajectory.real)}

@@ -14,15 +14,15 @@ class RunningMean(nn.Module):
     total: Tensor
     weight: Tensor
 
-    def __init__(self, decay: float):
+    def __init__(self, decay: float, shape: tuple[int, ...] = ()):
         super().__init__()
         self.decay = decay
-        self.register_buffer("total", torch.zeros(()))
+        self.register_buffer("total", torch.zeros(shape))
         self.register_buffer("weight", torch.zeros(()))
 
     @torch.no_grad()
     def update(self, values: Tensor, mask: Tensor) -> None:
-        """Take in the values [T, B] where `mask` [T, B]; a batch with nothing in it changes nothing."""
+        """Take in the values [T, B, *shape] where `mask` [T, B]; a batch with nothing in it changes nothing."""
         rate = (1 - self.decay) * mask.any()
         self.total.lerp_(masked_mean(values, mask), rate)
         self.weight.lerp_(torch.ones_like(self.weight), rate)

@@ -57,5 +57,6 @@ class Trajectory:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where `mask`; 0 (with gradient 0) where nothing is left."""
-    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+    """Mean of values [T, B, ...] where mask [T, B], [...]; 0 (with gradient 0) where nothing is left."""
+    kept = torch.where(mask.view(*mask.shape, *[1] * (values.dim() - mask.dim())), values, 0.0)
+    return kept.flatten(0, mask.dim() - 1).sum(0) / mask.sum().clamp(min=1)
