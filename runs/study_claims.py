@@ -107,7 +107,8 @@ def maze_targets(study: StudyLog) -> list[Target]:
                decided(quiet.iqm >= EQUALS * explore.iqm, quiet, explore), f"{HINDSIGHT} {shown(quiet)}, {EXPLORE} {shown(explore)}"),
         Target(f"No collapse alarm in any run of {HINDSIGHT} that counts as a success (score at least {KEEPS} x the one without noise)",
                not loud if loud or (watched and len(watched) == len(counted)) else None,
-               f"{len(counted)} successes, {len(watched)} with an alarm to watch, {len(loud)} raised it{''.join(f', {name}' for name in loud[:4])}"),
+               f"{len(counted)} successes, {len(watched)} with an alarm to watch, {len(loud)} raised it"
+               + "".join(f", {name}" for name in loud[:4])),
         Target(f"{SEEDS} seeds of at least {STEPS:,} agent steps in every cell",
                all(enough), f"{sum(enough)} of {len(enough)} cells"),
     ]  # fmt: skip

@@ -72,9 +72,7 @@ def words(study: StudyLog, met: Sequence[Target], told: Sequence[Claim]) -> list
         base, main = study.knobs[0].base, f"{measure}_all"
         best = max((name for name in study.methods if study.get(world, name, main).runs), key=lambda name: study.get(world, name, main).iqm)
         result = [f"In {world}, the default's {measure} over all of training is {number(study, world, base, main)}"]
-        result[0] += (
-            f"; the best variant is {best} with {number(study, world, best, main)}." if best != base else ", and no variant's is better."
-        )
+        result[0] += f"; the best variant is {best}, {number(study, world, best, main)}." if best != base else "; no variant's is better."
     result += [sentence for method in (EXPLORE, HINDSIGHT) for sentence in trapped_words(study, method)] if told else []
     if met:
         result.append(f"{sum(target.passed is True for target in met)} of {len(met)} targets are met.")
@@ -84,13 +82,13 @@ def words(study: StudyLog, met: Sequence[Target], told: Sequence[Claim]) -> list
     if study.waiting or study.unfinished:
         done = len(study.rows) - len(study.unfinished)
         result.append(
-            f"The study is not finished: of {len(study.manifest.cells)} runs, {done} are finished, {len(study.unfinished)} are on their way "
-            f"and {len(study.waiting)} have logged nothing yet. Lines end where the slowest run of a cell is."
+            f"The study is not finished: of {len(study.manifest.cells)} runs, {done} are finished, {len(study.unfinished)} are on their "
+            f"way and {len(study.waiting)} have logged nothing yet. Lines end where the slowest run of a cell is."
         )
     seeds = sorted({len(group.runs) for group in study.groups.values()})
     result.append(
-        f"{seeds[0]}{f' to {seeds[-1]}' if len(seeds) > 1 else ''} runs a cell. Numbers: interquartile mean over runs (of five runs, the "
-        "mean of the middle three; of fewer than four, of all) and, in brackets, its 95% stratified-bootstrap interval (rliable)."
+        f"{seeds[0]}{f' to {seeds[-1]}' if len(seeds) > 1 else ''} runs a cell. Numbers: interquartile mean over runs (of five runs, "
+        "the mean of the middle three; of fewer than four, of all) and, in brackets, its 95% stratified-bootstrap interval (rliable)."
     )
     return result
 
