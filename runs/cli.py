@@ -15,11 +15,13 @@ from afterwit.runs import benchmark as benchmarking
 from afterwit.runs import evaluate as evaluating
 from afterwit.runs import probe as probing
 from afterwit.runs.config import RunConfig
+from afterwit.runs.parallel import RunsFailed
 from afterwit.runs.presets import PRESETS
 from afterwit.runs.separation import SeparationConfig, benchmark_separation, cores
 from afterwit.runs.separation import table as separation_table
 from afterwit.runs.study import STUDIES, Study, assignments
-from afterwit.runs.study_run import default_jobs, run_study
+from afterwit.runs.study_data import rliable
+from afterwit.runs.study_run import run_study
 from afterwit.runs.train import discard_unstarted, new_folder, train
 from afterwit.world_models.make import WORLD_MODELS, world_model_name
 
@@ -128,7 +130,7 @@ class StudyOptions:
     """Only these of its methods."""
     seeds: tuple[int, ...] = ()
     """These seeds instead of the study's own."""
-    jobs: int = field(default_factory=default_jobs)
+    jobs: int = field(default_factory=cores)
     """Runs at a time, one process each. Unset: as many as there are cores."""
     out: Path | None = None
     """The study's folder. Unset: runs/out/study-NAME. What it holds of the same study is kept: finished cells are not
@@ -138,6 +140,8 @@ class StudyOptions:
     set: tuple[str, ...] = ()
     """Further changes to every cell, as path=value: --set learner.learning_rate=3e-4 env.num_envs=16. The paths are those
     that afterwit train PRESET --help lists, with underscores; values are JSON or words."""
+    report_only: bool = False
+    """Train nothing; write the report of all that the folder holds, finished or not."""
 
 
 Command = TypeVar("Command", Train, Benchmark)
@@ -265,11 +269,24 @@ def study_command(args: list[str]) -> int:
     steps = {} if chosen.total_steps is None else {"total_steps": chosen.total_steps}
     study = study.select(chosen.worlds, chosen.methods, chosen.seeds, steps | assignments(chosen.set))
     home = chosen.out or OUT / f"study-{study.name}"
+    rliable()  # what the report needs: told before hours of training
+    if chosen.report_only:
+        return study_report(home)
     cells = study.cells()
     print(f"{len(cells)} runs of {cells[0].config.total_steps:,} agent steps, {chosen.jobs} at a time, in {home}")
     print("Ctrl-C saves; the same command goes on.", flush=True)
-    run_study(study, home, chosen.jobs)
-    print(f"finished: {home}")
+    try:
+        run_study(study, home, chosen.jobs)
+    except RunsFailed:
+        study_report(home)
+        raise
+    return study_report(home)
+
+
+def study_report(home: Path) -> int:
+    from afterwit.runs.study_report import write_study_report  # for the same reason as in report_command
+
+    print(f"report: {write_study_report(home)}")
     return 0
 
 

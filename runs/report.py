@@ -38,6 +38,11 @@ th{font-weight:600;color:#6b6b6b;border-bottom:1px solid #bbb;vertical-align:bot
 td:first-child,th:first-child{text-align:left}
 tr.mean td{font-weight:600;border-top:1px solid #e4e4e4} tr.run td:first-child{padding-left:1rem}
 pre{overflow-x:auto;font-size:.8rem;background:#f6f6f6;padding:.8rem}
+.prose td{white-space:normal;text-align:left;vertical-align:top} .prose th{text-align:left}
+.prose td:first-child{white-space:nowrap} .prose td:nth-child(3){color:#555;font-size:.95em}
+.names td:nth-child(2),.names th:nth-child(2){text-align:left}
+tr.good td:first-child{color:#1a7f37;font-weight:600} tr.bad td:first-child{color:#b42318;font-weight:600}
+tr.open td:first-child{color:#6b6b6b;font-weight:600} tr.first td{border-top:1px solid #e4e4e4}
 summary{cursor:pointer;padding:.2rem 0} code{font-size:.88em;overflow-wrap:anywhere}
 """
 
@@ -109,7 +114,12 @@ def write_page(groups: Sequence[Group], out: Path) -> Path:
         *map(evaluation, runs),
         origin(runs, out),
     ]
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Afterwit report</title>'
+    return write_html("Afterwit report", body, out)
+
+
+def write_html(title: str, body: Sequence[str], out: Path) -> Path:
+    """Write out/report.html with the parts of `body`; returns its path."""
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
     page = f'<!doctype html>\n<html lang="en"><head>{head}<style>{CSS}</style></head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
     path = out / "report.html"
     path.write_text(page, encoding="utf-8")

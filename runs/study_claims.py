@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from afterwit.runs.report_words import percent
 from afterwit.runs.study_data import Estimate, Key, StudyLog
@@ -106,13 +107,14 @@ def maze_targets(study: StudyLog) -> list[Target]:
                decided(quiet.iqm >= EQUALS * explore.iqm, quiet, explore), f"{HINDSIGHT} {shown(quiet)}, {EXPLORE} {shown(explore)}"),
         Target(f"No collapse alarm in any run of {HINDSIGHT} that counts as a success (score at least {KEEPS} x the one without noise)",
                not loud if loud or (watched and len(watched) == len(counted)) else None,
-               f"{len(counted)} successes, {len(watched)} with an alarm to watch, {len(loud)} raised it{': ' + ', '.join(loud[:4]) if loud else ''}"),
+               f"{len(counted)} successes, {len(watched)} with an alarm to watch, {len(loud)} raised it"
+               + "".join(f", {name}" for name in loud[:4])),
         Target(f"{SEEDS} seeds of at least {STEPS:,} agent steps in every cell",
                all(enough), f"{sum(enough)} of {len(enough)} cells"),
     ]  # fmt: skip
 
 
-def successes(study: StudyLog) -> list[dict[str, object]]:
+def successes(study: StudyLog) -> list[dict[str, Any]]:
     """The rows of BYOL-Hindsight's runs whose score is at least KEEPS x its interquartile mean without noise."""
     quiet = study.get("none", HINDSIGHT, "score_all").iqm
     return [row for row in study.rows if row["method"] == HINDSIGHT and row.get("score_all", -math.inf) >= KEEPS * quiet]
@@ -163,8 +165,8 @@ def maze_claims(study: StudyLog) -> list[Claim]:
          reaches(study, "brownian", (HINDSIGHT,), "R4")),
         ("brownian", f"RND explores the whole maze (R4 in {percent(REACHES)} of the episodes of its best tenth)",
          reaches(study, "brownian", (RND,), "R4")),
-        ("brownian", f"BYOL-Explore hardly passes the first two trackers (R3 in under {percent(HARDLY)} of the last tenth's episodes), and it "
-                     "is the noise that stops it (without noise it does so more often)",
+        ("brownian", f"BYOL-Explore hardly passes the first two trackers (R3 in under {percent(HARDLY)} of the last tenth's episodes), "
+                     "and it is the noise that stops it (without noise it does so more often)",
          (verdict(stuck.high < min(HARDLY, free.low), stuck.low > HARDLY, stuck, free),
           f"R3 in the last tenth {shown(stuck)}, without noise {shown(free)}; "
           f"in the best tenth {shown(study.get('brownian', EXPLORE, 'R3_best'))}")),
@@ -174,19 +176,19 @@ def maze_claims(study: StudyLog) -> list[Claim]:
         ("on-demand", f"Even RND suffers greatly (under {SUFFERS} x its score without noise)",
          against_quiet(study, "on-demand", RND, SUFFERS, SUFFERS)),
         ("on-demand", f"BYOL-Hindsight keeps exploring ({KEEPS} x its score without noise)", keeps(study, "on-demand")),
-        ("theory", "The noise stays in plain prediction error for ever: with Brownian blocks, BYOL-Explore keeps a larger part of its first "
-                   "reward than BYOL-Hindsight",
+        ("theory", "The noise stays in plain prediction error for ever: with Brownian blocks, BYOL-Explore keeps a larger part of its "
+                   "first reward than BYOL-Hindsight",
          (verdict(explore.low > hindsight.high, explore.high < hindsight.low, explore, hindsight),
           f"left in the last tenth: {EXPLORE} {shown(explore)}, {HINDSIGHT} {shown(hindsight)}")),
         ("theory", f"BYOL-Hindsight's reward goes to zero in stochastic worlds too (under {percent(SMALL)} of its first reward is left)",
          (verdict(hindsight.high < SMALL, hindsight.low > SMALL, hindsight),
           f"left in the last tenth: brownian {shown(hindsight)}, none {shown(rest['none', HINDSIGHT])}")),
-        ("theory", "The noise draws BYOL-Explore's pay: with Brownian blocks, a step with one in view pays it more, against its other steps, "
-                   "than it pays BYOL-Hindsight",
+        ("theory", "The noise draws BYOL-Explore's pay: with Brownian blocks, a step with one in view pays it more, against its other "
+                   "steps, than it pays BYOL-Hindsight",
          (verdict(paid[EXPLORE].low > paid[HINDSIGHT].high, paid[EXPLORE].high < paid[HINDSIGHT].low, *paid.values()),
           "share of pay over share of time: " + ", ".join(f"{method} {shown(value, ratio=True)}" for method, value in paid.items()))),
-        ("known results", f"Invariance keeps predictable content out of z (place from z, beyond place from noise: under {percent(SMALL)} of "
-                          "the variance)", leak(study, "place")),
+        ("known results", "Invariance keeps predictable content out of z (place from z, beyond place from noise: under "
+                          f"{percent(SMALL)} of the variance)", leak(study, "place")),
         ("known results", f"The same for the action (under {percent(SMALL)} of the variance)", leak(study, "action")),
     ]  # fmt: skip
     return [Claim(setting, text, PAPER, result, figures) for setting, text, (result, figures) in rows]
@@ -216,12 +218,11 @@ def trapped_words(study: StudyLog, method: str) -> list[str]:
     quiet = study.get("none", method, "score_all")
     if not quiet.runs:
         return []
-    words = {"trapped": f"is trapped (under {KEEPS} x its score without noise) by", "holds": "is not trapped by", "open": "leaves open:"}
+    words = {"trapped": f"is trapped (under {KEEPS} x its score without noise) by", "holds": "is not trapped by",
+             "open": "is neither clearly trapped nor clearly not by"}  # fmt: skip
     parts = [f"{text} {', '.join(found)}" for kind, text in words.items() if (found := [w for w in kinds if kinds[w] == kind])]
-    result = [f"{method} {'; '.join(parts)}."] if parts else []
-    if quiet.high < REACHES:
-        result.append(f"But {method} explores little without noise already (score {shown(quiet)}): what holds it is not the noise alone.")
-    return result
+    little = f" But it explores little without noise already (score {shown(quiet)}): what holds it is not the noise alone."
+    return [f"{method} {'; '.join(parts)}.{little if quiet.high < REACHES else ''}"] if parts else []
 
 
 TARGETS: dict[str, Callable[[StudyLog], list[Target]]] = {"maze": maze_targets}

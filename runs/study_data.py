@@ -24,7 +24,6 @@ from afterwit.runs.statistics import NUM_WINDOWS
 from afterwit.runs.study_run import NAME, Manifest, read_manifest
 
 REPETITIONS = 2000  # bootstrap resamples; five runs have only 3125 different ones
-WHEN = ("all", "best", "last")
 INSTRUMENTS = (
     "noise/share", "noise/seeking", "leak/critic", "leak/place_from_latent", "leak/place_from_noise", "leak/action_from_latent",
     "leak/action_from_noise", "use/latent", "rank/embedding", "rank/belief", "rank/latent", "spread/embedding",
@@ -82,17 +81,15 @@ class StudyLog:
     def unfinished(self) -> list[RunLog]:
         return [run for group in self.groups.values() for run in group.runs if not run.finished]
 
+    def relative(self, run: RunLog) -> str:
+        """A run's folder as the manifest has it."""
+        return run.folder.relative_to(self.home).as_posix()
+
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """One row a run: where it belongs, and all its numbers."""
         return [
-            {
-                "world": world,
-                "method": method,
-                "seed": run.config.seed,
-                "folder": run.folder.relative_to(self.home).as_posix(),
-                **numbers(run),
-            }
+            {"world": world, "method": method, "seed": run.config.seed, "folder": self.relative(run)} | numbers(run)
             for (world, method), group in self.groups.items()
             for run in group.runs
         ]
@@ -156,9 +153,7 @@ def read_study(home: Path) -> StudyLog:
             groups.setdefault((cell["world"], cell["method"]), []).append(read_run(home / cell["folder"]))
     if not groups:
         first = read_config(home / manifest.cells[0]["folder"]).log_interval
-        raise ValueError(
-            f"no run of the study in {home / NAME} has logged anything yet (the first entry comes after {first:,} agent steps)"
-        )
+        raise ValueError(f"no run of the study in {home / NAME} has logged anything yet (its first entry comes after {first:,} steps)")
     named = {key: Group(key[1], key[0], tuple(runs), 0) for key, runs in groups.items()}
     return StudyLog(home, manifest, named, tuple(waiting))
 
@@ -175,7 +170,8 @@ def numbers(run: RunLog) -> dict[str, float | int | bool]:
     """All numbers of a run, by name. Floats are estimated over runs; what is not there is NaN or left out."""
     whole, last = np.ones(len(run.steps), bool), run.tenth == run.last_tenth
     result: dict[str, float | int | bool] = {
-        "finished": run.finished, "agent_steps": int(run.steps[-1]), "total_steps": run.config.total_steps, "episodes": int(run.episodes.sum()),
+        "finished": run.finished, "agent_steps": int(run.steps[-1]), "total_steps": run.config.total_steps,
+        "episodes": int(run.episodes.sum()),
     }  # fmt: skip
     for measure, names in measured(run).items():
 
@@ -226,8 +222,8 @@ def interquartile_mean(values: Array) -> Array:
 
 def estimate(values: Array) -> list[Estimate]:
     """[runs, numbers] to one estimate a number, over the runs that have it (the others are NaN)."""
-    runs = np.isfinite(values).sum(0)
-    return [Estimate(*map(float, ends), int(count)) for *ends, count in zip(*intervals(values), runs, strict=True)]
+    each = zip(*intervals(values), np.isfinite(values).sum(0), strict=True)
+    return [Estimate(float(centre), float(low), float(high), int(count)) for centre, low, high, count in each]
 
 
 def intervals(values: Array) -> tuple[Array, Array, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from afterwit.runs.study_data import Knob, StudyLog, intervals
 
 MORE_COLOURS = ("#33bbee", "#ee3377", "#bbbbbb", "#000000")  # Tol's vibrant, continued, for methods that are no world model
 MANY = 6  # methods; more would be a tangle of lines
-LABEL = 1.42  # inches for the names of the worlds
+LABEL = 1.5  # inches for the names of the worlds
 WHEN_WORDS = {"all": "all of training", "best": "best tenth", "last": "last tenth"}
 
 
@@ -51,7 +52,7 @@ def curves_figure(study: StudyLog) -> Figure:
     trackers = "score" in study.measures
     ink, worlds = colours(study), study.worlds
     wide, high, gap = 1.72, 0.92, 0.17
-    width, height = LABEL + len(names) * (wide + gap) + 0.12, 0.78 + len(worlds) * (high + gap) + 0.42
+    width, height = LABEL + len(names) * (wide + gap) + 0.12, 0.78 + len(worlds) * (high + gap) + 0.27
     figure = Figure(figsize=(width, height), dpi=200)
     legend(figure, ink, LABEL, 0.1, width, height)
     total = max(run.config.total_steps for group in study.groups.values() for run in group.runs)
@@ -76,10 +77,9 @@ def curves_figure(study: StudyLog) -> Figure:
             ax.set_ylim(-0.03 if trackers else 0, 1.03 if trackers else (tops.get(name) or 1) * 1.05)
             if trackers:
                 ax.set_yticks([0, 0.5, 1], ["0", "50%", "100%"] if ax in panels[names[0]] else ["", "", ""])
-    what = "share of episodes that reach each tracker" if trackers else "per episode"
-    figure.text(
-        LABEL / width, 1 - 0.36 / height, f"{what};  line: interquartile mean over seeds, band: its 95% interval", color=GREY, va="top"
-    )
+    what = f"{'share of episodes that reach each tracker' if trackers else 'per episode'};  "
+    what += "line: interquartile mean over seeds, band: its 95% interval"
+    figure.text(LABEL / width, 1 - 0.36 / height, what, color=GREY, va="top")
     figure.text((LABEL + (width - LABEL) / 2) / width, 0.06 / height, "agent steps", color=GREY, ha="center", va="bottom")
     return figure
 
@@ -114,6 +114,9 @@ def style(ax: Axes, total: int, last: bool, first: bool) -> None:
     ax.tick_params(length=2, labelleft=first)
     ax.grid(axis="y", color="#ececec", linewidth=0.6)
     ax.set_axisbelow(True)
+    left, _, right = ax.get_xticklabels()
+    left.set_horizontalalignment("left")  # the ends of neighbours do not touch
+    right.set_horizontalalignment("right")
 
 
 def scores_figure(study: StudyLog) -> Figure:
@@ -121,7 +124,7 @@ def scores_figure(study: StudyLog) -> Figure:
     ink, worlds, measure = colours(study), study.worlds, study.measures[0]
     step = 0.17
     block = step * len(ink) + 0.16
-    width, height = 8.6, 0.72 + block * len(worlds) + 0.42
+    width, height = 8.6, 0.52 + block * len(worlds) + 0.42
     wide = (width - LABEL - 0.3) / 3
     figure = Figure(figsize=(width, height), dpi=200)
     legend(figure, ink, LABEL, 0.08, width, height)
@@ -159,10 +162,8 @@ def coverage_figure(study: StudyLog) -> Figure | None:
     if not drawn:
         return None
     ink = colours(study)
-    methods, worlds = (
-        [m for m in study.methods if any(key[1] == m for key in drawn)],
-        [w for w in study.worlds if any(k[0] == w for k in drawn)],
-    )
+    worlds = [world for world in study.worlds if any(key[0] == world for key in drawn)]
+    methods = [method for method in study.methods if any(key[1] == method for key in drawn)]
     wide = max(2.05, 5.0 / len(methods))
     high, gap = wide * HEIGHT / build_map().width * 1.25, 0.1
     width, height = LABEL - 0.3 + len(methods) * (wide + gap), 0.38 + len(worlds) * (high + 0.32)
@@ -190,24 +191,25 @@ def variants_figure(study: StudyLog, world: str) -> Figure:
         chosen.append((f"{study.measures[-1]}_last", f"{study.measures[-1]},\nlast tenth"))
     weights = [len(knob.settings) + 0.8 for knob in study.knobs]
     unit, high = 0.42, 1.25
-    width, height = 1.1 + unit * sum(weights), 0.5 + len(chosen) * (high + 0.16) + 0.5
-    figure, left = Figure(figsize=(width, height), dpi=200), 1.0
+    width, height = LABEL + unit * sum(weights), 0.5 + len(chosen) * (high + 0.16) + 0.36
+    figure, left = Figure(figsize=(width, height), dpi=200), LABEL
     for weight, knob in zip(weights, study.knobs, strict=True):
         for row, (name, words) in enumerate(chosen):
-            top = 0.42 + row * (high + 0.16)
+            top = 0.5 + row * (high + 0.16)
             wide = unit * (weight - 0.8)
             ax = figure.add_axes((left / width, 1 - (top + high) / height, wide / width, high / height))
             draw_knob(ax, study, world, knob, name)
             ax.set_xticks(range(len(knob.settings)), [plain_value(value) for value, _ in knob.settings] if row == len(chosen) - 1 else [])
             if not row:
-                ax.set_title(knob.path.split(".")[-1].replace("_", " "), fontsize=8.5, fontweight="bold", loc="left", pad=5)
+                title = "\n".join(textwrap.wrap(knob.path.split(".")[-1].replace("_", " "), 14))
+                ax.set_title(title, fontsize=8.5, fontweight="bold", loc="left", pad=5)
             if knob is study.knobs[0]:
                 figure.text(0.06 / width, 1 - (top + high / 2) / height, words, color=INK, fontsize=8, va="center")
             elif study.measures[0] == "score":
                 ax.set_yticklabels([])
         left += unit * weight
     note = "large: interquartile mean; small: each run; blue: the default"
-    figure.text(1.0 / width, 0.06 / height, note, color=GREY, fontsize=7.5, va="bottom")
+    figure.text(LABEL / width, 0.06 / height, note, color=GREY, fontsize=7.5, va="bottom")
     return figure
 
 
@@ -226,10 +228,6 @@ def draw_knob(ax: Axes, study: StudyLog, world: str, knob: Knob, name: str) -> N
 
 
 def plain_value(value: Any) -> str:
-    return (
-        {True: "on", False: "off"}.get(value, str(value))
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)

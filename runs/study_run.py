@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,8 +139,3 @@ def read_manifest(home: Path) -> Manifest:
 def write_manifest(manifest: Manifest, home: Path) -> None:
     with replacing(home / NAME) as file:
         file.write((json.dumps({"format": FORMAT, **vars(manifest)}, indent=1) + "\n").encode())
-
-
-def default_jobs() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
