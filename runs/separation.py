@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from afterwit.envs.specs import Array
@@ -141,9 +140,10 @@ def separate(config: SeparationConfig, world: str, model: str, seed: int) -> dic
     """Train `model` on familiar and noisy transitions of `world`, and judge it on held-out ones of all three kinds."""
     start = time.process_time()
     place = WORLDS[world](seed)
-    rate = {} if config.learning_rate is None else {"learning_rate": config.learning_rate}
-    spaces = Box(0, 255, (len(CHANNELS), VIEW, VIEW), np.uint8), Discrete(ACTIONS)
-    curiosity = IntrinsicReward(config.model(model), *spaces, seed=seed, **rate)
+    views, actions = Box(0, 255, (len(CHANNELS), VIEW, VIEW), np.uint8), Discrete(ACTIONS)
+    curiosity = IntrinsicReward(config.model(model), views, actions, seed=seed)
+    if config.learning_rate is not None:
+        curiosity.optimiser.param_groups[0]["lr"] = config.learning_rate
     random = np.random.default_rng([seed, 1])
     try:
         for _ in range(config.updates):
@@ -156,8 +156,9 @@ def separate(config: SeparationConfig, world: str, model: str, seed: int) -> dic
     rewards = np.stack([curiosity.reward(log.obs, log.action, log.done) for log in logs])
     kinds = np.stack([log.kind for log in logs])
     judged = judge([rewards[kinds == kind] for kind in range(len(KINDS))])
-    return {"world": world, "model": model, "seed": seed, **judged, "spread": spread(curiosity, logs),
-            "deviation": metrics["scale"], "metrics": metrics, "cpu_seconds": trained}  # fmt: skip
+    instruments = curiosity.inspect(logs[0].obs, logs[0].action, logs[0].done)
+    return {"world": world, "model": model, "seed": seed, **judged, "instruments": instruments, "metrics": metrics,
+            "cpu_seconds": trained}  # fmt: skip
 
 
 def held_out(world: World, config: SeparationConfig, seed: int) -> list[Log]:
@@ -185,21 +186,6 @@ def auc(news: Array, noise: Array) -> float:
     return float((below + up_to).sum() / (2 * len(news) * len(noise)))
 
 
-@torch.no_grad()
-def spread(curiosity: IntrinsicReward, logs: Sequence[Log]) -> float | None:
-    """1 - |mean unit vector|^2 of what the model has to predict, over the held-out logs; None for models without a target encoder.
-
-    0: all targets point the same way, and a constant predicts them; 1: they point everywhere. The cosine error of the
-    best constant is 2 - 2 sqrt(1 - spread), about `spread` itself where it is small: errors are large or small beside it.
-    """
-    target = getattr(curiosity.model, "target", None)
-    if target is None:
-        return None
-    with curiosity.model.watching():
-        units = F.normalize(target(torch.from_numpy(np.concatenate([log.obs for log in logs]))), dim=-1)
-    return float(1 - units.flatten(0, -2).mean(0).square().sum())
-
-
 def summarise(config: SeparationConfig, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One entry a world and model: over seeds, medians of the numbers, lowest and highest AUC, and the verdict."""
     entries = []
@@ -210,10 +196,16 @@ def summarise(config: SeparationConfig, runs: Sequence[dict[str, Any]]) -> list[
             entries.append({
                 "world": world, "model": model, "median": {kind: float(np.median([run["median"][kind] for run in own])) for kind in KINDS},
                 "auc": float(np.median(aucs)), "auc_lowest": min(aucs), "auc_highest": max(aucs), "ratio": ratio,
-                "spread": None if own[0]["spread"] is None else float(np.median([run["spread"] for run in own])),
+                "spread": spread_of(own, "spread/target"), "spread_of_embeddings": spread_of(own, "spread/embedding"),
                 "verdict": verdict(float(np.median(aucs)), ratio), "cpu_seconds": float(np.median([run["cpu_seconds"] for run in own])),
             })  # fmt: skip
     return entries
+
+
+def spread_of(runs: Sequence[dict[str, Any]], name: str) -> float | None:
+    """Median over runs of an instrument; None for models that do not have it."""
+    found = [run["instruments"][name] for run in runs if name in run["instruments"]]
+    return float(np.median(found)) if found else None
 
 
 def verdict(auc: float, ratio: float) -> str:

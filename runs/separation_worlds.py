@@ -4,7 +4,8 @@ Every world is a set of places. A place has a look, a fixed pattern of 5x5 pixel
 fixed other place. Half of the places are familiar: all training logs lie there. The other half, the never-seen ones,
 appear in held-out logs only. They are made by the same draws as the familiar ones, so nothing but experience tells
 them apart; but their looks are others and where an action leads is another table, so neither can be known from
-training. What a world adds is noise, in the familiar half:
+training. (What some worlds show beside the look, a flag, a ticket or a ball, is known: new rooms have the walls of old ones.)
+What a world adds is noise, in the familiar half:
 
     familiar   deterministic, often seen
     noisy      often seen too (a quarter of all steps or so), drawn anew each time
@@ -12,7 +13,7 @@ training. What a world adds is noise, in the familiar half:
 
 The state is in full view: outside of noise, obs[t] and action[t] decide obs[t+1], and a test checks it by brute force.
 The worlds differ in what noise means. In two it means nothing for what follows, and a model that predicts latents can
-learn to drop it from them. In the others it decides what follows, so it has to be seen and cannot be foreseen. (Ours;
+learn to drop it from them. In the others it decides what follows: it has to be seen, and cannot be foreseen. (Ours;
 after the kinds of noise in Jarrett et al., 2023, section 5.)
 """
 
@@ -28,12 +29,15 @@ from afterwit.envs.specs import Array
 KINDS = ("familiar", "noisy", "novel")
 FAMILIAR, NOISY, NOVEL = range(3)
 
-PLACES = 32  # familiar ones; as many again are never seen in training
+PLACES = 16  # familiar ones; as many again are never seen in training
 ACTIONS = 4
 VIEW = 5
 CELLS = VIEW * VIEW
 CHANNELS = ("look", "thing", "pixels")
-DOSE = 0.25  # share of steps, or of familiar places, that are noisy
+DISTRICT = 4  # places of one district, in the world of jumps
+BOOTHS, STATIONS = PLACES // 4, PLACES // 4  # in the world of tickets
+HALL, CORRIDOR = PLACES // 2, PLACES // 4  # places of the hall, and of each of two corridors, in the world of the coin
+DOSE = 0.25  # probability of random pixels, a step
 NEIGHBOURS = np.array([(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right])
 
 
@@ -42,7 +46,7 @@ class State:
     """Where B environments are: all of it is in view."""
 
     place: Array  # int [B]: below PLACES familiar, from there on never seen in training
-    thing: Array  # int [B]: which of the world's `things` is in view (a ball in one of the cells, one of the cards)
+    thing: Array  # int [B]: which of the world's `things` is in view, where that is a state of its own (a ball's cell, a ticket)
     pixels: Array  # bool [B, 5, 5]: random pixels of this frame
 
 
@@ -66,15 +70,29 @@ class World(ABC):
         rng = np.random.default_rng([seed, 0])
         self.looks = distinct_looks(2 * PLACES, rng)
         self.things = self.draw_things(rng)  # bool [n, 5, 5]
-        self.table = np.concatenate([self.draw_table(rng), PLACES + permutations(rng)])  # [2 * PLACES, A]: place and action to place
+        self.table = np.concatenate(
+            [self.draw_table(rng), PLACES + self.draw_unseen_table(rng)]
+        )  # [2 * PLACES, A]: place and action to place
 
     def draw_table(self, rng: np.random.Generator) -> Array:
         """Where each action leads in the familiar half, int [PLACES, A]. Permutations: no place is visited more than others."""
         return permutations(rng)
 
+    def draw_unseen_table(self, rng: np.random.Generator) -> Array:
+        """The same for the never-seen half, counted from its first place."""
+        return permutations(rng)
+
     def draw_things(self, rng: np.random.Generator) -> Array:
         """The things that can be in view beside a look, bool [n, 5, 5]. Here: nothing."""
         return np.zeros((1, VIEW, VIEW), bool)
+
+    def lead(self, state: State, action: Array) -> Array:
+        """The place where `action` leads, int [B], if nothing intervenes."""
+        return self.table[state.place, action]
+
+    def shown(self, state: State) -> Array:
+        """Which thing is in view, int [B]."""
+        return state.thing
 
     def move_thing(self, state: State) -> Array:
         """The thing in view one step later, int [B], if left alone. Here: the same."""
@@ -91,7 +109,7 @@ class World(ABC):
     def step(self, state: State, action: Array, rng: np.random.Generator) -> tuple[State, Array]:
         """One step of B environments: the state reached, and the kind of the step [B]."""
         unseen = state.place >= PLACES
-        quiet = State(self.table[state.place, action], self.move_thing(state), np.zeros_like(state.pixels))
+        quiet = State(self.lead(state, action), self.move_thing(state), np.zeros_like(state.pixels))
         noisy = self.is_noisy(state, action, rng) & ~unseen
         drawn = self.noise(state, quiet, rng)
         after = State(
@@ -105,7 +123,7 @@ class World(ABC):
         """uint8 [B, 3, 5, 5]: look, thing and pixels, each in its own channel, so that none hides another."""
         obs = np.zeros((len(state.place), len(CHANNELS), VIEW, VIEW), np.uint8)
         obs[:, 0] = self.looks[state.place]
-        obs[:, 1] = self.things[state.thing]
+        obs[:, 1] = self.things[self.shown(state)]
         obs[:, 2] = state.pixels
         return obs * np.uint8(255)
 
@@ -151,33 +169,67 @@ class OnDemand(Pixels):
 
 
 class Jump(World):
-    """From a quarter of the familiar places every action jumps to one of all familiar places, each as likely as the others.
+    """Four districts of four places, each with a flag in view. Actions stay in the district; but from one place of each, a pit,
+    every action throws the agent to one of all familiar places, each as likely as the others.
 
-    Where it lands decides all that follows. Each landing place is well known; which one it will be is not knowable.
+    Where it lands decides all that follows. Never-seen districts fly the same four flags, as new rooms have the walls of old
+    ones: under them, looks and tables are of their own.
     """
 
     relevant = True
 
+    def draw_table(self, rng: np.random.Generator) -> Array:
+        return np.concatenate([start + permutations(rng, DISTRICT) for start in range(0, PLACES, DISTRICT)])
+
+    def draw_unseen_table(self, rng: np.random.Generator) -> Array:
+        return self.draw_table(rng)
+
+    def draw_things(self, rng: np.random.Generator) -> Array:
+        return distinct_looks(PLACES // DISTRICT, rng)
+
+    def shown(self, state: State) -> Array:
+        return state.place % PLACES // DISTRICT
+
     def is_noisy(self, state: State, action: Array, rng: np.random.Generator) -> Array:
-        return state.place < DOSE * PLACES
+        return state.place % DISTRICT == 0
 
     def noise(self, state: State, after: State, rng: np.random.Generator) -> State:
         return replace(after, place=rng.integers(PLACES, size=len(after.place)))
 
 
-class Drift(World):
-    """On half of the familiar places, the agent walks at random: whichever action it picks, one of the four is drawn and done.
+class Lever(Jump):
+    """The districts again, without pits: it is the agent who throws itself. Action 0 leads to one of all familiar places, each as
+    likely as the others, from wherever it is taken; the other actions stay in the district.
 
-    Where the step leads decides all that follows.
+    What it lands on decides all that follows, and the noise is there for the asking. Never-seen districts have no lever.
+    """
+
+    def is_noisy(self, state: State, action: Array, rng: np.random.Generator) -> Array:
+        return action == 0
+
+
+class Ticket(World):
+    """The agent holds a ticket, as large in its view as the look, to one of the familiar places. A quarter of them are booths,
+    where it is dealt a new one, whatever it does; another quarter are stations, where every action leads to the ticket's place.
+
+    The ticket dealt is in every later view and decides where the agent gets to. Never-seen places have neither booths nor
+    stations: the ticket in hand, a known one, stays as it is.
     """
 
     relevant = True
 
+    def draw_things(self, rng: np.random.Generator) -> Array:
+        return distinct_looks(PLACES, rng)
+
+    def lead(self, state: State, action: Array) -> Array:
+        station = (state.place >= BOOTHS) & (state.place < BOOTHS + STATIONS)
+        return np.where(station, state.thing, super().lead(state, action))
+
     def is_noisy(self, state: State, action: Array, rng: np.random.Generator) -> Array:
-        return state.place < PLACES // 2
+        return state.place < BOOTHS
 
     def noise(self, state: State, after: State, rng: np.random.Generator) -> State:
-        return replace(after, place=self.table[state.place, rng.integers(ACTIONS, size=len(after.place))])
+        return replace(after, thing=rng.integers(PLACES, size=len(after.thing)))
 
 
 class Ball(World):
@@ -204,26 +256,8 @@ class Ball(World):
         return replace(after, thing=(cell % VIEW) @ np.array([VIEW, 1]))
 
 
-class Card(World):
-    """The agent holds a card, as large in its view as the look; in a quarter of the familiar places it is dealt a new one of 32.
-
-    It keeps the card for all that follows, so every later view depends on what was dealt.
-    """
-
-    relevant = True
-
-    def draw_things(self, rng: np.random.Generator) -> Array:
-        return distinct_looks(PLACES, rng)
-
-    def is_noisy(self, state: State, action: Array, rng: np.random.Generator) -> Array:
-        return state.place < DOSE * PLACES
-
-    def noise(self, state: State, after: State, rng: np.random.Generator) -> State:
-        return replace(after, thing=rng.integers(len(self.things), size=len(after.thing)))
-
-
 class Coin(World):
-    """Half of the familiar places are a hall. Four of them are forks: every action leads into a corridor, a coin picks which of two.
+    """Half of the familiar places are a hall. From two of them every action leads into one of two corridors; a coin picks which.
 
     A corridor carries the agent along four places of its own, whatever it does, and ends in the hall. The coin decides the
     next four views; only its fall is noise, for from the first place of a corridor on all is known.
@@ -233,21 +267,18 @@ class Coin(World):
 
     def draw_table(self, rng: np.random.Generator) -> Array:
         along = np.arange(HALL, PLACES) + 1
-        along[CORRIDOR - 1 :: CORRIDOR] = np.arange(FORKS, FORKS + len(along) // CORRIDOR)  # ends, each at a hall place of its own
+        along[CORRIDOR - 1 :: CORRIDOR] = 2, 3  # the ends, each at a place of the hall
         return np.concatenate([permutations(rng, HALL), np.repeat(along[:, None], ACTIONS, 1)])
 
     def is_noisy(self, state: State, action: Array, rng: np.random.Generator) -> Array:
-        return state.place < FORKS
+        return state.place < 2
 
     def noise(self, state: State, after: State, rng: np.random.Generator) -> State:
-        corridor = state.place % 2 * 2 + rng.integers(2, size=len(after.place))
-        return replace(after, place=HALL + CORRIDOR * corridor)
+        return replace(after, place=HALL + CORRIDOR * rng.integers(2, size=len(after.place)))
 
-
-HALL, FORKS, CORRIDOR = PLACES // 2, 4, 4  # places of the hall, forks among them, places of one corridor
 
 WORLDS: dict[str, type[World]] = {
-    "pixels": Pixels, "on-demand": OnDemand, "jump": Jump, "drift": Drift, "ball": Ball, "card": Card, "coin": Coin,
+    "pixels": Pixels, "on-demand": OnDemand, "jump": Jump, "lever": Lever, "ticket": Ticket, "ball": Ball, "coin": Coin,
 }  # fmt: skip
 
 

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
-from torch.nn import functional as F
 
 from afterwit.envs.specs import Array
 from afterwit.runs import cli
-from afterwit.runs.separation import SeparationConfig, auc, benchmark_separation, held_out, judge, separate, spread, table, verdict
+from afterwit.runs.separation import SeparationConfig, auc, benchmark_separation, judge, separate, table, verdict
 from afterwit.runs.separation_worlds import ACTIONS, FAMILIAR, KINDS, NOISY, NOVEL, PLACES, WORLDS, Log, State, World
-from afterwit.world_models import WORLD_MODELS, IntrinsicReward
+from afterwit.world_models import WORLD_MODELS
 
 torch.set_num_threads(1)  # networks this small only lose time to a second thread
 
@@ -46,7 +44,7 @@ def test_what_is_called_deterministic_is_decided_by_observation_and_action(name:
     for kind in (FAMILIAR, NOVEL):
         seen = outcomes(log, (kind,))
         repeated = [values for values in seen.values() if len(values) > 1]
-        assert len(repeated) > 50 and all(len(set(values)) == 1 for values in repeated)
+        assert len(repeated) > 40 and all(len(set(values)) == 1 for values in repeated)
 
 
 @each_world
@@ -59,7 +57,7 @@ def test_noise_cannot_be_foreseen(name: str) -> None:
     noisy = kind == NOISY
     assert noisy.mean() == pytest.approx(0.25 if name == "pixels" else 1, abs=0.05)
     shares = np.unique(world.observe(after)[noisy].reshape(int(noisy.sum()), -1), axis=0, return_counts=True)[1] / noisy.sum()
-    expected = {"jump": PLACES, "drift": ACTIONS, "ball": 8, "card": PLACES, "coin": 2}
+    expected = {"jump": PLACES, "lever": PLACES, "ticket": PLACES, "ball": 8, "coin": 2}
     if name in expected:
         assert len(shares) == expected[name]
         np.testing.assert_allclose(shares, 1 / expected[name], atol=0.03)
@@ -73,8 +71,7 @@ def one_noisy_state(world: World, count: int) -> tuple[State, Array]:
     while True:
         one = State(rng.integers(PLACES, size=1), rng.integers(len(world.things), size=1), np.zeros((1, 5, 5), bool))
         action = rng.integers(ACTIONS, size=1)
-        drift = len({int(place) for place in world.table[one.place[0]]}) == ACTIONS  # all four lead to places that differ
-        if drift and any(world.is_noisy(one, action, rng)[0] for _ in range(50)):
+        if any(world.is_noisy(one, action, rng)[0] for _ in range(50)):
             return State(*(getattr(one, name).repeat(count, 0) for name in ("place", "thing", "pixels"))), action.repeat(count)
 
 
@@ -84,7 +81,7 @@ def test_noise_decides_what_follows_where_the_world_says_so(name: str) -> None:
     world, _ = log_of(name)
     state, action = one_noisy_state(world, 400)
     after, kind = world.step(state, action, np.random.default_rng(3))
-    later, _ = world.step(replace(after, pixels=np.zeros_like(after.pixels)), action, Constant())
+    later, _ = world.step(replace(after, pixels=np.zeros_like(after.pixels)), (action + 1) % ACTIONS, Constant())
     views = world.observe(later)[kind == NOISY]
     assert (len(np.unique(views.reshape(len(views), -1), axis=0)) > 1) == world.relevant
 
@@ -111,7 +108,7 @@ def test_never_seen_places_are_seen_in_held_out_logs_alone(name: str) -> None:
     new = {mixed.obs[t, b, 0].tobytes() for t, b in np.argwhere(mixed.kind == NOVEL)}
     assert len(looks) == PLACES and len(new) == PLACES and not looks & new
     assert not (world.table[:PLACES] >= PLACES).any() and not (world.table[PLACES:] < PLACES).any()
-    assert (world.table[PLACES:] - PLACES != world.table[:PLACES]).mean() > 0.9  # dynamics of their own
+    assert (world.table[PLACES:] - PLACES != world.table[:PLACES]).mean() > 0.5  # dynamics of their own
 
 
 @each_world
@@ -135,7 +132,7 @@ def test_the_same_seed_gives_the_same_log(name: str) -> None:
 
 
 def test_a_log_is_what_the_facade_takes() -> None:
-    _, log = log_of("card", steps=4, batch=9)
+    _, log = log_of("ball", steps=4, batch=9)
     assert log.obs.shape == (5, 9, 3, 5, 5) and log.obs.dtype == np.uint8 and set(np.unique(log.obs)) == {0, 255}
     assert log.action.shape == log.done.shape == log.kind.shape == (4, 9)
     assert log.done[-1].all() and not log.done[:-1].any()
@@ -162,21 +159,6 @@ def test_the_numbers_of_a_result_are_those_of_its_rewards() -> None:
 def test_verdicts() -> None:
     cases = {(0.98, 0.02): "ok", (1.0, 0.021): "leaks", (0.979, 0.0): "unclear", (0.51, 1.0): "unclear", (0.5, 0.0): "trapped"}
     assert {case: verdict(*case) for case in cases} == cases
-
-
-def test_spread_is_one_minus_the_squared_mean_of_unit_targets() -> None:
-    config = replace(TINY, models=("byol-explore",))
-    curiosity = IntrinsicReward(config.model("byol-explore"), Box(0, 255, (3, 5, 5), np.uint8), Discrete(ACTIONS), seed=0)
-    logs = held_out(WORLDS["ball"](0), config, 0)
-    total, count = torch.zeros(64), 0
-    for log in logs:
-        for row in log.obs:
-            for obs in row:
-                total += F.normalize(curiosity.torso.encoder(torch.from_numpy(obs)[None])[0], dim=0).detach()
-                count += 1
-    assert spread(curiosity, logs) == pytest.approx(1 - float((total / count).square().sum()), abs=1e-4)
-    rnd = IntrinsicReward("rnd", Box(0, 255, (3, 5, 5), np.uint8), Discrete(ACTIONS), seed=0)
-    assert spread(rnd, logs) is None
 
 
 def test_every_world_model_has_a_config_and_is_judged_unclipped() -> None:
