@@ -48,6 +48,9 @@ class LearnerConfig:
     """Weight of the policy's entropy."""
     learning_rate: float = 3e-4
     """Adam's step size. The paper's Atari value is 1e-4; on the maze 5e-4 exhausts curiosity sooner."""
+    world_model_rate: float = 1.0
+    """The world model's own layers (not the torso) learn at this multiple of `learning_rate`. (Ours: what z explains of the
+    noise has to be learnt before the policy learns to seek it; the paper has 3 million learner steps for that.)"""
     adam_beta1: float = 0.9
     """Adam's momentum (the paper's b1)."""
     max_gradient_norm: float = 10.0
@@ -56,8 +59,9 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.discount < 1:
             raise ValueError(f"learner.discount is {self.discount}; it must be at least 0 and below 1")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learner.learning_rate is {self.learning_rate}; it must be above 0")
+        for name in ("learning_rate", "world_model_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"learner.{name} is {getattr(self, name)}; it must be above 0")
         if not 0 <= self.reward_decay < 1:
             raise ValueError(f"learner.reward_decay is {self.reward_decay}; it must be at least 0 and below 1")
         if not 0 <= self.adam_beta1 < 1:
@@ -84,7 +88,12 @@ class Learner(nn.Module):
         self.extrinsic = RunningScale(1 - config.policy.popart_step)
         self.to(device)
         self.trained = [p for p in self.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.Adam(self.trained, config.learning_rate, (config.adam_beta1, 0.999), foreach=True)
+        fast = {p for p in self.world_model.parameters() if p.requires_grad}
+        groups = [
+            {"params": [p for p in self.trained if p not in fast], "lr": config.learning_rate},
+            {"params": [p for p in self.trained if p in fast], "lr": config.learning_rate * config.world_model_rate},
+        ]
+        self.optimiser = torch.optim.Adam(groups, config.learning_rate, (config.adam_beta1, 0.999), foreach=True)
         self.steps = 0
         self.acting = self._snapshot()
         self.version = 0  # counts the acting policies handed out

@@ -18,6 +18,8 @@ from afterwit.envs.maze import MazeConfig
 from afterwit.envs.noise import NOOP
 from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action
 
+Wrapping = Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]
+
 
 @dataclass(frozen=True)
 class GymConfig:
@@ -139,7 +141,7 @@ class GymVector:
 class Gym(GymVector):
     """Environments made by Gymnasium from a GymConfig, each in `wrappers` and then its noise; `options` go to its constructor."""
 
-    def __init__(self, config: GymConfig, seed: int, wrappers: tuple[Callable[[Any], gymnasium.Env[Any, Any]], ...] = (), **options: Any):
+    def __init__(self, config: GymConfig, seed: int, wrappers: tuple[Wrapping, ...] = (), **options: Any):
         self.config = config
         if config.noise != "none":
             noise = partial(Noise, noise=config.noise, dose=config.dose, density=config.density, noise_action=config.noise_action)

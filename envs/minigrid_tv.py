@@ -53,8 +53,9 @@ class Television(WorldObj):
     def see_behind(self) -> bool:
         return False
 
-    def render(self, image: Array) -> None:
+    def render(self, image: Array) -> Array:
         LOOKS[self.type](self.color).render(image)
+        return image
 
 
 class NoisyTVEnv(MiniGridEnv):
@@ -79,7 +80,7 @@ class NoisyTVEnv(MiniGridEnv):
             render_mode=render_mode,
         )  # fmt: skip
         # MiniGrid asks for `self.actions.left` and the like in every step, and Python 3.11's enums are slow to answer.
-        self.actions = SimpleNamespace(**Actions.__members__)
+        self.actions = SimpleNamespace(**Actions.__members__)  # type: ignore[assignment]
 
     def _gen_grid(self, width: int, height: int) -> None:
         self.grid = Grid(width, height)
@@ -87,23 +88,23 @@ class NoisyTVEnv(MiniGridEnv):
         for x, y in np.ndindex(width - 2, height - 2):
             wall = x % (ROOM_WIDTH + 1) == ROOM_WIDTH
             self.grid.set(x + 1, y + 1, Wall() if wall else Floor(COLOURS[x // (ROOM_WIDTH + 1)]))
-        self.doors = [Door(colour) for colour in COLOURS[1:]]
-        for index, door in enumerate(self.doors):
-            self.put_obj(door, (index + 1) * (ROOM_WIDTH + 1), height // 2)
-        self.screen = [Television() for _ in SCREEN]
-        for part, (x, y) in zip(self.screen, SCREEN, strict=True):
+        self.doors, self.screen = [Door(colour) for colour in COLOURS[1:]], [Television() for _ in SCREEN]
+        doorways = [(room * (ROOM_WIDTH + 1), height // 2) for room in range(1, ROOMS)]
+        self.changing: dict[int, WorldObj] = {}  # by its place in `cells`
+        for (x, y), part in zip((*doorways, *SCREEN), (*self.doors, *self.screen), strict=True):
             self.put_obj(part, x, y)
+            self.changing[x * height + y] = part
         self.agent_pos = (self._rand_int(1, ROOM_WIDTH + 1), self._rand_int(1, ROOM_HEIGHT + 1))
         self.agent_dir = self._rand_int(0, 4)
         # The whole grid as numbers, and at its end one cell for all that is hidden: what gen_obs reads.
         self.cells = np.concatenate([self.grid.encode().reshape(-1, 3), np.zeros((1, 3), np.uint8)])
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         observation, _ = super().reset(seed=seed, options=options)
         self.reached = np.zeros(ROOMS - 1, bool)
         return observation, self._facts(redrawn=False)
 
-    def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         redrawn = self.tv == "always" or (self.tv == "on-demand" and int(action) == Actions.done)
         if redrawn:
             drawn = self.np_random.integers(len(PICTURES), size=len(SCREEN))
@@ -138,9 +139,8 @@ class NoisyTVEnv(MiniGridEnv):
 
     def gen_obs(self) -> dict[str, Any]:
         """What MiniGrid's own gen_obs gives, an order of magnitude faster (a test compares the two)."""
-        for part in (*self.doors, *self.screen):
-            x, y = part.init_pos
-            self.cells[x * self.height + y] = part.encode()
+        for index, part in self.changing.items():
+            self.cells[index] = part.encode()
         image = self.cells[self._view()[0]]
         half = self.agent_view_size // 2
         image[half, -1] = OBJECT_TO_IDX["empty"], 0, 0

@@ -102,7 +102,9 @@ def gather(run: Run, steps: int, seed: int, progress: bool) -> Bank:
     assert isinstance(model, BYOLHindsight)
     actor = Actor(run.env, learner.policy, run.config.unroll_length, seed, learner.device)
     actor.set_weights(learner.acting, learner.version)
-    frames, parts, infos = [], [], []
+    frames: list[Tensor] = []
+    parts: list[tuple[Tensor, ...]] = []
+    infos: list[Mapping[str, Tensor]] = []
     with (
         torch.no_grad(),
         model.watching(),

@@ -16,7 +16,7 @@ from afterwit.envs.maze import Maze, MazeConfig
 from afterwit.world_models import WORLD_MODELS, Trajectory
 from afterwit.world_models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.byol_hindsight import BYOLHindsightConfig
-from tests.helpers import close, tiny_torso_config
+from tests.helpers import close, random_trajectory, tiny_spec, tiny_torso_config
 
 B, UNROLL, CPU = 3, 10, torch.device("cpu")
 SMALL = LearnerConfig(
@@ -380,6 +380,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts_over_real_steps() -> None:
     [
         ({"discount": 1.0}, r"learner\.discount is 1\.0"),
         ({"learning_rate": 0.0}, r"learner\.learning_rate is 0\.0"),
+        ({"world_model_rate": 0.0}, r"learner\.world_model_rate is 0\.0"),
         ({"max_gradient_norm": 0.0}, r"learner\.max_gradient_norm is 0\.0"),
         ({"extrinsic_weight": 0.0, "intrinsic_weight": 0.0}, "are both 0"),
     ],
@@ -387,3 +388,15 @@ def test_the_loss_is_the_weighted_sum_of_its_parts_over_real_steps() -> None:
 def test_values_out_of_range_are_named(change: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(SMALL, **change)  # type: ignore[arg-type]
+
+
+def test_the_world_models_own_layers_learn_at_their_own_rate() -> None:
+    spec = tiny_spec()
+    steps = []
+    for rate in (1.0, 4.0):
+        learner = Learner(LearnerConfig(world_model_rate=rate, learning_rate=1e-3), spec, 0, torch.device("cpu"))
+        before = {name: p.detach().clone() for name, p in learner.named_parameters()}
+        learner.update(random_trajectory(belief=learner.policy.torso.config.belief))
+        steps.append({name: (p.detach() - before[name]).abs().max().item() for name, p in learner.named_parameters() if p.requires_grad})
+    for name, once in steps[0].items():  # Adam's first step is as long as the rate
+        assert steps[1][name] == pytest.approx((4 if name.startswith("world_model.") else 1) * once, rel=1e-3), name

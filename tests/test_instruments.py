@@ -119,7 +119,7 @@ def test_a_latent_of_noise_leaks_nothing() -> None:
     found = readings(independent)
     for name in ("leak/action_from_latent", "leak/place_from_latent", "leak/action_from_noise", "leak/place_from_noise"):
         assert abs(found[name]) < 0.1, name
-    assert abs(found["leak/critic"]) < 0.05
+    assert found["leak/critic"] < 0.05  # untrained, it is below 0: a bound from beneath
 
 
 def test_use_tells_whether_the_reconstruction_listens_to_z() -> None:

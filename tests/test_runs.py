@@ -74,17 +74,9 @@ def test_a_run_trains_logs_and_saves(model: str, tmp_path: Path) -> None:
     assert sum(entry["episode/count"] for entry in entries) >= 4 * (100 // 18)
     last = entries[-1]
     assert last["learner_steps"] == 20 and last["frames"] == 400
-    for name in (
-        "learner/kl",
-        "learner/entropy",
-        "rank/embedding",
-        "leak/critic",
-        "noise/share",
-        "noise/seeking",
-        "share_of_time/noise",
-        "share_of_time/noop",
-        "reached/R1",
-    ):
+    names = ["learner/kl", "learner/entropy", "rank/embedding", "rank/belief", "collapse/alarm", "share_of_time/noise", "reached/R1"]
+    names += ["share_of_time/noop", "noise/share", "noise/seeking"]
+    for name in names + ["leak/critic", "rank/latent", "use/latent"] * (model == "byol-hindsight"):
         assert name in last
     assert 0 <= last["share_of_time/noise"] <= 1
     assert list((folder / "tensorboard").iterdir())
@@ -196,7 +188,7 @@ MISTAKES = {
     "unknown command": (["fly"], "unknown command 'fly'"),
     "unknown preset": (["train", "labyrinth"], "unknown preset 'labyrinth'; choose from maze, atari-small, atari, gym"),
     "unknown game": (["train", "atari-small", "--game", "Montezuma"], "did you mean 'MontezumaRevenge'?"),
-    "horizon too long": (["train", "maze", "--learner.world-model.horizon", "40"], "horizon is 40 and unroll_length is 40"),
+    "horizon too long": (["train", "maze", "--learner.world-model.horizon", "40"], "horizon is 40 and unroll_length is 20"),
     "no environment": (["train", "maze", "--env.num-envs", "0"], "num_envs is 0"),
     "no run folder": (["report", "nowhere"], "nowhere is no run folder"),
     "no such run": (["evaluate", "nowhere"], "nowhere is no run folder"),

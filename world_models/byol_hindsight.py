@@ -41,7 +41,7 @@ class BYOLHindsightConfig:
     """Share of the target encoder kept at each learner step (the paper's alpha)."""
     centre_decay: float | None = 0.95
     """Share kept at each learner step by the running mean that is taken off the target embeddings. None: it stays on. (Ours.)"""
-    invariance_weight: float = 0.03
+    invariance_weight: float = 0.1
     """The paper's lambda: weight of the invariance loss; the reward is reconstruction / lambda + invariance. No
     paper states it. Smaller leaves z free to explain more of the noise; larger makes it tell less of place and action."""
     invariance_in_reward: bool = True
