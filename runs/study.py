@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from afterwit.envs.maze import NOISES
 from afterwit.runs.config import RunConfig
 from afterwit.runs.presets import PRESETS
+from afterwit.world_models.byol_hindsight import CriticForm
 from afterwit.world_models.make import WORLD_MODELS
 
 T = TypeVar("T")
@@ -182,7 +183,7 @@ def fitted(value: Any, hint: Any) -> Any:
 
 
 def maze() -> Study:
-    """Six noises of the maze x four world models x five seeds: 120 runs, an hour or four on two cores."""
+    """Six noises of the maze x four world models x five seeds: 120 runs, a few hours on two cores."""
     return Study(name="maze", preset="maze", worlds=tuple(map(maze_world, MAZE_NOISES)), methods=tuple(map(method, WORLD_MODELS)))
 
 
@@ -194,6 +195,7 @@ def maze_sensitivity() -> Study:
     variants += [varied(base, "lambda", where + "invariance_weight", value) for value in (0.01, 0.03, 0.1, 0.3, 1.0)]
     variants += [varied(base, "invariance-in-reward", where + "invariance_in_reward", value) for value in (True, False)]
     variants += [varied(base, "horizon", where + "horizon", value) for value in (1, 2, 4, 8)]
+    variants += [varied(base, "critic", where + "critic", form) for form in get_args(CriticForm)]
     variants += [varied(base, "latent", where + "latent", value) for value in (4, 16, 64)]
     return Study(
         name="maze-sensitivity", preset="maze", worlds=(maze_world("brownian"),), methods=different(variants, "maze"), seeds=(0, 1),
