@@ -197,6 +197,7 @@ def maze_sensitivity() -> Study:
     variants += [varied(base, "horizon", where + "horizon", value) for value in (1, 2, 4, 8)]
     variants += [varied(base, "critic", where + "critic", form) for form in get_args(CriticForm)]
     variants += [varied(base, "latent", where + "latent", value) for value in (4, 16, 64)]
+    variants += [varied(base, "contrast-size", where + "contrast_size", value) for value in (8, 64, 256)]
     return Study(
         name="maze-sensitivity", preset="maze", worlds=(maze_world("brownian"),), methods=different(variants, "maze"), seeds=(0, 1),
         more_worlds=tuple(maze_world(noise) for noise in MAZE_NOISES if noise != "brownian"),

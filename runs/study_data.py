@@ -26,7 +26,7 @@ from afterwit.runs.study_run import NAME, Manifest, read_manifest
 REPETITIONS = 2000  # bootstrap resamples; five runs have only 3125 different ones
 INSTRUMENTS = (
     "noise/share", "noise/seeking", "leak/critic", "leak/place_from_latent", "leak/place_from_noise", "leak/action_from_latent",
-    "leak/action_from_noise", "use/latent", "rank/embedding", "rank/belief", "rank/latent", "spread/embedding",
+    "leak/action_from_noise", "use/latent", "rank/embedding", "rank/belief", "rank/latent", "spread/target",
 )  # fmt: skip
 ALARM = "collapse/alarm"
 # What an agent does more often that seeks the noise: compared with the same method where it makes no noise.
