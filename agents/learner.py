@@ -15,7 +15,7 @@ from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import WorldModelOutput
 from afterwit.world_models.byol_hindsight import BYOLHindsightConfig
-from afterwit.world_models.instruments import effective_rank
+from afterwit.world_models.instruments import representation
 from afterwit.world_models.intrinsic_reward import RewardNormaliser
 from afterwit.world_models.make import WorldModelConfig, make_world_model
 from afterwit.world_models.running_scale import RunningScale
@@ -177,9 +177,7 @@ class Learner(nn.Module):
         with self.world_model.watching():
             out = self.policy(*trajectory.inputs)
             beliefs, embeddings = self._seen(trajectory, out.beliefs, out.embeddings)
-            ranks = {"belief": beliefs[1:], "embedding": embeddings[1:]}
-            readings = {f"rank/{name}": effective_rank(vectors, trajectory.real) for name, vectors in ranks.items()}
-            return readings | self.world_model.inspect(trajectory, beliefs, embeddings)
+            return representation(beliefs, embeddings, trajectory.real) | self.world_model.inspect(trajectory, beliefs, embeddings)
 
     def state(self) -> dict[str, Any]:
         """Everything: weights, targets, statistics, random state, optimiser, acting policy, counters."""

@@ -13,7 +13,7 @@ from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array, EnvSpec
 from afterwit.world_models.base import WorldModelOutput
 from afterwit.world_models.byol_hindsight import BYOLHindsight
-from afterwit.world_models.instruments import effective_rank, spread
+from afterwit.world_models.instruments import representation
 from afterwit.world_models.intrinsic_reward import RewardNormaliser
 from afterwit.world_models.make import WORLD_MODELS, WorldModelConfig, make_world_model, world_model_name
 from afterwit.world_models.torso import Torso, TorsoConfig
@@ -98,15 +98,11 @@ class IntrinsicReward:
         return bonus.cpu().numpy()
 
     def inspect(self, obs: Array, actions: Array, dones: Array, previous_dones: Array | None = None) -> dict[str, float]:
-        """The instruments of world_models/instruments.py on these transitions, among them the spread of the embeddings as the
-        encoder gives them (`spread/embedding`) and as the model has to predict them (`spread/target`). Changes nothing."""
+        """The instruments of world_models/instruments.py on these transitions. Changes nothing."""
         trajectory = self._trajectory(obs, actions, dones, previous_dones)
         with torch.no_grad(), self.model.watching():
             beliefs, embeddings, _ = self.torso(*trajectory.inputs)
-            readings = {f"rank/{name}": effective_rank(vectors[1:], trajectory.real)
-                        for name, vectors in (("belief", beliefs), ("embedding", embeddings))}  # fmt: skip
-            readings["spread/embedding"] = spread(embeddings[1:], trajectory.real)
-            readings |= self.model.inspect(trajectory, beliefs, embeddings)
+            readings = representation(beliefs, embeddings, trajectory.real) | self.model.inspect(trajectory, beliefs, embeddings)
         return {name: float(value) for name, value in readings.items()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 ALARM = "collapse/alarm"
-LEAST = {"rank": 2.0, "spread": 0.01}  # the alarm's thresholds (ours)
+LEAST = {"rank": 2.0, "spread/target": 0.01}  # the alarm's thresholds, by section or name (ours)
 RIDGE = 1e-3  # the probe's penalty, as a share of its inputs' variance (ours)
 
 
@@ -67,11 +67,18 @@ def explained_variance(inputs: Tensor, outputs: Tensor, mask: Tensor) -> Tensor:
     return torch.where(variance > 0, 1 - error / variance, torch.nan).float()
 
 
+def representation(beliefs: Tensor, embeddings: Tensor, real: Tensor) -> dict[str, Tensor]:
+    """Ranks and spread, [] each, of what a model looks through: beliefs [T+1, B, M], embeddings [T+1, B, N], real [T, B]."""
+    seen = {"belief": beliefs[1:], "embedding": embeddings[1:]}
+    ranks = {f"rank/{name}": effective_rank(vectors, real) for name, vectors in seen.items()}
+    return ranks | {"spread/embedding": spread(embeddings[1:], real)}
+
+
 def alarm(readings: Mapping[str, float]) -> list[str]:
     """What is wrong with the readings, in words: one entry for each rank and spread below its threshold."""
     found = []
     for name, value in readings.items():
-        section = name.split("/")[0]
-        if section in LEAST and not value >= LEAST[section]:
-            found.append(f"the {name.replace('/', ' of the ')} is {value:.3g}, below {LEAST[section]:g}")
+        least = LEAST.get(name, LEAST.get(name.split("/")[0]))
+        if least is not None and not value >= least:
+            found.append(f"the {name.replace('/', ' of the ')} is {value:.3g}, below {least:g}")
     return found
