@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from afterwit.envs.specs import EnvSpec
+from afterwit.world_models.byol_hindsight import Critic
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory
 
@@ -108,3 +109,13 @@ def gradients(loss: Tensor, module: nn.Module) -> dict[str, Tensor]:
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     found = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
     return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), found, strict=True)}
+
+
+def unit(x: Tensor) -> Tensor:
+    return x / x.norm()
+
+
+def critic_score(critic: Critic, state: Tensor, latent: Tensor) -> Tensor:
+    """g(s, z) of one pair [S], [Z]: []."""
+    s, z = critic.state(state), critic.latent(latent)
+    return critic.scale * unit(s) @ unit(z) if critic.form == "dot" else critic.head((s + z).clamp(min=0))[0]

@@ -5,10 +5,9 @@ The references loop over b, t and k, stop at boundaries, and share no code with 
 
 from __future__ import annotations
 
-import math
 from copy import deepcopy
 from dataclasses import replace
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 
 from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
 from afterwit.world_models.byol_explore import BYOLExplore, BYOLExploreConfig
-from afterwit.world_models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig, Critic, CriticForm, contrast
+from afterwit.world_models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig
 from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory
 from tests.helpers import (
@@ -27,6 +26,7 @@ from tests.helpers import (
     B,
     T,
     close,
+    critic_score,
     gradients,
     gru_step,
     look,
@@ -35,6 +35,7 @@ from tests.helpers import (
     seeded,
     tiny_spec,
     tiny_torso,
+    unit,
 )  # fmt: skip
 
 HINDSIGHT = BYOLHindsightConfig(invariance_weight=0.3, noise=4, latent=3, hidden=16, critic_embedding=8)
@@ -54,10 +55,6 @@ def move_target(model: BYOLExplore | BYOLHindsight) -> None:
     with torch.no_grad():
         for index, p in enumerate(model.target.slow.parameters()):
             p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(index)))
-
-
-def unit(x: Tensor) -> Tensor:
-    return x / x.norm()
 
 
 class Pairs(NamedTuple):
@@ -110,15 +107,10 @@ def slow(model: BYOLExplore | BYOLHindsight, trajectory: Trajectory, beliefs: Te
     if isinstance(model, BYOLHindsight):
         for (k, t, b), state in states.items():
             others = [latents[k, t, other] for other in range(B) if (k, t, other) in latents]  # itself among them
-            scores = torch.stack([score(model.critic, state, latent) for latent in others])
-            positive = score(model.critic, state, latents[k, t, b])
+            scores = torch.stack([critic_score(model.critic, state, latent) for latent in others])
+            positive = critic_score(model.critic, state, latents[k, t, b])
             invariance[k, t, b] = torch.log(positive.exp() / scores.exp().mean())
     return Pairs(reconstruction, invariance)
-
-
-def score(critic: Critic, state: Tensor, latent: Tensor) -> Tensor:
-    s, z = critic.state(state), critic.latent(latent)
-    return critic.scale * unit(s) @ unit(z) if critic.form == "dot" else critic.head((s + z).clamp(min=0))[0]
 
 
 def draws(config: BYOLHindsightConfig, seed: int) -> Tensor:
@@ -284,98 +276,6 @@ OUT_OF_RANGE = (
 def test_values_out_of_range_are_named(make: object) -> None:
     with pytest.raises(ValueError, match=r"world_model\.\w+ is (0|1|1\.0|1\.1);"):
         make()  # type: ignore[operator]
-
-
-# --- the contrast
-
-
-def test_contrast_is_the_log_ratio_among_the_valid() -> None:
-    scores = 3 * torch.randn(2, 4, B, B, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    valid = torch.rand(2, 4, B, generator=torch.Generator().manual_seed(1)) < 0.6
-    valid[0, 0], valid[0, 1], valid[1, 0] = False, True, torch.arange(B) == 2  # none, all, one
-    scores.requires_grad_()
-    found = contrast(scores, valid)
-    for k in range(2):
-        for t in range(4):
-            among = [j for j in range(B) if valid[k, t, j]]
-            for i in range(B):
-                if i not in among:
-                    assert found[k, t, i] == 0
-                    continue
-                mean = sum(scores[k, t, i, j].exp() for j in among) / len(among)
-                close(found[k, t, i], torch.log(scores[k, t, i, i].exp() / mean), 1e-7)  # the count is a float32
-                assert found[k, t, i] <= math.log(len(among)) + 1e-9
-    assert found[1, 0, 2] == 0  # alone there is nothing to tell apart
-    found.sum().backward()
-    assert scores.grad is not None and bool(scores.grad.isfinite().all())
-    assert not scores.grad[~(valid[..., None] & valid[..., None, :])].any()
-
-
-def test_contrast_reaches_log_n_and_stays_finite_at_extremes() -> None:
-    sharp = 1e4 * torch.eye(B)
-    close(contrast(sharp, torch.ones(B, dtype=torch.bool)), torch.full((B,), math.log(B)))
-    assert bool(contrast(-sharp, torch.ones(B, dtype=torch.bool)).isfinite().all())
-    close(contrast(torch.zeros(B, B), torch.ones(B, dtype=torch.bool)), torch.zeros(B))
-
-
-@pytest.mark.parametrize("form", get_args(CriticForm))
-def test_the_critic_scores_every_state_with_every_latent(form: CriticForm) -> None:
-    critic = seeded(lambda: Critic(form, 6, 3, 16, 8, 5.0), 0)
-    states, latents = torch.randn(2, 4, 6), torch.randn(2, 4, 3)
-    scores = critic(states, latents)
-    assert scores.shape == (2, 4, 4) and (form != "dot" or bool((scores.abs() <= 5 + 1e-5).all()))
-    for group in range(2):
-        for i in range(4):
-            for j in range(4):
-                close(scores[group, i, j], score(critic, states[group, i], latents[group, j]))
-
-
-# --- what the critic finds
-
-
-def trained_critic(form: CriticForm, leak: str, steps: int = 300, n: int = 16, actions: int = 4) -> tuple[float, float]:
-    """Invariance on fresh data after training a critic alone, and the most it could be."""
-    random = torch.Generator().manual_seed(0)
-    critic = seeded(lambda: Critic(form, 5 + actions, 6, 64, 32, 5.0), 0)
-    optimiser = torch.optim.Adam(critic.parameters(), 3e-3)
-    valid = torch.ones(32, n, dtype=torch.bool)
-
-    def batch() -> tuple[Tensor, Tensor, Tensor]:
-        belief, action = torch.randn(32, n, 5, generator=random), torch.randint(actions, (32, n), generator=random)
-        latent = torch.randn(32, n, 6, generator=random)
-        if leak == "action":
-            latent[..., :actions] = F.one_hot(action, actions) + 0.1 * latent[..., :actions]
-        elif leak == "belief":
-            latent[..., :5] = belief
-        return torch.cat([belief, F.one_hot(action, actions)], -1), latent, action
-
-    for _ in range(steps):
-        state, latent, _ = batch()
-        loss = -contrast(critic(state, latent), valid).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    with torch.no_grad():
-        found, ceiling = [], []
-        for _ in range(10):
-            state, latent, action = batch()
-            found.append(contrast(critic(state, latent), valid).mean())
-            alike = (action[:, :, None] == action[:, None]).sum(-1)
-            ceiling.append((n / alike).log().mean() if leak == "action" else torch.tensor(math.log(n)))
-    return float(torch.stack(found).mean()), float(torch.stack(ceiling).mean())
-
-
-@pytest.mark.parametrize("form", get_args(CriticForm))
-@pytest.mark.parametrize("leak", ("action", "belief"))
-def test_the_critic_finds_a_planted_leak(form: CriticForm, leak: str) -> None:
-    found, ceiling = trained_critic(form, leak)
-    assert 0.75 * ceiling < found <= ceiling + 0.01
-
-
-@pytest.mark.parametrize("form", get_args(CriticForm))
-def test_the_critic_finds_nothing_in_pure_noise(form: CriticForm) -> None:
-    found, _ = trained_critic(form, "none")
-    assert abs(found) < 0.05
 
 
 # --- a short training: embeddings and beliefs are fixed, the world model alone learns
