@@ -116,8 +116,8 @@ class Demo:
     """Folder for the two runs and the report. If it holds an unfinished demo, that one goes on."""
     steps: int = 1_500_000
     """Agent steps of each agent."""
-    seed: int = 1
-    """Seed of both agents. Seeds differ: runs/results/foundation.md shows many, and which of them fail."""
+    seed: int = 0
+    """Seed of both agents. Seeds differ: runs/results/maze-study.md shows five, and which of them fail."""
 
 
 @dataclass(frozen=True)
