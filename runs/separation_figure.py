@@ -39,7 +39,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
             ax.set_yticks(range(len(KINDS)), [NAMES[kind] for kind in KINDS] if column == 0 else [""] * len(KINDS))
             if column == 0:
                 ax.set_ylabel(f"{entry['world']}\n({'decides' if WORLDS[entry['world']].relevant else 'no matter'})", fontsize=7)
-        figure.supxlabel("reward of a held-out transition;\n1 = the model's median for what it has never seen", fontsize=7)
+        figure.supxlabel("reward (1 = median of what was never seen)", fontsize=7)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
     with Image.open(buffer) as drawn:
