@@ -106,7 +106,7 @@ class Learner(nn.Module):
         trajectory = trajectory.to(self.device)
         config, real = self.config, trajectory.real
         out = self.policy(*trajectory.inputs)
-        model = self._imagine(trajectory, out.beliefs, out.embeddings)
+        model = self.world_model(trajectory, *self._seen(trajectory, out.beliefs, out.embeddings))
         self.intrinsic.update(model.reward, real)
         bonus = self.intrinsic(model.reward, real)
 
@@ -140,9 +140,6 @@ class Learner(nn.Module):
             "intrinsic_scale": self.intrinsic.deviation, "bonus": bonus,
         }  # fmt: skip
 
-    def _imagine(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:
-        return self.world_model(trajectory, *self._seen(trajectory, beliefs, embeddings))
-
     def _seen(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """What the world model looks through: the policy's beliefs and embeddings, or those of its own torso."""
         if self.own_torso is None:
@@ -163,20 +160,23 @@ class Learner(nn.Module):
         return targets, (targets - value[:-1]) / popart.scale.deviation
 
     @torch.no_grad()
+    def perceive(self, trajectory: Trajectory) -> tuple[Trajectory, Tensor, Tensor]:
+        """What the world model reads: the trajectory on the learner's device, beliefs [T+1, B, M] and embeddings [T+1, B, N]."""
+        trajectory = trajectory.to(self.device)
+        out = self.policy(*trajectory.inputs)
+        return trajectory, *self._seen(trajectory, out.beliefs, out.embeddings)
+
+    @torch.no_grad()
     def appraise(self, trajectory: Trajectory) -> WorldModelOutput:
         """The raw intrinsic reward of a trajectory and its parts, learning nothing from it."""
-        trajectory = trajectory.to(self.device)
         with self.world_model.watching():
-            out = self.policy(*trajectory.inputs)
-            return self._imagine(trajectory, out.beliefs, out.embeddings)
+            return self.world_model(*self.perceive(trajectory))
 
     @torch.no_grad()
     def inspect(self, trajectory: Trajectory) -> dict[str, Tensor]:
         """The instruments of world_models/instruments.py on a trajectory, [] each, learning nothing from it."""
-        trajectory = trajectory.to(self.device)
         with self.world_model.watching():
-            out = self.policy(*trajectory.inputs)
-            beliefs, embeddings = self._seen(trajectory, out.beliefs, out.embeddings)
+            trajectory, beliefs, embeddings = self.perceive(trajectory)
             return representation(beliefs, embeddings, trajectory.real) | self.world_model.inspect(trajectory, beliefs, embeddings)
 
     def state(self) -> dict[str, Any]:

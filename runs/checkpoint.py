@@ -54,11 +54,14 @@ def load(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def differences(saved: Any, wanted: Any, where: str = "") -> list[str]:
-    """Where two configs differ, as `field is a in the checkpoint, b in config.json`."""
+SIDES = ("in the checkpoint", "in config.json")
+
+
+def differences(saved: Any, wanted: Any, where: str = "", sides: tuple[str, str] = SIDES) -> list[str]:
+    """Where two configs differ, as `field is a in the checkpoint, b in config.json`; `sides` are the words for the two."""
     if isinstance(saved, dict) and isinstance(wanted, dict):
         names = sorted(saved.keys() | wanted.keys())
-        return [line for name in names for line in differences(saved.get(name), wanted.get(name), f"{where}.{name}".lstrip("."))]
+        return [line for name in names for line in differences(saved.get(name), wanted.get(name), f"{where}.{name}".lstrip("."), sides)]
     if isinstance(saved, list | tuple) and isinstance(wanted, list | tuple) and list(saved) == list(wanted):
         return []
-    return [] if saved == wanted else [f"{where} is {saved!r} in the checkpoint, {wanted!r} in config.json"]
+    return [] if saved == wanted else [f"{where} is {saved!r} {sides[0]}, {wanted!r} {sides[1]}"]

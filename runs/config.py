@@ -15,7 +15,7 @@ from cattrs.strategies import configure_tagged_union
 from afterwit.agents.learner import LearnerConfig
 from afterwit.envs.make import ENVS, EnvConfig
 from afterwit.envs.maze import MazeConfig
-from afterwit.world_models.byol_hindsight import BYOLHindsightConfig
+from afterwit.world_models.byol_hindsight import BYOLHindsightConfig, check_contrast
 from afterwit.world_models.make import WORLD_MODELS, WorldModelConfig, world_model_name
 
 
@@ -48,8 +48,12 @@ class RunConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must be 0 or more")
-        if isinstance(self.learner.world_model, BYOLHindsightConfig) and self.env.num_envs < 2:
-            raise ValueError("env.num_envs is 1, but byol-hindsight needs at least 2: what z tells is judged against the z of the others")
+        if isinstance(self.learner.world_model, BYOLHindsightConfig):
+            if self.env.num_envs < 2:
+                raise ValueError(
+                    "env.num_envs is 1, but byol-hindsight needs at least 2: what z tells is judged against the z of the others"
+                )
+            check_contrast(self.learner.world_model.contrast_size, self.unroll_length, self.env.num_envs)
         horizon = getattr(self.learner.world_model, "horizon", 1)
         if horizon >= self.unroll_length:
             raise ValueError(

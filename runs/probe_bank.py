@@ -14,14 +14,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from afterwit.agents.actor import Actor
-from afterwit.agents.learner import Learner
 from afterwit.envs.make import EnvConfig
 from afterwit.envs.maze import BLOCK, NOISE, MazeConfig, build_map
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array
 from afterwit.runs.train import Run
 from afterwit.world_models.byol_hindsight import BYOLHindsight
-from afterwit.world_models.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,8 @@ def gather(run: Run, steps: int, seed: int, progress: bool) -> Bank:
         model.random.manual_seed(stream(seed, "probe", "noise"))  # `watching` takes it back
         while len(parts) * run.config.unroll_length * batch < steps:
             trajectory = actor.unroll()
-            target, ahead, state = model.unroll(*as_the_model_sees_it(learner, trajectory))
+            seen, beliefs, _ = learner.perceive(trajectory)
+            target, ahead, state = model.unroll(seen, beliefs)
             parts.append((trajectory.real, trajectory.action, ahead[0], model.generate(state[0], target[0]), target[0]))
             frames.append(trajectory.obs[:-1])
             infos.append(trajectory.info)
@@ -127,14 +126,6 @@ def gather(run: Run, steps: int, seed: int, progress: bool) -> Bank:
     observations, (step, env) = torch.cat(frames).numpy(), real.nonzero(as_tuple=True)
     reading = read(run.config.env, observations[step.numpy() + 1, env.numpy()], info)
     return Bank(observations, step.numpy(), env.numpy(), action[real].numpy(), ahead[real], latent[real], target[real], reading, info)
-
-
-def as_the_model_sees_it(learner: Learner, trajectory: Trajectory) -> tuple[Trajectory, Tensor]:
-    """The trajectory and the beliefs [T+1, B, M] that the learner shows its world model, from whichever torso it has."""
-    shown: list[tuple[Trajectory, Tensor, Tensor]] = []
-    with learner.world_model.register_forward_pre_hook(lambda _, arguments: shown.append(arguments)):
-        learner.appraise(trajectory)
-    return shown[0][:2]
 
 
 def read(env: EnvConfig, outcome: Array, info: Mapping[str, Array]) -> Reading:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import signal
 import sys
 import time
@@ -32,6 +31,7 @@ from afterwit.runs.separation_worlds import ACTIONS, CHANNELS, KINDS, NOISY, NOV
 from afterwit.world_models import IntrinsicReward, WorldModelConfig
 from afterwit.world_models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.byol_hindsight import BYOLHindsightConfig
+from afterwit.world_models.facade import LEARNING_RATE
 from afterwit.world_models.icm import ICMConfig
 from afterwit.world_models.make import WORLD_MODELS
 from afterwit.world_models.rnd import RNDConfig
@@ -59,8 +59,8 @@ class SeparationConfig:
     """Agent steps of each environment in one update (T)."""
     batch: int = 64
     """Environments in one update (B). For BYOL-Hindsight also the number of z that the critic tells apart."""
-    learning_rate: float | None = None
-    """Adam's learning rate. Unset: the default of IntrinsicReward."""
+    learning_rate: float = LEARNING_RATE
+    """Adam's learning rate."""
     byol_explore: BYOLExploreConfig = field(default_factory=BYOLExploreConfig)
     byol_hindsight: BYOLHindsightConfig = field(default_factory=BYOLHindsightConfig)
     rnd: RNDConfig = field(default_factory=RNDConfig)
@@ -76,7 +76,7 @@ class SeparationConfig:
         for name, least in (("seeds", 1), ("updates", 1), ("steps", 1), ("batch", 3)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if self.learning_rate is not None and not self.learning_rate > 0:
+        if not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
         for name in self.models:
             horizon = getattr(self.model(name), "horizon", 1)
@@ -141,9 +141,7 @@ def separate(config: SeparationConfig, world: str, model: str, seed: int) -> dic
     start = time.process_time()
     place = WORLDS[world](seed)
     views, actions = Box(0, 255, (len(CHANNELS), VIEW, VIEW), np.uint8), Discrete(ACTIONS)
-    curiosity = IntrinsicReward(config.model(model), views, actions, seed=seed)
-    if config.learning_rate is not None:
-        curiosity.optimiser.param_groups[0]["lr"] = config.learning_rate
+    curiosity = IntrinsicReward(config.model(model), views, actions, seed=seed, learning_rate=config.learning_rate)
     random = np.random.default_rng([seed, 1])
     try:
         for _ in range(config.updates):
@@ -245,8 +243,3 @@ def table(result: dict[str, Any]) -> str:
     rows.append(f"{config['updates']:,} updates of {config['steps']} steps x {config['batch']} environments, medians of {seeds}")
     rows.append(f"{result['wall_seconds']:,.0f} s in all; the slowest training took {slowest:.0f} s of one core")
     return "\n".join(rows)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -22,13 +22,13 @@ from afterwit.runs.parallel import last_entry
 from afterwit.runs.report_data import Group, RunLog, flat, noise_of, read_run
 from afterwit.runs.statistics import NUM_WINDOWS
 from afterwit.runs.study_run import NAME, Manifest, read_manifest
+from afterwit.world_models.instruments import ALARM
 
 REPETITIONS = 2000  # bootstrap resamples; five runs have only 3125 different ones
 INSTRUMENTS = (
     "noise/share", "noise/seeking", "leak/critic", "leak/place_from_latent", "leak/place_from_noise", "leak/action_from_latent",
     "leak/action_from_noise", "use/latent", "rank/embedding", "rank/belief", "rank/latent", "spread/target",
 )  # fmt: skip
-ALARM = "collapse/alarm"
 # What an agent does more often that seeks the noise: compared with the same method where it makes no noise.
 SOUGHT = {"on-demand": "share_of_time/noop", "brownian": "share_of_time/block_in_view"}
 

@@ -16,6 +16,7 @@ from afterwit.envs.specs import Array
 from afterwit.runs.config import RunConfig
 from afterwit.runs.report_data import Group
 from afterwit.runs.report_figures import COLOURS, GREY, INK, OTHER, PALE, Curve, binned, count_words, draw_maze
+from afterwit.runs.statistics import section
 from afterwit.runs.study_data import Knob, StudyLog, intervals
 
 MORE_COLOURS = ("#33bbee", "#ee3377", "#bbbbbb", "#000000")  # Tol's vibrant, continued, for methods that are no world model
@@ -86,8 +87,7 @@ def curves_figure(study: StudyLog) -> Figure:
 
 def series(group: Group, name: str) -> tuple[Array, tuple[Array, Array, Array]]:
     """Agent steps, and interquartile mean, low and high [points] of what the group's runs logged, as far as all of them got."""
-    logged = name if "/" in name else f"reached/{name}" if name.startswith("R") and name[1:].isdigit() else f"episode/{name}"
-    lines = [binned(run, Curve(logged, "")) for run in group.runs]
+    lines = [binned(run, Curve(f"{section(name)}/{name}", "")) for run in group.runs]
     x = min((steps for steps, _ in lines), key=len)
     values = np.array([values if len(values) == len(x) else np.interp(x, steps, values) for steps, values in lines])
     there = np.isfinite(values).all(0)

@@ -15,6 +15,7 @@ from afterwit.runs.provenance import provenance
 from afterwit.runs.study import Cell, Study, Variant
 
 NAME, FORMAT = "study.json", 1
+SIDES = ("there", "now")  # the folder's study and the one that is asked for
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def united(study: Study, cells: Sequence[Cell], home: Path) -> Manifest:
     for what, there, here in (("world", old.worlds, new.worlds), ("method", old.methods, new.methods)):
         pairs += [(f"{what} {name}", there[name], here[name]) for name in here if name in there]
     for what, there, here in pairs:
-        refuse(home, [line for line in differences(there, here, what) if there != here])
+        refuse(home, differences(there, here, what, SIDES))
     for cell in cells:
         refuse(home, config_differences(home / cell.folder, cell))
     known = {entry["folder"] for entry in old.cells}
@@ -103,14 +104,12 @@ def united(study: Study, cells: Sequence[Cell], home: Path) -> Manifest:
 def config_differences(folder: Path, cell: Cell) -> list[str]:
     if not (folder / "config.json").exists():
         return []
-    there = read_config(folder)
-    return [f"{cell.folder}: {line}" for line in differences(to_dict(there), to_dict(cell.config))] if there != cell.config else []
+    return [f"{cell.folder}: {line}" for line in differences(to_dict(read_config(folder)), to_dict(cell.config), sides=SIDES)]
 
 
 def refuse(home: Path, lines: Sequence[str]) -> None:
     if lines:
-        told = lines[0].replace("in the checkpoint", "there").replace("in config.json", "now")
-        raise ValueError(f"{home} holds another study: {told}; choose another --out, or give the same options")
+        raise ValueError(f"{home} holds another study: {lines[0]}; choose another --out, or give the same options")
 
 
 def described(variant: Variant) -> dict[str, Any]:

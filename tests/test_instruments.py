@@ -16,6 +16,7 @@ from afterwit.agents.learner import Learner, LearnerConfig
 from afterwit.envs.make import make_env
 from afterwit.envs.maze import MazeConfig
 from afterwit.envs.specs import EnvSpec
+from afterwit.runs.config import RunConfig
 from afterwit.runs.statistics import Statistics, indifferent
 from afterwit.world_models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig, contrast
 from afterwit.world_models.instruments import alarm, explained_variance, spread
@@ -167,6 +168,14 @@ def test_contrasts_are_over_groups_of_the_size_that_is_asked_for(size: int) -> N
         for start in range(0, len(flat), size):
             t, b = map(list, zip(*flat[start : start + size], strict=True))
             close(found[k, t, b], contrast(model.critic(state[k, t, b], latent[k, t, b]), valid[k, t, b]))
+
+
+def test_a_contrast_that_does_not_divide_the_pairs_is_named() -> None:
+    trajectory, beliefs = random_trajectory(), torch.zeros(T + 1, B, BELIEF)
+    with pytest.raises(ValueError, match=rf"contrast_size is 7, but {B} environments x {T} steps are {B * T} pairs"):
+        hindsight(replace(CONFIG, contrast_size=7))(trajectory, beliefs, torch.empty(0))
+    with pytest.raises(ValueError, match=r"contrast_size is 7, but 4 environments x 5 steps are 20 pairs"):
+        RunConfig(env=MazeConfig(num_envs=4), unroll_length=5, learner=LearnerConfig(world_model=replace(CONFIG, contrast_size=7)))
 
 
 # --- the learner's and the run's instruments

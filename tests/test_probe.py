@@ -22,7 +22,7 @@ from afterwit.runs.cli import main
 from afterwit.runs.config import RunConfig, read_config, to_dict
 from afterwit.runs.presets import atari_small, maze
 from afterwit.runs.probe import choose, measure, probe, table
-from afterwit.runs.probe_bank import Bank, Reading, alike_cells, as_the_model_sees_it, gather, read, split
+from afterwit.runs.probe_bank import Bank, Reading, alike_cells, gather, read, split
 from afterwit.runs.probe_pictures import bars, drawer, in_colour
 from afterwit.runs.train import Run, new_folder, train
 from afterwit.world_models.byol_explore import BYOLExploreConfig
@@ -132,7 +132,7 @@ def test_the_bank_holds_what_the_learner_sees_of_the_steps_that_happened(shared:
     torch.testing.assert_close(bank.target, model.target.slow(followed) - model.target.centre.mean)
 
     trajectory = run.actor.unroll()
-    shown, beliefs = as_the_model_sees_it(run.learner, trajectory)
+    shown, beliefs, _ = run.learner.perceive(trajectory)
     expected = run.learner.appraise(trajectory).parts["reconstruction"]
     with torch.no_grad(), model.watching():
         target, ahead, state = model.unroll(shown, beliefs)

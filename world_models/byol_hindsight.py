@@ -78,6 +78,15 @@ class BYOLHindsightConfig:
             raise ValueError(f"unknown world_model.critic {self.critic!r}; choose from {', '.join(get_args(CriticForm))}")
 
 
+def check_contrast(size: int | None, steps: int, environments: int) -> None:
+    """Raise a ValueError unless contrasts of `size` (None: all environments) divide `steps` of `environments`."""
+    if size is not None and steps * environments % size:
+        raise ValueError(
+            f"world_model.contrast_size is {size}, but {environments} environments x {steps} steps are {environments * steps} pairs; "
+            "it must divide them"
+        )
+
+
 class ReverseGradient(torch.autograd.Function):
     """Identity whose gradient is multiplied by -scale: what the critic climbs, the generator descends."""
 
@@ -157,16 +166,22 @@ class BYOLHindsight(WorldModel):
 
     def invariance(self, state: Tensor, latent: Tensor, valid: Tensor) -> Tensor:
         """The contrast of each pair [K, T, B] with the others of its group: those of the other environments, by default."""
-        groups = valid.flatten(1).unflatten(1, (-1, self.config.contrast_size or valid.shape[-1])).shape  # [K, groups, n]
-        scores = self.critic(state.reshape(*groups, -1), latent.reshape(*groups, -1))
-        return contrast(scores, valid.reshape(groups)).view_as(valid)
+        grouped = self.grouped(valid)
+        scores = self.critic(state.reshape(*grouped.shape, -1), latent.reshape(*grouped.shape, -1))
+        return contrast(scores, grouped).view_as(valid)
+
+    def grouped(self, valid: Tensor) -> Tensor:
+        """[K, T, B] as [K, groups, n]: the pairs that are told apart. Raises ValueError where contrast_size does not fit."""
+        _, length, batch = valid.shape
+        check_contrast(self.config.contrast_size, length, batch)
+        return valid.flatten(1).unflatten(1, (-1, self.config.contrast_size or batch))
 
     def inspect(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
         """What z holds, what it gives away, and whether the reconstructor listens to it, one step ahead."""
         valid = pair_mask(trajectory.real, self.config.horizon)
         target, ahead, state = self.unroll(trajectory, beliefs)
         latent = self.generate(state, target)
-        group = valid.flatten(1).unflatten(1, (-1, self.config.contrast_size or valid.shape[-1]))
+        group = self.grouped(valid)
         ceiling = torch.where(valid, group.sum(-1, keepdim=True).expand_as(group).reshape_as(valid).clamp(min=1).log(), 0.0)
         leak = pair_mean(self.invariance(state, latent, valid), valid) / pair_mean(ceiling, valid)
         once, z, noise = valid[0], latent[0], torch.randn(latent[0].shape, generator=self.random).to(latent.device)

@@ -19,6 +19,7 @@ from afterwit.world_models.make import WORLD_MODELS, WorldModelConfig, make_worl
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory
 
+LEARNING_RATE = 3e-4
 LARGEST = 1e6  # beyond it, squares of observations leave float32
 
 
@@ -54,7 +55,7 @@ class IntrinsicReward:
 
     def __init__(
         self, model: str | WorldModelConfig, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], seed: int,
-        torso: TorsoConfig | None = None, autoreset: Literal["next-step", "same-step"] = "next-step", learning_rate: float = 3e-4,
+        torso: TorsoConfig | None = None, autoreset: Literal["next-step", "same-step"] = "next-step", learning_rate: float = LEARNING_RATE,
         reward_decay: float = 0.99, device: str = "cpu",
     ):  # fmt: skip
         if isinstance(model, str) and model not in WORLD_MODELS:
