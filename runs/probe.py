@@ -1,8 +1,8 @@
 """The probe: what would have happened? Keep (b, a) of a transition, put in the z of another, look at the real observation nearest to it.
 
 BYOL-Hindsight's latent z should carry what nobody could have foreseen and nothing else (Jarrett et al., 2023, section 3). Then
-another z changes the noise and leaves the place, and another (b, a) does the opposite. Nearest is by the model's own error, the
-squared distance of unit embeddings. Only one step ahead is looked at (k = 1), whatever the horizon; nothing is learnt.
+another z changes the noise and leaves the place, and another (b, a) does the opposite. Nearest is by the model's own error, a
+squared distance of embeddings. Only one step ahead is looked at (k = 1), whatever the horizon; nothing is learnt.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array
@@ -26,7 +25,6 @@ from afterwit.runs.evaluate import evaluation_env
 from afterwit.runs.probe_bank import Bank, gather, split
 from afterwit.runs.provenance import provenance
 from afterwit.runs.train import Run
-from afterwit.world_models.base import cosine_error
 from afterwit.world_models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig
 from afterwit.world_models.make import world_model_name
 
@@ -45,7 +43,7 @@ class Comparison:
     """Q reconstructions beside the real outcomes: which is nearest, and is it where, and what, the query's was?"""
 
     nearest: Array  # int [Q]: a transition into the nearest outcome
-    distance: Array  # [Q]: 2 - 2 cos between reconstruction and nearest outcome
+    distance: Array  # [Q]: squared distance between reconstruction and nearest outcome
     error: Array  # [Q]: the same between reconstruction and what really followed the query
     rank: Array  # int [Q]: place of what really followed among the distinct outcomes, by distance; 1 is the nearest
     changed: Array  # bool [Q]: the noise is not the query's
@@ -77,10 +75,14 @@ def probe(folder: Path, queries: int, swaps: int, steps: int, seed: int, out: Pa
     run.env.close()
     assert isinstance(model, BYOLHindsight)
     random = np.random.default_rng(stream(seed, "probe"))
+
+    def reconstruct(ahead: Tensor, latent: Tensor) -> Tensor:
+        return model.target.coordinates(model.reconstruct(ahead, latent))
+
     with torch.no_grad():
-        kinds = {name: measure(bank, model.reconstruct, members, swaps, random) for name, members in split(bank).items() if len(members)}
-        chosen = choose(bank, model.reconstruct, queries, random)
-        pictured = [picture_row(bank, model.reconstruct, query, kind, swaps, random) for query, kind in chosen.items()]
+        kinds = {name: measure(bank, reconstruct, members, swaps, random) for name, members in split(bank).items() if len(members)}
+        chosen = choose(bank, reconstruct, queries, random)
+        pictured = [picture_row(bank, reconstruct, query, kind, swaps, random) for query, kind in chosen.items()]
     result: dict[str, Any] = {
         "run": str(folder), "trained_agent_steps": saved["agent_steps"], "seed": seed, "swaps": swaps,
         "transitions": len(bank), "distinct_outcomes": len(bank.representative), "kinds": kinds,
@@ -96,7 +98,7 @@ def probe(folder: Path, queries: int, swaps: int, steps: int, seed: int, out: Pa
 
 def compare(bank: Bank, imagined: Tensor, query: Array, other: Array) -> Comparison:
     """Reconstructions [Q, E] of the transitions `query` [Q], part of which came from the transitions `other` [Q]."""
-    distance = 2 - 2 * F.normalize(imagined, dim=-1) @ bank.units.T  # [Q, D]
+    distance = torch.cdist(imagined, bank.outcomes).square()  # [Q, D]
     nearest = distance.argmin(1)
     truth = torch.from_numpy(bank.outcome[query]).to(distance.device)
     error = distance.gather(1, truth[:, None])
@@ -122,11 +124,16 @@ def measure(bank: Bank, reconstruct: Reconstruct, members: Array, swaps: int, ra
         "alike_z": compare(bank, reconstruct(bank.ahead[repeated], bank.latent[alike]), repeated, alike),
         "other_place": compare(bank, reconstruct(bank.ahead[other], bank.latent[repeated]), repeated, other),
     }
-    unlike = cosine_error(bank.target[repeated], bank.target[other]).mean()
+    unlike = apart(bank.target[repeated], bank.target[other]).mean()
     return {
         "transitions": len(members), "measured": len(query), "error_between_random_outcomes": float(unlike),
         **{name: summarise(row) for name, row in rows.items()}, "world": world(bank, query, swaps, random),
     }  # fmt: skip
+
+
+def apart(one: Tensor, other: Tensor) -> Tensor:
+    """Squared distance, the model's error: [Q, E] to [Q]."""
+    return (one - other).square().sum(-1)
 
 
 def others(members: Array, query: Array, random: np.random.Generator) -> Array:
@@ -162,7 +169,7 @@ def world(bank: Bank, query: Array, swaps: int, random: np.random.Generator) -> 
     if bank.reading.place is not None and bank.reading.alike is not None:
         kept = bank.reading.alike[bank.reading.place[again], bank.reading.place[other]]
         numbers |= {"place_kept": float(kept.mean()), "place_kept_and_noise_changed": float((kept & changed).mean())}
-    error = cosine_error(bank.target[again], bank.target[other])
+    error = apart(bank.target[again], bank.target[other])
     return numbers | {"noise_changed": float(changed.mean()), "error": float(error.mean())}
 
 
@@ -180,7 +187,7 @@ def choose(bank: Bank, reconstruct: Reconstruct, count: int, random: np.random.G
     """A varied few: by halves with and without noise, or where no one tells, surprising ones and others. Values are words for them."""
     kinds = split(bank)
     if "all" in kinds:
-        error = cosine_error(reconstruct(bank.ahead, bank.latent), bank.target).cpu().numpy()
+        error = apart(reconstruct(bank.ahead, bank.latent), bank.target).cpu().numpy()
         surprising = error >= np.quantile(error, 0.95)
         kinds = {"large error": np.flatnonzero(surprising), "small error": np.flatnonzero(~surprising)}
     kinds = {name: members for name, members in kinds.items() if len(members)}
@@ -200,8 +207,8 @@ def words(bank: Bank, query: int, kind: str) -> str:
 
 def spread(bank: Bank, candidates: Array, count: int) -> list[int]:
     """At most `count` candidates, each as far as can be from the ones before it in what followed."""
-    unit = F.normalize(bank.target[torch.from_numpy(candidates)], dim=-1)
-    distance = 2 - 2 * unit @ unit.T
+    followed = bank.target[torch.from_numpy(candidates)]
+    distance = torch.cdist(followed, followed)
     picked = [0]
     while len(picked) < min(count, len(candidates)):
         nearest = distance[:, picked].min(1).values

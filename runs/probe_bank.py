@@ -10,7 +10,6 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from afterwit.agents.actor import Actor
@@ -42,7 +41,7 @@ class Bank:
     action: Array  # int [N]
     ahead: Tensor  # [N, M]: b_{t,1}, the open-loop belief after the action
     latent: Tensor  # [N, Z]: z
-    target: Tensor  # [N, E]: target embedding of what followed
+    target: Tensor  # [N, E]: target embedding of what followed, where squared distance is the model's error
     reading: Reading
     info: Mapping[str, Array]  # [N, ...]: what the environment told of what followed
 
@@ -81,9 +80,9 @@ class Bank:
         return self.outcome if self.reading.noise is None else self.reading.noise
 
     @cached_property
-    def units(self) -> Tensor:
-        """[D, E]: unit target embeddings of the distinct outcomes."""
-        return F.normalize(self.target[torch.from_numpy(self.representative)], dim=-1)
+    def outcomes(self) -> Tensor:
+        """[D, E]: target embeddings of the distinct outcomes."""
+        return self.target[torch.from_numpy(self.representative)]
 
     @cached_property
     def places(self) -> Array:
@@ -123,6 +122,7 @@ def gather(run: Run, steps: int, seed: int, progress: bool) -> Bank:
         raise ValueError(f"steps is {steps}; that gave {int(real.sum())} transitions, and a probe needs at least 2: play more")
     names = [name for name in infos[0] if all(name in info for info in infos)]
     info = {name: torch.cat([info[name] for info in infos])[real].numpy() for name in names}
+    target = model.target.coordinates(target)
     observations, (step, env) = torch.cat(frames).numpy(), real.nonzero(as_tuple=True)
     reading = read(run.config.env, observations[step.numpy() + 1, env.numpy()], info)
     return Bank(observations, step.numpy(), env.numpy(), action[real].numpy(), ahead[real], latent[real], target[real], reading, info)

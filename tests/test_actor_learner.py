@@ -392,9 +392,9 @@ def test_values_out_of_range_are_named(change: dict[str, float], message: str) -
 
 def test_the_world_models_own_layers_learn_at_their_own_rate() -> None:
     spec = tiny_spec()
-    steps = []
+    steps, once_a_step = [], BYOLHindsightConfig(critic_steps=1)
     for rate in (1.0, 4.0):
-        learner = Learner(LearnerConfig(world_model_rate=rate, learning_rate=1e-3), spec, 0, torch.device("cpu"))
+        learner = Learner(LearnerConfig(world_model=once_a_step, world_model_rate=rate, learning_rate=1e-3), spec, 0, torch.device("cpu"))
         before = {name: p.detach().clone() for name, p in learner.named_parameters()}
         learner.update(random_trajectory(belief=learner.policy.torso.config.belief))
         steps.append({name: (p.detach() - before[name]).abs().max().item() for name, p in learner.named_parameters() if p.requires_grad})

@@ -42,8 +42,10 @@ HINDSIGHT = BYOLHindsightConfig(invariance_weight=0.3, noise=4, latent=3, hidden
 EVERYWHERE = tuple((t, b) for t in range(T + 1) for b in range(B))
 
 
-def explore(torso: Torso, horizon: int, centre_decay: float | None = 0.9) -> BYOLExplore:
-    return seeded(lambda: BYOLExplore(BYOLExploreConfig(horizon=horizon, centre_decay=centre_decay, hidden=16), torso, tiny_spec(), 0), 1)
+def explore(torso: Torso, horizon: int, standardise_decay: float | None = 0.9) -> BYOLExplore:
+    return seeded(
+        lambda: BYOLExplore(BYOLExploreConfig(horizon=horizon, standardise_decay=standardise_decay, hidden=16), torso, tiny_spec(), 0), 1
+    )
 
 
 def hindsight(torso: Torso, config: BYOLHindsightConfig) -> BYOLHindsight:
@@ -83,7 +85,11 @@ def slow(model: BYOLExplore | BYOLHindsight, trajectory: Trajectory, beliefs: Te
     latents: dict[tuple[int, int, int], Tensor] = {}
     happened = [(t, b) for t in range(T) for b in range(B) if not trajectory.first[t + 1, b]]
     outcomes = [model.target.slow(trajectory.obs[t + 1, b][None])[0].detach() for t, b in happened]
-    centre = sum(outcomes) / len(outcomes) if outcomes and model.target.centre is not None else 0
+    standardised = model.target.mean is not None
+    centre, size = 0, 1
+    if standardised and outcomes:
+        centre = sum(outcomes) / len(outcomes)
+        size = (sum((outcome - centre).square().sum() for outcome in outcomes) / len(outcomes)).sqrt()
     for b in range(B):
         for t in range(T):
             belief = beliefs[t, b]  # b_{t,0}
@@ -91,7 +97,8 @@ def slow(model: BYOLExplore | BYOLHindsight, trajectory: Trajectory, beliefs: Te
                 if not pair_is_valid(trajectory.first, t, k, b):
                     break
                 action = trajectory.action[t + k - 1, b]
-                target = model.target.slow(trajectory.obs[t + k, b][None])[0].detach() - centre
+                target = model.target.slow(trajectory.obs[t + k, b][None])[0].detach()
+                target = (target - centre) / size if standardised else unit(target)
                 before, belief = belief, gru_step(model.open_loop.rnn, model.open_loop.action_embedding.weight[action], belief)
                 if isinstance(model, BYOLExplore):
                     prediction = model.predictor(belief)
@@ -102,7 +109,7 @@ def slow(model: BYOLExplore | BYOLHindsight, trajectory: Trajectory, beliefs: Te
                     latent = model.generator(torch.cat([noise[k - 1, t, b], state, target]))
                     states[k, t, b], latents[k, t, b] = state, latent
                     prediction = model.reconstructor(torch.cat([belief, latent]))
-                reconstruction[k, t, b] = (unit(prediction) - unit(target)).square().sum()
+                reconstruction[k, t, b] = ((prediction if standardised else unit(prediction)) - target).square().sum()
     invariance: dict[tuple[int, int, int], Tensor] = {}
     if isinstance(model, BYOLHindsight):
         for (k, t, b), state in states.items():
@@ -117,12 +124,12 @@ def draws(config: BYOLHindsightConfig, seed: int) -> Tensor:
     return torch.randn(config.horizon, T, B, config.noise, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("centre_decay", (0.9, None))
+@pytest.mark.parametrize("standardise_decay", (0.9, None))
 @pytest.mark.parametrize("horizon", (1, 3, T))
 @pytest.mark.parametrize("resets", (RESETS, (), EVERYWHERE), ids=("awkward", "none", "all"))
-def test_byol_explore_equals_the_triple_loop(horizon: int, resets: tuple[tuple[int, int], ...], centre_decay: float | None) -> None:
+def test_byol_explore_equals_the_triple_loop(horizon: int, resets: tuple[tuple[int, int], ...], standardise_decay: float | None) -> None:
     torso, trajectory = tiny_torso(), random_trajectory(resets=resets)
-    model = explore(torso, horizon, centre_decay)
+    model = explore(torso, horizon, standardise_decay)
     move_target(model)
     beliefs, embeddings = look(torso, trajectory)
     out = model(trajectory, beliefs, embeddings)
@@ -181,6 +188,62 @@ def test_critic_climbs_generator_descends_and_the_representation_sees_reconstruc
     for name, gradient in in_torso.items():
         close(gradient, expected[name], 1e-6)
         assert gradient.any(), name  # the encoder and both of the torso's other parts are trained
+
+
+def test_the_critic_takes_steps_of_its_own_and_nothing_else_moves() -> None:
+    """Against Adam on the plain definition, pair by pair, in the same groups."""
+    torso, trajectory = tiny_torso(), random_trajectory()
+    model = hindsight(torso, replace(HINDSIGHT, horizon=2, critic_steps=4, critic_rate=0.01))
+    beliefs, embeddings = look(torso, trajectory)
+    model(trajectory, beliefs, embeddings)
+    assert model.judged is not None
+    state, latent, valid = model.judged
+    assert not state.requires_grad and not latent.requires_grad
+    critic, before = deepcopy(model.critic), {name: value.clone() for name, value in model.named_parameters()}
+    optimiser = torch.optim.Adam(critic.parameters(), 0.01)
+    random = torch.Generator()
+    random.set_state(model.random.get_state())
+    model.after_step()
+    for _ in range(3):
+        order = torch.randperm(T * B, generator=random).tolist()
+        errors = {}
+        for k in range(2):
+            pairs = [divmod(index, B) for index in order]
+            for place, (t, b) in enumerate(pairs):
+                group = [pair for pair in pairs[place // B * B : place // B * B + B] if valid[k][pair]]
+                if (t, b) in group:
+                    scores = torch.stack([critic_score(critic, state[k, t, b], latent[k][other]) for other in group])
+                    errors[k, *divmod(place, B)] = torch.log(scores[group.index((t, b))].exp() / scores.exp().mean())
+        optimiser.zero_grad()
+        (-Pairs({}, errors).loss(errors)).backward()
+        optimiser.step()
+    for name, value in model.named_parameters():
+        if name.startswith("critic."):
+            close(value, critic.get_parameter(name.removeprefix("critic.")), 1e-5)
+            assert not torch.equal(value, before[name])
+        elif not name.startswith("target."):
+            assert torch.equal(value, before[name])
+    after = {name: value.clone() for name, value in model.critic.named_parameters()}
+    model.after_step()  # without a new trajectory there is nothing to learn from
+    with model.watching():
+        model(trajectory, beliefs, embeddings)
+    model.after_step()
+    assert all(torch.equal(value, after[name]) for name, value in model.critic.named_parameters())
+
+
+def test_a_loaded_critic_goes_on_with_its_own_averages() -> None:
+    torso, trajectory = tiny_torso(), random_trajectory()
+    config = replace(HINDSIGHT, critic_steps=3)
+    model, twin = hindsight(torso, config), hindsight(torso, config)
+    for _ in range(2):
+        model(trajectory, *look(torso, trajectory))
+        model.after_step()
+    twin.load_state_dict(model.state_dict())
+    for each in (model, twin):
+        each(trajectory, *look(torso, trajectory))
+        each.after_step()
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def both(horizon: int = 3) -> list[tuple[Torso, BYOLExplore | BYOLHindsight]]:
@@ -251,24 +314,35 @@ def test_the_average_of_targets_keeps_the_configured_share() -> None:
             close(p, old + 1 - decay)
 
 
-def test_the_running_mean_of_real_outcomes_is_taken_off_the_targets() -> None:
+def test_targets_are_in_units_of_the_running_mean_and_size_of_real_outcomes() -> None:
     online = torch.nn.Linear(6, 4)
     target = TargetEncoder(online, 4, 0.99, 0.9)
-    total, weight = torch.zeros(4), 0.0
+    total, square, weight = torch.zeros(4), torch.zeros(()), 0.0
     for seed in range(3):
         trajectory = random_trajectory(seed=seed)
         embeddings = online(trajectory.obs[1:]).detach()
-        total, weight = 0.9 * total + 0.1 * embeddings[trajectory.real].mean(0), 0.9 * weight + 0.1
-        close(target(trajectory), embeddings - total / weight, 1e-6)
+        weight = 0.9 * weight + 0.1
+        total = 0.9 * total + 0.1 * embeddings[trajectory.real].mean(0)
+        square = 0.9 * square + 0.1 * (embeddings - total / weight)[trajectory.real].square().sum(-1).mean()
+        close(target(trajectory), (embeddings - total / weight) / (square / weight).sqrt(), 1e-6)
     target.eval()
     other = random_trajectory(seed=9)
-    close(target(other), online(other.obs[1:]).detach() - total / weight, 1e-6)
-    close(target(other), online(other.obs[1:]).detach() - total / weight, 1e-6)  # looking changed nothing
+    expected = (online(other.obs[1:]).detach() - total / weight) / (square / weight).sqrt()
+    close(target(other), expected, 1e-6)
+    close(target(other), expected, 1e-6)  # looking changed nothing
+
+
+def test_a_model_that_knows_the_mean_alone_has_an_error_of_one() -> None:
+    online = torch.nn.Linear(6, 4)
+    target, trajectory = TargetEncoder(online, 4, 0.99, 0.9), random_trajectory(resets=())
+    found = target(trajectory)
+    close(target.error(torch.zeros_like(found), found).mean(), torch.ones(()))
 
 
 OUT_OF_RANGE = (
-    lambda: BYOLExploreConfig(horizon=0), lambda: BYOLExploreConfig(centre_decay=1.0), lambda: BYOLHindsightConfig(target_decay=1.1),
+    lambda: BYOLExploreConfig(horizon=0), lambda: BYOLExploreConfig(standardise_decay=1.0), lambda: BYOLHindsightConfig(target_decay=1.1),
     lambda: BYOLHindsightConfig(invariance_weight=0), lambda: BYOLHindsightConfig(contrast_size=1),
+    lambda: BYOLHindsightConfig(critic_steps=0), lambda: BYOLHindsightConfig(critic_rate=0),
 )  # fmt: skip
 
 

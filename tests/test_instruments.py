@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from afterwit.runs.config import RunConfig
 from afterwit.runs.statistics import Statistics, indifferent
 from afterwit.world_models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig, contrast
 from afterwit.world_models.instruments import alarm, explained_variance, spread
-from tests.helpers import BELIEF, EMBEDDING, A, B, T, close, random_trajectory, seeded, tiny_spec, tiny_torso
+from tests.helpers import BELIEF, EMBEDDING, A, B, T, close, random_trajectory, same, seeded, tiny_spec, tiny_torso
 
 LONG, WIDE = 60, 24  # enough steps and environments for a probe to be fitted
 CONFIG = BYOLHindsightConfig(noise=4, latent=A, hidden=16, critic_embedding=8)
@@ -185,12 +186,11 @@ def test_inspecting_leaves_no_trace() -> None:
     spec = tiny_spec()
     learner = Learner(LearnerConfig(world_model=CONFIG), spec, 0, torch.device("cpu"))
     trajectory = random_trajectory(belief=learner.policy.torso.config.belief)
-    before = {name: value.clone() if isinstance(value, Tensor) else value for name, value in learner.state_dict().items()}
+    before = deepcopy(learner.state_dict())
     found = learner.inspect(trajectory)
     assert {"rank/embedding", "rank/belief", "rank/latent", "spread/target", "leak/critic", "use/latent"} <= found.keys()
     assert all(value.shape == () and not value.requires_grad for value in found.values())
-    for name, value in learner.state_dict().items():
-        assert torch.equal(value, before[name]) if isinstance(value, Tensor) else value == before[name]
+    assert same(dict(learner.state_dict()), dict(before))
     again = learner.inspect(trajectory)
     assert all(torch.equal(again[name], value) for name, value in found.items() if value.isfinite())
 

@@ -62,8 +62,8 @@ def test_where_z_is_the_noise_the_noise_changes_and_the_place_stays() -> None:
     own, other, moved = numbers["own_z"], numbers["other_z"], numbers["other_place"]
     assert own["place_kept"] == 1 and own["noise_changed"] == 0 and own["median_rank"] == 1 and own["error"] == pytest.approx(0, abs=1e-5)
     assert other["place_kept"] == 1 and other["place_kept_and_noise_changed"] == other["noise_changed"]
-    # The target is half place, half noise: a swap that changes the noise costs 2 - 2 cos = 1.
-    assert other["error"] == pytest.approx(other["noise_changed"], abs=1e-5)
+    # The target is a one-hot place and a one-hot noise: a swap that changes the noise costs 2.
+    assert other["error"] == pytest.approx(2 * other["noise_changed"], abs=1e-5)
     assert other["noise_changed"] == pytest.approx(1 - 1 / NOISES, abs=0.08)
     assert moved["place_of_other"] == 1 and moved["place_kept"] == pytest.approx(1 / PLACES, abs=0.08) and moved["noise_changed"] == 0
 
@@ -128,15 +128,16 @@ def test_the_bank_holds_what_the_learner_sees_of_the_steps_that_happened(shared:
     # All three mazes reset together: of 20 agent steps each, those from 9 and 19 are resets.
     assert len(bank) == 3 * 18 and not {9, 19} & set(bank.step.tolist()) and len(bank.frames) == 21
     followed = torch.from_numpy(np.stack([bank.followed(index) for index in range(len(bank))]))
-    assert model.target.centre is not None
-    torch.testing.assert_close(bank.target, model.target.slow(followed) - model.target.centre.mean)
+    with torch.no_grad(), model.watching():
+        seen = replace(run.actor.unroll(), obs=torch.stack([followed, followed]))  # the target looks at obs[1:] alone
+        torch.testing.assert_close(bank.target, model.target(seen)[0])
 
     trajectory = run.actor.unroll()
     shown, beliefs, _ = run.learner.perceive(trajectory)
     expected = run.learner.appraise(trajectory).parts["reconstruction"]
     with torch.no_grad(), model.watching():
         target, ahead, state = model.unroll(shown, beliefs)
-        error = 2 - 2 * F.cosine_similarity(model.reconstruct(ahead[0], model.generate(state[0], target[0])), target[0], dim=-1)
+        error = (model.reconstruct(ahead[0], model.generate(state[0], target[0])) - target[0]).square().sum(-1)
     torch.testing.assert_close(error * trajectory.real / model.config.invariance_weight, expected)
 
 

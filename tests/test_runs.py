@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from afterwit.runs.logging import read_metrics
 from afterwit.runs.presets import PRESETS, maze
 from afterwit.runs.train import Run, new_folder, train
 from afterwit.world_models.make import WORLD_MODELS, world_model_name
+from tests.helpers import same
 
 SMALL = replace(
     maze(), env=MazeConfig(num_envs=4, episode_steps=17), total_steps=400, unroll_length=5, log_interval=100, checkpoint_interval=200
@@ -36,13 +38,8 @@ def start(config: RunConfig, folder: Path) -> Path:
     return folder
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
+def weights(folder: Path) -> dict[str, Any]:
     return checkpoint.load(folder, to_dict(read_config(folder)))["learner"]["modules"]
-
-
-def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    assert left.keys() == right.keys()
-    return all(torch.equal(left[name], right[name]) for name in left)
 
 
 @pytest.mark.parametrize("name", PRESETS)

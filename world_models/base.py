@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from afterwit.world_models.running_scale import RunningMean
-from afterwit.world_models.trajectory import Trajectory
+from afterwit.world_models.trajectory import Trajectory, masked_mean
 
 
 @dataclass(frozen=True)
@@ -55,35 +55,49 @@ class WorldModel(nn.Module, ABC):
 
 
 class TargetEncoder(nn.Module):
-    """What is predicted: embeddings by a slow copy of an encoder, phi <- decay * phi + (1 - decay) * theta, less their mean.
+    """What is predicted: embeddings by a slow copy of an encoder, phi <- decay * phi + (1 - decay) * theta, standardised.
 
-    A fresh encoder maps all that it sees to nearly the same direction, and on unit vectors there is then next to nothing to
-    predict: everything looks alike, noise and news too. So the running mean of the embeddings is taken off first (ours; the
-    papers do not say what keeps their embeddings apart). `centre_decay` None leaves it on.
+    A fresh encoder maps all that it sees to nearly the same direction. On unit vectors, as published, there is then next to
+    nothing to predict, and everything is paid alike. So the embeddings' running mean is taken off, and they are measured in
+    units of their running root mean square distance from it (ours; the papers do not say what keeps their embeddings apart).
+    One unit for all, not a unit vector each: what the encoder hardly tells apart stays small, noise that means nothing too.
+    `standardise_decay` None compares directions, as published.
     """
 
-    def __init__(self, online: nn.Module, size: int, decay: float, centre_decay: float | None):
+    def __init__(self, online: nn.Module, size: int, decay: float, standardise_decay: float | None):
         super().__init__()
         self.slow = deepcopy(online).requires_grad_(False)
         self.decay = decay
-        self.centre = None if centre_decay is None else RunningMean(centre_decay, (size,))
+        self.mean = None if standardise_decay is None else RunningMean(standardise_decay, (size,))
+        self.square = None if standardise_decay is None else RunningMean(standardise_decay)
         self.online = (online,)  # in a tuple: the encoder belongs to the torso, not to this module
 
     @torch.no_grad()
     def forward(self, trajectory: Trajectory) -> Tensor:
-        """Of each transition's outcome obs[t+1]: [T, B, N], no gradient. In training the mean follows the real steps."""
+        """Of each transition's outcome obs[t+1]: [T, B, N], no gradient. In training the statistics follow the real steps."""
         embeddings = self.slow(trajectory.obs[1:])
-        if self.centre is None:
+        if self.mean is None or self.square is None:
             return embeddings
         if self.training:
-            self.centre.update(embeddings, trajectory.real)
-        return embeddings - self.centre.mean
+            self.mean.update(embeddings, trajectory.real)
+        centred = embeddings - self.mean.mean
+        if self.training:
+            self.square.update(centred.square().sum(-1), trajectory.real)
+        return centred / torch.where(self.square.weight > 0, (self.square.mean + 1e-8).sqrt(), 1.0)
+
+    def coordinates(self, embeddings: Tensor) -> Tensor:
+        """Predictions or targets [..., N], where squared distance is the error: as they are; not standardised, as unit vectors."""
+        return F.normalize(embeddings, dim=-1) if self.mean is None else embeddings
+
+    def error(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Squared distance, [..., N] to [...]. About 1 for a model that knows nothing but the mean; of unit vectors, in [0, 4]."""
+        return (self.coordinates(prediction) - self.coordinates(target)).square().sum(-1)
+
+    def spread(self, target: Tensor, mask: Tensor) -> Tensor:
+        """The error [] of the best guess that never changes, over targets [..., N] where `mask` [...]: reconstruction has to beat it."""
+        guess = masked_mean(self.coordinates(target), mask)
+        return masked_mean(self.error(guess.expand_as(target), target), mask)
 
     @torch.no_grad()
     def update(self) -> None:
         torch._foreach_lerp_(list(self.slow.parameters()), list(self.online[0].parameters()), 1 - self.decay)
-
-
-def cosine_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of unit vectors, 2 - 2 cos, in [0, 4]: [..., N] to [...]."""
-    return 2 - 2 * F.cosine_similarity(prediction, target.detach(), dim=-1)

@@ -1,6 +1,6 @@
 """BYOL-Explore (Guo et al., NeurIPS 2022): predict your own future embeddings; the error is the reward.
 
-loss(t, k) = || predictor(b_{t,k}) - sg(target(o_{t+k})) ||^2 on unit vectors,   k = 1 .. K
+loss(t, k) = || predictor(b_{t,k}) - sg(target(o_{t+k})) ||^2,   k = 1 .. K
 reward of the transition into o_{t+1} = sum of loss(p, q) over p + q = t + 1
 """
 
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput, cosine_error
-from afterwit.world_models.instruments import spread
+from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
 from afterwit.world_models.open_loop import OpenLoop, future, pair_mask, pair_mean, sum_by_transition
 from afterwit.world_models.torso import Torso, mlp
 from afterwit.world_models.trajectory import Trajectory
@@ -26,8 +25,9 @@ class BYOLExploreConfig:
     """K, open-loop steps that are predicted ahead. The paper's Atari value is 8."""
     target_decay: float = 0.99
     """Share of the target encoder kept at each learner step (the paper's alpha)."""
-    centre_decay: float | None = 0.95
-    """Share kept at each learner step by the running mean that is taken off the target embeddings. None: it stays on. (Ours.)"""
+    standardise_decay: float | None = 0.95
+    """Share kept at each learner step by the running mean and size in whose units embeddings are predicted. None: unit vectors
+    are, as published. (Ours.)"""
     hidden: int = 128
     """Width of the predictor's hidden layer. (512 in re-implementations; the paper gives none.)"""
     loss_scale: float = 5.0
@@ -36,16 +36,16 @@ class BYOLExploreConfig:
     """Pay only what lies above the running mean of the normalised reward (the paper's clipping)."""
 
     def __post_init__(self) -> None:
-        check_byol(self.horizon, self.target_decay, self.centre_decay)
+        check_byol(self.horizon, self.target_decay, self.standardise_decay)
 
 
-def check_byol(horizon: int, target_decay: float, centre_decay: float | None) -> None:
+def check_byol(horizon: int, target_decay: float, standardise_decay: float | None) -> None:
     if horizon < 1:
         raise ValueError(f"world_model.horizon is {horizon}; at least 1 step must be predicted")
     if not 0 <= target_decay <= 1:
         raise ValueError(f"world_model.target_decay is {target_decay}; it must lie between 0 and 1")
-    if centre_decay is not None and not 0 <= centre_decay < 1:
-        raise ValueError(f"world_model.centre_decay is {centre_decay}; it must be at least 0 and below 1, or None")
+    if standardise_decay is not None and not 0 <= standardise_decay < 1:
+        raise ValueError(f"world_model.standardise_decay is {standardise_decay}; it must be at least 0 and below 1, or None")
 
 
 class BYOLExplore(WorldModel):
@@ -53,7 +53,7 @@ class BYOLExplore(WorldModel):
         super().__init__(seed)
         self.horizon = config.horizon
         sizes = torso.config
-        self.target = TargetEncoder(torso.encoder, sizes.embedding, config.target_decay, config.centre_decay)
+        self.target = TargetEncoder(torso.encoder, sizes.embedding, config.target_decay, config.standardise_decay)
         self.open_loop = OpenLoop(sizes.belief, sizes.action_embedding, spec.num_actions, config.horizon)
         self.predictor = mlp(sizes.belief, config.hidden, sizes.embedding, 1)
 
@@ -62,12 +62,12 @@ class BYOLExplore(WorldModel):
         valid = pair_mask(trajectory.real, self.horizon)  # [K, T, B]
         target = future(self.target(trajectory), self.horizon, length)  # [K, T, B, N]
         ahead = self.open_loop(beliefs, trajectory.action)[1:]  # [K, T, B, M]
-        error = cosine_error(self.predictor(ahead), target)
+        error = self.target.error(self.predictor(ahead), target)
         loss, reward = pair_mean(error, valid), sum_by_transition(error, valid)
         return WorldModelOutput(loss, reward, {"reconstruction": reward}, {"reconstruction": loss.detach()})
 
     def inspect(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
-        return {"spread/target": spread(self.target(trajectory), trajectory.real)}
+        return {"spread/target": self.target.spread(self.target(trajectory), trajectory.real)}
 
     def after_step(self) -> None:
         self.target.update()

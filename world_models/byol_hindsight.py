@@ -4,15 +4,17 @@ With s = (b_{t,i-1}, a_{t+i-1}), for i = 1 .. K:
 
     z        = generator(noise, s, target(o_{t+i}))           a latent for the unforeseeable part of the outcome
     outcome  = reconstructor(b_{t,i}, z)                       predicted from the past and that latent
-    rec      = || outcome - sg(target(o_{t+i})) ||^2           on unit vectors
+    rec      = || outcome - sg(target(o_{t+i})) ||^2
     inv      = log[ exp g(s, z) / mean_k exp g(s, z_k) ]       contrastive estimate of what z tells about s, <= log n
     reward   = rec / lambda + inv, summed over p + q = t + 1
 
-The critic g maximises inv; the generator minimises rec + lambda * inv; encoder and RNNs minimise rec only.
+The critic g maximises inv; the generator minimises rec + lambda * inv; encoder and RNNs minimise rec only. A critic that
+does not keep up with the generator lets z tell the place, so it takes further steps of its own (ours).
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -21,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput, cosine_error
+from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
 from afterwit.world_models.byol_explore import check_byol
-from afterwit.world_models.instruments import effective_rank, explained_variance, spread
+from afterwit.world_models.instruments import effective_rank, explained_variance
 from afterwit.world_models.open_loop import OpenLoop, future, pair_mask, pair_mean, sum_by_transition
 from afterwit.world_models.torso import Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
@@ -39,9 +41,10 @@ class BYOLHindsightConfig:
     """K, open-loop steps that are predicted ahead. The paper's Atari value is 8."""
     target_decay: float = 0.99
     """Share of the target encoder kept at each learner step (the paper's alpha)."""
-    centre_decay: float | None = 0.95
-    """Share kept at each learner step by the running mean that is taken off the target embeddings. None: it stays on. (Ours.)"""
-    invariance_weight: float = 0.1
+    standardise_decay: float | None = 0.95
+    """Share kept at each learner step by the running mean and size in whose units embeddings are predicted. None: unit vectors
+    are, as published. (Ours.)"""
+    invariance_weight: float = 0.03
     """The paper's lambda: weight of the invariance loss; the reward is reconstruction / lambda + invariance. No
     paper states it. Smaller leaves z free to explain more of the noise; larger makes it tell less of place and action."""
     invariance_in_reward: bool = True
@@ -63,17 +66,26 @@ class BYOLHindsightConfig:
     """Size of the two embeddings of the dot critic. (Ours.)"""
     critic_scale: float = 5.0
     """The dot critic is critic_scale * cosine: bounded, so that it cannot run away. (Ours.)"""
+    critic_steps: int = 6
+    """Gradient steps of the critic at each learner step: the first with all else, as in the paper, the others alone, on the
+    same s and z in groups drawn anew. 1 is quicker, but in short runs such a critic misses much of what z tells. (Ours.)"""
+    critic_rate: float = 1e-3
+    """Adam's step size in the critic's steps alone. (Ours.)"""
     loss_scale: float = 5.0
     """Weight of the world model's loss in the total (the paper's Atari value)."""
     prioritise: bool = True
     """Pay only what lies above the running mean of the normalised reward (the paper's clipping)."""
 
     def __post_init__(self) -> None:
-        check_byol(self.horizon, self.target_decay, self.centre_decay)
+        check_byol(self.horizon, self.target_decay, self.standardise_decay)
         if not self.invariance_weight > 0:
             raise ValueError(f"world_model.invariance_weight is {self.invariance_weight}; the reward divides by it, so it must be above 0")
         if self.contrast_size is not None and self.contrast_size < 2:
             raise ValueError(f"world_model.contrast_size is {self.contrast_size}; a contrast needs at least 2: one z against another")
+        if self.critic_steps < 1:
+            raise ValueError(f"world_model.critic_steps is {self.critic_steps}; the critic takes at least 1 step at each learner step")
+        if not self.critic_rate > 0:
+            raise ValueError(f"world_model.critic_rate is {self.critic_rate}; it must be above 0")
         if self.critic not in get_args(CriticForm):
             raise ValueError(f"unknown world_model.critic {self.critic!r}; choose from {', '.join(get_args(CriticForm))}")
 
@@ -143,19 +155,23 @@ class BYOLHindsight(WorldModel):
         self.map_width: int | None = spec.semantics["map"][1] if "map" in spec.semantics else None
         sizes = torso.config
         state = sizes.belief + spec.num_actions
-        self.target = TargetEncoder(torso.encoder, sizes.embedding, config.target_decay, config.centre_decay)
+        self.target = TargetEncoder(torso.encoder, sizes.embedding, config.target_decay, config.standardise_decay)
         self.open_loop = OpenLoop(sizes.belief, sizes.action_embedding, spec.num_actions, config.horizon)
         self.generator = mlp(config.noise + state + sizes.embedding, config.hidden, config.latent, config.layers)
         self.reconstructor = mlp(sizes.belief + config.latent, config.hidden, sizes.embedding, config.layers)
         self.critic = Critic(config.critic, state, config.latent, config.hidden, config.critic_embedding, config.critic_scale)
+        self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), config.critic_rate, foreach=True)
+        self.judged: tuple[Tensor, Tensor, Tensor] | None = None  # s, z and valid of the last learner step
 
     def forward(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:
         weight = self.config.invariance_weight
         valid = pair_mask(trajectory.real, self.config.horizon)  # [K, T, B]
         target, ahead, state = self.unroll(trajectory, beliefs)
         latent = self.generate(state, target)
-        reconstruction = cosine_error(self.reconstruct(ahead, latent), target)
+        reconstruction = self.target.error(self.reconstruct(ahead, latent), target)
         invariance = self.invariance(state, ReverseGradient.apply(latent, weight), valid)
+        if self.training:
+            self.judged = state, latent.detach(), valid
         # Minus: the critic climbs. Reversed and scaled on its way into z, the same gradient makes the generator descend.
         loss = pair_mean(reconstruction, valid) - pair_mean(invariance, valid)
         parts = {"reconstruction": sum_by_transition(reconstruction, valid) / weight}
@@ -192,8 +208,14 @@ class BYOLHindsight(WorldModel):
             for source, inputs in (("latent", z), ("noise", noise))
         }
         other = once & once.roll(1, 1)  # the z of the environment beside it happened, too
-        own, shuffled = (masked_mean(cosine_error(self.reconstruct(ahead[0], chosen), target[0]), other) for chosen in (z, z.roll(1, 1)))
-        readings = {"use/latent": shuffled / own, "rank/latent": effective_rank(z, once), "spread/target": spread(target[0], once)}
+        own, shuffled = (
+            masked_mean(self.target.error(self.reconstruct(ahead[0], chosen), target[0]), other) for chosen in (z, z.roll(1, 1))
+        )
+        readings = {
+            "use/latent": shuffled / own,
+            "rank/latent": effective_rank(z, once),
+            "spread/target": self.target.spread(target[0], once),
+        }
         return {"leak/critic": leak, **probes, **readings}
 
     def place(self, trajectory: Trajectory, beliefs: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,9 +249,22 @@ class BYOLHindsight(WorldModel):
 
     def after_step(self) -> None:
         self.target.update()
+        if self.judged is not None:
+            for _ in range(self.config.critic_steps - 1):
+                self.step_critic(*self.judged)
+        self.judged = None
 
-    def get_extra_state(self) -> Tensor:
-        return self.random.get_state()
+    def step_critic(self, state: Tensor, latent: Tensor, valid: Tensor) -> None:
+        """One step of the critic alone, on the pairs [K, T, B] in another order, and so in other groups."""
+        order = torch.randperm(valid[0].numel(), generator=self.random).to(valid.device)
+        state, latent, valid = (x.flatten(1, 2)[:, order].view_as(x) for x in (state, latent, valid))
+        self.critic_optimiser.zero_grad(set_to_none=True)
+        (-pair_mean(self.invariance(state, latent, valid), valid)).backward()
+        self.critic_optimiser.step()
 
-    def set_extra_state(self, state: Tensor) -> None:
-        self.random.set_state(state.cpu())
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"random": self.random.get_state(), "critic_optimiser": deepcopy(self.critic_optimiser.state_dict())}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.random.set_state(state["random"].cpu())
+        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
