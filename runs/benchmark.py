@@ -43,7 +43,7 @@ def benchmark(config: RunConfig, seconds: float, out: Path | None, progress: boo
         "whole_loop_share_of_slower_part": rates["whole loop"] / min(rates["acting"], rates["learning"]),
         "config": to_dict(config), "provenance": provenance(),
     }  # fmt: skip
-    run.env.close()
+    run.close()
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

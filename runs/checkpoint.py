@@ -12,7 +12,7 @@ import torch
 
 NAME = "checkpoint.pt"
 FORMAT = 1
-FREE = ("total_steps", "device", "threads", "log_interval", "checkpoint_interval")  # may change when a run goes on
+FREE = ("total_steps", "device", "threads", "acting_threads", "log_interval", "checkpoint_interval")  # may change when a run goes on
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:

@@ -35,17 +35,24 @@ class RunConfig:
     """Agent steps of each environment in one learner step (T)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks live; auto takes a GPU if there is one."""
+    policy_lag: int = 0
+    """Learner steps by which the acting weights may be late. 0: act and learn in turn; 1: act the next trajectory, in a thread of
+    its own, while the learner trains on this one. Either way a seed means the same run."""
     threads: int = 1
-    """CPU threads of one torch operation. For small networks 1 is fastest, and leaves cores to other runs."""
+    """CPU threads of one torch operation of the learner. For small networks 1 is fastest, and leaves cores to other runs."""
+    acting_threads: int = 1
+    """CPU threads of one torch operation of the actor, where it acts beside the learner (a policy lag above 0)."""
     log_interval: int = 15_000
     """Agent steps between two log entries."""
     checkpoint_interval: int = 250_000
     """Agent steps between two checkpoints. One is also written on Ctrl-C, on SIGTERM and at the end."""
 
     def __post_init__(self) -> None:
-        for name in ("total_steps", "unroll_length", "threads", "log_interval", "checkpoint_interval"):
+        for name in ("total_steps", "unroll_length", "threads", "acting_threads", "log_interval", "checkpoint_interval"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.policy_lag < 0:
+            raise ValueError(f"policy_lag is {self.policy_lag}; it must be 0 (act and learn in turn) or more")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must be 0 or more")
         if isinstance(self.learner.world_model, BYOLHindsightConfig):

@@ -72,7 +72,7 @@ def probe(folder: Path, queries: int, swaps: int, steps: int, seed: int, out: Pa
     run.learner.load_state(saved["learner"])
     bank = gather(run, steps, seed, progress)
     spec, model = run.env.spec, run.learner.world_model
-    run.env.close()
+    run.close()
     assert isinstance(model, BYOLHindsight)
     random = np.random.default_rng(stream(seed, "probe"))
 

@@ -1,4 +1,4 @@
-"""The training loop: act, learn, log, save. One process, in lockstep; on CPU a seed gives the same run bit for bit."""
+"""The training loop: act, learn, log, save. One process; on CPU a seed gives the same run bit for bit."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from afterwit.agents.actor import Actor
 from afterwit.agents.learner import Learner
+from afterwit.agents.pipeline import Pipeline
 from afterwit.envs.make import make_env
 from afterwit.envs.seeds import stream
 from afterwit.runs import checkpoint
@@ -39,15 +40,15 @@ class Run:
         self.env = make_env(config.env, config.seed)
         self.learner = Learner(config.learner, self.env.spec, config.seed, device)
         self.actor = Actor(self.env, self.learner.policy, config.unroll_length, config.seed, device)
+        self.pipeline = Pipeline(self.actor, config.policy_lag, config.acting_threads)
         self.statistics = Statistics(self.env.spec, config.total_steps, indifferent(config.env, self.env.spec))
         self.trajectory: Trajectory | None = None  # of the last step, for instruments
         self.agent_steps = 0
         self.seconds = 0.0
 
     def step(self) -> dict[str, Tensor]:
-        """One unroll and one learner step. Raises FloatingPointError, before anything is saved, if the loss is not finite."""
-        self.actor.set_weights(self.learner.acting, self.learner.version)
-        trajectory = self.trajectory = self.actor.unroll()
+        """One trajectory and one learner step. Raises FloatingPointError, before anything is saved, if the loss is not finite."""
+        trajectory = self.trajectory = self.pipeline.next(self.learner.acting, self.learner.version)
         metrics = self.learner.update(trajectory)
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(float(metrics[name])):
@@ -57,7 +58,7 @@ class Run:
         return metrics
 
     def state(self) -> dict[str, Any]:
-        return {"config": to_dict(self.config), "learner": self.learner.state(), "actor": self.actor.state(),
+        return {"config": to_dict(self.config), "learner": self.learner.state(), "actor": self.pipeline.state(),
                 "statistics": self.statistics.state(), "agent_steps": self.agent_steps, "seconds": self.seconds}  # fmt: skip
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -68,7 +69,11 @@ class Run:
             self.env.close()
             self.env = self.actor.env = make_env(self.config.env, stream(self.config.seed, "resumed", self.agent_steps))
             self.statistics.abandon_episodes()
-        self.actor.load_state(state["actor"])
+        self.pipeline.load_state(state["actor"])
+
+    def close(self) -> None:
+        self.pipeline.close()
+        self.env.close()
 
 
 def new_folder(config: RunConfig, folder: Path) -> None:
@@ -106,7 +111,7 @@ def train(folder: Path, progress: bool = True) -> bool:
     finally:
         log.close()
         bar.close()
-        run.env.close()
+        run.close()
     return finished
 
 

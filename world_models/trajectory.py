@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,10 @@ class Trajectory:
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[int, ...]]:
         """What a torso or policy reads, in the order of its arguments."""
         return self.obs, self.first, self.previous_actions, self.core, self.resets
+
+    def state(self) -> dict[str, Any]:
+        """The fields, of which `Trajectory(**state)` makes it again."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def to(self, device: torch.device) -> Trajectory:
         """The same steps on `device`; `info` stays on the host, where it is logged."""

@@ -1,0 +1,122 @@
+"""The pipeline: which weights act which trajectory, that acting runs beside learning, and that what fails there is heard."""
+
+from __future__ import annotations
+
+import threading
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from afterwit.agents import Actor, Learner
+from afterwit.agents.pipeline import Pipeline
+from afterwit.envs.maze import Maze, MazeConfig
+from afterwit.runs.presets import maze
+from afterwit.runs.train import Run
+from tests.helpers import same
+
+CONFIG = replace(maze(), env=MazeConfig(num_envs=4, episode_steps=17), total_steps=400, unroll_length=5)
+
+
+class Notes:
+    """In the actor's place: its trajectories say which weights acted them, and in which thread."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, breaks_at: int = 1000) -> None:
+        self.made, self.breaks_at, self.version = 0, breaks_at, -1
+        self.held = threading.Event()
+        self.held.set()
+
+    def set_weights(self, weights: object, version: int) -> None:
+        self.version = version
+
+    def unroll(self) -> tuple[int, int, str]:
+        assert self.held.wait(10)
+        if self.made == self.breaks_at:
+            raise RuntimeError("the game broke")
+        self.made += 1
+        return self.made - 1, self.version, threading.current_thread().name
+
+
+def pipeline(actor: Notes, lag: int) -> Any:
+    return Pipeline(cast(Actor, actor), lag, 1)
+
+
+@pytest.mark.parametrize("lag", (0, 1, 3))
+def test_trajectory_n_is_acted_with_the_weights_of_n_minus_lag(lag: int) -> None:
+    actor = Notes()
+    line = pipeline(actor, lag)
+    for step in range(10):
+        number, version, thread = line.next({}, step)
+        assert (number, version) == (step, max(0, step - lag))
+        assert thread.startswith("actor") == (lag > 0)
+    line.close()
+    assert 10 <= actor.made <= 10 + lag
+
+
+def test_the_actor_works_while_the_learner_does() -> None:
+    actor = Notes()
+    line = pipeline(actor, 1)
+    line.next({}, 0)
+    for step in range(1, 4):
+        line.ahead[0].result(timeout=10)  # acted, though nobody has asked for it yet
+        assert actor.made == step + 1
+        actor.held.clear()
+        assert line.next({}, step)[0] == step  # does not wait for the one after it
+        actor.held.set()
+    line.close()
+
+
+@pytest.mark.parametrize("lag", (0, 1, 2))
+def test_what_fails_in_the_actor_is_raised_where_its_trajectory_was_due(lag: int) -> None:
+    line = pipeline(Notes(breaks_at=3), lag)
+    for step in range(3):
+        line.next({}, step)
+    with pytest.raises(RuntimeError, match="the game broke"):
+        line.next({}, 3)
+    line.close()
+
+
+def test_without_lag_a_run_acts_and_learns_in_turn() -> None:
+    run = Run(CONFIG)
+    learner = Learner(CONFIG.learner, run.env.spec, CONFIG.seed, torch.device("cpu"))
+    actor = Actor(Maze(CONFIG.env, CONFIG.seed), learner.policy, CONFIG.unroll_length, CONFIG.seed, torch.device("cpu"))
+    for _ in range(12):
+        found = run.step()
+        actor.set_weights(learner.acting, learner.version)
+        expected = learner.update(actor.unroll())
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+    assert same(run.learner.state(), learner.state())
+
+
+def test_with_a_lag_the_learning_step_is_the_same_and_only_the_weights_that_acted_are_older() -> None:
+    config = replace(CONFIG, policy_lag=2, learner=replace(CONFIG.learner, vmpo=replace(CONFIG.learner.vmpo, target_period=1)))
+    run = Run(config)
+    learner = Learner(config.learner, run.env.spec, config.seed, torch.device("cpu"))
+    actor = Actor(Maze(config.env, config.seed), learner.policy, config.unroll_length, config.seed, torch.device("cpu"))
+    acting = [learner.acting] * 3
+    for _ in range(12):
+        found = run.step()
+        actor.set_weights(acting[-3], 0)
+        expected = learner.update(actor.unroll())
+        acting.append(learner.acting)
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+    run.close()
+
+
+@pytest.mark.parametrize("lag", (0, 1, 2))
+def test_a_state_taken_anywhere_goes_on_as_if_nothing_had_happened(lag: int) -> None:
+    whole = Run(replace(CONFIG, policy_lag=lag))
+    for _ in range(7):
+        whole.step()
+    half = Run(whole.config)
+    half.load_state(deepcopy(whole.state()))
+    for run in (whole, half):
+        for _ in range(7):
+            run.step()
+    assert same(whole.state()["learner"], half.state()["learner"])
+    for run in (whole, half):
+        run.close()
