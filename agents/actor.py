@@ -1,41 +1,27 @@
-"""The actor: a batch of environments and the acting policy, unrolled into trajectories that overlap by one observation."""
+"""The actor: an agent with its environments, unrolled into trajectories that overlap by one observation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from afterwit.agents.agent import Agent
 from afterwit.agents.policy import Policy
-from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array, TimeStep, VectorEnv
 from afterwit.world_models.trajectory import Trajectory
 
 
-class Actor:
-    """Steps `env` with its own copy of `policy`. All its randomness comes from `seed`."""
+class Actor(Agent):
+    """Steps `env`, T agent steps at a time."""
 
     def __init__(self, env: VectorEnv, policy: Policy, unroll_length: int, seed: int, device: torch.device, greedy: bool = False):
-        self.env, self.unroll_length, self.device, self.greedy = env, unroll_length, device, greedy
-        self.policy = deepcopy(policy).requires_grad_(False).to(device)
-        self.weights: Mapping[str, Tensor] | None = None  # what the policy was last given
-        self.version = 0
-        self.random = torch.Generator().manual_seed(stream(seed, "actor"))  # on the host: the same draws whatever the device
-        self.core = self.policy.torso.initial_core(env.spec.num_envs)
-        self.prev_action = torch.zeros(env.spec.num_envs, dtype=torch.int64)
+        super().__init__(policy, env.spec.num_envs, seed, device, greedy)
+        self.env, self.unroll_length = env, unroll_length
         self.step: TimeStep | None = None
 
-    def set_weights(self, weights: Mapping[str, Tensor], version: int) -> None:
-        """Act with `weights`, a state dict of the policy, from the next step on."""
-        if weights is not self.weights:
-            self.policy.load_state_dict(weights)
-            self.weights, self.version = weights, version
-
-    @torch.no_grad()
     def unroll(self) -> Trajectory:
         """The next T agent steps of all environments; `obs[0]` is the last observation of the unroll before."""
         if self.step is None:
@@ -43,7 +29,7 @@ class Actor:
         step, core, prev_action = self.step, self.core, self.prev_action
         obs, first, action, behaviour, steps = [step.observation], [step.first], [], [], []
         for _ in range(self.unroll_length):
-            chosen, log_probs = self._act(step)
+            chosen, log_probs = self.choose(step.observation, step.first)
             step = self.env.step(chosen)
             action.append(chosen)
             behaviour.append(log_probs)
@@ -63,25 +49,12 @@ class Actor:
             info={name: stack([s.info[name] for s in steps]) for name in steps[0].info if all(name in s.info for s in steps)},
         )
 
-    def _act(self, step: TimeStep) -> tuple[Array, Tensor]:
-        """Actions [B] and their log-probabilities [B, A] on the host; moves the recurrent state on."""
-        obs, first = (torch.from_numpy(x).to(self.device)[None] for x in (step.observation, step.first))
-        output = self.policy(obs, first, self.prev_action.to(self.device)[None], self.core)
-        self.core, log_probs = output.core, output.log_probs[0].cpu()
-        if self.greedy:
-            self.prev_action = log_probs.argmax(-1)
-        else:
-            self.prev_action = torch.multinomial(log_probs.exp(), 1, generator=self.random).squeeze(-1)
-        return self.prev_action.numpy(), log_probs
-
     def state(self) -> dict[str, Any]:
-        """Random and recurrent state, and the environments' own where they can give it (the maze can)."""
-        state: dict[str, Any] = {"random": self.random.get_state()}
-        if self.step is not None and hasattr(self.env, "state_dict"):
-            state["env"] = self.env.state_dict()
-            state |= {"core": self.core, "prev_action": self.prev_action}
-            state |= {"observation": torch.from_numpy(self.step.observation), "first": torch.from_numpy(self.step.first)}
-        return state
+        """Random state; with environments that can be saved (the maze can), also theirs and the memory that belongs to it."""
+        if self.step is None or not hasattr(self.env, "state_dict"):
+            return {"random": self.random.get_state()}
+        seen = {"observation": torch.from_numpy(self.step.observation), "first": torch.from_numpy(self.step.first)}
+        return super().state() | {"env": self.env.state_dict()} | seen
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken. Environments that cannot be saved start new episodes, with a blank memory."""

@@ -1,0 +1,34 @@
+"""Take a trained agent out of its run, to act in an environment of your own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from afterwit.agents.agent import Agent
+from afterwit.agents.policy import Policy
+from afterwit.envs.make import make_env
+from afterwit.runs import checkpoint
+from afterwit.runs.config import read_config, to_dict
+
+
+def load_agent(run: Path | str, num_envs: int = 1, greedy: bool = False, seed: int = 0) -> Agent:
+    """The acting policy of a run folder's checkpoint, on the CPU, for `num_envs` environments stepped together.
+
+    >>> agent = load_agent("runs/out/maze-byol-hindsight-brownian-s0")
+    >>> action = agent.act(observation, first=True)    # an episode opens
+    >>> action = agent.act(observation, first=False)   # and goes on
+
+    Its observations and actions are those of the run's own environment (for Atari: gray, resized, scaled by no one).
+    Raises ValueError where there is no run or no checkpoint.
+    """
+    folder = Path(run)
+    config = read_config(folder)
+    saved = checkpoint.load(folder, to_dict(config))
+    env = make_env(config.env, config.seed)
+    policy = Policy(config.learner.policy, config.learner.torso, env.spec)
+    env.close()
+    agent = Agent(policy, num_envs, seed, torch.device("cpu"), greedy)
+    agent.set_weights(saved["learner"]["acting"], saved["learner"]["version"])
+    return agent
