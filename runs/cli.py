@@ -14,13 +14,15 @@ from afterwit.envs.make import ENVS
 from afterwit.runs import benchmark as benchmarking
 from afterwit.runs import evaluate as evaluating
 from afterwit.runs import probe as probing
+from afterwit.runs import scores as scoring
 from afterwit.runs.config import RunConfig
+from afterwit.runs.overrides import assignments
 from afterwit.runs.parallel import RunsFailed
 from afterwit.runs.presets import PRESETS
 from afterwit.runs.provenance import cores
 from afterwit.runs.separation import SeparationConfig, benchmark_separation
 from afterwit.runs.separation import table as separation_table
-from afterwit.runs.study import STUDIES, Study, assignments
+from afterwit.runs.study import STUDIES, Study
 from afterwit.runs.study_data import rliable
 from afterwit.runs.study_run import run_study
 from afterwit.runs.train import discard_unstarted, new_folder, train
@@ -55,6 +57,23 @@ class Evaluate:
     """Seed of environments and draws; training uses small ones."""
     video: bool = False
     """Also write RUN/video.mp4: the first episode above a strip of its intrinsic reward."""
+    set: tuple[str, ...] = ()
+    """Rules other than training's, as field=value of the environment: --set sticky=0 noop_max=1. The result says so."""
+    out: Path | None = None
+    """Folder for evaluation.json and video.mp4. Unset: the run folder."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Aggregate the evaluations of runs: interquartile mean, median and mean with intervals, the probability that one method beats
+    another, and performance profiles. A method is a world model, a task a game with its noise; runs of one task are seeds."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders, each with an evaluation.json (afterwit evaluate RUN)."""
+    measure: str | None = None
+    """What is compared: a number of the evaluations, such as return, rooms or R4. Unset: the human-normalised score, or the return."""
+    out: Path = OUT / "scores"
+    """Folder for scores.json and scores.png."""
 
 
 @dataclass(frozen=True)
@@ -208,9 +227,20 @@ def finish(folder: Path, quiet: bool) -> int:
 def evaluate_command(args: list[str]) -> int:
     """Play episodes with a trained agent: afterwit evaluate RUN [--video]"""
     chosen = tyro.cli(Evaluate, args=args, prog="afterwit evaluate")
-    result = evaluating.evaluate(chosen.run, chosen.episodes, chosen.greedy, chosen.seed, chosen.video)
+    result = evaluating.evaluate(
+        chosen.run, chosen.episodes, chosen.greedy, chosen.seed, chosen.video, True, assignments(chosen.set), chosen.out
+    )
+    folder = chosen.out or chosen.run
     print(evaluating.table(result))
-    print(f"written: {chosen.run / evaluating.NAME}" + (f" and {chosen.run / evaluating.VIDEO}" if chosen.video else ""))
+    print(f"written: {folder / evaluating.NAME}" + (f" and {folder / evaluating.VIDEO}" if chosen.video else ""))
+    return 0
+
+
+def scores_command(args: list[str]) -> int:
+    """Aggregate evaluations over seeds and games, with intervals: afterwit scores RUN RUN [...]"""
+    chosen = tyro.cli(Scores, args=args, prog="afterwit scores")
+    print(scoring.table(scoring.scores(chosen.runs, chosen.measure, chosen.out)))
+    print(f"written: {chosen.out / scoring.RESULT} and {chosen.out / scoring.PICTURE}")
     return 0
 
 
@@ -310,7 +340,7 @@ def list_command(args: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "demo": demo_command, "train": train_command, "evaluate": evaluate_command, "probe": probe_command,
+    "demo": demo_command, "train": train_command, "evaluate": evaluate_command, "scores": scores_command, "probe": probe_command,
     "report": report_command, "study": study_command, "benchmark": benchmark_command, "list": list_command,
 }  # fmt: skip
 

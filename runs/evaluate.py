@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from afterwit.envs.make import EnvConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs import checkpoint
 from afterwit.runs.config import read_config, to_dict
+from afterwit.runs.overrides import changed
 from afterwit.runs.provenance import provenance
 from afterwit.runs.statistics import Statistics, section
 from afterwit.runs.train import Run
@@ -32,19 +34,29 @@ HUMAN_RANDOM = {
 }  # fmt: skip
 
 
-def evaluate(folder: Path, episodes: int, greedy: bool, seed: int, video: bool, progress: bool = True) -> dict[str, Any]:
-    """Play `episodes` whole episodes and write RUN/evaluation.json (and video.mp4 of the first). Nothing is learnt.
+def evaluate(
+    folder: Path, episodes: int, greedy: bool, seed: int, video: bool, progress: bool = True,
+    changes: Mapping[str, Any] | None = None, out: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Play `episodes` whole episodes and write OUT/evaluation.json (and video.mp4 of the first). Nothing is learnt.
 
     Episodes are shared out evenly over the environments, and of each environment the first ones count, so that short
-    episodes are not preferred. The environment's seed differs from every training seed.
+    episodes are not preferred. The environment's seed differs from every training seed. `changes` (field -> value) are rules
+    that differ from training's, such as {"sticky": 0.0}. OUT is the run folder unless given.
     """
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; at least 1 episode must be played")
     config = read_config(folder)
     saved = checkpoint.load(folder, to_dict(config))
-    config = replace(config, env=evaluation_env(config.env, video), seed=seed)
+    env_config = evaluation_env(config.env, video)
+    for path, value in (changes or {}).items():
+        env_config = changed(env_config, path, value)
+    config = replace(config, env=env_config, seed=seed)
     run = Run(config)
-    run.learner.load_state(saved["learner"])
+    try:
+        run.learner.load_state(saved["learner"])
+    except RuntimeError as error:
+        raise ValueError(f"the networks of {folder} do not fit the changed environment: {str(error).splitlines()[-1].strip()}") from error
     env = Recorder(run.env) if video else run.env
     actor = Actor(env, run.learner.policy, config.unroll_length, seed, run.learner.device, greedy)
     actor.set_weights(run.learner.acting, run.learner.version)
@@ -53,19 +65,28 @@ def evaluate(folder: Path, episodes: int, greedy: bool, seed: int, video: bool, 
     result: dict[str, Any] = {
         "run": str(folder), "episodes": episodes, "policy": "greedy" if greedy else "stochastic", "seed": seed,
         "trained_agent_steps": saved["agent_steps"], "trained_frames": saved["agent_steps"] * env.spec.frames_per_step,
-        "results": {name: summarise(np.array([episode[name] for episode in played])) for name in names},
+        "results": {name: summarise(np.array([episode[name] for episode in played if name in episode])) for name in names},
     }  # fmt: skip
     game = getattr(config.env, "game", None)
     if game in HUMAN_RANDOM:
-        human, random = HUMAN_RANDOM[game]
-        result["human_normalised"] = (result["results"]["return"]["mean"] - random) / (human - random)
+        result["human_normalised"] = human_normalised(game, result["results"]["return"])
+    result |= {"changes": dict(changes or {})}
     result |= {"environment": dict(env.spec.semantics), "config": to_dict(config), "provenance": provenance()}
+    target = folder if out is None else out
+    target.mkdir(parents=True, exist_ok=True)
     if isinstance(env, Recorder):
-        env.write(folder / VIDEO)
+        env.write(target / VIDEO)
         result["video"] = VIDEO
     env.close()
-    (folder / NAME).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (target / NAME).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
+
+
+def human_normalised(game: str, returns: Mapping[str, float]) -> dict[str, float]:
+    """(score - random) / (human - random) of a summary of returns; `capped` counts no game for more than a human's score."""
+    human, random = HUMAN_RANDOM[game]
+    numbers = {name: (returns[name] - random) / (human - random) for name in ("mean", "low", "high", "median")}
+    return numbers | {"capped": min(numbers["mean"], 1.0)}
 
 
 def evaluation_env(config: EnvConfig, video: bool) -> EnvConfig:
@@ -97,21 +118,48 @@ def play(run: Run, actor: Actor, episodes: int, progress: bool) -> list[dict[str
 
 
 def summarise(values: np.ndarray[Any, Any]) -> dict[str, float]:
-    """Mean with a 95% bootstrap interval over episodes, median and spread."""
+    """Mean with a 95% bootstrap interval over the episodes that have the number (a first reward, not all do), median and spread."""
     draws = np.random.default_rng(0).choice(values, (2000, len(values))).mean(1)
     low, high = np.percentile(draws, (2.5, 97.5))
-    return {"mean": float(values.mean()), "low": float(low), "high": float(high), "median": float(np.median(values)),
-            "deviation": float(values.std()), "min": float(values.min()), "max": float(values.max())}  # fmt: skip
+    return {
+        "episodes": len(values), "mean": float(values.mean()), "low": float(low), "high": float(high), "median": float(np.median(values)),
+        "deviation": float(values.std()), "min": float(values.min()), "max": float(values.max()),
+    }  # fmt: skip
+
+
+REST = ("median", "deviation", "min", "max")
 
 
 def table(result: dict[str, Any]) -> str:
     """The evaluation as text: one row a number."""
     trained = f"{result['trained_agent_steps']:,} agent steps ({result['trained_frames']:,} frames)"
     head = f"{result['episodes']} episodes, {result['policy']} policy, after {trained}"
-    rows = [f"{'':<12}{'mean':>10}{'95% interval':>22}{'median':>10}{'min':>10}{'max':>10}"]
+    rows = [
+        rules(result["environment"]),
+        "",
+        f"{'':<14}{'mean':>10}{'95% interval':>22}{'median':>10}{'deviation':>11}{'min':>10}{'max':>10}",
+    ]
     for name, value in result["results"].items():
         interval = f"{value['low']:.2f} .. {value['high']:.2f}"
-        rows.append(f"{name:<12}{value['mean']:>10.2f}{interval:>22}{value['median']:>10.2f}{value['min']:>10.2f}{value['max']:>10.2f}")
+        numbers = f"{value['mean']:>10.2f}{interval:>22}" + "".join(f"{value[column]:>11.2f}" for column in REST)
+        rare = "" if value["episodes"] == result["episodes"] else f"   in {value['episodes']} of {result['episodes']} episodes"
+        rows.append(f"{name:<14}{numbers}{rare}")
     if "human_normalised" in result:
-        rows.append(f"human-normalised score {result['human_normalised']:.3f}")
+        human = result["human_normalised"]
+        rows.append(
+            f"human-normalised {human['mean']:.3f} ({human['low']:.3f} .. {human['high']:.3f}), capped at a human's {human['capped']:.3f}"
+        )
     return "\n".join([head, *rows])
+
+
+def rules(environment: Mapping[str, Any]) -> str:
+    """What was played by, in a line: of Atari the settings that change scores, of others all that the environment says of itself."""
+    if environment.get("backend") != "envpool":
+        return ", ".join(f"{name} {value}" for name, value in environment.items() if value is not None)
+    e = environment
+    return (
+        f"{e['task']}: sticky {e['repeat_action_probability']} a frame, skip {e['frame_skip']}, 1 to {e['noop_max']} no-ops at the start, "
+        f"at most {e['episode_frames']:,} frames ({e['episode_frames'] / 3600:.0f} min), "
+        f"{'all 18' if e['full_action_space'] else 'the minimal set of'} actions, "
+        f"{'an episode ends with a life' if e['episodic_life'] else 'a lost life ends nothing'}, raw scores"
+    )

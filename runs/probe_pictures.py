@@ -130,7 +130,7 @@ def compose(bank: Bank, rows: Sequence[Row], draw: Draw, config: RunConfig, spec
     text(width - margin, 0.16, f"{spec.name}, {noise_name(config)}{model}, {trained}", ha="right", color=GREY)
     explained = (
         "Each row keeps one transition's place and action, and gives the model the z of others: what of an outcome could not be foreseen.\n"
-        "Shown is the real observation nearest to what the model then imagines; below it, how far it is (2 − 2 cos of embeddings)."
+        "Shown is the real observation nearest to what the model then imagines; below it, how far it is (squared distance of embeddings)."
     )
     text(margin, 0.43, explained, linespacing=1.35)
     text(margin, 0.83, headline(result), fontweight="bold", color=GREY)

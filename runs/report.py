@@ -214,11 +214,10 @@ def evaluation(run: RunLog) -> str:
             for name, value in results.items()
             if isinstance(value, dict)
         ]
-        facts = ", ".join(
-            f"{name.replace('_', ' ')} {told[name]}"
-            for name in ("episodes", "policy", "seed", "trained_agent_steps", "human_normalised")
-            if name in told
-        )
+        shown: dict[str, Any] = {name: told[name] for name in ("episodes", "policy", "seed", "trained_agent_steps") if name in told}
+        if isinstance(told.get("human_normalised"), dict):
+            shown["human_normalised"] = as_text("", told["human_normalised"].get("mean"))
+        facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
         rest = {name: value for name, value in told.items() if name != "results"}
         html += f"<p class='note'>{escape(facts)}; low to high: 95% interval over episodes</p>{table(['', *columns], rows)}"
         html += (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class Statistics:
         self.noop = names.index("noop") if "noop" in names else None
         self.random_blocks = bool(spec.semantics.get("random_blocks"))
         self.running = {"return": np.zeros(batch), "length": np.zeros(batch, np.int64), "bonus": np.zeros(batch)}
+        self.first_reward = np.zeros(batch, np.int64)  # agent step of the episode's first positive reward; 0: none yet
         self.trackers: Array = np.zeros((batch, 0), bool)
         self.rooms = np.zeros((batch, ROOMS), bool)
         height, width = spec.semantics.get("map", (0, 0))
@@ -82,6 +84,8 @@ class Statistics:
         self.running["return"] += reward * real
         self.running["bonus"] += paid * real
         self.running["length"] += real
+        earns = real & (reward > 0) & (self.first_reward == 0)
+        self.first_reward = np.where(earns, self.running["length"], self.first_reward)
         if "trackers" in info:
             self.trackers = np.where(real[:, None], info["trackers"], False)
         if "room" in info:
@@ -94,16 +98,18 @@ class Statistics:
             episode |= {f"R{index + 1}": float(reached) for index, reached in enumerate(self.trackers[env])}
             if self.rooms[env].any():
                 episode["rooms"] = float(self.rooms[env].sum())
+            if self.first_reward[env]:
+                episode["first_reward"] = float(self.first_reward[env])
             self.episodes.append((env, episode))
         for value in self.running.values():
             value[env] = 0
-        self.rooms[env] = False
+        self.rooms[env], self.first_reward[env] = False, 0
 
     def pop(self) -> dict[str, float]:
         """Means over the episodes finished, and shares of time and pay, since the last call."""
         result: dict[str, float] = {"episode/count": len(self.episodes)}
-        for name in self.episodes[0][1] if self.episodes else ():
-            result[f"{section(name)}/{name}"] = float(np.mean([episode[name] for _, episode in self.episodes]))
+        for name in dict.fromkeys(name for _, episode in self.episodes for name in episode):
+            result[f"{section(name)}/{name}"] = float(np.mean([episode[name] for _, episode in self.episodes if name in episode]))
         steps, paid = self.time.get("steps", 0), self.paid.get("steps", 0.0)
         for name in self.time:
             if name != "steps" and steps:
@@ -120,19 +126,27 @@ class Statistics:
 
     def abandon_episodes(self) -> None:
         """Forget the episodes in progress: their environments are gone."""
-        for value in (*self.running.values(), self.trackers, self.rooms):
+        for value in (*self.running.values(), self.trackers, self.rooms, self.first_reward):
             value[:] = 0
 
     def state(self) -> dict[str, Any]:
         """Episodes in progress, maps and sums, as tensors and plain values."""
-        arrays = {**self.running, "trackers": self.trackers, "rooms": self.rooms, "visits": self.visits, "pay": self.pay}
+        arrays = {
+            **self.running,
+            "trackers": self.trackers,
+            "rooms": self.rooms,
+            "first_reward": self.first_reward,
+            "visits": self.visits,
+            "pay": self.pay,
+        }
         return {"arrays": {name: torch.from_numpy(value.copy()) for name, value in arrays.items()},
                 "episodes": self.episodes, "time": self.time, "paid": self.paid}  # fmt: skip
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         arrays = {name: value.numpy().copy() for name, value in state["arrays"].items()}
         self.running = {name: arrays[name] for name in self.running}
-        self.trackers, self.rooms, self.visits, self.pay = (arrays[name] for name in ("trackers", "rooms", "visits", "pay"))
+        self.trackers, self.rooms, self.first_reward = (arrays[name] for name in ("trackers", "rooms", "first_reward"))
+        self.visits, self.pay = arrays["visits"], arrays["pay"]
         self.episodes, self.time, self.paid = state["episodes"], state["time"], state["paid"]
 
 
@@ -145,12 +159,17 @@ def indifferent(config: EnvConfig, spec: EnvSpec) -> float | None:
         return 1 / spec.num_actions
     if not spec.semantics.get("random_blocks"):
         return None
+    return time_near_blocks(config)
+
+
+@cache
+def time_near_blocks(config: EnvConfig) -> float:
     env = make_env(config, stream(0, "indifferent"))
     draw = np.random.default_rng(stream(0, "indifferent actions"))
     env.reset()
     near = steps = 0
-    for _ in range(-(-INDIFFERENT_STEPS // spec.num_envs)):
-        step = env.step(draw.integers(0, spec.num_actions, spec.num_envs))
+    for _ in range(-(-INDIFFERENT_STEPS // env.spec.num_envs)):
+        step = env.step(draw.integers(0, env.spec.num_actions, env.spec.num_envs))
         near, steps = near + int(step.info["block_in_view"][~step.first].sum()), steps + int((~step.first).sum())
     env.close()
     return near / steps

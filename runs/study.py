@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from difflib import get_close_matches
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args
 
 from afterwit.runs.config import RunConfig
+from afterwit.runs.overrides import changed, nearest
 from afterwit.runs.presets import PRESETS
 from afterwit.world_models.byol_hindsight import CriticForm
 from afterwit.world_models.make import WORLD_MODELS
 
-T = TypeVar("T")
 Values = Mapping[str, Any]
 
 
@@ -111,74 +108,6 @@ def chosen(what: str, names: Sequence[str], variants: Sequence[Variant]) -> tupl
         if name not in known:
             raise ValueError(f"unknown {what} {name!r}{nearest(name, known)}; choose from {', '.join(known)}")
     return tuple(known[name] for name in names)
-
-
-def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    close = get_close_matches(name, list(known), 1, 0.4)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """`path=value` texts as overrides. Values are JSON (3e-4, true, null, [16, 32]); what is no JSON is a word."""
-    result = {}
-    for text in texts:
-        path, equals, value = text.partition("=")
-        if not (path and equals and value):
-            raise ValueError(f"--set takes path=value, such as learner.learning_rate=3e-4, not {text!r}")
-        try:
-            result[path] = json.loads(value)
-        except json.JSONDecodeError:
-            result[path] = value
-    return result
-
-
-def changed(config: T, path: str, value: Any) -> T:
-    """`config` with the field at a dotted `path` set to `value`; what surrounds it is made again, and so checked again.
-
-    An int may stand for a float and a list for a tuple. Raises ValueError for an unknown field and a value of another type.
-    """
-    return _changed(config, path, path.split("."), value)
-
-
-def _changed(config: T, path: str, names: Sequence[str], value: Any) -> T:
-    assert is_dataclass(config) and not isinstance(config, type)
-    name, known = names[0], [f.name for f in fields(config)]
-    if name not in known:
-        kind = type(config).__name__
-        raise ValueError(f"unknown field {name!r} of {path} ({kind}){nearest(name, known)}; {kind} has {', '.join(known)}")
-    if len(names) > 1:
-        inner = getattr(config, name)
-        if not is_dataclass(inner):
-            raise ValueError(f"{path} leads nowhere: {name} is {inner!r} and has no fields")
-        return replace(config, **{name: _changed(inner, path, names[1:], value)})
-    hint = get_type_hints(type(config))[name]
-    try:
-        return replace(config, **{name: fitted(value, hint)})
-    except TypeError as error:
-        wanted = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
-        raise ValueError(f"{path} is {value!r}; it takes {wanted}") from error
-
-
-def fitted(value: Any, hint: Any) -> Any:
-    """`value` as a value of type `hint`. Raises TypeError where it is none."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Literal and value in inner:
-        return value
-    if origin in (Union, types.UnionType):
-        for option in inner:
-            try:
-                return fitted(value, option)
-            except TypeError:
-                continue
-    if origin is tuple and isinstance(value, list | tuple):
-        hints = [inner[0]] * len(value) if inner[1:] == (...,) else inner
-        if len(hints) == len(value):
-            return tuple(fitted(item, hint) for item, hint in zip(value, hints, strict=True))
-    if hint is float and type(value) is int:
-        return float(value)
-    if isinstance(hint, type) and origin is None and (type(value) is hint or (is_dataclass(hint) and isinstance(value, hint))):
-        return value
-    raise TypeError(f"{value!r} is no {hint}")
 
 
 def maze() -> Study:

@@ -12,8 +12,9 @@ from torch import Tensor
 from afterwit.envs.specs import Array, EnvSpec, TimeStep, VectorEnv
 from afterwit.world_models.trajectory import Trajectory
 
+PEAKS, APART = 5, 40  # how many peaks are marked, and the least distance between two, in agent steps
 COLOURS = {"reconstruction": (38, 98, 170), "invariance": (230, 130, 30)}
-BACKGROUND, INK = (255, 255, 255), (60, 60, 60)
+BACKGROUND, INK, MARK = (255, 255, 255), (60, 60, 60), (200, 30, 30)
 STRIP_HEIGHT, LABEL_HEIGHT, MIN_WIDTH, MAX_FRAMES = 64, 14, 640, 3000
 
 
@@ -56,12 +57,13 @@ class Recorder:
 
     def write(self, path: Path) -> None:
         """Write an mp4 of 20 agent steps a second."""
-        peak = max([0.1, *(sum(max(v, 0.0) for v in values.values()) for values in self.values)])
-        height, width, _ = compose(self.frames[0], self.values[:1], peak).shape
+        marks = peaks([paid(entry) for entry in self.values])
+        peak = max([0.1, *map(paid, self.values)])
+        height, width, _ = compose(self.frames[0], self.values[:1], peak, marks).shape
         writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=20, macro_block_size=2, quality=6, ffmpeg_log_level="error")
         writer.send(None)
         for index, frame in enumerate(self.frames):
-            writer.send(compose(frame, self.values[: index + 1], peak).tobytes())
+            writer.send(compose(frame, self.values[: index + 1], peak, marks).tobytes())
         writer.close()
 
     def render(self) -> Array:
@@ -71,8 +73,24 @@ class Recorder:
         self.env.close()
 
 
-def compose(frame: Array, values: list[dict[str, float]], peak: float) -> Array:
-    """The frame above the strip; the newest transition is at the right. uint8 [height, width, 3] with even sizes."""
+def paid(entry: dict[str, float]) -> float:
+    return sum(max(value, 0.0) for value in entry.values())
+
+
+def peaks(totals: list[float]) -> set[int]:
+    """Where the reward peaks: the highest totals, at most PEAKS of them, with at least APART between two."""
+    chosen: list[int] = []
+    for index in sorted(range(len(totals)), key=lambda index: -totals[index]):
+        if len(chosen) < PEAKS and totals[index] > 0 and all(abs(index - other) >= APART for other in chosen):
+            chosen.append(index)
+    return set(chosen)
+
+
+def compose(frame: Array, values: list[dict[str, float]], peak: float, marks: set[int]) -> Array:
+    """The frame above the strip; the newest transition is at the right. uint8 [height, width, 3] with even sizes.
+
+    `peak` is as high as the strip; of the transitions `marks` a red wedge says that the reward peaks there.
+    """
     scale = max(1, -(-MIN_WIDTH // frame.shape[1]))
     frame = frame.repeat(scale, 0).repeat(scale, 1)
     width = frame.shape[1] + frame.shape[1] % 2
@@ -89,6 +107,9 @@ def compose(frame: Array, values: list[dict[str, float]], peak: float) -> Array:
             if size:
                 draw.rectangle((x, top - size, x + 1, top), fill=COLOURS.get(name, INK))
             top -= size
+        if len(values) - 1 - column in marks:
+            y = frame.shape[0] + LABEL_HEIGHT
+            draw.polygon([(x - 5, y), (x + 6, y), (x, y + 8)], fill=MARK)
     return np.asarray(image)
 
 

@@ -16,9 +16,10 @@ import pytest
 from afterwit.runs.cli import main
 from afterwit.runs.config import read_config
 from afterwit.runs.logging import read_metrics
+from afterwit.runs.overrides import assignments, changed
 from afterwit.runs.parallel import RunsFailed, finished, last_entry, occupied
 from afterwit.runs.presets import maze as maze_preset
-from afterwit.runs.study import STUDIES, Study, Variant, assignments, changed, different, varied
+from afterwit.runs.study import STUDIES, Study, Variant, different, varied
 from afterwit.runs.study_run import read_manifest, run_study
 
 TINY = {

@@ -1,0 +1,130 @@
+"""Evaluation: rules that differ from training's are played and told, scores are put beside a human's, peaks are marked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from afterwit.envs.maze import MazeConfig
+from afterwit.runs import checkpoint
+from afterwit.runs.cli import main
+from afterwit.runs.evaluate import HUMAN_RANDOM, evaluate, human_normalised, rules, summarise
+from afterwit.runs.presets import maze
+from afterwit.runs.statistics import Statistics
+from afterwit.runs.train import Run, new_folder
+from afterwit.runs.video import APART, PEAKS, compose, peaks
+from tests.helpers import B, T, random_trajectory, tiny_spec
+
+CONFIG = replace(maze(), env=MazeConfig(num_envs=3, noise="sticky", episode_steps=9), unroll_length=7)
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """The folder of a run that has learnt one step."""
+    folder = tmp_path / "run"
+    new_folder(CONFIG, folder)
+    run = Run(CONFIG)
+    run.step()
+    checkpoint.save(folder, run.state())
+    return folder
+
+
+def test_other_rules_are_played_and_told(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "short"
+    arguments = ["evaluate", str(trained), "--episodes", "5", "--set", "episode_steps=6", "noise=none", "--out", str(out)]
+    assert main(arguments) == 0
+    result = json.loads((out / "evaluation.json").read_text())
+    assert result["changes"] == {"episode_steps": 6, "noise": "none"} and result["environment"]["noise"] == "none"
+    assert result["results"]["length"]["max"] == 6 and result["results"]["length"]["episodes"] == 5
+    assert not (trained / "evaluation.json").exists()
+    assert "noise none" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("stickyness=1", "unknown field 'stickyness'"),
+        ("dose=2", "dose is 2.0"),
+        ("episode_steps=long", "episode_steps is 'long'; it takes int"),
+    ],
+)
+def test_a_rule_that_cannot_be_played_is_named(trained: Path, change: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(trained), "--episodes", "1", "--set", change]) == 2
+    assert message in capsys.readouterr().err
+    assert not (trained / "evaluation.json").exists()
+
+
+def test_the_same_episodes_with_and_without_a_video(trained: Path) -> None:
+    with_video = evaluate(trained, 3, False, 5, video=True, progress=False)
+    without = evaluate(trained, 3, False, 5, video=False, progress=False)
+    assert with_video["results"] == without["results"] and (trained / "video.mp4").stat().st_size > 1000
+
+
+def test_scores_stand_beside_a_humans() -> None:
+    returns = summarise(np.array([0.0, 1000.0, 2000.0]))
+    found = human_normalised("BankHeist", returns)
+    human, random = HUMAN_RANDOM["BankHeist"]
+    assert found["mean"] == pytest.approx((1000 - random) / (human - random)) and found["capped"] == 1.0
+    assert found["low"] <= found["median"] <= found["high"]
+    low = human_normalised("BankHeist", summarise(np.array([random])))
+    assert low["mean"] == low["capped"] == pytest.approx(0)
+
+
+def test_the_rules_of_a_game_are_a_sentence() -> None:
+    told: dict[str, Any] = {
+        "backend": "envpool", "task": "Pong-v5", "repeat_action_probability": 0.25, "frame_skip": 4, "noop_max": 30,
+        "episode_frames": 108_000, "full_action_space": True, "episodic_life": False,
+    }  # fmt: skip
+    assert rules(told) == (
+        "Pong-v5: sticky 0.25 a frame, skip 4, 1 to 30 no-ops at the start, at most 108,000 frames (30 min), all 18 actions, "
+        "a lost life ends nothing, raw scores"
+    )
+
+
+def test_the_first_reward_is_timed_from_the_episodes_start() -> None:
+    """Against a walk through each environment, over two unrolls."""
+    statistics, expected = Statistics(tiny_spec(), 1000), []
+    open_since, first = [0] * B, [0] * B
+    for seed in range(2):
+        trajectory = random_trajectory(seed=seed)
+        reward = (torch.rand(T, B, generator=torch.Generator().manual_seed(seed)) < 0.2).float() - 0.1
+        trajectory = replace(trajectory, reward=reward)
+        statistics.add(trajectory, torch.zeros(T, B), 0)
+        for t in range(T):
+            for b in range(B):
+                if not trajectory.real[t, b]:
+                    if open_since[b]:
+                        expected.append((b, first[b]))
+                    open_since[b], first[b] = 0, 0
+                    continue
+                open_since[b] += 1
+                if reward[t, b] > 0 and not first[b]:
+                    first[b] = open_since[b]
+    found = [(env, int(episode.get("first_reward", 0))) for env, episode in statistics.episodes]
+    assert found == expected and any(when for _, when in found) and any(not when for _, when in found)
+    whole = [when for _, when in expected if when]
+    assert statistics.pop()["episode/first_reward"] == pytest.approx(np.mean(whole))
+
+
+def test_peaks_are_the_highest_and_lie_apart() -> None:
+    totals = np.random.default_rng(0).random(500).tolist()
+    totals[100], totals[101], totals[300] = 9.0, 8.0, 7.0
+    found = peaks(totals)
+    assert len(found) == PEAKS and {100, 300} <= found and 101 not in found
+    assert min(abs(one - other) for one in found for other in found if one != other) >= APART
+    assert peaks([0.0] * 100) == set()
+
+
+def test_a_peak_gets_its_wedge() -> None:
+    frame = np.zeros((10, 10, 3), np.uint8)
+    values = [{"reconstruction": 0.5}] * 50
+    plain, marked = (compose(frame, values, 1.0, marks) for marks in (set(), {30}))
+    rows, columns = np.nonzero((plain != marked).any(-1))
+    newest = plain.shape[1] - 2
+    assert len(rows) and abs(columns.mean() - (newest - 2 * (len(values) - 1 - 30))) < 2
