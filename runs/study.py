@@ -124,6 +124,8 @@ def maze_sensitivity() -> Study:
     variants += [varied(base, "invariance-in-reward", where + "invariance_in_reward", value) for value in (True, False)]
     variants += [varied(base, "horizon", where + "horizon", value) for value in (1, 2, 4, 8)]
     variants += [varied(base, "critic", where + "critic", form) for form in get_args(CriticForm)]
+    variants += [varied(base, "critic-steps", where + "critic_steps", value) for value in (1, 3, 6)]
+    variants += [varied(base, "standardise", where + "standardise_decay", value) for value in (None, 0.95, 0.99)]
     variants += [varied(base, "latent", where + "latent", value) for value in (4, 16, 64)]
     variants += [
         varied(base, "contrast-size", where + "contrast_size", value) for value in (8, 256)
@@ -147,7 +149,7 @@ def method(model: str) -> Variant:
 
 def varied(base: Variant, knob: str, path: str, value: Any) -> Variant:
     """`base` with one field changed, named `knob-value`."""
-    text = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    text = str(value).lower() if value is None or isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
     return Variant(f"{knob}-{text}", base.arguments, {**base.overrides, path: value})
 
 

@@ -270,4 +270,4 @@ def rliable() -> Any:
     try:
         return importlib.import_module("rliable.library")
     except (ImportError, TypeError) as error:  # TypeError: arch 7, which rliable needs, on pandas 3
-        raise ValueError(f"a study's report needs rliable, which cannot be imported ({error}): pip install 'afterwit[study]'") from error
+        raise ValueError(f"intervals need rliable, which cannot be imported ({error}): pip install 'afterwit[study]'") from error
