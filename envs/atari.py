@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from afterwit.envs.atari_noise import NOISES, FrameNoise, Overflow
+from afterwit.envs.noise import NOOP
+from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action
 
 ROOM_BYTES = {"MontezumaRevenge": 3}  # where a game keeps the number of the room, in its 128 bytes of RAM
@@ -49,6 +52,23 @@ class AtariConfig:
     """Frames in one observation, oldest first."""
     episode_frames: int = 108_000
     """Emulator frames after which an episode is truncated (108,000 are 30 minutes), no-ops at its start not counted."""
+    noise: str = "none"
+    """Laid on each new frame: none; pixel (random bytes, always on unless dose says otherwise); on-demand (the same, after a no-op);
+    frozen (the control: a fixed pattern); walk (a random walk in every pixel, whose steps depend on the action)."""
+    dose: float = 1.0
+    """Strength of pixel, on-demand and frozen: the probability, or share of agent steps, with which the layer is on."""
+    density: float = 0.5
+    """Share of the pixels that pixel, on-demand and frozen cover."""
+    noise_height: float = 1.0
+    """Part of the frame that noise lies on, from the top: 1 is a full layer, 0.25 a strip. (Ours.)"""
+    walk_modulus: int = 50
+    """The walk is taken modulo this."""
+    walk_steps: tuple[int, int] = (1, 11)
+    """A pixel's step, up or down, after an even and after an odd action. (Which parity takes which, the paper does not say.)"""
+    walk_overflow: Overflow = "clip"
+    """What becomes of sums above 255: clip them, or wrap around. (Ours.)"""
+    walk_restarts: bool = False
+    """Draw the walk anew when an episode opens. Off: it goes on. (Ours.)"""
     threads: int = 0
     """Threads that step the games. 0: EnvPool chooses."""
 
@@ -65,6 +85,15 @@ class AtariConfig:
                 f"episode_frames is {self.episode_frames}; an episode has at least one agent step ({self.frame_skip} emulator frames) "
                 f"and fewer than {2**31} frames"
             )
+        if self.noise not in NOISES:
+            raise ValueError(f"unknown Atari noise {self.noise!r}; choose from {', '.join(NOISES)}")
+        for name in ("dose", "density", "noise_height"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a share, between 0 and 1")
+        if not 1 <= self.walk_modulus <= 256:
+            raise ValueError(f"walk_modulus is {self.walk_modulus}; it lies between 1 and 256")
+        if not all(0 <= step <= self.walk_modulus for step in self.walk_steps):
+            raise ValueError(f"walk_steps is {self.walk_steps}; each step lies between 0 and the modulus, {self.walk_modulus}")
         if self.threads < 0:
             raise ValueError(f"threads is {self.threads}; give 0 (EnvPool chooses) or more")
         if self.game not in games():
@@ -101,6 +130,25 @@ def action_names(game: str, full_action_space: bool) -> tuple[str, ...]:
     return tuple(action.name for action in ale.getMinimalActionSet())
 
 
+def frame_noise(config: AtariConfig, rng: np.random.Generator) -> FrameNoise:
+    return FrameNoise(
+        config.noise, config.num_envs, 1 if config.grayscale else 3, config.image_size, rng, dose=config.dose, density=config.density,
+        height=config.noise_height, walk_modulus=config.walk_modulus, walk_steps=config.walk_steps, walk_overflow=config.walk_overflow,
+        walk_restarts=config.walk_restarts,
+    )  # fmt: skip
+
+
+def noise_semantics(config: AtariConfig) -> dict[str, Any]:
+    """What is recorded of the noise, and nothing where there is none."""
+    if config.noise == "none":
+        return {}
+    if config.noise == "walk":
+        walk = {name: getattr(config, name) for name in ("walk_modulus", "walk_steps", "walk_overflow", "walk_restarts")}
+        return {"noise": "walk", "noise_height": config.noise_height, **walk}
+    told = {"noise": config.noise, "dose": config.dose, "density": config.density, "noise_height": config.noise_height}
+    return told | {"noise_action": NOOP if config.noise == "on-demand" and config.dose > 0 else None}
+
+
 class Atari:
     """B Atari games as a VectorEnv. Observations are uint8 [B, frame_stack * (1 or 3), image_size, image_size].
 
@@ -108,7 +156,7 @@ class Atari:
     (a game lost on the very step of the limit counts as truncated). The same seed gives the same rollout
     bit for bit for any number of threads, and environment k does not depend on how many others there are.
 
-    `info` per environment: `lives`, `episode_frames` (emulator frames since the game began) and for
+    `info` per environment: `lives`, `episode_frames` (emulator frames since the game began), with noise `noise_on`, and for
     MontezumaRevenge `room`. The action that was executed is not among them: sticky actions are drawn inside
     the emulator, frame by frame, and EnvPool does not tell. Nor can EnvPool save a game's state: a resumed
     run starts new episodes. Processes that step games must be spawned; after a fork EnvPool hangs.
@@ -141,6 +189,7 @@ class Atari:
         self.pool = envpool.make(
             f"{config.game}-v5", env_type="gymnasium", num_envs=config.num_envs, num_threads=config.threads, seed=self.seeds, **settings
         )
+        self.noise = None if config.noise == "none" else frame_noise(config, np.random.default_rng(stream(seed, "noise")))
         names = action_names(config.game, config.full_action_space)
         assert len(names) == self.pool.action_space.n, "EnvPool and ALE disagree about the actions"
         self.spec = EnvSpec(
@@ -155,7 +204,7 @@ class Atari:
             semantics={"backend": "envpool", "backend_version": envpool.__version__, "task": f"{config.game}-v5", **settings,
                        "sticky_drawn": "per emulator frame",
                        "frame_pooling": "maximum of the last two" if config.frame_skip > 1 else "none",
-                       "episode_frames": config.episode_frames, "autoreset": "next-step"},
+                       "episode_frames": config.episode_frames, "autoreset": "next-step", **noise_semantics(config)},
         )  # fmt: skip
         self.over = np.ones(config.num_envs, bool)  # the next step is a reset
         self.frame: Array | None = None
@@ -164,18 +213,25 @@ class Atari:
         observation, info = self.pool.reset()
         idle = np.zeros(self.config.num_envs, bool)
         self.over = ~idle
-        return self._time_step(observation, np.zeros(self.config.num_envs, np.float32), idle, idle.copy(), info)
+        nothing = np.zeros(self.config.num_envs, np.int64)
+        return self._time_step(nothing, observation, nothing.astype(np.float32), idle, idle.copy(), info)
 
     def step(self, action: Array) -> TimeStep:
         if self.frame is None:
             raise RuntimeError("step() before reset(): call reset() once to start the games")
         # Far out of range, an action would end the process; EnvPool itself does not check.
-        return self._time_step(*self.pool.step(check_action(action, self.spec).astype(np.int32)))
+        action = check_action(action, self.spec)
+        return self._time_step(action, *self.pool.step(action.astype(np.int32)))
 
-    def _time_step(self, observation: Array, reward: Array, terminal: Array, truncated: Array, info: dict[str, Any]) -> TimeStep:
+    def _time_step(
+        self, action: Array, observation: Array, reward: Array, terminal: Array, truncated: Array, info: dict[str, Any]
+    ) -> TimeStep:
         first, self.over = self.over, terminal | truncated
+        known = {}
+        if self.noise is not None:
+            observation, known["noise_on"] = self.noise.cover(observation, action, first)
         self.frame = observation[0].copy()
-        known = {"lives": info["lives"].astype(np.int64), "episode_frames": info["elapsed_step"].astype(np.int64) * self.config.frame_skip}
+        known |= {"lives": info["lives"].astype(np.int64), "episode_frames": info["elapsed_step"].astype(np.int64) * self.config.frame_skip}
         if self.config.game in ROOM_BYTES:
             known["room"] = info["ram"][:, ROOM_BYTES[self.config.game]].astype(np.int64)
         return TimeStep(observation, first, reward, terminal, truncated, known)

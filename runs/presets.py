@@ -21,6 +21,8 @@ from afterwit.world_models.torso import TorsoConfig
 
 Model = Literal["byol-explore", "byol-hindsight", "rnd", "icm"]
 Noise = Literal["none", "brownian", "pixel", "on-demand", "frozen", "sticky"]
+AtariNoise = Literal["none", "pixel", "on-demand", "frozen", "walk"]
+Reward = Literal["mixed", "intrinsic"]
 TV = Literal["on-demand", "always", "off"]
 
 
@@ -36,20 +38,22 @@ def maze(model: Model = "byol-hindsight", noise: Noise = "brownian") -> RunConfi
     return RunConfig(preset="maze", env=MazeConfig(noise=noise, num_envs=64), learner=learner, unroll_length=20)
 
 
-def atari_small(model: Model = "byol-hindsight", game: str = "MontezumaRevenge") -> RunConfig:
+def atari_small(model: Model = "byol-hindsight", game: str = "MontezumaRevenge", noise: AtariNoise = "none") -> RunConfig:
     """Sticky-action Atari with a light torso at 42x42: 200,000 agent steps in minutes on 2 cores."""
     torso = TorsoConfig(encoder="resnet", channels=(8, 16, 16), blocks=1, embedding=128, belief=128)
     world_model: WorldModelConfig = WORLD_MODELS[model][0]()
     # So short a run has few learner steps: at the paper's 0.99 the first, large errors would rule the reward's scale to its end.
     learner = LearnerConfig(torso=torso, world_model=world_model, reward_decay=0.95)
     return RunConfig(
-        preset="atari-small", env=AtariConfig(game=game, num_envs=16, image_size=42), learner=learner, unroll_length=40,
+        preset="atari-small", env=AtariConfig(game=game, noise=noise, num_envs=16, image_size=42), learner=learner, unroll_length=40,
         total_steps=200_000, log_interval=5_000, checkpoint_interval=50_000,
     )  # fmt: skip
 
 
-def atari(model: Model = "byol-hindsight", game: str = "MontezumaRevenge") -> RunConfig:
-    """Sticky-action Atari with BYOL-Explore's published hyperparameters (intrinsic and extrinsic reward mixed)."""
+def atari(
+    model: Model = "byol-hindsight", game: str = "MontezumaRevenge", noise: AtariNoise = "none", reward: Reward = "mixed"
+) -> RunConfig:
+    """Sticky-action Atari with BYOL-Explore's published hyperparameters, on intrinsic and extrinsic reward mixed or curiosity alone."""
     torso = TorsoConfig(encoder="resnet", channels=(16, 32, 32), blocks=2, embedding=512, belief=256, action_embedding=32)
     world_model: WorldModelConfig = WORLD_MODELS[model][0]()
     if isinstance(world_model, BYOLHindsightConfig):
@@ -57,11 +61,11 @@ def atari(model: Model = "byol-hindsight", game: str = "MontezumaRevenge") -> Ru
     elif isinstance(world_model, BYOLExploreConfig):
         world_model = replace(world_model, horizon=8, hidden=512)
     learner = LearnerConfig(
-        torso=torso, policy=PolicyConfig(hidden=256), world_model=world_model, discount=0.999, extrinsic_weight=1.0,
-        intrinsic_weight=0.1, learning_rate=1e-4,
+        torso=torso, policy=PolicyConfig(hidden=256), world_model=world_model, discount=0.999,
+        extrinsic_weight=1.0 if reward == "mixed" else 0.0, intrinsic_weight=0.1, learning_rate=1e-4,
     )  # fmt: skip
     return RunConfig(
-        preset="atari", env=AtariConfig(game=game, num_envs=32), learner=learner, unroll_length=128,
+        preset="atari", env=AtariConfig(game=game, noise=noise, num_envs=32), learner=learner, unroll_length=128,
         total_steps=100_000_000, threads=2, log_interval=50_000, checkpoint_interval=1_000_000,
     )  # fmt: skip
 

@@ -230,7 +230,9 @@ def world_name(config: RunConfig) -> str:
     if isinstance(env, MazeConfig):
         dose = "" if env.dose is None else f" (dose {env.dose:g})"
         return "the maze without noise" if env.noise == "none" else f"the maze with {env.noise} noise{dose}"
-    return env.game if isinstance(env, AtariConfig) else env.id if isinstance(env, GymConfig) else type(env).__name__
+    if isinstance(env, AtariConfig):
+        return env.game if env.noise == "none" else f"{env.game} with {env.noise} noise"
+    return env.id if isinstance(env, GymConfig) else type(env).__name__
 
 
 def noise_of(group: Group) -> tuple[str, str] | None:

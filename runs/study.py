@@ -139,6 +139,35 @@ def maze_sensitivity() -> Study:
 MAZE_NOISES = ("none", "brownian", "pixel", "on-demand", "sticky", "frozen")
 
 
+HARD_GAMES = (
+    "MontezumaRevenge",
+    "BankHeist",
+    "Alien",
+    "Freeway",
+    "Gravitar",
+    "Hero",
+    "Pitfall",
+    "PrivateEye",
+    "Qbert",
+    "Solaris",
+    "Venture",
+)
+
+
+def atari() -> Study:
+    """The ten hard games and Bank Heist, sticky, x four world models x three seeds, as published: 132 long runs, for GPUs."""
+    montezuma = {"game": "MontezumaRevenge"}
+    return Study(
+        name="atari", preset="atari", worlds=tuple(Variant(game, {"game": game}) for game in HARD_GAMES),
+        methods=tuple(map(method, WORLD_MODELS)), seeds=(0, 1, 2), overrides={},
+        more_worlds=(
+            *(Variant(f"MontezumaRevenge-sticky-{sticky:g}", montezuma, {"env.sticky": sticky}) for sticky in (0.0, 0.1)),
+            *(Variant(f"MontezumaRevenge-{noise}", {**montezuma, "noise": noise}) for noise in ("walk", "on-demand", "pixel", "frozen")),
+            *(Variant(f"{game}-intrinsic", {"game": game, "reward": "intrinsic"}) for game in HARD_GAMES),
+        ),
+    )  # fmt: skip
+
+
 def maze_world(noise: str) -> Variant:
     return Variant(noise, {"noise": noise})
 
@@ -160,4 +189,4 @@ def different(variants: Sequence[Variant], preset: str) -> tuple[Variant, ...]:
     return (variants[0], *(variant for variant, config in zip(variants[1:], configs[1:], strict=True) if config != configs[0]))
 
 
-STUDIES: dict[str, Callable[[], Study]] = {"maze": maze, "maze-sensitivity": maze_sensitivity}
+STUDIES: dict[str, Callable[[], Study]] = {"maze": maze, "maze-sensitivity": maze_sensitivity, "atari": atari}
