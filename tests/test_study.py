@@ -38,7 +38,8 @@ def test_every_registered_study_makes_cells_that_differ(name: str) -> None:
     assert len(cells) == len(study.worlds) * len(study.methods) * len(study.seeds)
     assert len({cell.folder for cell in cells}) == len(cells)
     assert len({str(cell.config) for cell in cells}) == len(cells)
-    assert all(cell.config.seed == cell.seed and cell.config.threads == 1 for cell in cells)
+    assert all(cell.config.seed == cell.seed for cell in cells)
+    assert all(cell.config.threads == 1 for cell in cells) or name == "atari"  # several mazes share a machine
 
 
 def test_the_maze_study_is_the_whole_matrix_and_starts_with_whole_comparisons() -> None:

@@ -44,11 +44,12 @@ class BYOLHindsightConfig:
     standardise_decay: float | None = 0.95
     """Share kept at each learner step by the running mean and size in whose units embeddings are predicted. None: unit vectors
     are, as published. (Ours.)"""
-    invariance_weight: float = 0.03
+    invariance_weight: float = 0.01
     """The paper's lambda: weight of the invariance loss; the reward is reconstruction / lambda + invariance. No
     paper states it. Smaller leaves z free to explain more of the noise; larger makes it tell less of place and action."""
-    invariance_in_reward: bool = True
-    """Add the invariance term to the reward, as in the paper; re-implementations disagree."""
+    invariance_in_reward: bool = False
+    """Add the invariance term to the reward, as the paper does; re-implementations disagree. In short runs the critic does not
+    come to know the truth, and what it says is noise in the reward."""
     noise: int = 16
     """Numbers in the generator's noise. (256 in re-implementations at Atari scale; the paper gives none.)"""
     latent: int = 16

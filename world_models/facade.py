@@ -19,7 +19,7 @@ from afterwit.world_models.make import WORLD_MODELS, WorldModelConfig, make_worl
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory
 
-LEARNING_RATE = 3e-4
+LEARNING_RATE = 1e-3
 LARGEST = 1e6  # beyond it, squares of observations leave float32
 
 
