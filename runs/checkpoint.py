@@ -10,6 +10,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from afterwit.runs.config import RunConfig, from_dict, to_dict
+
 NAME = "checkpoint.pt"
 FORMAT = 1
 FREE = ("total_steps", "device", "threads", "acting_threads", "log_interval", "checkpoint_interval")  # may change when a run goes on
@@ -32,8 +34,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     os.replace(temporary, path)
 
 
-def load(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint of a run folder, on the CPU. Raises ValueError where it is missing, cut short, or of another config."""
+def load(folder: Path, config: RunConfig) -> dict[str, Any]:
+    """The checkpoint of a run folder, on the CPU. Raises ValueError where it is missing, cut short, or of another config.
+
+    Config fields that did not exist when it was written count as their defaults.
+    """
     path = folder / NAME
     if not path.is_file():
         raise ValueError(f"{folder} has no checkpoint yet ({NAME}); train it first: afterwit train --resume {folder}")
@@ -47,7 +52,11 @@ def load(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
         raise ValueError(f"{path} has format {found!r}; this version of afterwit reads format {FORMAT}")
-    fixed = [{name: value for name, value in data.items() if name not in FREE} for data in (state["config"], config)]
+    try:
+        written = from_dict(state["config"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; read it with the version that wrote it, which RUN/provenance.json names") from error
+    fixed = [{name: value for name, value in to_dict(data).items() if name not in FREE} for data in (written, config)]
     different = differences(fixed[0], fixed[1])
     if different:
         raise ValueError(f"{path} belongs to another config: {different[0]}; restore {folder / 'config.json'}, or start a new run")

@@ -47,7 +47,7 @@ def evaluate(
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; at least 1 episode must be played")
     config = read_config(folder)
-    saved = checkpoint.load(folder, to_dict(config))
+    saved = checkpoint.load(folder, config)
     env_config = evaluation_env(config.env, video)
     for path, value in (changes or {}).items():
         env_config = changed(env_config, path, value)

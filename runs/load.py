@@ -10,7 +10,7 @@ from afterwit.agents.agent import Agent
 from afterwit.agents.policy import Policy
 from afterwit.envs.make import make_env
 from afterwit.runs import checkpoint
-from afterwit.runs.config import read_config, to_dict
+from afterwit.runs.config import read_config
 
 
 def load_agent(run: Path | str, num_envs: int = 1, greedy: bool = False, seed: int = 0) -> Agent:
@@ -25,7 +25,7 @@ def load_agent(run: Path | str, num_envs: int = 1, greedy: bool = False, seed: i
     """
     folder = Path(run)
     config = read_config(folder)
-    saved = checkpoint.load(folder, to_dict(config))
+    saved = checkpoint.load(folder, config)
     env = make_env(config.env, config.seed)
     policy = Policy(config.learner.policy, config.learner.torso, env.spec)
     env.close()

@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from afterwit.runs import checkpoint
-from afterwit.runs.config import read_config, to_dict
+from afterwit.runs.config import read_config
 from afterwit.runs.logging import METRICS
 from afterwit.runs.train import headline
 
@@ -124,7 +124,7 @@ def finished(folder: Path) -> bool:
     if entry is None or entry["agent_steps"] < config.total_steps or not (folder / checkpoint.NAME).exists():
         return False
     try:
-        return bool(checkpoint.load(folder, to_dict(config))["agent_steps"] >= config.total_steps)
+        return bool(checkpoint.load(folder, config)["agent_steps"] >= config.total_steps)
     except ValueError:
         return False  # damaged: the run itself will say how, and all others go on
 

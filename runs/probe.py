@@ -66,7 +66,7 @@ def probe(folder: Path, queries: int, swaps: int, steps: int, seed: int, out: Pa
     if not isinstance(config.learner.world_model, BYOLHindsightConfig):
         name = world_model_name(config.learner.world_model)
         raise ValueError(f"{folder} was trained with {name}, which has no z to put another in its place; probe a run of byol-hindsight")
-    saved = checkpoint.load(folder, to_dict(config))
+    saved = checkpoint.load(folder, config)
     config = replace(config, env=evaluation_env(config.env, video=False), seed=seed)
     run = Run(config)
     run.learner.load_state(saved["learner"])

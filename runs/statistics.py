@@ -145,7 +145,8 @@ class Statistics:
     def load_state(self, state: Mapping[str, Any]) -> None:
         arrays = {name: value.numpy().copy() for name, value in state["arrays"].items()}
         self.running = {name: arrays[name] for name in self.running}
-        self.trackers, self.rooms, self.first_reward = (arrays[name] for name in ("trackers", "rooms", "first_reward"))
+        self.trackers, self.rooms = arrays["trackers"], arrays["rooms"]
+        self.first_reward = arrays.get("first_reward", np.zeros_like(self.first_reward))  # checkpoints of November 2026 lack it
         self.visits, self.pay = arrays["visits"], arrays["pay"]
         self.episodes, self.time, self.paid = state["episodes"], state["time"], state["paid"]
 

@@ -95,7 +95,7 @@ def train(folder: Path, progress: bool = True) -> bool:
     config = read_config(folder)
     run = Run(config)
     if (folder / checkpoint.NAME).exists():
-        run.load_state(checkpoint.load(folder, to_dict(config)))
+        run.load_state(checkpoint.load(folder, config))
     record(folder)
     log = Log(folder, run.agent_steps)
     bar = tqdm(total=config.total_steps, initial=run.agent_steps, unit="step", unit_scale=True, desc=config.title,

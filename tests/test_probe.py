@@ -19,7 +19,7 @@ from afterwit.envs.gym import GymConfig
 from afterwit.envs.maze import FLOOR, NOISE, PALETTE, RADIUS, TRACKER, WALL, Maze, MazeConfig, draw_view
 from afterwit.runs import checkpoint
 from afterwit.runs.cli import main
-from afterwit.runs.config import RunConfig, read_config, to_dict
+from afterwit.runs.config import RunConfig, read_config
 from afterwit.runs.presets import atari_small, maze
 from afterwit.runs.probe import choose, measure, probe, table
 from afterwit.runs.probe_bank import Bank, Reading, alike_cells, gather, read, split
@@ -262,5 +262,5 @@ def test_the_command_says_what_the_numbers_mean(tmp_path: Path, capsys: pytest.C
     assert main(["probe", str(folder), "--queries", "2", "--swaps", "2", "--steps", "60"]) == 0
     printed = capsys.readouterr().out
     assert "place kept" in printed and "a leak" in printed and str(folder / "probe.png") in printed
-    saved = checkpoint.load(folder, to_dict(read_config(folder)))
+    saved = checkpoint.load(folder, read_config(folder))
     assert saved["agent_steps"] == 60

@@ -39,7 +39,7 @@ def start(config: RunConfig, folder: Path) -> Path:
 
 
 def weights(folder: Path) -> dict[str, Any]:
-    return checkpoint.load(folder, to_dict(read_config(folder)))["learner"]["modules"]
+    return checkpoint.load(folder, read_config(folder))["learner"]["modules"]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -121,7 +121,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
 def test_resuming_repeats_no_log_entry(tmp_path: Path) -> None:
     folder = start(SMALL, tmp_path / "run")
     train(folder, progress=False)
-    early = checkpoint.load(folder, to_dict(SMALL))
+    early = checkpoint.load(folder, SMALL)
     run = Run(SMALL)
     for _ in range(10):
         run.step()
@@ -141,7 +141,7 @@ def test_a_signal_saves_and_the_run_goes_on(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 130 and f"--resume {folder}" in output
-    state = checkpoint.load(folder, to_dict(read_config(folder)))
+    state = checkpoint.load(folder, read_config(folder))
     assert 1000 <= state["agent_steps"] < 1_000_000
 
 
@@ -244,14 +244,32 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path: Path, capsys: pytes
     assert "learner.torso.belief is 96 in the checkpoint, 17 in config.json" in capsys.readouterr().err
 
 
+def test_an_older_checkpoint_is_read_with_the_defaults_of_new_fields(tmp_path: Path) -> None:
+    folder = start(SMALL, tmp_path / "run")
+    state = Run(SMALL).state()
+    del state["config"]["policy_lag"]
+    checkpoint.save(folder, state)
+    assert checkpoint.load(folder, SMALL)["agent_steps"] == 0
+    with pytest.raises(ValueError, match=r"policy_lag is 0 in the checkpoint, 1 in config.json"):
+        checkpoint.load(folder, replace(SMALL, policy_lag=1))
+
+
+def test_a_checkpoint_with_fields_that_are_gone_says_who_can_read_it(tmp_path: Path) -> None:
+    folder = start(SMALL, tmp_path / "run")
+    state = Run(SMALL).state()
+    state["config"]["learner"]["world_model"]["centre_decay"] = 0.95
+    checkpoint.save(folder, state)
+    with pytest.raises(ValueError, match=r"read it with the version that wrote it, which RUN/provenance.json names"):
+        checkpoint.load(folder, SMALL)
+
+
 def test_a_loss_that_is_not_finite_stops_before_it_is_saved(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = start(SMALL, tmp_path / "run")
     train(folder, progress=False)
     good = (folder / checkpoint.NAME).read_bytes()
-    data = to_dict(SMALL)
-    state = checkpoint.load(folder, data)
+    state = checkpoint.load(folder, SMALL)
     state["learner"]["modules"]["policy.action_head.0.weight"][0] = torch.nan
     state["learner"]["acting"]["action_head.0.weight"][:] = 0
     state["agent_steps"] = 200
