@@ -137,8 +137,7 @@ class Demo:
     steps: int = 1_500_000
     """Agent steps of each agent."""
     seed: int = 0
-    """Seed of both agents. Seeds differ: of the five in runs/results/maze-study.md, 0 is the only one in which BYOL-Hindsight still
-    explores at the end."""
+    """Seed of both agents. Seeds differ: runs/results/maze-study.md has four of them."""
 
 
 @dataclass(frozen=True)
