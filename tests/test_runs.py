@@ -151,6 +151,7 @@ def test_evaluation_counts_whole_episodes_and_films(tmp_path: Path) -> None:
     before = weights(folder)
     result = evaluate(folder, episodes=6, greedy=False, seed=9, video=True, progress=False)
     assert result["results"]["length"] == {
+        "episodes": 6,
         "mean": 17.0,
         "low": 17.0,
         "high": 17.0,
