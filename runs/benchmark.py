@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from afterwit.envs.make import make_env
 from afterwit.runs.config import RunConfig, to_dict
+from afterwit.runs.memory import keep_memory
 from afterwit.runs.provenance import provenance
 from afterwit.runs.train import Run
 
@@ -23,6 +24,7 @@ def benchmark(config: RunConfig, seconds: float, out: Path | None, progress: boo
     """Measure the parts of `config`'s training loop, each for about `seconds`, and write them as JSON to `out`."""
     if not seconds > 0:
         raise ValueError(f"seconds is {seconds}; each measurement needs more than 0")
+    keep_memory()  # as training does
     run = Run(config)
     frames = run.env.spec.frames_per_step
     trajectory = run.actor.unroll()

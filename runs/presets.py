@@ -44,8 +44,8 @@ def atari_small(model: Model = "byol-hindsight", game: str = "MontezumaRevenge",
     # So short a run has few learner steps: at the paper's 0.99 the first, large errors would rule the reward's scale to its end.
     learner = LearnerConfig(torso=torso, world_model=world_model, reward_decay=0.95)
     return RunConfig(
-        preset="atari-small", env=AtariConfig(game=game, noise=noise, num_envs=16, image_size=42), learner=learner, unroll_length=40,
-        total_steps=200_000, log_interval=5_000, checkpoint_interval=50_000,
+        preset="atari-small", env=AtariConfig(game=game, noise=noise, num_envs=16, image_size=42), learner=learner,
+        unroll_length=40, policy_lag=1, total_steps=200_000, log_interval=5_000, checkpoint_interval=50_000,
     )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def atari(
         extrinsic_weight=1.0 if reward == "mixed" else 0.0, intrinsic_weight=0.1, learning_rate=1e-4,
     )  # fmt: skip
     return RunConfig(
-        preset="atari", env=AtariConfig(game=game, noise=noise, num_envs=32), learner=learner, unroll_length=128,
+        preset="atari", env=AtariConfig(game=game, noise=noise, num_envs=32), learner=learner, unroll_length=128, policy_lag=1,
         total_steps=100_000_000, threads=2, log_interval=50_000, checkpoint_interval=1_000_000,
     )  # fmt: skip
 

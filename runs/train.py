@@ -24,6 +24,7 @@ from afterwit.envs.seeds import stream
 from afterwit.runs import checkpoint
 from afterwit.runs.config import RunConfig, read_config, to_dict, write_config
 from afterwit.runs.logging import Log
+from afterwit.runs.memory import keep_memory
 from afterwit.runs.provenance import record
 from afterwit.runs.statistics import Statistics, indifferent
 from afterwit.world_models.instruments import ALARM, alarm
@@ -93,6 +94,7 @@ def discard_unstarted(folder: Path) -> None:
 def train(folder: Path, progress: bool = True) -> bool:
     """Train the run whose config lies in `folder`, from its checkpoint if there is one. False if it was interrupted."""
     config = read_config(folder)
+    keep_memory()
     run = Run(config)
     if (folder / checkpoint.NAME).exists():
         run.load_state(checkpoint.load(folder, config))

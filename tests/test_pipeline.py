@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from copy import deepcopy
 from dataclasses import replace
@@ -120,3 +122,19 @@ def test_a_state_taken_anywhere_goes_on_as_if_nothing_had_happened(lag: int) -> 
     assert same(whole.state()["learner"], half.state()["learner"])
     for run in (whole, half):
         run.close()
+
+
+def test_where_there_is_glibc_memory_is_kept() -> None:
+    """In a process of its own: what was freed is there again without a page fault."""
+    code = (
+        "import resource, numpy as np; from afterwit.runs.memory import keep_memory; kept = {} keep_memory()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "np.ones(10_000_000); before = faults()\n"
+        "for _ in range(5): np.ones(10_000_000)\n"
+        "print(kept, faults() - before)"
+    )
+    told = [subprocess.run([sys.executable, "-c", code.format(way)], capture_output=True, text=True, check=True).stdout.split()
+            for way in ("True or", "")]  # fmt: skip
+    if told[1][0] == "False":
+        pytest.skip("no glibc here")
+    assert int(told[1][1]) < 1000 < int(told[0][1])
