@@ -6,7 +6,6 @@ little; interquartile means with stratified bootstrap intervals say how much is 
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -103,7 +102,7 @@ def matrices(cells: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Ar
 
 def aggregates(tables: Mapping[str, Array]) -> dict[str, dict[str, dict[str, float]]]:
     """method -> IQM, median, mean -> value, low, high. The ends are NaN for a single run."""
-    metrics = importlib.import_module("rliable.metrics") if rliable() else None
+    metrics = rliable("metrics")
     functions = [getattr(metrics, name) for name in AGGREGATES.values()]
     result = {}
     for method, table in tables.items():
@@ -120,7 +119,7 @@ def aggregates(tables: Mapping[str, Array]) -> dict[str, dict[str, dict[str, flo
 
 def improvement(tables: Mapping[str, Array]) -> list[dict[str, Any]]:
     """For each two methods the probability that a run of the one beats a run of the other on a task, averaged over tasks."""
-    metrics = importlib.import_module("rliable.metrics")
+    metrics = rliable("metrics")
     result = []
     for one, other in permutations(tables, 2):
         value = float(metrics.probability_of_improvement(tables[one], tables[other]))

@@ -265,9 +265,9 @@ class numpy_seed:
         np.random.set_state(self.state)  # noqa: NPY002
 
 
-def rliable() -> Any:
-    """rliable's library. Raises ValueError with the remedy where it is missing, or its own dependencies do not fit."""
+def rliable(part: str = "library") -> Any:
+    """A module of rliable. Raises ValueError with the remedy where it is missing, or its own dependencies do not fit."""
     try:
-        return importlib.import_module("rliable.library")
+        return importlib.import_module(f"rliable.{part}")
     except (ImportError, TypeError) as error:  # TypeError: arch 7, which rliable needs, on pandas 3
         raise ValueError(f"intervals need rliable, which cannot be imported ({error}): pip install 'afterwit[study]'") from error
