@@ -185,8 +185,14 @@ class Learner(nn.Module):
                 "steps": self.steps, "version": self.version}  # fmt: skip
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave. Raises RuntimeError or ValueError where it belongs to another network."""
-        self.load_state_dict(state["modules"])
+        """Take back what `state` gave. Raises ValueError where it belongs to other networks."""
+        try:
+            self.load_state_dict(state["modules"])
+        except RuntimeError as error:
+            line = str(error).splitlines()[-1].strip()
+            raise ValueError(
+                f"the saved networks do not fit: {line} (networks are read by the version and config that wrote them)"
+            ) from error
         self.optimiser.load_state_dict(state["optimiser"])
         self.acting = {name: value.to(self.device) for name, value in state["acting"].items()}
         self.steps, self.version = state["steps"], state["version"]

@@ -55,8 +55,8 @@ def evaluate(
     run = Run(config)
     try:
         run.learner.load_state(saved["learner"])
-    except RuntimeError as error:
-        raise ValueError(f"the networks of {folder} do not fit the changed environment: {str(error).splitlines()[-1].strip()}") from error
+    except ValueError as error:
+        raise ValueError(f"{folder} cannot play here: {error}") from error
     env = Recorder(run.env) if video else run.env
     actor = Actor(env, run.learner.policy, config.unroll_length, seed, run.learner.device, greedy)
     actor.set_weights(run.learner.acting, run.learner.version)

@@ -122,6 +122,7 @@ def maze_sensitivity() -> Study:
     variants = [base]
     variants += [varied(base, "lambda", where + "invariance_weight", value) for value in (0.01, 0.03, 0.1, 0.3, 1.0)]
     variants += [varied(base, "invariance-in-reward", where + "invariance_in_reward", value) for value in (True, False)]
+    variants += [varied(base, "foresight", where + "foresight_weight", value) for value in (0.0, 1.0, 5.0)]
     variants += [varied(base, "horizon", where + "horizon", value) for value in (1, 2, 4, 8)]
     variants += [varied(base, "critic", where + "critic", form) for form in get_args(CriticForm)]
     variants += [varied(base, "critic-steps", where + "critic_steps", value) for value in (1, 3, 6)]
