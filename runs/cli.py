@@ -108,11 +108,15 @@ class Report:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Measure stepping, acting, learning and the whole loop."""
+    """Measure stepping, acting, learning and the whole loop, and what a learner step is spent on."""
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     seconds: float = 5.0
     """Seconds for each measurement."""
+    grow: bool = False
+    """Also measure learning with the other world models, other horizons K, and half and twice the environments."""
+    baseline: bool = False
+    """Also measure a plain synchronous PPO + RND, as single-file implementations write it, on the same environments."""
     out: Path | None = None
     """JSON file for the numbers."""
 
@@ -266,7 +270,7 @@ def benchmark_command(args: list[str]) -> int:
     if "--separation" in args:
         return separation_command([arg for arg in args if arg != "--separation"])
     chosen = from_preset(args if args and not args[0].startswith("-") else ["maze", *args], Benchmark, "benchmark")
-    print(benchmarking.table(benchmarking.benchmark(chosen.config, chosen.seconds, chosen.out)))
+    print(benchmarking.table(benchmarking.benchmark(chosen.config, chosen.seconds, chosen.grow, chosen.baseline, chosen.out)))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -17,7 +18,7 @@ from afterwit.world_models.trajectory import Trajectory
 
 NUM_WINDOWS = 10  # a run's maps are kept by tenth
 ROOMS = 256
-INDIFFERENT_STEPS = 64_000  # agent steps of the uniform policy; a maze takes them in a tenth of a second
+INDIFFERENT_ENVS, INDIFFERENT_STEPS = 64, 1000  # of the uniform policy: a tenth of a second, however many a run has
 
 
 class Statistics:
@@ -160,7 +161,7 @@ def indifferent(config: EnvConfig, spec: EnvSpec) -> float | None:
         return 1 / spec.num_actions
     if not spec.semantics.get("random_blocks"):
         return None
-    return time_near_blocks(config)
+    return time_near_blocks(replace(config, num_envs=INDIFFERENT_ENVS))
 
 
 @cache
@@ -169,7 +170,7 @@ def time_near_blocks(config: EnvConfig) -> float:
     draw = np.random.default_rng(stream(0, "indifferent actions"))
     env.reset()
     near = steps = 0
-    for _ in range(-(-INDIFFERENT_STEPS // env.spec.num_envs)):
+    for _ in range(INDIFFERENT_STEPS):
         step = env.step(draw.integers(0, env.spec.num_actions, env.spec.num_envs))
         near, steps = near + int(step.info["block_in_view"][~step.first].sum()), steps + int((~step.first).sum())
     env.close()

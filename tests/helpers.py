@@ -16,7 +16,7 @@ from afterwit.world_models.byol_hindsight import Critic
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory
 
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M")
 
 torch.set_num_threads(1)  # networks this small only lose time to a second thread
 
@@ -68,7 +68,7 @@ def random_trajectory(
 
 
 def seeded(make: Callable[[], M], seed: int) -> M:
-    """A module whose initial weights follow `seed`; the global random state is left alone."""
+    """What `make` makes, with initial weights that follow `seed`; the global random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()

@@ -1,4 +1,4 @@
-"""Runs end to end, in small: train, resume, evaluate, benchmark, and what a user's mistakes say."""
+"""Runs end to end, in small: train, resume, evaluate, and what a user's mistakes say."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ import torch
 from afterwit.envs.gym import GymConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs import checkpoint
-from afterwit.runs.benchmark import benchmark
 from afterwit.runs.cli import main
 from afterwit.runs.config import RunConfig, from_dict, read_config, to_dict
 from afterwit.runs.evaluate import evaluate
@@ -173,13 +172,6 @@ def test_any_gymnasium_environment_trains(tmp_path: Path) -> None:
     folder = start(config, tmp_path / "run")
     assert train(folder, progress=False)
     assert sum(entry["episode/count"] for entry in read_metrics(folder)) > 0
-
-
-def test_benchmark_measures_every_part(tmp_path: Path) -> None:
-    result = benchmark(SMALL, seconds=0.05, out=tmp_path / "speed.json", progress=False)
-    rates = result["agent_steps_per_second"]
-    assert {"acting", "learning", "whole loop"} < set(rates) and all(rate > 0 for rate in rates.values())
-    assert json.loads((tmp_path / "speed.json").read_text())["agent_steps_per_second"] == rates
 
 
 MISTAKES = {

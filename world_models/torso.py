@@ -96,7 +96,8 @@ class Encoder(nn.Module):
         with torch.no_grad():
             features = image(torch.zeros(1, *shape)).numel()
         self.layers = nn.Sequential(image, nn.Flatten(), nn.Linear(features, config.embedding))
-        self.layers.to(memory_format=torch.channels_last)  # on CPUs 2.3 times as fast forward, 1.6 with backward
+        # On CPUs 2.3 times as fast forward, 1.6 with backward.
+        self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, obs: Tensor) -> Tensor:
         lead = obs.shape[: obs.dim() - len(self.shape)]

@@ -1,0 +1,146 @@
+"""What one learner step costs and where: time by part, arithmetic and memory traffic against what the device can do."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from afterwit.agents.learner import Learner
+from afterwit.world_models.trajectory import Trajectory
+
+PART = "part: "
+BACKWARD, OPTIMISER, REST = "autograd::engine::evaluate_function", "Optimizer.step", "losses, rewards, all else"
+
+
+def parts(learner: Learner) -> dict[nn.Module, str]:
+    """The modules whose work is counted apart, each with the name of its part."""
+    policy, model = learner.policy, learner.world_model
+    named: dict[nn.Module, str] = {policy.action_head: "heads", policy.value_head: "heads", policy.popart: "heads"}
+    for torso in (policy.torso, learner.own_torso):
+        if torso is not None:
+            named |= {torso.encoder: "torso: encoder", torso.action_embedding: "torso: RNN", torso.rnn: "torso: RNN"}
+    return named | {child: f"world model: {name.replace('_', ' ')}" for name, child in model.named_children()}
+
+
+@contextmanager
+def labelled(modules: dict[nn.Module, str]) -> Iterator[None]:
+    """While it lasts, a profile shows in which part an operation was called."""
+    open_ranges: list[Any] = []
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        open_ranges.append(record_function(PART + modules[module]))
+        open_ranges[-1].__enter__()
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        open_ranges.pop().__exit__(None, None, None)
+
+    handles = [m.register_forward_pre_hook(enter) for m in modules] + [m.register_forward_hook(leave) for m in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def split(learner: Learner, trajectory: Trajectory, steps: int = 3) -> dict[str, float]:
+    """Share of a learner step's time that each part takes, forward and backward, largest first; they sum to 1.
+
+    On a GPU the time of its kernels, on a CPU that of the operations themselves. Backward operations count where their
+    forward one was called: autograd numbers both alike.
+    """
+    on_gpu = learner.device.type == "cuda"
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu
+    with labelled(parts(learner)):
+        learner.update(trajectory)
+        with profile(activities=activities, acc_events=True) as profiled:
+            for _ in range(steps):
+                learner.update(trajectory)["loss"].item()
+    events = [event for event in profiled.events() or [] if event.device_type == DeviceType.CPU]
+    forward_part: dict[int, str] = {}
+    for event in sorted(events, key=lambda e: e.time_range.start):
+        if event.sequence_nr >= 0 and backward_of(event) is None:
+            forward_part[event.sequence_nr] = part_of(event)  # the last operation before the count moves on is the one recorded
+    taken: Counter[str] = Counter()
+    for event in events:
+        origin = backward_of(event)
+        part = part_of(event) if origin is None else forward_part.get(origin, REST)
+        taken[part] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
+    return {part: taken[part] / taken.total() for part, _ in taken.most_common()}
+
+
+def ancestry(event: Any) -> Iterator[Any]:
+    while event is not None:
+        yield event
+        event = event.cpu_parent
+
+
+def part_of(event: Any) -> str:
+    """The innermost part that an operation of the forward pass, or of the optimiser, was called in."""
+    for above in ancestry(event):
+        if above.name.startswith(PART):
+            return str(above.name[len(PART) :])
+        if above.name.startswith(OPTIMISER):
+            return "optimiser"
+    return REST
+
+
+def backward_of(event: Any) -> int | None:
+    """The number of the forward operation that this is the backward of; None in the forward pass."""
+    return next((int(above.sequence_nr) for above in ancestry(event) if above.name.startswith(BACKWARD)), None)
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes that operations read and write, as if each fetched its inputs and stored its outputs once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = function(*args, **(kwargs or {}))
+        if not function.is_view:
+            flat = torch.utils._pytree.tree_leaves((args, kwargs, output))
+            self.bytes += sum(x.numel() * x.element_size() for x in flat if isinstance(x, Tensor))
+        return output
+
+
+def work(learner: Learner, trajectory: Trajectory) -> dict[str, int]:
+    """Floating-point operations (a multiply-add is two) and bytes of one learner step. For a learner on the CPU: there all
+    layers are made of operations that can be counted; a GPU's fused GRU could not."""
+    assert learner.device.type == "cpu"
+    with FlopCounterMode(display=False) as flops, Traffic() as traffic:
+        learner.update(trajectory)
+    return {"flop": flops.get_total_flops(), "bytes": traffic.bytes}
+
+
+def ceilings(device: torch.device) -> dict[str, float]:
+    """What the device reaches where nothing else is asked of it: FLOP/s of a large float32 product, bytes/s of a large copy."""
+    size, count = (8192, 2**28) if device.type == "cuda" else (1024, 2**25)
+    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    source, goal = torch.zeros(count, device=device), torch.empty(count, device=device)
+    return {
+        "flop_per_second": 2 * size**3 / shortest(lambda: torch.mm(a, b), device),
+        "bytes_per_second": 2 * 4 * count / shortest(lambda: goal.copy_(source), device),
+    }
+
+
+def shortest(action: Callable[[], object], device: torch.device, tries: int = 5) -> float:
+    """Seconds of the quickest of some tries, after a warm-up."""
+    times = []
+    for _ in range(1 + tries):
+        start = time.perf_counter()
+        action()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
