@@ -1,4 +1,4 @@
-"""Sticky-action Atari over EnvPool, with every setting that changes the game written down.
+"""Sticky-action Atari over EnvPool (or ALE's own vector environment), with every setting that changes the game written down.
 
 EnvPool's own defaults (no sticky actions, FIRE pressed on reset, fewer actions) differ from the
 protocol of Machado et al. (2018) that the exploration papers follow, and it checks little of what it is
@@ -11,10 +11,12 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from importlib.metadata import version
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from afterwit.envs.atari_ale import ALEGames
 from afterwit.envs.atari_noise import NOISES, FrameNoise, Overflow
 from afterwit.envs.noise import NOOP
 from afterwit.envs.seeds import stream
@@ -22,6 +24,7 @@ from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action
 
 ROOM_BYTES = {"MontezumaRevenge": 3}  # where a game keeps the number of the room, in its 128 bytes of RAM
 RENDER_SCALE = 4
+Backend = Literal["envpool", "ale"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,9 @@ class AtariConfig:
     walk_restarts: bool = False
     """Draw the walk anew when an episode opens. Off: it goes on. (Ours.)"""
     threads: int = 0
-    """Threads that step the games. 0: EnvPool chooses."""
+    """Threads that step the games. 0: the backend chooses."""
+    backend: Backend = "envpool"
+    """What steps the games: envpool, or ale: ALE's own vector environment. envs/atari_ale.py tells where they differ."""
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "frame_skip", "image_size", "frame_stack"):
@@ -95,7 +100,11 @@ class AtariConfig:
         if not all(0 <= step <= self.walk_modulus for step in self.walk_steps):
             raise ValueError(f"walk_steps is {self.walk_steps}; each step lies between 0 and the modulus, {self.walk_modulus}")
         if self.threads < 0:
-            raise ValueError(f"threads is {self.threads}; give 0 (EnvPool chooses) or more")
+            raise ValueError(f"threads is {self.threads}; give 0 (the backend chooses) or more")
+        if self.backend not in get_args(Backend):
+            raise ValueError(f"unknown Atari backend {self.backend!r}; choose from {', '.join(get_args(Backend))}")
+        if self.backend == "ale" and self.episodic_life:
+            raise ValueError("episodic_life with backend 'ale' would start the whole game anew after each life; use backend 'envpool'")
         if self.game not in games():
             raise ValueError(f"unknown game {self.game!r}; {_suggestion(self.game)}")
 
@@ -128,6 +137,17 @@ def action_names(game: str, full_action_space: bool) -> tuple[str, ...]:
     assert rom is not None, f"ale-py has no ROM of {game}"
     ale.loadROM(rom)
     return tuple(action.name for action in ale.getMinimalActionSet())
+
+
+def make_pool(config: AtariConfig, seeds: list[int], settings: dict[str, Any]) -> tuple[Any, str]:
+    """What steps the games, called as EnvPool is, and its version."""
+    if config.backend == "ale":
+        return ALEGames(games()[config.game], seeds, config.threads, settings), version("ale-py")
+    import envpool
+
+    task = f"{config.game}-v5"
+    pool = envpool.make(task, env_type="gymnasium", num_envs=config.num_envs, num_threads=config.threads, seed=seeds, **settings)
+    return pool, version("envpool")
 
 
 def frame_noise(config: AtariConfig, rng: np.random.Generator) -> FrameNoise:
@@ -163,8 +183,6 @@ class Atari:
     """
 
     def __init__(self, config: AtariConfig, seed: int):
-        import envpool
-
         self.config = config
         # EnvPool gives environment k the seed s + k, so that runs with neighbouring seeds would share games.
         self.seeds = [int(state) for state in np.random.SeedSequence(seed).generate_state(config.num_envs) >> 1]
@@ -186,12 +204,10 @@ class Atari:
             "mode": -1,  # the game's own default
             "difficulty": -1,
         }
-        self.pool = envpool.make(
-            f"{config.game}-v5", env_type="gymnasium", num_envs=config.num_envs, num_threads=config.threads, seed=self.seeds, **settings
-        )
+        self.pool, backend_version = make_pool(config, self.seeds, settings)
         self.noise = None if config.noise == "none" else frame_noise(config, np.random.default_rng(stream(seed, "noise")))
         names = action_names(config.game, config.full_action_space)
-        assert len(names) == self.pool.action_space.n, "EnvPool and ALE disagree about the actions"
+        assert len(names) == self.pool.action_space.n, f"{config.backend} and ALE disagree about the actions"
         self.spec = EnvSpec(
             name=f"atari-{config.game}",
             num_envs=config.num_envs,
@@ -201,7 +217,7 @@ class Atari:
             frames_per_step=config.frame_skip,
             max_episode_steps=settings["max_episode_steps"],
             action_names=names,
-            semantics={"backend": "envpool", "backend_version": envpool.__version__, "task": f"{config.game}-v5", **settings,
+            semantics={"backend": config.backend, "backend_version": backend_version, "task": f"{config.game}-v5", **settings,
                        "sticky_drawn": "per emulator frame",
                        "frame_pooling": "maximum of the last two" if config.frame_skip > 1 else "none",
                        "episode_frames": config.episode_frames, "autoreset": "next-step", **noise_semantics(config)},
@@ -232,7 +248,7 @@ class Atari:
             observation, known["noise_on"] = self.noise.cover(observation, action, first)
         self.frame = observation[0].copy()
         known |= {"lives": info["lives"].astype(np.int64), "episode_frames": info["elapsed_step"].astype(np.int64) * self.config.frame_skip}
-        if self.config.game in ROOM_BYTES:
+        if self.config.game in ROOM_BYTES and "ram" in info:
             known["room"] = info["ram"][:, ROOM_BYTES[self.config.game]].astype(np.int64)
         return TimeStep(observation, first, reward, terminal, truncated, known)
 

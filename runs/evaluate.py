@@ -154,11 +154,12 @@ def table(result: dict[str, Any]) -> str:
 
 def rules(environment: Mapping[str, Any]) -> str:
     """What was played by, in a line: of Atari the settings that change scores, of others all that the environment says of itself."""
-    if environment.get("backend") != "envpool":
+    if "sticky_drawn" not in environment:  # no Atari
         return ", ".join(f"{name} {value}" for name, value in environment.items() if value is not None)
     e = environment
     return (
-        f"{e['task']}: sticky {e['repeat_action_probability']} a frame, skip {e['frame_skip']}, 1 to {e['noop_max']} no-ops at the start, "
+        f"{e['task']} on {e['backend']}: sticky {e['repeat_action_probability']} a frame, skip {e['frame_skip']}, "
+        f"{1 if e['backend'] == 'envpool' else 0} to {e['noop_max']} no-ops at the start, "
         f"at most {e['episode_frames']:,} frames ({e['episode_frames'] / 3600:.0f} min), "
         f"{'all 18' if e['full_action_space'] else 'the minimal set of'} actions, "
         f"{'an episode ends with a life' if e['episodic_life'] else 'a lost life ends nothing'}, raw scores"

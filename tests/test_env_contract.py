@@ -194,6 +194,12 @@ class TestColourfulStackedPong(EnvContract):
     config = AtariConfig("Pong", num_envs=B, sticky=0.1, frame_stack=2, grayscale=False, image_size=42, episode_frames=20 * 4, threads=2)
 
 
+class TestColourfulStackedPongOnALE(EnvContract):
+    config = AtariConfig(
+        "Pong", num_envs=B, frame_stack=2, grayscale=False, image_size=42, episode_frames=20 * 4, threads=2, backend="ale", noise="pixel"
+    )
+
+
 class NotDrawn:
     """CartPole draws with pygame, which we do not ask for; other worlds below are drawn through Gymnasium."""
 

@@ -82,7 +82,7 @@ def test_the_rules_of_a_game_are_a_sentence() -> None:
         "episode_frames": 108_000, "full_action_space": True, "episodic_life": False,
     }  # fmt: skip
     assert rules(told) == (
-        "Pong-v5: sticky 0.25 a frame, skip 4, 1 to 30 no-ops at the start, at most 108,000 frames (30 min), all 18 actions, "
+        "Pong-v5 on envpool: sticky 0.25 a frame, skip 4, 1 to 30 no-ops at the start, at most 108,000 frames (30 min), all 18 actions, "
         "a lost life ends nothing, raw scores"
     )
 
