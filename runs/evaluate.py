@@ -7,12 +7,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from tqdm import tqdm
 
 from afterwit.agents.actor import Actor
+from afterwit.envs.atari import Backend
 from afterwit.envs.gym import GymConfig
 from afterwit.envs.make import EnvConfig
 from afterwit.envs.maze import MazeConfig
@@ -154,7 +155,7 @@ def table(result: dict[str, Any]) -> str:
 
 def rules(environment: Mapping[str, Any]) -> str:
     """What was played by, in a line: of Atari the settings that change scores, of others all that the environment says of itself."""
-    if "sticky_drawn" not in environment:  # no Atari
+    if environment.get("backend") not in get_args(Backend):  # no Atari
         return ", ".join(f"{name} {value}" for name, value in environment.items() if value is not None)
     e = environment
     return (
