@@ -30,10 +30,9 @@ def maze(model: Model = "byol-hindsight", noise: Noise = "brownian") -> RunConfi
     """The noisy maze, curiosity alone: 1.5 million agent steps, about a minute on one core."""
     # A sharper choice of samples than on Atari (0.01): 0.1 is V-MPO's own value on DMLab, and steadier here. A run has about
     # 1,200 learner steps: at the paper's reward decay of 0.99 the first, large errors would leave a fifth of them without pay.
-    world_model: WorldModelConfig = WORLD_MODELS[model][0]()
-    if isinstance(world_model, BYOLHindsightConfig):
-        world_model = replace(world_model, invariance_weight=0.03)  # chosen in the Brownian maze: runs/results/maze-study.md
-    learner = LearnerConfig(world_model=world_model, vmpo=VMPOConfig(temperature_epsilon=0.1), reward_decay=0.9, world_model_rate=4.0)
+    learner = LearnerConfig(
+        world_model=WORLD_MODELS[model][0](), vmpo=VMPOConfig(temperature_epsilon=0.1), reward_decay=0.9, world_model_rate=4.0
+    )
     return RunConfig(preset="maze", env=MazeConfig(noise=noise, num_envs=64), learner=learner, unroll_length=20)
 
 
