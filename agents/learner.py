@@ -93,7 +93,8 @@ class Learner(nn.Module):
             {"params": [p for p in self.trained if p not in fast], "lr": config.learning_rate},
             {"params": [p for p in self.trained if p in fast], "lr": config.learning_rate * config.world_model_rate},
         ]
-        self.optimiser = torch.optim.Adam(groups, config.learning_rate, (config.adam_beta1, 0.999), foreach=True)
+        fused = device.type == "cuda"
+        self.optimiser = torch.optim.Adam(groups, config.learning_rate, (config.adam_beta1, 0.999), foreach=not fused, fused=fused)
         self.steps = 0
         self.acting = self._snapshot()
         self.version = 0  # counts the acting policies handed out

@@ -14,7 +14,15 @@ from afterwit.runs.config import RunConfig, from_dict, to_dict
 
 NAME = "checkpoint.pt"
 FORMAT = 1
-FREE = ("total_steps", "device", "threads", "acting_threads", "log_interval", "checkpoint_interval")  # may change when a run goes on
+FREE = (
+    "total_steps",
+    "device",
+    "threads",
+    "acting_threads",
+    "compile",
+    "log_interval",
+    "checkpoint_interval",
+)  # may change when a run goes on
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:

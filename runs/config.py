@@ -42,6 +42,8 @@ class RunConfig:
     """CPU threads of one torch operation of the learner. For small networks 1 is fastest, and leaves cores to other runs."""
     acting_threads: int = 1
     """CPU threads of one torch operation of the actor, where it acts beside the learner (a policy lag above 0)."""
+    compile: bool = False
+    """Compile the encoders (torch.compile): a minute at the start, quicker images afterwards. Needs a C++ compiler on CPUs."""
     log_interval: int = 15_000
     """Agent steps between two log entries."""
     checkpoint_interval: int = 250_000

@@ -28,6 +28,7 @@ from afterwit.runs.memory import keep_memory
 from afterwit.runs.provenance import record
 from afterwit.runs.statistics import Statistics, indifferent
 from afterwit.world_models.instruments import ALARM, alarm
+from afterwit.world_models.torso import Encoder
 from afterwit.world_models.trajectory import Trajectory
 
 
@@ -41,6 +42,10 @@ class Run:
         self.env = make_env(config.env, config.seed)
         self.learner = Learner(config.learner, self.env.spec, config.seed, device)
         self.actor = Actor(self.env, self.learner.policy, config.unroll_length, config.seed, device)
+        if config.compile:
+            for module in (*self.learner.modules(), *self.actor.policy.modules()):
+                if isinstance(module, Encoder):
+                    module.compile(dynamic=False)
         self.pipeline = Pipeline(self.actor, config.policy_lag, config.acting_threads)
         self.statistics = Statistics(self.env.spec, config.total_steps, indifferent(config.env, self.env.spec))
         self.trajectory: Trajectory | None = None  # of the last step, for instruments

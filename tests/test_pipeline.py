@@ -17,6 +17,7 @@ from afterwit.agents.pipeline import Pipeline
 from afterwit.envs.maze import Maze, MazeConfig
 from afterwit.runs.presets import maze
 from afterwit.runs.train import Run
+from afterwit.world_models.byol_explore import BYOLExploreConfig
 from tests.helpers import same
 
 CONFIG = replace(maze(), env=MazeConfig(num_envs=4, episode_steps=17), total_steps=400, unroll_length=5)
@@ -138,3 +139,19 @@ def test_where_there_is_glibc_memory_is_kept() -> None:
     if told[1][0] == "False":
         pytest.skip("no glibc here")
     assert int(told[1][1]) < 1000 < int(told[0][1])
+
+
+def test_compiled_encoders_learn_the_same() -> None:
+    """Wiring alone: what the compiler makes of an encoder is not run here (it takes a minute)."""
+    config = replace(CONFIG, learner=replace(CONFIG.learner, world_model=BYOLExploreConfig()))
+    plain, compiled = Run(config), Run(replace(config, compile=True))
+    compiled_modules = {module for module in compiled.learner.modules() if module._compiled_call_impl is not None}
+    assert compiled_modules == {compiled.learner.policy.torso.encoder, compiled.learner.world_model.target.slow}
+    assert compiled.actor.policy.torso.encoder._compiled_call_impl is not None
+    with torch.compiler.set_stance("force_eager"):
+        for _ in range(3):
+            one, other = plain.step(), compiled.step()
+            assert all(torch.equal(one[name], other[name]) for name in one)
+        plain.load_state(compiled.state())
+    plain.close()
+    compiled.close()

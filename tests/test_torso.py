@@ -133,3 +133,19 @@ def test_sizes_below_one_are_refused(name: str) -> None:
 def test_an_unknown_encoder_is_refused() -> None:
     with pytest.raises(ValueError, match="vit"):
         Encoder(replace(TorsoConfig(), encoder="vit"), (1, 40, 40))  # type: ignore[arg-type]
+
+
+def test_images_in_bfloat16_are_nearly_those_in_float32_and_train_float32_weights() -> None:
+    shape, random = (1, 36, 36), torch.Generator().manual_seed(0)
+    obs = torch.randint(0, 256, (3, 2, *shape), generator=random, dtype=torch.uint8)
+    config = tiny_torso_config("resnet")
+    exact, half = (seeded(lambda: Encoder(config, shape), 0), seeded(lambda: Encoder(replace(config, bfloat16=True), shape), 0))
+    found, expected = half(obs), exact(obs)
+    assert found.dtype == expected.dtype == torch.float32
+    close(found, expected, 3e-2)
+    assert not torch.equal(found, expected), "or nothing was encoded in bfloat16"
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    assert all(p.dtype == torch.float32 for p in half.parameters())
+    one, other = (torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None]) for encoder in (half, exact))
+    assert (one - other).norm() < 0.1 * other.norm()

@@ -55,7 +55,10 @@ class Trajectory:
 
     def to(self, device: torch.device) -> Trajectory:
         """The same steps on `device`; `info` stays on the host, where it is logged."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "info"}
+        here = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "info"}
+        if device.type == "cuda":  # from pinned memory, copies do not wait for each other nor for the GPU's work
+            here = {name: value if value.is_cuda else value.pin_memory() for name, value in here.items()}
+        moved = {name: value.to(device, non_blocking=True) for name, value in here.items()}
         result = replace(self, **moved)
         result.__dict__["resets"] = self.resets
         return result
