@@ -141,7 +141,7 @@ class Demo:
     steps: int = 1_500_000
     """Agent steps of each agent."""
     seed: int = 0
-    """Seed of both agents. Seeds differ: runs/results/maze-study.md has four of them."""
+    """Seed of both agents. Seeds differ: runs/results/maze-study.md has five of them."""
 
 
 @dataclass(frozen=True)

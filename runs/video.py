@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import imageio_ffmpeg
 import numpy as np
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from afterwit.envs.specs import Array, EnvSpec, TimeStep, VectorEnv
 from afterwit.world_models.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
 
 PEAKS, APART = 5, 40  # how many peaks are marked, and the least distance between two, in agent steps
 COLOURS = {"reconstruction": (38, 98, 170), "invariance": (230, 130, 30)}
@@ -60,6 +62,8 @@ class Recorder:
         marks = peaks([paid(entry) for entry in self.values])
         peak = max([0.1, *map(paid, self.values)])
         height, width, _ = compose(self.frames[0], self.values[:1], peak, marks).shape
+        import imageio_ffmpeg  # here, as Pillow below: scores alone need neither
+
         writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=20, macro_block_size=2, quality=6, ffmpeg_log_level="error")
         writer.send(None)
         for index, frame in enumerate(self.frames):
@@ -95,9 +99,12 @@ def compose(frame: Array, values: list[dict[str, float]], peak: float, marks: se
     frame = frame.repeat(scale, 0).repeat(scale, 1)
     width = frame.shape[1] + frame.shape[1] % 2
     height = frame.shape[0] + LABEL_HEIGHT + STRIP_HEIGHT
+    from PIL import Image
+    from PIL import ImageDraw as drawing
+
     image = Image.new("RGB", (width, height + height % 2), BACKGROUND)
     image.paste(Image.fromarray(frame), (0, 0))
-    draw = ImageDraw.Draw(image)
+    draw = drawing.Draw(image)
     draw_labels(draw, frame.shape[0], values[-1])
     bottom = height - 1
     for column, entry in enumerate(reversed(values[-(width // 2) :])):
@@ -113,7 +120,7 @@ def compose(frame: Array, values: list[dict[str, float]], peak: float, marks: se
     return np.asarray(image)
 
 
-def draw_labels(draw: ImageDraw.ImageDraw, top: int, entry: dict[str, float]) -> None:
+def draw_labels(draw: ImageDraw, top: int, entry: dict[str, float]) -> None:
     x = 4
     for name, value in entry.items():
         text = f"{name} {value:5.2f}"

@@ -39,6 +39,17 @@ def test_the_check_sees_an_import_that_runs_the_wrong_way() -> None:
     assert rooms_imported("def f():\n    from afterwit.runs.train import train\n") == {"runs"}
 
 
+def test_training_and_scores_need_no_packages_for_pictures_and_films() -> None:
+    """A GPU machine without a network has only the wheels that were carried there (runs/gpu_bench.sh)."""
+    program = (
+        "import sys\n"
+        "for name in ('matplotlib', 'PIL', 'imageio_ffmpeg', 'rliable', 'pandas', 'minigrid'): sys.modules[name] = None\n"
+        "import afterwit.runs.cli, afterwit.runs.train, afterwit.runs.evaluate, afterwit.runs.benchmark\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 def test_a_wheel_is_whole_and_keeps_out_of_the_way(tmp_path: Path) -> None:
     """From a folder with its own envs/ and agents/, as users' projects have, the wheel's packages and theirs both import."""
     source = tmp_path / "source"  # a copy: building leaves files behind

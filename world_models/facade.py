@@ -49,8 +49,8 @@ class IntrinsicReward:
     >>> obs, actions, dones = np.stack(obs), np.stack(actions), np.stack(dones)
     >>> metrics = curiosity.update(obs, actions, dones)
     >>> bonus = curiosity.reward(obs, actions, dones)
-    >>> bonus.shape, bonus.dtype, bool((bonus >= 0).all()), sorted(metrics)[0]
-    ((5, 3), dtype('float32'), True, 'gradient_norm')
+    >>> bonus.shape, bonus.dtype, bool((bonus >= 0).all()), 'gradient_norm' in metrics
+    ((5, 3), dtype('float32'), True, True)
     """
 
     def __init__(
