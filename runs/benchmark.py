@@ -40,12 +40,15 @@ def benchmark(
     if not seconds > 0:
         raise ValueError(f"seconds is {seconds}; each measurement needs more than 0")
     keep_memory()  # as training does
-    jobs: list[tuple[str, Callable[[], Any]]] = [("rates", partial(rates, config, seconds)), ("learner", partial(cost, config, seconds))]
+    found: dict[str, Any] = {}
+    jobs: list[tuple[str, Callable[[], Any]]] = [
+        ("rates", partial(rates, config, seconds)),
+        ("learner", lambda: cost(config, found["rates"]["learning"])),
+    ]
     if grow:
         jobs += [(f"growth: {name}", partial(learner_rate, other, seconds)) for name, other in grown(config)]
     if baseline:
         jobs.append(("ppo_rnd", partial(baseline_rate, config, seconds)))
-    found: dict[str, Any] = {}
     bar = tqdm(jobs, unit="part", disable=not progress, file=sys.stdout)
     for name, job in bar:
         bar.set_description(name)
@@ -138,11 +141,12 @@ def whole(run: Run) -> int:
     return run.agent_steps - before
 
 
-def cost(config: RunConfig, seconds: float) -> dict[str, Any]:
-    """A learner step: its time, where that goes, its arithmetic and traffic, and both against the device's ceilings."""
+def cost(config: RunConfig, rate: float) -> dict[str, Any]:
+    """A learner step that takes in `rate` agent steps a second: its time, where that goes, its arithmetic and traffic, and both
+    against the device's ceilings."""
     run = Run(config)
     trajectory, spec = run.actor.unroll(), run.env.spec
-    step_seconds = trajectory.action.numel() / measure(lambda: learn(run.learner, trajectory), seconds)
+    step_seconds = trajectory.action.numel() / rate
     done = learner_cost.work(Learner(config.learner, spec, config.seed, torch.device("cpu")), trajectory)
     device = run.learner.device
     result = {
