@@ -6,6 +6,7 @@ from setuptools import setup
 
 ROOMS = ("envs", "world_models", "agents", "runs")
 MINIGRID = ["minigrid>=3.2,<3.3"]
+RAY = ["ray>=2.60,<3"]
 STUDY = ["rliable>=1.2,<1.3", "pandas>=2.2,<3"]  # rliable's arch cannot be imported with pandas 3
 
 setup(
@@ -36,8 +37,9 @@ setup(
     ],
     extras_require={
         "minigrid": MINIGRID,
+        "ray": RAY,
         "study": STUDY,
-        "dev": [*MINIGRID, *STUDY, "mypy>=1.18,<3", "pytest>=9,<10", "pytest-xdist>=3.8,<4", "ruff>=0.14,<0.18", "setuptools>=77"],
+        "dev": [*MINIGRID, *RAY, *STUDY, "mypy>=1.18,<3", "pytest>=9,<10", "pytest-xdist>=3.8,<4", "ruff>=0.14,<0.18", "setuptools>=77"],
     },
     entry_points={"console_scripts": ["afterwit=afterwit.runs.cli:main"]},
 )

@@ -13,6 +13,7 @@ from afterwit.agents.returns import n_step_returns
 from afterwit.agents.vmpo import Duals, VMPOConfig, entropy, vmpo_loss
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec
+from afterwit.world_models import shares
 from afterwit.world_models.base import WorldModelOutput
 from afterwit.world_models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.instruments import representation
@@ -125,6 +126,7 @@ class Learner(nn.Module):
 
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        shares.average_gradients(self.trained)
         norm = nn.utils.clip_grad_norm_(self.trained, config.max_gradient_norm, foreach=True)
         self.optimiser.step()
         self.duals.project()

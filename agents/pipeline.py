@@ -17,7 +17,12 @@ import torch
 from torch import Tensor
 
 from afterwit.agents.actor import Actor
+from afterwit.envs.specs import Array
 from afterwit.world_models.trajectory import Trajectory
+
+
+class LearnerLost(RuntimeError):
+    """A learner is gone, and with it what was learnt since the last checkpoint."""
 
 
 class Pipeline:
@@ -31,6 +36,7 @@ class Pipeline:
         self.actor, self.lag = actor, lag
         self.ahead: deque[Future[Trajectory]] = deque()  # acted or being acted, oldest first: `lag` of them between two calls of `next`
         self.worker = ThreadPoolExecutor(1, "actor", torch.set_num_threads, (threads,)) if lag else None
+        self.environments: Array | None = None  # which of the run's environments a trajectory is from: all
         self.stream = torch.cuda.Stream(actor.device) if lag and actor.device.type == "cuda" else None
 
     def next(self, weights: Mapping[str, Tensor], version: int) -> Trajectory:
@@ -48,6 +54,10 @@ class Pipeline:
                 ready.wait()  # the learner's stream has written the weights
             self.actor.set_weights(weights, version)
             return self.actor.unroll()
+
+    def replaced(self) -> list[Array]:
+        """Environments whose episodes were lost since the last call: none in one process, where the run would have ended."""
+        return []
 
     def state(self) -> dict[str, Any]:
         """The actor's state, and the trajectories that nobody has learnt from yet. Waits until these are acted."""

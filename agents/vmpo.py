@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from afterwit.world_models import shares
 from afterwit.world_models.trajectory import masked_mean
 
 
@@ -67,13 +68,14 @@ def vmpo_loss(
     """
     assert log_probs.shape == behaviour.shape and log_probs.shape[:2] == action.shape == advantage.shape == real.shape
     assert not advantage.requires_grad and not behaviour.requires_grad
-    chosen = top_half(advantage, real)
-    scaled = (advantage / duals.temperature).masked_fill(~chosen, -torch.inf)
+    everyones = shares.gather(advantage, 1)
+    chosen = top_half(everyones, shares.gather(real, 1))
+    scaled = (everyones / duals.temperature).masked_fill(~chosen, -torch.inf)
     log_mean_exp = scaled.logsumexp((0, 1)) - chosen.sum().clamp(min=1).log()
     log_mean_exp = torch.where(chosen.any(), log_mean_exp, 0.0)
     weights = torch.where(chosen, torch.softmax(scaled.detach().flatten(), 0).view_as(scaled), 0.0)
     taken = log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
-    policy_loss = -(weights * taken).sum()
+    policy_loss = -(shares.own(weights, 1) * taken).sum() * shares.learners()
     temperature_loss = duals.temperature * (config.temperature_epsilon + log_mean_exp)
     kl = (behaviour.exp() * (behaviour - log_probs)).sum(-1)  # [T, B]
     mean_kl = masked_mean(kl, real)

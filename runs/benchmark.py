@@ -17,10 +17,10 @@ import torch
 from tqdm import tqdm
 
 from afterwit.agents.learner import Learner
+from afterwit.agents.memory import keep_memory
 from afterwit.envs.make import make_env
 from afterwit.runs import learner_cost
 from afterwit.runs.config import RunConfig, to_dict
-from afterwit.runs.memory import keep_memory
 from afterwit.runs.ppo_rnd import PPORND
 from afterwit.runs.presets import PRESETS
 from afterwit.runs.provenance import provenance

@@ -20,6 +20,12 @@ FREE = (
     "threads",
     "acting_threads",
     "compile",
+    "cluster",
+    "actors",
+    "actor_envs",
+    "learners",
+    "placement",
+    "actor_patience",
     "log_interval",
     "checkpoint_interval",
 )  # may change when a run goes on

@@ -204,7 +204,8 @@ def train_command(args: list[str]) -> int:
         return 0
     chosen = from_preset(args, Train, "train")
     folder = chosen.out or OUT / default_name(chosen.config)
-    chosen.config.torch_device()
+    if chosen.config.cluster is None:
+        chosen.config.torch_device()
     new_folder(chosen.config, folder)
     try:
         return finish(folder, quiet=chosen.quiet)

@@ -44,6 +44,20 @@ class RunConfig:
     """CPU threads of one torch operation of the actor, where it acts beside the learner (a policy lag above 0)."""
     compile: bool = False
     """Compile the encoders (torch.compile): a minute at the start, quicker images afterwards. Needs a C++ compiler on CPUs."""
+    cluster: str | None = None
+    """Ray cluster to run on: local (processes on this machine), auto (the cluster that this machine belongs to), or its address.
+    Unset: this process. Needs the extra `ray`."""
+    actors: int = 1
+    """Actor processes on the cluster, a core each. To keep N of them busy while the learner trains, the policy lag must be N times
+    their share of a batch: `--actors 4 --policy-lag 4` where one actor makes a batch."""
+    actor_envs: int | None = None
+    """Environments of one actor. A batch is env.num_envs environments: those of the next actors in turn. Unset: a learner's whole share."""
+    learners: int = 1
+    """Learner processes on the cluster. Each trains on an equal share of the batch's environments; together they do what one does."""
+    placement: Literal["spread", "pairs"] = "spread"
+    """spread: actors and learners wherever cores and GPUs are free. pairs: each learner on one node with its share of the actors."""
+    actor_patience: float = 300.0
+    """Seconds without an answer after which an actor on the cluster is replaced."""
     log_interval: int = 15_000
     """Agent steps between two log entries."""
     checkpoint_interval: int = 250_000
@@ -63,12 +77,49 @@ class RunConfig:
                     "env.num_envs is 1, but byol-hindsight needs at least 2: what z tells is judged against the z of the others"
                 )
             check_contrast(self.learner.world_model.contrast_size, self.unroll_length, self.env.num_envs)
+        self._check_cluster()
         horizon = getattr(self.learner.world_model, "horizon", 1)
         if horizon >= self.unroll_length:
             raise ValueError(
                 f"learner.world_model.horizon is {horizon} and unroll_length is {self.unroll_length}; "
                 "the horizon K must be shorter than the unroll T"
             )
+
+    def _check_cluster(self) -> None:
+        for name in ("actors", "learners"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.actor_patience > 0:
+            raise ValueError(f"actor_patience is {self.actor_patience}; it must be above 0")
+        asked = [name for name, alone in (("actors", 1), ("learners", 1), ("actor_envs", None)) if getattr(self, name) != alone]
+        if self.cluster is None:
+            if asked:
+                raise ValueError(
+                    f"{asked[0]} is {getattr(self, asked[0])}, but that is for a cluster; add --cluster local, auto or ADDRESS"
+                )
+            return
+        share, rest = divmod(self.env.num_envs, self.learners)
+        if rest:
+            raise ValueError(f"learners is {self.learners}; it must divide env.num_envs, which is {self.env.num_envs}")
+        if self.actor_envs is not None and (self.actor_envs < 1 or share % self.actor_envs):
+            raise ValueError(f"actor_envs is {self.actor_envs}; it must divide a learner's {share} environments")
+        needed = self.env.num_envs // self.envs_per_actor
+        most = needed * (self.policy_lag + 1)
+        if self.actors > most:
+            lag = -(-self.actors // needed)
+            raise ValueError(
+                f"actors is {self.actors}, but policy_lag {self.policy_lag} gives work to {most} at most ({needed} make a batch); "
+                f"raise the lag to {lag}, or take fewer actors or smaller ones (actor_envs)"
+            )
+        if self.placement == "pairs" and (self.actors % needed or needed % self.learners):
+            raise ValueError(
+                f"placement is 'pairs', but actors is {self.actors}; with it, a multiple of the {needed} that make a batch is needed"
+            )
+
+    @property
+    def envs_per_actor(self) -> int:
+        """Environments of one actor process on a cluster."""
+        return self.actor_envs or self.env.num_envs // self.learners
 
     @property
     def title(self) -> str:

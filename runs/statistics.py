@@ -51,8 +51,12 @@ class Statistics:
         self.time: dict[str, float] = {}
         self.paid: dict[str, float] = {}
 
-    def add(self, trajectory: Trajectory, bonus: Tensor, agent_steps: int) -> None:
-        """Count T steps of B environments and the bonus [T, B] they were paid; `agent_steps` done before them."""
+    def add(self, trajectory: Trajectory, bonus: Tensor, agent_steps: int, environments: Array | None = None) -> None:
+        """Count T steps of B environments and the bonus [T, B] they were paid; `agent_steps` done before them.
+
+        `environments`, int64 [B]: which of the spec's they are. Unset: all, in order.
+        """
+        envs = np.arange(len(self.first_reward)) if environments is None else environments
         real, reward = trajectory.real.numpy(), trajectory.reward.numpy()
         paid = bonus.cpu().numpy()
         info = {name: value.numpy() for name, value in trajectory.info.items()}
@@ -73,24 +77,26 @@ class Statistics:
             self.visits[window] += np.bincount(info["cell"][real], minlength=cells)
             self.pay[window] += np.bincount(info["cell"][real], weights=paid[real], minlength=cells)
         for t in range(len(real)):
-            self._advance(real[t], reward[t], paid[t], {name: value[t] for name, value in info.items()})
+            self._advance(envs, real[t], reward[t], paid[t], {name: value[t] for name, value in info.items()})
 
     def _count(self, name: str, mask: Array, paid: Array) -> None:
         self.time[name] = self.time.get(name, 0) + int(mask.sum())
         self.paid[name] = self.paid.get(name, 0) + float(paid[mask].sum())
 
-    def _advance(self, real: Array, reward: Array, paid: Array, info: dict[str, Array]) -> None:
-        for env in np.flatnonzero(~real).tolist():
+    def _advance(self, envs: Array, real: Array, reward: Array, paid: Array, info: dict[str, Array]) -> None:
+        for env in envs[~real].tolist():
             self._finish(env)
-        self.running["return"] += reward * real
-        self.running["bonus"] += paid * real
-        self.running["length"] += real
-        earns = real & (reward > 0) & (self.first_reward == 0)
-        self.first_reward = np.where(earns, self.running["length"], self.first_reward)
+        self.running["return"][envs] += reward * real
+        self.running["bonus"][envs] += paid * real
+        self.running["length"][envs] += real
+        earns = real & (reward > 0) & (self.first_reward[envs] == 0)
+        self.first_reward[envs] = np.where(earns, self.running["length"][envs], self.first_reward[envs])
         if "trackers" in info:
-            self.trackers = np.where(real[:, None], info["trackers"], False)
+            if not self.trackers.shape[1]:
+                self.trackers = np.zeros((len(self.trackers), info["trackers"].shape[1]), bool)
+            self.trackers[envs] = np.where(real[:, None], info["trackers"], False)
         if "room" in info:
-            self.rooms[np.flatnonzero(real), info["room"][real]] = True
+            self.rooms[envs[real], info["room"][real]] = True
 
     def _finish(self, env: int) -> None:
         """Environment `env` resets: its episode is over. (A reset before the first step opens, but ends none.)"""
@@ -125,10 +131,10 @@ class Statistics:
         self._clear()
         return result
 
-    def abandon_episodes(self) -> None:
-        """Forget the episodes in progress: their environments are gone."""
+    def abandon_episodes(self, environments: Array) -> None:
+        """Forget these environments' episodes in progress: they are gone."""
         for value in (*self.running.values(), self.trackers, self.rooms, self.first_reward):
-            value[:] = 0
+            value[environments] = 0
 
     def state(self) -> dict[str, Any]:
         """Episodes in progress, maps and sums, as tensors and plain values."""
@@ -144,10 +150,12 @@ class Statistics:
                 "episodes": self.episodes, "time": self.time, "paid": self.paid}  # fmt: skip
 
     def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` gave. Where it was of other environments, episodes in progress are forgotten."""
         arrays = {name: value.numpy().copy() for name, value in state["arrays"].items()}
-        self.running = {name: arrays[name] for name in self.running}
-        self.trackers, self.rooms = arrays["trackers"], arrays["rooms"]
-        self.first_reward = arrays.get("first_reward", np.zeros_like(self.first_reward))  # checkpoints of November 2026 lack it
+        if len(arrays["rooms"]) == len(self.rooms):
+            self.running = {name: arrays[name] for name in self.running}
+            self.trackers, self.rooms = arrays["trackers"], arrays["rooms"]
+            self.first_reward = arrays.get("first_reward", np.zeros_like(self.first_reward))  # checkpoints of November 2026 lack it
         self.visits, self.pay = arrays["visits"], arrays["pay"]
         self.episodes, self.time, self.paid = state["episodes"], state["time"], state["paid"]
 

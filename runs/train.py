@@ -12,28 +12,30 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from afterwit.agents.actor import Actor
 from afterwit.agents.learner import Learner
-from afterwit.agents.pipeline import Pipeline
+from afterwit.agents.memory import keep_memory
+from afterwit.agents.pipeline import LearnerLost, Pipeline
 from afterwit.envs.make import make_env
 from afterwit.envs.seeds import stream
+from afterwit.envs.specs import Array, EnvSpec
 from afterwit.runs import checkpoint
 from afterwit.runs.config import RunConfig, read_config, to_dict, write_config
 from afterwit.runs.logging import Log
-from afterwit.runs.memory import keep_memory
 from afterwit.runs.provenance import record
 from afterwit.runs.statistics import Statistics, indifferent
 from afterwit.world_models.instruments import ALARM, alarm
-from afterwit.world_models.torso import Encoder
+from afterwit.world_models.torso import compile_encoders
 from afterwit.world_models.trajectory import Trajectory
 
 
 class Run:
-    """Environments, actor, learner and counters of one run: what is trained, saved, evaluated and measured."""
+    """Environments, actor, learner and counters of one run, in this process: what is trained, saved, evaluated and measured."""
 
     def __init__(self, config: RunConfig):
         device = config.torch_device()
@@ -43,11 +45,15 @@ class Run:
         self.learner = Learner(config.learner, self.env.spec, config.seed, device)
         self.actor = Actor(self.env, self.learner.policy, config.unroll_length, config.seed, device)
         if config.compile:
-            for module in (*self.learner.modules(), *self.actor.policy.modules()):
-                if isinstance(module, Encoder):
-                    module.compile(dynamic=False)
+            compile_encoders(self.learner)
+            compile_encoders(self.actor.policy)
         self.pipeline = Pipeline(self.actor, config.policy_lag, config.acting_threads)
-        self.statistics = Statistics(self.env.spec, config.total_steps, indifferent(config.env, self.env.spec))
+        self._start(self.env.spec)
+
+    def _start(self, spec: EnvSpec) -> None:
+        """Count from nothing; `spec` is of all environments that the run has."""
+        self.spec = spec
+        self.statistics = Statistics(spec, self.config.total_steps, indifferent(self.config.env, spec))
         self.trajectory: Trajectory | None = None  # of the last step, for instruments
         self.agent_steps = 0
         self.seconds = 0.0
@@ -59,7 +65,9 @@ class Run:
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(float(metrics[name])):
                 raise FloatingPointError(f"the {name.replace('_', ' ')} is {float(metrics[name])} after {self.agent_steps} agent steps")
-        self.statistics.add(trajectory, metrics.pop("bonus"), self.agent_steps)
+        for environments in self.pipeline.replaced():
+            self.statistics.abandon_episodes(environments)
+        self.statistics.add(trajectory, metrics.pop("bonus"), self.agent_steps, self.pipeline.environments)
         self.agent_steps += trajectory.action.numel()
         return metrics
 
@@ -71,11 +79,20 @@ class Run:
         self.learner.load_state(state["learner"])
         self.statistics.load_state(state["statistics"])
         self.agent_steps, self.seconds = state["agent_steps"], state["seconds"]
-        if "env" not in state["actor"]:  # these environments cannot be saved: new episodes, other than the run's first ones
-            self.env.close()
-            self.env = self.actor.env = make_env(self.config.env, stream(self.config.seed, "resumed", self.agent_steps))
-            self.statistics.abandon_episodes()
-        self.pipeline.load_state(state["actor"])
+        for environments in self._resume(state["actor"]):
+            self.statistics.abandon_episodes(environments)
+
+    def _resume(self, state: dict[str, Any]) -> list[Array]:
+        """The actors go on where `state` was taken; gives the environments whose episodes are new."""
+        if "env" in state:
+            self.pipeline.load_state(state)
+            return []
+        # These environments cannot be saved, or were a cluster's: new episodes, other than the run's first ones.
+        self.env.close()
+        self.env = self.actor.env = make_env(self.config.env, stream(self.config.seed, "resumed", self.agent_steps))
+        if "random" in state:
+            self.pipeline.load_state(state)
+        return [np.arange(self.spec.num_envs)]
 
     def close(self) -> None:
         self.pipeline.close()
@@ -96,11 +113,41 @@ def discard_unstarted(folder: Path) -> None:
         folder.rmdir()
 
 
+def make_run(config: RunConfig) -> Run:
+    """The run, in this process or on a cluster. Raises ValueError where the cluster cannot be had."""
+    if config.cluster is None:
+        return Run(config)
+    try:
+        from afterwit.runs.cluster import ClusterRun  # imports ray
+    except ModuleNotFoundError as error:
+        raise ValueError(f"cluster is {config.cluster!r}, but {error.name} is not installed; pip install 'afterwit[ray]'") from error
+    return ClusterRun(config)
+
+
 def train(folder: Path, progress: bool = True) -> bool:
-    """Train the run whose config lies in `folder`, from its checkpoint if there is one. False if it was interrupted."""
+    """Train the run whose config lies in `folder`, from its checkpoint if there is one. False if it was interrupted.
+
+    Where a learner of a cluster is lost, goes on from the last checkpoint, as long as there is a newer one each time.
+    """
+    before = -1
+    while True:
+        try:
+            return _train(folder, progress)
+        except LearnerLost as error:
+            there = (folder / checkpoint.NAME).exists()
+            reached = checkpoint.load(folder, read_config(folder))["agent_steps"] if there else 0
+            if reached <= before:
+                raise ValueError(
+                    f"{error}, for the second time after {reached:,} agent steps; go on with --resume once that is mended"
+                ) from error
+            print(f"{error}; going on from the last checkpoint, at {reached:,} agent steps", file=sys.stderr)
+            before = reached
+
+
+def _train(folder: Path, progress: bool) -> bool:
     config = read_config(folder)
     keep_memory()
-    run = Run(config)
+    run = make_run(config)
     if (folder / checkpoint.NAME).exists():
         run.load_state(checkpoint.load(folder, config))
     record(folder)
@@ -162,7 +209,7 @@ def log_entry(run: Run, pending: list[dict[str, Tensor]], rate: float) -> dict[s
     means = {name: torch.stack([m[name].float() for m in pending]).mean().item() for name in pending[0]}
     readings = {name: value.item() for name, value in run.learner.inspect(run.trajectory).items()}
     return {
-        "agent_steps": run.agent_steps, "frames": run.agent_steps * run.env.spec.frames_per_step, "learner_steps": run.learner.steps,
+        "agent_steps": run.agent_steps, "frames": run.agent_steps * run.spec.frames_per_step, "learner_steps": run.learner.steps,
         "seconds": round(run.seconds, 3), "agent_steps_per_second": rate,
         **run.statistics.pop(), **{f"learner/{name}": value for name, value in means.items()},
         **{name: value for name, value in readings.items() if math.isfinite(value)}, ALARM: float(bool(alarm(readings))),

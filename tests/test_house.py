@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,11 @@ def test_imports_run_one_way(path: Path) -> None:
     assert rooms_imported(path.read_text(encoding="utf-8")) <= set(allowed)
 
 
+def test_ray_is_imported_in_one_place() -> None:
+    importing = [path.name for path in files() if re.search(r"^\s*(import|from) ray\b", path.read_text(encoding="utf-8"), re.MULTILINE)]
+    assert importing == ["ray_pipeline.py"]
+
+
 def test_the_check_sees_an_import_that_runs_the_wrong_way() -> None:
     assert rooms_imported("def f():\n    from afterwit.runs.train import train\n") == {"runs"}
 
@@ -43,7 +49,7 @@ def test_training_and_scores_need_no_packages_for_pictures_and_films() -> None:
     """A GPU machine without a network has only the wheels that were carried there (runs/gpu_bench.sh)."""
     program = (
         "import sys\n"
-        "for name in ('matplotlib', 'PIL', 'imageio_ffmpeg', 'rliable', 'pandas', 'minigrid'): sys.modules[name] = None\n"
+        "for name in ('matplotlib', 'PIL', 'imageio_ffmpeg', 'rliable', 'pandas', 'minigrid', 'ray'): sys.modules[name] = None\n"
         "import afterwit.runs.cli, afterwit.runs.train, afterwit.runs.evaluate, afterwit.runs.benchmark\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

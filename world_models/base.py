@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from afterwit.world_models import shares
 from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -95,7 +96,7 @@ class TargetEncoder(nn.Module):
 
     def spread(self, target: Tensor, mask: Tensor) -> Tensor:
         """The error [] of the best guess that never changes, over targets [..., N] where `mask` [...]: reconstruction has to beat it."""
-        guess = masked_mean(self.coordinates(target), mask)
+        guess = shares.average(masked_mean(self.coordinates(target), mask))
         return masked_mean(self.error(guess.expand_as(target), target), mask)
 
     @torch.no_grad()

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from afterwit.envs.specs import EnvSpec
+from afterwit.world_models import shares
 from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
 from afterwit.world_models.byol_explore import check_byol
 from afterwit.world_models.instruments import effective_rank, explained_variance
@@ -178,9 +179,10 @@ class BYOLHindsight(WorldModel):
         target, ahead, state = self.unroll(trajectory, beliefs)
         latent = self.generate(state, target)
         reconstruction = self.target.error(self.reconstruct(ahead, latent), target)
-        invariance = self.invariance(state, ReverseGradient.apply(latent, weight), valid)
+        whole = self.whole(state, latent, valid)
+        invariance = shares.own(self.invariance(whole[0], ReverseGradient.apply(whole[1], weight), whole[2]), 2)
         if self.training:
-            self.judged = state, latent.detach(), valid
+            self.judged = whole[0], whole[1].detach(), whole[2]
         # Minus: the critic climbs. Reversed and scaled on its way into z, the same gradient makes the generator descend.
         loss = pair_mean(reconstruction, valid) - pair_mean(invariance, valid)
         parts = {"reconstruction": sum_by_transition(reconstruction, valid) / weight}
@@ -192,6 +194,10 @@ class BYOLHindsight(WorldModel):
             loss = loss + self.config.foresight_weight * foresight
             metrics["foresight"] = foresight.detach()
         return WorldModelOutput(loss, sum(parts.values(), torch.zeros_like(reconstruction[0].detach())), parts, metrics)
+
+    def whole(self, state: Tensor, latent: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """s, z and valid of the whole batch, [K, T, B of all learners, ...]: a z is told from those of all environments."""
+        return shares.gather(state, 2), shares.gather(latent, 2), shares.gather(valid, 2)
 
     def invariance(self, state: Tensor, latent: Tensor, valid: Tensor) -> Tensor:
         """The contrast of each pair [K, T, B] with the others of its group: those of the other environments, by default."""
@@ -210,9 +216,10 @@ class BYOLHindsight(WorldModel):
         valid = pair_mask(trajectory.real, self.config.horizon)
         target, ahead, state = self.unroll(trajectory, beliefs)
         latent = self.generate(state, target)
-        group = self.grouped(valid)
-        ceiling = torch.where(valid, group.sum(-1, keepdim=True).expand_as(group).reshape_as(valid).clamp(min=1).log(), 0.0)
-        leak = pair_mean(self.invariance(state, latent, valid), valid) / pair_mean(ceiling, valid)
+        whole = self.whole(state, latent, valid)
+        group = self.grouped(whole[2])
+        ceiling = torch.where(whole[2], group.sum(-1, keepdim=True).expand_as(group).reshape_as(whole[2]).clamp(min=1).log(), 0.0)
+        leak = pair_mean(self.invariance(*whole), whole[2]) / pair_mean(ceiling, whole[2])
         once, z, noise = valid[0], latent[0], torch.randn(latent[0].shape, generator=self.random).to(latent.device)
         known = {"action": (F.one_hot(trajectory.action, self.num_actions).float(), once), "place": self.place(trajectory, beliefs)}
         probes = {
@@ -252,8 +259,10 @@ class BYOLHindsight(WorldModel):
         return target, loop[1:], torch.cat([loop[:-1].detach(), action], -1)
 
     def generate(self, state: Tensor, target: Tensor) -> Tensor:
-        """z [..., Z] of outcomes `target` [..., N] reached from s [..., M+A], with fresh noise."""
-        noise = torch.randn(*target.shape[:-1], self.config.noise, generator=self.random).to(target.device, non_blocking=True)
+        """z [..., B, Z] of outcomes `target` [..., B, N] reached from s [..., B, M+A], with fresh noise."""
+        *before, batch, _ = target.shape
+        noise = torch.randn(*before, batch * shares.learners(), self.config.noise, generator=self.random)
+        noise = shares.own(noise, -2).to(target.device, non_blocking=True)
         return self.generator(torch.cat([noise, state, target], -1))
 
     def reconstruct(self, ahead: Tensor, latent: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from afterwit.world_models import shares
+
 
 def pair_mask(real: Tensor, horizon: int) -> Tensor:
     """bool [K, T, B]: steps t .. t+k-1 of `real` [T, B] all lie inside the trajectory and happened."""
@@ -25,10 +27,10 @@ def future(values: Tensor, horizon: int, length: int) -> Tensor:
 
 
 def pair_mean(errors: Tensor, valid: Tensor) -> Tensor:
-    """The loss: mean over the valid k of each (t, b), then over all (t, b) that have any. [K, T, B] to []."""
+    """The loss: mean over the valid k of each (t, b), then over all (t, b) that have any. [K, T, B] to []; see masked_mean."""
     count = valid.sum(0)
     per_start = torch.where(valid, errors, 0.0).sum(0) / count.clamp(min=1)
-    return per_start.sum() / (count > 0).sum().clamp(min=1)
+    return per_start.sum() / shares.count(count > 0)
 
 
 def sum_by_transition(errors: Tensor, valid: Tensor) -> Tensor:

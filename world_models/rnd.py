@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from afterwit.envs.specs import EnvSpec
+from afterwit.world_models import shares
 from afterwit.world_models.base import WorldModel, WorldModelOutput
 from afterwit.world_models.torso import Encoder, Torso
 from afterwit.world_models.trajectory import Trajectory, masked_mean
@@ -56,12 +57,11 @@ class RND(WorldModel):
     @torch.no_grad()
     def observe(self, obs: Tensor, real: Tensor) -> None:
         """Add the observations of the real steps to the running moments."""
-        seen = obs[real]
-        self.count += len(seen)
-        rate = (len(seen) / self.count.clamp(min=1)).float()
-        if len(seen):
-            self.mean.lerp_(seen.mean(0), rate)
-            self.square.lerp_(seen.square().mean(0), rate)
+        seen = shares.learners() * shares.average(real.sum())
+        self.count += seen
+        rate = (seen / self.count.clamp(min=1)).float()
+        self.mean.lerp_(shares.average(masked_mean(obs, real)), rate)
+        self.square.lerp_(shares.average(masked_mean(obs.square(), real)), rate)
 
     def whiten(self, obs: Tensor) -> Tensor:
         deviation = (self.square - self.mean.square()).clamp(min=0).sqrt()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from afterwit.world_models import shares
 from afterwit.world_models.trajectory import masked_mean
 
 
@@ -23,8 +24,8 @@ class RunningMean(nn.Module):
     @torch.no_grad()
     def update(self, values: Tensor, mask: Tensor) -> None:
         """Take in the values [T, B, *shape] where `mask` [T, B]; a batch with nothing in it changes nothing."""
-        rate = (1 - self.decay) * mask.any()
-        self.total.lerp_(masked_mean(values, mask), rate)
+        rate = (1 - self.decay) * shares.anywhere(mask)
+        self.total.lerp_(shares.average(masked_mean(values, mask)), rate)
         self.weight.lerp_(torch.ones_like(self.weight), rate)
 
     @property

@@ -108,7 +108,7 @@ class Encoder(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             embedding = self.layers(x)
-        return embedding.float().unflatten(0, lead)
+        return embedding.to(x.dtype).unflatten(0, lead)
 
 
 class Torso(nn.Module):
@@ -143,3 +143,10 @@ class Torso(nn.Module):
     def initial_core(self, batch: int) -> Tensor:
         """A blank memory [B, M]."""
         return torch.zeros(batch, self.config.belief, device=self.action_embedding.weight.device)
+
+
+def compile_encoders(module: nn.Module) -> None:
+    """Compile all encoders within `module`, each at its first use."""
+    for part in module.modules():
+        if isinstance(part, Encoder):
+            part.compile(dynamic=False)

@@ -6,13 +6,15 @@ Time first, then batch. Index t is the t-th action; observations have one row mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from afterwit.world_models import shares
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,33 @@ class Trajectory:
         return result
 
 
+BATCH = {"core": 0, "prev_action": 0}  # which dimension counts environments, where it is not the one after time
+
+
+def joined(parts: Sequence[Trajectory]) -> Trajectory:
+    """The environments of all `parts`, which have the same T, beside each other."""
+    if len(parts) == 1:
+        return parts[0]
+    states = [part.state() for part in parts]
+    info = {name: torch.cat([part.info[name] for part in parts], 1) for name in parts[0].info}
+    names = [name for name in states[0] if name != "info"]
+    return Trajectory(**{name: torch.cat([state[name] for state in states], BATCH.get(name, 1)) for name in names}, info=info)
+
+
+def cut(whole: Trajectory, parts: int) -> list[Trajectory]:
+    """Its environments in `parts` equal shares, in order."""
+    pieces = {name: value.chunk(parts, BATCH.get(name, 1)) for name, value in whole.state().items() if name != "info"}
+    info = {name: value.chunk(parts, 1) for name, value in whole.info.items()}
+    return [
+        Trajectory(**{name: piece[i] for name, piece in pieces.items()}, info={name: piece[i] for name, piece in info.items()})
+        for i in range(parts)
+    ]
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of values [T, B, ...] where mask [T, B], [...]; 0 (with gradient 0) where nothing is left."""
+    """Mean of values [T, B, ...] where mask [T, B], [...]; 0 (with gradient 0) where nothing is left.
+
+    Of several learners each gets its contribution: their average is the mean over the whole batch.
+    """
     kept = torch.where(mask.view(*mask.shape, *[1] * (values.dim() - mask.dim())), values, 0.0)
-    return kept.flatten(0, mask.dim() - 1).sum(0) / mask.sum().clamp(min=1)
+    return kept.flatten(0, mask.dim() - 1).sum(0) / shares.count(mask)
