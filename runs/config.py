@@ -95,7 +95,7 @@ class RunConfig:
         if self.cluster is None:
             if asked:
                 raise ValueError(
-                    f"{asked[0]} is {getattr(self, asked[0])}, but that is for a cluster; add --cluster local, auto or ADDRESS"
+                    f"{asked[0]} is {getattr(self, asked[0])}, but that is for a cluster; add --cluster local, auto or an address"
                 )
             return
         share, rest = divmod(self.env.num_envs, self.learners)

@@ -34,8 +34,8 @@ ONE = replace(maze(), env=MazeConfig(num_envs=4, episode_steps=17), total_steps=
 def nodes() -> Iterator[Nodes]:
     """A cluster of two nodes on this machine."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    cluster = Nodes(True, head_node_args={"num_cpus": 3, "object_store_memory": 2**27, "include_dashboard": False})
-    cluster.add_node(num_cpus=3, object_store_memory=2**27)
+    cluster = Nodes(True, head_node_args={"num_cpus": 8, "object_store_memory": 2**27, "include_dashboard": False})
+    cluster.add_node(num_cpus=8, object_store_memory=2**27)
     yield cluster
     ray.shutdown()
     cluster.shutdown()
@@ -77,7 +77,7 @@ def test_one_actor_and_one_learner_are_the_local_run(lag: int, start: Any) -> No
 
 
 def test_two_learners_are_one(start: Any) -> None:
-    """The same two actors for one learner and for two: the actors are in lockstep, so that one odd action would show in all that follows."""
+    """The same two actors for one learner and for two. In lockstep: one odd action would show in all that follows."""
     one, two = (start(actors=2, actor_envs=2, learners=learners) for learners in (1, 2))
     for step, (single, double) in enumerate(zip(metrics(one, 20), metrics(two, 20), strict=True)):
         for name, value in single.items():
@@ -159,7 +159,7 @@ def test_an_actor_that_hangs_is_replaced(start: Any, capfd: pytest.CaptureFixtur
 
 
 def test_an_environment_that_always_raises_stops_the_run_in_one_line(start: Any) -> None:
-    with pytest.raises(ValueError, match="an actor could not start: .*NoSuchWorld"):
+    with pytest.raises(ValueError, match=r"an actor could not start: .*NoSuchWorld"):
         start(env=GymConfig("NoSuchWorld-v0", num_envs=4))
 
 
@@ -224,7 +224,7 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], told: str) -> None:
 def test_a_cluster_that_does_not_answer_is_told() -> None:
     if ray.is_initialized():
         ray.shutdown()
-    with pytest.raises(ValueError, match="cluster '127.0.0.1:9' does not answer"):
+    with pytest.raises(ValueError, match=r"cluster '127.0.0.1:9' does not answer"):
         ClusterRun(replace(ONE, cluster="127.0.0.1:9"))
 
 

@@ -52,7 +52,7 @@ def average(value: Tensor) -> Tensor:
     """Mean over learners, without gradient."""
     if _group is None:
         return value
-    total = value.clone() if value.is_floating_point() else value.double()
+    total = value.clone() if value.is_floating_point() else value.to(torch.get_default_dtype())
     dist.all_reduce(total, group=_group)
     return total / learners()
 
