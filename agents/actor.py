@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +13,10 @@ from torch import Tensor
 
 from afterwit.agents.agent import Agent
 from afterwit.agents.policy import Policy
-from afterwit.envs.specs import Array, TimeStep, VectorEnv
+from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec, TimeStep, VectorEnv
 from afterwit.world_models.trajectory import Trajectory
+
+LARGEST = 1e15  # of an observation or reward, in magnitude. (Ours: beyond it, squares in the losses soon leave float32.)
 
 
 class Actor(Agent):
@@ -23,31 +28,48 @@ class Actor(Agent):
         self.step: TimeStep | None = None
 
     def unroll(self) -> Trajectory:
-        """The next T agent steps of all environments; `obs[0]` is the last observation of the unroll before."""
+        """The next T agent steps of all environments; `obs[0]` is the last observation of the unroll before.
+
+        Raises EnvironmentFault where the environment raises, or returns other shapes or types than its spec says, or an
+        observation or reward that is not finite or above LARGEST.
+        """
         if self.step is None:
-            self.step = self.env.reset()
+            self.step = self._tried(self.env.reset)
         step, core, prev_action = self.step, self.core, self.prev_action
         obs, first, action, behaviour, steps = [step.observation], [step.first], [], [], []
         for _ in range(self.unroll_length):
             chosen, log_probs = self.choose(step.observation, step.first)
-            step = self.env.step(chosen)
+            step = self._tried(self.env.step, chosen)
             action.append(chosen)
             behaviour.append(log_probs)
             obs.append(step.observation)
             first.append(step.first)
             steps.append(step)
         self.step = step
+        rewards = [s.reward for s in steps]
+        check(self.env.spec, "observation", obs, self.env.spec.observation_shape, self.env.spec.observation_dtype)
+        check(self.env.spec, "reward", rewards, (), "float32")
         return Trajectory(
             obs=stack(obs),
             first=stack(first),
             action=stack(action),
             behaviour=torch.stack(behaviour),
-            reward=stack([s.reward for s in steps]),
+            reward=stack(rewards),
             terminal=stack([s.terminal for s in steps]),
             core=core.cpu(),
             prev_action=prev_action,
             info={name: stack([s.info[name] for s in steps]) for name in steps[0].info if all(name in s.info for s in steps)},
         )
+
+    def _tried(self, call: Callable[..., TimeStep], *arguments: Array) -> TimeStep:
+        try:
+            return call(*arguments)
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
+            raise EnvironmentFault(
+                f"the environment {self.env.spec.name} raised {said} ({Path(place.filename).name} line {place.lineno})"
+            ) from error
 
     def state(self) -> dict[str, Any]:
         """Random state; with environments that can be saved (the maze can), also theirs and the memory that belongs to it."""
@@ -66,6 +88,26 @@ class Actor(Agent):
         observation, first = state["observation"].numpy(), state["first"].numpy()
         nothing = np.zeros(len(first), bool)
         self.step = TimeStep(observation, first, nothing.astype(np.float32), nothing, nothing, {})
+
+
+def check(spec: EnvSpec, what: str, arrays: Sequence[Array], shape: tuple[int, ...], dtype: str) -> None:
+    """Raise EnvironmentFault unless all arrays are [B, *shape] of `dtype`, and floats finite and at most LARGEST in magnitude."""
+    for array in arrays:
+        if array.shape != (spec.num_envs, *shape) or array.dtype != dtype:
+            raise EnvironmentFault(
+                f"the environment {spec.name} returned a {what} of {array.dtype} {array.shape}; "
+                f"its spec says {dtype} {(spec.num_envs, *shape)}"
+            )
+    if dtype == "uint8":
+        return
+    values = np.stack(arrays)
+    usable = np.abs(values) <= LARGEST  # NaN is not
+    if not usable.all():
+        index = np.argwhere(~usable)[0].tolist()
+        raise EnvironmentFault(
+            f"the environment {spec.name} returned the {what} {values[tuple(index)]} (environment {index[1]} of {spec.num_envs}); "
+            f"it must be finite and at most {LARGEST:g} in magnitude"
+        )
 
 
 def stack(arrays: list[Array]) -> Tensor:

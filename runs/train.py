@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -21,12 +19,15 @@ from afterwit.agents.learner import Learner
 from afterwit.agents.pipeline import Pipeline
 from afterwit.envs.make import make_env
 from afterwit.envs.seeds import stream
+from afterwit.envs.specs import EnvironmentFault
 from afterwit.runs import checkpoint
 from afterwit.runs.config import RunConfig, read_config, to_dict, write_config
+from afterwit.runs.files import LOCK, Unwritable, discard_temporaries, occupied
 from afterwit.runs.logging import Log
 from afterwit.runs.memory import keep_memory
 from afterwit.runs.provenance import record
 from afterwit.runs.statistics import Statistics, indifferent
+from afterwit.runs.watch import Watch, say
 from afterwit.world_models.instruments import ALARM, alarm
 from afterwit.world_models.torso import Encoder
 from afterwit.world_models.trajectory import Trajectory
@@ -91,43 +92,92 @@ def new_folder(config: RunConfig, folder: Path) -> None:
 
 def discard_unstarted(folder: Path) -> None:
     """Remove the folder of a run that could not be set up, so that the corrected command finds its place free."""
-    if [path.name for path in folder.iterdir()] == ["config.json"]:
-        (folder / "config.json").unlink()
+    if {path.name for path in folder.iterdir()} <= {"config.json", LOCK}:
+        for path in folder.iterdir():
+            path.unlink()
         folder.rmdir()
 
 
+ERROR = "error.txt"  # the traceback of an environment
+
+
 def train(folder: Path, progress: bool = True) -> bool:
-    """Train the run whose config lies in `folder`, from its checkpoint if there is one. False if it was interrupted."""
+    """Train the run whose config lies in `folder`, from its checkpoint if there is one. False if it was interrupted.
+
+    Raises ValueError, in one line with the remedy, where another process trains it, and where it had to stop: for an
+    environment, a loss that is not finite, or a disk without room. Then nothing is lost but the steps since its last checkpoint.
+    """
+    line = checkpoint.restore_config(folder)
     config = read_config(folder)
-    keep_memory()
-    run = Run(config)
-    if (folder / checkpoint.NAME).exists():
-        run.load_state(checkpoint.load(folder, config))
+    with occupied(folder, patience=0):
+        if line:
+            say(line)
+        discard_temporaries(folder)
+        keep_memory()
+        run = Run(config)
+        try:
+            return _train(run, folder, progress)
+        except (FloatingPointError, EnvironmentFault, Unwritable) as error:
+            raise ValueError(stop_line(error, run, folder)) from error
+        finally:
+            run.close()
+
+
+def _train(run: Run, folder: Path, progress: bool) -> bool:
+    config, pending = run.config, list[dict[str, Tensor]]()
+    state, line = checkpoint.resume(folder, config)
+    if line:
+        say(line)
+    if state is not None:
+        run.load_state(state)
+        pending = unstacked(state.get("pending", {}))
     record(folder)
     log = Log(folder, run.agent_steps)
     bar = tqdm(total=config.total_steps, initial=run.agent_steps, unit="step", unit_scale=True, desc=config.title,
                disable=not progress, dynamic_ncols=True, file=sys.stdout)  # fmt: skip
     try:
-        with stop_signals() as stop:
-            _loop(run, folder, log, bar, stop)
+        with Watch(folder) as watch:
+            _loop(run, folder, log, bar, watch, pending)
             finished = run.agent_steps >= config.total_steps
-            save(run, folder, log)
-    except FloatingPointError as error:
-        saved = "its last checkpoint is intact" if (folder / checkpoint.NAME).exists() else "it had no checkpoint yet"
-        raise ValueError(f"{error}; the run stopped and {saved}: start again with a lower --learner.learning-rate") from error
+            save(run, folder, log, pending)
     finally:
         log.close()
         bar.close()
-        run.close()
     return finished
 
 
-def _loop(run: Run, folder: Path, log: Log, bar: Any, stop: list[int]) -> None:
-    config, pending, started = run.config, [], time.perf_counter()
+def stop_line(error: FloatingPointError | EnvironmentFault | Unwritable, run: Run, folder: Path) -> str:
+    """What stopped a run, what is kept of it, and what to do."""
+    saved = "its last checkpoint is intact" if checkpoint.kept(folder) else "it had no checkpoint yet"
+    if isinstance(error, FloatingPointError):
+        return f"{error}; the run stopped and {saved}: start again with a lower --learner.learning-rate{magnitudes(run)}"
+    said, wanted = str(error), "the environment is mended"
+    if isinstance(error, Unwritable):
+        said, wanted = f"{error.filename} cannot be written: {error.strerror}", "there is room"
+    elif error.__cause__ is not None:
+        with suppress(OSError):
+            (folder / ERROR).write_text("".join(traceback.format_exception(error.__cause__)), encoding="utf-8")
+            said += f" (traceback in {folder / ERROR})"
+    return f"{said}; the run stopped after {run.agent_steps:,} agent steps and {saved}; when {wanted}: afterwit train --resume {folder}"
+
+
+def magnitudes(run: Run) -> str:
+    """What the networks were fed when a loss was not finite, where that may be why."""
+    assert run.trajectory is not None
+    largest = {"observations": run.trajectory.obs, "rewards": run.trajectory.reward}
+    large = [f"{name} up to {float(values.abs().max()):g}" for name, values in largest.items() if float(values.abs().max()) > 1e4]
+    return f", or scale what the environment returns: {' and '.join(large)}" if large else ""
+
+
+def _loop(run: Run, folder: Path, log: Log, bar: Any, watch: Watch, pending: list[dict[str, Tensor]]) -> None:
+    """`pending`: the metrics since the last log entry; what is left of them at the end goes into the checkpoint."""
+    config, started = run.config, time.perf_counter()
     last_steps, alarmed = run.agent_steps, False
-    while run.agent_steps < config.total_steps and not stop:
+    watch.alive(run.agent_steps)
+    while run.agent_steps < config.total_steps and not watch.stop:
         before = run.agent_steps
         pending.append(run.step())
+        watch.alive(run.agent_steps)
         bar.update(run.agent_steps - before)
         done = run.agent_steps >= config.total_steps
         if crossed(before, run.agent_steps, config.log_interval) or done:
@@ -139,9 +189,10 @@ def _loop(run: Run, folder: Path, log: Log, bar: Any, stop: list[int]) -> None:
                 bar.write(f"collapse alarm at {run.agent_steps:,} agent steps: {'; '.join(alarm(entry))}", file=sys.stderr)
             alarmed = bool(entry[ALARM])
             bar.set_postfix(headline(entry))
-            pending, started, last_steps = [], now, run.agent_steps
+            pending.clear()
+            started, last_steps = now, run.agent_steps
         if crossed(before, run.agent_steps, config.checkpoint_interval) and not done:
-            save(run, folder, log)
+            save(run, folder, log, pending)
 
 
 HEADLINES = ("reached/R1", "reached/R2", "reached/R3", "reached/R4", "episode/rooms", "episode/return")
@@ -169,23 +220,24 @@ def log_entry(run: Run, pending: list[dict[str, Tensor]], rate: float) -> dict[s
     }  # fmt: skip
 
 
-def save(run: Run, folder: Path, log: Log) -> None:
-    checkpoint.save(folder, run.state())
+def save(run: Run, folder: Path, log: Log, pending: list[dict[str, Tensor]]) -> None:
+    """A checkpoint, with the log before it on disk, and the maps.
+
+    Its score, by which the best one is kept: the mean over the episodes since the last checkpoint of the share of trackers
+    reached in the maze, of the rooms seen in Montezuma's Revenge, else of the return.
+    """
+    log.sync()
+    score = run.statistics.score()
+    checkpoint.save(folder, run.state() | {"score": score, "pending": stacked(pending)})
     log.write_maps(run.statistics)
 
 
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them: the loop ends after its learner step, and saves."""
-    received: list[int] = []
+def stacked(pending: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The metrics of n learner steps as one tensor [n] for each name."""
+    return {name: torch.stack([metrics[name] for metrics in pending]) for name in pending[0]} if pending else {}
 
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        signal.signal(number, previous[number])  # a second one is not waited for
 
-    previous: dict[int, Any] = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def unstacked(metrics: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """What `stacked` was given."""
+    number = len(next(iter(metrics.values()))) if metrics else 0
+    return [{name: values[index] for name, values in metrics.items()} for index in range(number)]
