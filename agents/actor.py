@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +46,12 @@ class Actor(Agent):
             first.append(step.first)
             steps.append(step)
         self.step = step
-        rewards = [s.reward for s in steps]
-        check(self.env.spec, "observation", obs, self.env.spec.observation_shape, self.env.spec.observation_dtype)
-        check(self.env.spec, "reward", rewards, (), "float32")
         return Trajectory(
             obs=stack(obs),
             first=stack(first),
             action=stack(action),
             behaviour=torch.stack(behaviour),
-            reward=stack(rewards),
+            reward=stack([s.reward for s in steps]),
             terminal=stack([s.terminal for s in steps]),
             core=core.cpu(),
             prev_action=prev_action,
@@ -63,13 +60,17 @@ class Actor(Agent):
 
     def _tried(self, call: Callable[..., TimeStep], *arguments: Array) -> TimeStep:
         try:
-            return call(*arguments)
+            step = call(*arguments)
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
             raise EnvironmentFault(
                 f"the environment {self.env.spec.name} raised {said} ({Path(place.filename).name} line {place.lineno})"
             ) from error
+        spec = self.env.spec
+        check(spec, "observations", step.observation, spec.observation_shape, spec.observation_dtype)
+        check(spec, "rewards", step.reward, (), "float32")
+        return step
 
     def state(self) -> dict[str, Any]:
         """Random state; with environments that can be saved (the maze can), also theirs and the memory that belongs to it."""
@@ -90,23 +91,19 @@ class Actor(Agent):
         self.step = TimeStep(observation, first, nothing.astype(np.float32), nothing, nothing, {})
 
 
-def check(spec: EnvSpec, what: str, arrays: Sequence[Array], shape: tuple[int, ...], dtype: str) -> None:
-    """Raise EnvironmentFault unless all arrays are [B, *shape] of `dtype`, and floats finite and at most LARGEST in magnitude."""
-    for array in arrays:
-        if array.shape != (spec.num_envs, *shape) or array.dtype != dtype:
-            raise EnvironmentFault(
-                f"the environment {spec.name} returned a {what} of {array.dtype} {array.shape}; "
-                f"its spec says {dtype} {(spec.num_envs, *shape)}"
-            )
-    if dtype == "uint8":
-        return
-    values = np.stack(arrays)
-    usable = np.abs(values) <= LARGEST  # NaN is not
-    if not usable.all():
+def check(spec: EnvSpec, what: str, values: Array, shape: tuple[int, ...], dtype: str) -> None:
+    """Raise EnvironmentFault unless `values` are [B, *shape] of `dtype`, and floats finite and at most LARGEST in magnitude.
+
+    At each step, as the policy would fail at the next one.
+    """
+    if values.shape != (spec.num_envs, *shape) or values.dtype != dtype:
+        wanted = f"{dtype} {(spec.num_envs, *shape)}"
+        raise EnvironmentFault(f"the environment {spec.name} returned {what} of {values.dtype} {values.shape}; its spec says {wanted}")
+    if dtype != "uint8" and not (usable := np.abs(values) <= LARGEST).all():  # NaN is not, either
         index = np.argwhere(~usable)[0].tolist()
         raise EnvironmentFault(
-            f"the environment {spec.name} returned the {what} {values[tuple(index)]} (environment {index[1]} of {spec.num_envs}); "
-            f"it must be finite and at most {LARGEST:g} in magnitude"
+            f"the environment {spec.name} returned {what} with {values[tuple(index)]} (environment {index[0]} of {spec.num_envs}); "
+            f"they must be finite and at most {LARGEST:g} in magnitude"
         )
 
 

@@ -105,6 +105,8 @@ def read(path: Path) -> dict[str, Any]:
                 f"{path} has format {int(header[2])}; this version of afterwit reads formats 1 to {FORMAT}: "
                 "read it with the version that wrote it, which RUN/provenance.json names, or a newer one"
             )
+    elif not data.startswith(b"PK\3\4"):  # no zip file, so not format 1
+        raise Damaged(f"{path} is damaged, or no checkpoint of afterwit ({len(data)} bytes)")
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here; all mean that the file is unreadable
@@ -204,3 +206,14 @@ def differences(saved: Any, wanted: Any, where: str = "", sides: tuple[str, str]
     if isinstance(saved, list | tuple) and isinstance(wanted, list | tuple) and list(saved) == list(wanted):
         return []
     return [] if saved == wanted else [f"{where} is {saved!r} {sides[0]}, {wanted!r} {sides[1]}"]
+
+
+def same(left: Any, right: Any) -> bool:
+    """Are two states, or parts of them, equal bit for bit, whatever is nested in what?"""
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)

@@ -15,6 +15,7 @@ from afterwit.runs import benchmark as benchmarking
 from afterwit.runs import evaluate as evaluating
 from afterwit.runs import probe as probing
 from afterwit.runs import scores as scoring
+from afterwit.runs.checkpoint import NAME
 from afterwit.runs.config import RunConfig
 from afterwit.runs.overrides import assignments
 from afterwit.runs.parallel import RunsFailed
@@ -61,6 +62,8 @@ class Evaluate:
     """Rules other than training's, as field=value of the environment: --set sticky=0 noop_max=1. The result says so."""
     out: Path | None = None
     """Folder for evaluation.json and video.mp4. Unset: the run folder."""
+    checkpoint: str = NAME
+    """Which checkpoint: the name of its file, or best."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,21 @@ class StudyOptions:
     """Train nothing; write the report of all that the folder holds, finished or not."""
 
 
+@dataclass(frozen=True)
+class Drill:
+    """Try faults on tiny runs, for real: kill and interrupt them, fill their disk, break their environment, damage their files, each at
+    a random moment. Each run is brought to its end afterwards and must be, bit for bit, the run that nothing happened to."""
+
+    times: int = 5
+    """Moments at which each fault is tried."""
+    faults: tuple[str, ...] = ()
+    """Only these faults."""
+    seed: int = 0
+    """Seed of the moments."""
+    out: Path = OUT / "drill"
+    """Folder for drill.md and drill.json, and for what is left of runs that a fault cost more than the promise."""
+
+
 Command = TypeVar("Command", Train, Benchmark)
 
 
@@ -231,7 +249,7 @@ def evaluate_command(args: list[str]) -> int:
     """Play episodes with a trained agent: afterwit evaluate RUN [--video]"""
     chosen = tyro.cli(Evaluate, args=args, prog="afterwit evaluate")
     result = evaluating.evaluate(
-        chosen.run, chosen.episodes, chosen.greedy, chosen.seed, chosen.video, True, assignments(chosen.set), chosen.out
+        chosen.run, chosen.episodes, chosen.greedy, chosen.seed, chosen.video, True, assignments(chosen.set), chosen.out, chosen.checkpoint
     )
     folder = chosen.out or chosen.run
     print(evaluating.table(result))
@@ -336,6 +354,16 @@ def contents(study: Study) -> str:
     return "\n\n".join(f"{what}: {', '.join(values)}" for what, values in names.items() if values)
 
 
+def drill_command(args: list[str]) -> int:
+    """Break runs on purpose, and see what is lost: afterwit drill [--times 5] [--faults ...]"""
+    from afterwit.runs import drill as drilling  # changes how processes are started here, and only the drill needs that
+
+    chosen = tyro.cli(Drill, args=args, prog="afterwit drill")
+    trials = drilling.drill(chosen.faults, chosen.times, chosen.seed, chosen.out)
+    print(f"{drilling.table(trials)}\nwritten: {chosen.out / drilling.TABLE} and {chosen.out / drilling.RESULT}")
+    return int(any(trial.wrong for trial in trials))
+
+
 def list_command(args: list[str]) -> int:
     """Presets, studies, environments and world models that are there: afterwit list"""
     print(f"{presets()}\n\n{studies()}\n\nenvironments: {', '.join(ENVS)}\nworld models: {', '.join(WORLD_MODELS)}")
@@ -344,7 +372,8 @@ def list_command(args: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo_command, "train": train_command, "evaluate": evaluate_command, "scores": scores_command, "probe": probe_command,
-    "report": report_command, "study": study_command, "benchmark": benchmark_command, "list": list_command,
+    "report": report_command, "study": study_command, "benchmark": benchmark_command, "drill": drill_command,
+    "list": list_command,
 }  # fmt: skip
 
 

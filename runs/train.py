@@ -124,26 +124,26 @@ def train(folder: Path, progress: bool = True) -> bool:
 
 
 def _train(run: Run, folder: Path, progress: bool) -> bool:
-    config, pending = run.config, list[dict[str, Tensor]]()
+    config, pending, saved = run.config, list[dict[str, Tensor]](), -1
     state, line = checkpoint.resume(folder, config)
     if line:
         say(line)
     if state is not None:
         run.load_state(state)
-        pending = unstacked(state.get("pending", {}))
+        pending, saved = unstacked(state.get("pending", {})), run.agent_steps
     record(folder)
     log = Log(folder, run.agent_steps)
     bar = tqdm(total=config.total_steps, initial=run.agent_steps, unit="step", unit_scale=True, desc=config.title,
                disable=not progress, dynamic_ncols=True, file=sys.stdout)  # fmt: skip
     try:
         with Watch(folder) as watch:
-            _loop(run, folder, log, bar, watch, pending)
-            finished = run.agent_steps >= config.total_steps
-            save(run, folder, log, pending)
+            saved = _loop(run, folder, log, bar, watch, pending, saved)
+            if saved != run.agent_steps:
+                save(run, folder, log, pending)
     finally:
         log.close()
         bar.close()
-    return finished
+    return run.agent_steps >= config.total_steps
 
 
 def stop_line(error: FloatingPointError | EnvironmentFault | Unwritable, run: Run, folder: Path) -> str:
@@ -169,8 +169,9 @@ def magnitudes(run: Run) -> str:
     return f", or scale what the environment returns: {' and '.join(large)}" if large else ""
 
 
-def _loop(run: Run, folder: Path, log: Log, bar: Any, watch: Watch, pending: list[dict[str, Tensor]]) -> None:
-    """`pending`: the metrics since the last log entry; what is left of them at the end goes into the checkpoint."""
+def _loop(run: Run, folder: Path, log: Log, bar: Any, watch: Watch, pending: list[dict[str, Tensor]], saved: int) -> int:
+    """Train to the end, or until a signal comes. `pending`: the metrics since the last log entry, which a checkpoint holds, too.
+    `saved`, and what is returned: the agent steps of the newest checkpoint."""
     config, started = run.config, time.perf_counter()
     last_steps, alarmed = run.agent_steps, False
     watch.alive(run.agent_steps)
@@ -193,6 +194,8 @@ def _loop(run: Run, folder: Path, log: Log, bar: Any, watch: Watch, pending: lis
             started, last_steps = now, run.agent_steps
         if crossed(before, run.agent_steps, config.checkpoint_interval) and not done:
             save(run, folder, log, pending)
+            saved = run.agent_steps
+    return saved
 
 
 HEADLINES = ("reached/R1", "reached/R2", "reached/R3", "reached/R4", "episode/rooms", "episode/return")
@@ -221,15 +224,15 @@ def log_entry(run: Run, pending: list[dict[str, Tensor]], rate: float) -> dict[s
 
 
 def save(run: Run, folder: Path, log: Log, pending: list[dict[str, Tensor]]) -> None:
-    """A checkpoint, with the log before it on disk, and the maps.
+    """A checkpoint, when log and maps are on disk.
 
     Its score, by which the best one is kept: the mean over the episodes since the last checkpoint of the share of trackers
     reached in the maze, of the rooms seen in Montezuma's Revenge, else of the return.
     """
     log.sync()
+    log.write_maps(run.statistics)
     score = run.statistics.score()
     checkpoint.save(folder, run.state() | {"score": score, "pending": stacked(pending)})
-    log.write_maps(run.statistics)
 
 
 def stacked(pending: list[dict[str, Tensor]]) -> dict[str, Tensor]:
