@@ -42,19 +42,22 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     """Write RUN/checkpoint.pt: to a temporary file, synced, then renamed over the old one, which has moved up to checkpoint.1.pt.
 
     `state["score"]` (None: too few episodes to tell) decides about best.pt: the newest takes its place unless that is better.
-    Raises Unwritable where there is no room; then all older files are as they were.
+    Raises Unwritable where there is no room; then what was there is as it was.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
     start = b"afterwit checkpoint, format %d" % FORMAT
+    header = b"%s, sha256 %s\n" % (start, digest(start, content))
     with replacing(folder / NAME) as file:
-        file.write(b"%s, sha256 %s\n" % (start, digest(start, content)))
+        file.write(header)
         file.write(content)
         sync(file)
         move_up(folder, state["config"]["keep_checkpoints"])
     if state.get("score") is not None and state["score"] >= best_score(folder):
-        place(folder / NAME, folder / BEST)
+        with replacing(folder / BEST) as file:  # a file of its own: what damages the newest leaves it alone
+            file.write(header)
+            file.write(content)
 
 
 def digest(start: bytes, content: bytes | memoryview) -> bytes:

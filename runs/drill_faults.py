@@ -177,10 +177,7 @@ def disk_full_log(scene: Scene) -> None:
 def fill_disk(scene: Scene, room: int, says: str) -> None:
     """Leave `room` bytes to the run: on a small disk of its own where this user may mount one, else by its limit on file sizes."""
     scene.folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "afterwit-drill", str(scene.folder)]
-    mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    if mounted:
-        scene.closing.callback(subprocess.run, ["umount", str(scene.folder)], check=True)
+    mounted = mount_disk(scene)
     child = scene.running()
     filler = scene.folder / "filler"
     if mounted:
@@ -193,6 +190,18 @@ def fill_disk(scene: Scene, room: int, says: str) -> None:
     scene.moment += ", tmpfs" if mounted else ", RLIMIT_FSIZE"
     scene.ended(child, 2, says)
     filler.unlink(missing_ok=True)
+
+
+def mount_disk(scene: Scene) -> bool:
+    """Mount 8 MiB of memory as the run's folder, until the verdict. False where this user may not, or there is no such command."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "afterwit-drill", str(scene.folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+    if mounted:
+        scene.closing.callback(subprocess.run, ["umount", str(scene.folder)], check=True)
+    return mounted
 
 
 def environment_raises(scene: Scene) -> None:

@@ -69,7 +69,7 @@ def shown(folder: Path, tag: str) -> list[int]:
     return [event.step for event in events.Scalars(tag)]
 
 
-def test_every_flipped_byte_and_every_cut_is_found_before_anything_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flipped_bits_and_cuts_are_found_before_anything_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint.save(tmp_path, state(7))
     path, random = tmp_path / NAME, np.random.default_rng(0)
     whole = path.read_bytes()
@@ -79,13 +79,14 @@ def test_every_flipped_byte_and_every_cut_is_found_before_anything_is_used(tmp_p
         raise AssertionError("a damaged file was unpickled")
 
     monkeypatch.setattr(torch, "load", used)
-    for place_, bit in enumerate(random.integers(0, 8, len(whole))):  # each byte of it: header, pickle, tensors, the zip's directory
+    header = whole.index(b"\n") + 1
+    for byte in (*range(header), *random.integers(header, len(whole), 500), *range(len(whole) - 50, len(whole))):
         damaged = bytearray(whole)
-        damaged[place_] ^= 1 << int(bit)
+        damaged[byte] ^= 1 << int(random.integers(8))
         path.write_bytes(damaged)
         with pytest.raises(Damaged):
             checkpoint.read(path)
-    for length in range(len(whole)):
+    for length in (*range(header + 1), *random.integers(header, len(whole), 200), len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(Damaged):
             checkpoint.read(path)
@@ -154,22 +155,20 @@ def test_a_name_for_what_has_it_already_leaves_nothing_behind(tmp_path: Path) ->
 def test_the_score_is_what_a_user_would_look_at_and_needs_an_episode_of_each_environment() -> None:
     trajectory = random_trajectory(length=9, batch=3, resets=[(5, 0), (5, 1)], shape=(2,))
     trajectory = replace(trajectory, reward=torch.ones(9, 3) * ~trajectory.first[1:])
-    cases: dict[str, tuple[dict[str, torch.Tensor], float]] = {
-        "return": ({}, 4.0),
-        "rooms": ({"room": torch.arange(27).reshape(9, 3) // 6}, 2.5),  # rooms of steps 0 to 3: 0, 0, 1, 1 and 0, 0, 1, 1 or 2
-        "trackers": ({"trackers": torch.tensor([True, False, False, False]).expand(9, 3, 4)}, 0.25),
-    }
-    cases["rooms"] = ({"room": torch.arange(9)[:, None].expand(9, 3).contiguous()}, 4.0)
-    for name, (info, expected) in cases.items():
-        statistics = Statistics(tiny_spec(num_envs=3), 100)
+    again = replace(trajectory, first=torch.ones(10, 3, dtype=torch.bool))  # all episodes end: four of 4 steps, one of 9
+    cases: list[tuple[dict[str, torch.Tensor], float]] = [
+        ({}, (4 * 4 + 9) / 5),
+        ({"room": torch.tensor([7, 8])[torch.arange(9) % 2, None].expand(9, 3).contiguous()}, 2.0),
+        ({"trackers": torch.tensor([True, False, False, False]).expand(9, 3, 4)}, 0.25),
+    ]
+    for info, expected in cases:
+        statistics, restored = Statistics(tiny_spec(num_envs=3), 100), Statistics(tiny_spec(num_envs=3), 100)
         statistics.add(replace(trajectory, info=info), torch.zeros(9, 3), 0)
-        assert statistics.score() is None, name  # two episodes of three environments
-        statistics.add(replace(trajectory, first=torch.ones(10, 3, dtype=torch.bool), info=info), torch.zeros(9, 3), 0)
-        restored = Statistics(tiny_spec(num_envs=3), 100)
+        assert statistics.score() is None  # two episodes of three environments
         restored.load_state(statistics.state())
-        scores = [each.score() for each in (statistics, restored)]
-        assert scores[0] == scores[1] is not None and abs(scores[0] - expected) < 2, name
-        assert statistics.score() is None, name  # taken
+        for each in (statistics, restored):
+            each.add(replace(again, info=info), torch.zeros(9, 3), 0)
+            assert each.score() == expected and each.score() is None  # it is taken once
 
 
 def test_a_newer_format_is_refused_and_an_older_checkpoint_does_not_take_its_place(tmp_path: Path) -> None:
@@ -206,11 +205,9 @@ def test_what_was_measured_since_the_last_entry_survives() -> None:
 def test_a_run_that_is_killed_again_and_again_ends_as_the_one_that_nothing_happened_to(lag: int, tmp_path: Path) -> None:
     config = replace(CONFIG, policy_lag=lag)
     whole, killed = finished(config, tmp_path / "whole"), tmp_path / "killed"
-    random, begins = np.random.default_rng(lag), 0
-    for plant, low, high in [("kill in unroll", 5, 60), ("kill in learning", 1, 9), ("kill in unroll", 16, 25), ("kill in unroll", 1, 15)]:
-        child = started(config, killed, plant, int(random.integers(low, high)))
-        begins += child.wait() == -signal.SIGKILL
-    assert begins >= 3  # a late one may come after the end
+    random = np.random.default_rng(lag)
+    for plant, low, high in (("kill in unroll", 16, 31), ("kill in learning", 1, 5), ("kill in unroll", 1, 11)):
+        assert started(config, killed, plant, int(random.integers(low, high))).wait() == -signal.SIGKILL
     finished(config, killed)
     assert same(learner(whole), learner(killed))
     assert timeless(read_metrics(whole)) == timeless(read_metrics(killed))
@@ -239,11 +236,9 @@ def test_where_the_newest_is_damaged_training_goes_on_from_the_one_before_and_re
     path.write_bytes(path.read_bytes()[:-1])
     damaged = path.read_bytes()
     remedy = "checkpoint.1.pt is intact: choose it with --checkpoint checkpoint.1.pt, or go on from it with: afterwit train --resume"
-    for command in ("evaluate", "probe"):
-        if command == "evaluate":
-            assert main([command, str(folder), "--episodes", "2"]) == 2
-            error = capsys.readouterr().err
-            assert f"{path} is damaged ({len(damaged)} bytes)" in error and remedy in error and error.count("\n") == 1
+    assert main(["evaluate", str(folder), "--episodes", "2"]) == 2
+    error = capsys.readouterr().err
+    assert f"{path} is damaged ({len(damaged)} bytes)" in error and remedy in error and error.count("\n") == 1
     assert main(["evaluate", str(folder), "--episodes", "2", "--checkpoint", "checkpoint.1.pt"]) == 0
     assert json.loads((folder / "evaluation.json").read_text())["trained_agent_steps"] == MAZE.total_steps - 3 * STEP
     assert main(["evaluate", str(folder), "--episodes", "2", "--checkpoint", "best"]) == 0

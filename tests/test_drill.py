@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from afterwit.runs import drill as drilling
+from afterwit.runs import drill_faults
 from afterwit.runs.cli import main
 from afterwit.runs.drill import drill, reference, table, tried
 from afterwit.runs.drill_faults import FAULTS, MAZE, Scene
@@ -26,6 +27,13 @@ def test_a_fault_costs_no_more_than_the_promise(name: str, whole: Path, tmp_path
     trial = tried(name, 0, 1, tmp_path / name, whole)
     assert not trial.wrong, trial
     assert trial.moment and not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", ("disk-full-checkpoint", "disk-full-log"))
+def test_a_disk_can_be_full_without_root(name: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drill_faults, "mount_disk", lambda scene: False)
+    trial = tried(name, 0, 2, tmp_path / name, whole)
+    assert not trial.wrong and "RLIMIT_FSIZE" in trial.moment, trial
 
 
 def test_a_loss_beyond_the_promise_is_told_and_the_run_is_kept(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
