@@ -23,6 +23,8 @@ from afterwit.runs.presets import PRESETS
 from afterwit.runs.provenance import cores
 from afterwit.runs.separation import SeparationConfig, benchmark_separation
 from afterwit.runs.separation import table as separation_table
+from afterwit.runs.soak import PICTURE, soak
+from afterwit.runs.soak import TABLE as SAMPLES
 from afterwit.runs.study import STUDIES, Study
 from afterwit.runs.study_data import rliable
 from afterwit.runs.study_run import run_study
@@ -182,8 +184,10 @@ class Drill:
     """Only these faults."""
     seed: int = 0
     """Seed of the moments."""
+    soak: float | None = None
+    """Instead of the faults: train the maze for so many minutes, and see whether memory, threads, files or processes grow."""
     out: Path = OUT / "drill"
-    """Folder for drill.md and drill.json, and for what is left of runs that a fault cost more than the promise."""
+    """Folder for drill.md and drill.json (or soak.csv and soak.png), and for runs that a fault cost more than the promise."""
 
 
 Command = TypeVar("Command", Train, Benchmark)
@@ -355,10 +359,14 @@ def contents(study: Study) -> str:
 
 
 def drill_command(args: list[str]) -> int:
-    """Break runs on purpose, and see what is lost: afterwit drill [--times 5] [--faults ...]"""
+    """Break runs on purpose, and see what is lost: afterwit drill [--times 5] [--faults ...] [--soak MINUTES]"""
     from afterwit.runs import drill as drilling  # changes how processes are started here, and only the drill needs that
 
     chosen = tyro.cli(Drill, args=args, prog="afterwit drill")
+    if chosen.soak is not None:
+        flat = soak(chosen.soak, chosen.out)
+        print(f"written: {chosen.out / SAMPLES} and {chosen.out / PICTURE}")
+        return int(not flat)
     trials = drilling.drill(chosen.faults, chosen.times, chosen.seed, chosen.out)
     print(f"{drilling.table(trials)}\nwritten: {chosen.out / drilling.TABLE} and {chosen.out / drilling.RESULT}")
     return int(any(trial.wrong for trial in trials))
