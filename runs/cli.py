@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar, get_args, get_type_hints
 import tyro
 
 from afterwit.envs.make import ENVS
+from afterwit.envs.specs import EnvironmentFault
 from afterwit.runs import benchmark as benchmarking
 from afterwit.runs import evaluate as evaluating
 from afterwit.runs import probe as probing
@@ -204,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command is None:
             raise ValueError(f"unknown command {args[0]!r}; choose from {', '.join(COMMANDS)}")
         return command(args[1:])
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EnvironmentFault) as error:
         print(f"afterwit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -380,8 +381,8 @@ def list_command(args: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo_command, "train": train_command, "evaluate": evaluate_command, "scores": scores_command, "probe": probe_command,
-    "report": report_command, "study": study_command, "benchmark": benchmark_command, "drill": drill_command,
-    "list": list_command,
+    "report": report_command, "study": study_command, "benchmark": benchmark_command,
+    "drill": drill_command, "list": list_command,
 }  # fmt: skip
 
 

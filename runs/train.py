@@ -130,7 +130,7 @@ def _train(run: Run, folder: Path, progress: bool) -> bool:
         say(line)
     if state is not None:
         run.load_state(state)
-        pending, saved = unstacked(state.get("pending", {})), run.agent_steps
+        pending, saved = unstacked(state.get("pending", {}), run.learner.device), run.agent_steps
     record(folder)
     log = Log(folder, run.agent_steps)
     bar = tqdm(total=config.total_steps, initial=run.agent_steps, unit="step", unit_scale=True, desc=config.title,
@@ -163,7 +163,8 @@ def stop_line(error: FloatingPointError | EnvironmentFault | Unwritable, run: Ru
 
 def magnitudes(run: Run) -> str:
     """What the networks were fed when a loss was not finite, where that may be why."""
-    assert run.trajectory is not None
+    if run.trajectory is None:
+        return ""
     largest = {"observations": run.trajectory.obs, "rewards": run.trajectory.reward}
     large = [f"{name} up to {float(values.abs().max()):g}" for name, values in largest.items() if float(values.abs().max()) > 1e4]
     return f", or scale what the environment returns: {' and '.join(large)}" if large else ""
@@ -240,7 +241,8 @@ def stacked(pending: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([metrics[name] for metrics in pending]) for name in pending[0]} if pending else {}
 
 
-def unstacked(metrics: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """What `stacked` was given."""
+def unstacked(metrics: dict[str, Tensor], device: torch.device) -> list[dict[str, Tensor]]:
+    """What `stacked` was given, on `device`."""
+    metrics = {name: values.to(device) for name, values in metrics.items()}
     number = len(next(iter(metrics.values()))) if metrics else 0
     return [{name: values[index] for name, values in metrics.items()} for index in range(number)]

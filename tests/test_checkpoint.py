@@ -198,7 +198,8 @@ def test_a_checkpoint_of_format_1_is_read_and_goes_on(tmp_path: Path) -> None:
 
 def test_what_was_measured_since_the_last_entry_survives() -> None:
     pending = [{"loss": torch.tensor(float(n)), "kl": torch.tensor(n)} for n in range(3)]
-    assert same(unstacked(stacked(pending)), pending) and unstacked(stacked([])) == []
+    device = torch.device("cpu")
+    assert same(unstacked(stacked(pending), device), pending) and unstacked(stacked([]), device) == []
 
 
 @pytest.mark.parametrize("lag", (0, 1))
