@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import zlib
 from collections.abc import Sequence
@@ -79,13 +80,13 @@ def tried(name: str, index: int, seed: int, home: Path, whole: Path) -> Trial:
     shutil.rmtree(folder, ignore_errors=True)
     home.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng([seed, index, zlib.crc32(name.encode())])
-    with ExitStack() as closing:
-        scene = Scene(folder, random, closing)
-        try:
+    scene = Scene(folder, random, ExitStack())
+    try:
+        with scene.closing:
             FAULTS[name](scene)
             wrong = verdict(scene, whole)
-        except (RuntimeError, TimeoutError) as error:
-            wrong = [str(error)]
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        wrong = [str(error)]
     seen = " / ".join(scene.said or scene.printed).replace(str(folder), "RUN")
     if not wrong:
         for path in home.glob(f"{index}*"):

@@ -57,10 +57,13 @@ class Child:
         """The exit code; minus a signal's number where that killed it. Raises TimeoutError, and ends it, after PATIENCE seconds."""
         self.process.join(PATIENCE)
         if self.process.exitcode is None:
-            self.process.kill()
-            self.process.join()
+            self.end()
             raise TimeoutError(f"the run did not end within {PATIENCE:.0f} s; it said: {self.errors()}")
         return self.process.exitcode
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
 
     def errors(self) -> list[str]:
         """The lines on stderr so far."""

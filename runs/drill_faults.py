@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -62,7 +63,7 @@ class Scene:
         self.children += 1
         output = self.folder.with_name(f"{self.folder.name}-{self.children}")
         child = begin(["train", "--resume", str(self.folder), "--quiet"], output, plant, at, choice)
-        self.closing.callback(child.process.kill)
+        self.closing.callback(child.end)
         return child
 
     def ended(self, child: Child, code: int, says: str) -> None:
@@ -166,7 +167,7 @@ def interrupt(scene: Scene) -> None:
 
 def disk_full_checkpoint(scene: Scene) -> None:
     """the disk fills up; log entries still fit, a checkpoint does not"""
-    fill_disk(scene, 120_000, f"{NAME} cannot be written")
+    fill_disk(scene, 120_000, ".pt cannot be written")
 
 
 def disk_full_log(scene: Scene) -> None:
@@ -181,15 +182,26 @@ def fill_disk(scene: Scene, room: int, says: str) -> None:
     child = scene.running()
     filler = scene.folder / "filler"
     if mounted:
-        with filler.open("wb") as file:
-            free = os.statvfs(scene.folder)
-            file.write(bytes(max(0, free.f_bavail * free.f_frsize - room)))
+        fill(filler, room)
     else:  # a write that would take a file over the limit fails in the same way, with another errno
         limit = room or (scene.folder / METRICS).stat().st_size
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     scene.moment += ", tmpfs" if mounted else ", RLIMIT_FSIZE"
     scene.ended(child, 2, says)
     filler.unlink(missing_ok=True)
+
+
+def fill(filler: Path, room: int) -> None:
+    """Take all of the disk but `room` bytes; the run may take some of them at the same time."""
+    with filler.open("wb") as file:
+        while True:
+            disk = os.statvfs(filler.parent)
+            try:
+                os.posix_fallocate(file.fileno(), 0, max(1, disk.f_bavail * disk.f_frsize - room))
+                return
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
 
 
 def mount_disk(scene: Scene) -> bool:
