@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +13,10 @@ from torch import Tensor
 
 from afterwit.agents.agent import Agent
 from afterwit.agents.policy import Policy
-from afterwit.envs.specs import Array, TimeStep, VectorEnv
+from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec, TimeStep, VectorEnv
 from afterwit.world_models.trajectory import Trajectory
+
+LARGEST = 1e15  # of an observation or reward, in magnitude. (Ours: beyond it, squares in the losses soon leave float32.)
 
 
 class Actor(Agent):
@@ -23,14 +28,18 @@ class Actor(Agent):
         self.step: TimeStep | None = None
 
     def unroll(self) -> Trajectory:
-        """The next T agent steps of all environments; `obs[0]` is the last observation of the unroll before."""
+        """The next T agent steps of all environments; `obs[0]` is the last observation of the unroll before.
+
+        Raises EnvironmentFault where the environment raises, or returns other shapes or types than its spec says, or an
+        observation or reward that is not finite or above LARGEST.
+        """
         if self.step is None:
-            self.step = self.env.reset()
+            self.step = self._tried(self.env.reset)
         step, core, prev_action = self.step, self.core, self.prev_action
         obs, first, action, behaviour, steps = [step.observation], [step.first], [], [], []
         for _ in range(self.unroll_length):
             chosen, log_probs = self.choose(step.observation, step.first)
-            step = self.env.step(chosen)
+            step = self._tried(self.env.step, chosen)
             action.append(chosen)
             behaviour.append(log_probs)
             obs.append(step.observation)
@@ -49,6 +58,20 @@ class Actor(Agent):
             info={name: stack([s.info[name] for s in steps]) for name in steps[0].info if all(name in s.info for s in steps)},
         )
 
+    def _tried(self, call: Callable[..., TimeStep], *arguments: Array) -> TimeStep:
+        try:
+            step = call(*arguments)
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
+            raise EnvironmentFault(
+                f"the environment {self.env.spec.name} raised {said} ({Path(place.filename).name} line {place.lineno})"
+            ) from error
+        spec = self.env.spec
+        check(spec, "observations", step.observation, spec.observation_shape, spec.observation_dtype)
+        check(spec, "rewards", step.reward, (), "float32")
+        return step
+
     def state(self) -> dict[str, Any]:
         """Random state; with environments that can be saved (the maze can), also theirs and the memory that belongs to it."""
         if self.step is None or not hasattr(self.env, "state_dict"):
@@ -66,6 +89,22 @@ class Actor(Agent):
         observation, first = state["observation"].numpy(), state["first"].numpy()
         nothing = np.zeros(len(first), bool)
         self.step = TimeStep(observation, first, nothing.astype(np.float32), nothing, nothing, {})
+
+
+def check(spec: EnvSpec, what: str, values: Array, shape: tuple[int, ...], dtype: str) -> None:
+    """Raise EnvironmentFault unless `values` are [B, *shape] of `dtype`, and floats finite and at most LARGEST in magnitude.
+
+    At each step, as the policy would fail at the next one.
+    """
+    if values.shape != (spec.num_envs, *shape) or values.dtype != dtype:
+        wanted = f"{dtype} {(spec.num_envs, *shape)}"
+        raise EnvironmentFault(f"the environment {spec.name} returned {what} of {values.dtype} {values.shape}; its spec says {wanted}")
+    if dtype != "uint8" and not (usable := np.abs(values) <= LARGEST).all():  # NaN is not, either
+        index = np.argwhere(~usable)[0].tolist()
+        raise EnvironmentFault(
+            f"the environment {spec.name} returned {what} with {values[tuple(index)]} (environment {index[0]} of {spec.num_envs}); "
+            f"they must be finite and at most {LARGEST:g} in magnitude"
+        )
 
 
 def stack(arrays: list[Array]) -> Tensor:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from afterwit.agents.pipeline import LearnerLost
 from afterwit.agents.processes import ActorProcess, Arrays, LearnerProcess, Plan, arrays, blank, brief, trajectory
-from afterwit.envs.specs import Array, EnvSpec
+from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec
 from afterwit.world_models.trajectory import Trajectory, joined
 
 TRIES = 3  # times that an actor is replaced in a row before the run stops
@@ -155,7 +155,7 @@ class RemotePipeline:
 
     def next(self, weights: Any, version: int) -> RemoteTrajectory:
         """The batch to learn from now; `weights`, a reference, are for the one `lag` after it. Actors that died, raised or gave nothing
-        for too long are replaced and asked again; raises ValueError where that does not help."""
+        for too long are replaced and asked again; raises EnvironmentFault where that does not help."""
         while len(self.ahead) <= self.plan.lag:
             self.ahead.append([self._ask(Unroll(self._turn(), weights, version)) for _ in range(self.per_batch)])
         batch = self.ahead[0]  # stays there until all is received: where an actor is replaced, all that it owes is asked again
@@ -185,7 +185,7 @@ class RemotePipeline:
                 reason = told(error)
             print(f"actor {unroll.actor} is replaced: {reason}", file=sys.stderr)
             self._replace(unroll.actor)
-        raise ValueError(f"actor {unroll.actor} was replaced {TRIES} times in a row, the last time because: {reason}")
+        raise EnvironmentFault(f"actor {unroll.actor} was replaced {TRIES} times in a row, the last time because: {reason}")
 
     def _replace(self, index: int) -> None:
         with suppress(RayError):
@@ -249,6 +249,7 @@ class RemoteLearner:
         patient([learner.state.remote() for learner in self.learners[:1]], "a learner")
         address = ray.get(self.learners[0].__ray_call__.remote(lambda process: meeting_place()))
         patient([learner.join.remote(address) for learner in self.learners], "the learners")
+        self.device = torch.device("cpu")  # of metrics, here
         self.steps = self.version = 0
         self.acting = self.learners[0].weights.remote()  # a reference: weights go to each node once for each version
 

@@ -44,6 +44,10 @@ class TimeStep:
     info: dict[str, Array]
 
 
+class EnvironmentFault(RuntimeError):
+    """An environment raised, or returned what its spec rules out. The message is one line that names environment and value."""
+
+
 class VectorEnv(Protocol):
     """B environments stepped together."""
 

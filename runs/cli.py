@@ -11,10 +11,12 @@ from typing import Annotated, TypeVar, get_args, get_type_hints
 import tyro
 
 from afterwit.envs.make import ENVS
+from afterwit.envs.specs import EnvironmentFault
 from afterwit.runs import benchmark as benchmarking
 from afterwit.runs import evaluate as evaluating
 from afterwit.runs import probe as probing
 from afterwit.runs import scores as scoring
+from afterwit.runs.checkpoint import NAME
 from afterwit.runs.config import RunConfig
 from afterwit.runs.overrides import assignments
 from afterwit.runs.parallel import RunsFailed
@@ -22,6 +24,8 @@ from afterwit.runs.presets import PRESETS
 from afterwit.runs.provenance import cores
 from afterwit.runs.separation import SeparationConfig, benchmark_separation
 from afterwit.runs.separation import table as separation_table
+from afterwit.runs.soak import PICTURE, soak
+from afterwit.runs.soak import TABLE as SAMPLES
 from afterwit.runs.study import STUDIES, Study
 from afterwit.runs.study_data import rliable
 from afterwit.runs.study_run import run_study
@@ -61,6 +65,8 @@ class Evaluate:
     """Rules other than training's, as field=value of the environment: --set sticky=0 noop_max=1. The result says so."""
     out: Path | None = None
     """Folder for evaluation.json and video.mp4. Unset: the run folder."""
+    checkpoint: str = NAME
+    """Which checkpoint: the name of its file, or best."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,23 @@ class StudyOptions:
     """Train nothing; write the report of all that the folder holds, finished or not."""
 
 
+@dataclass(frozen=True)
+class Drill:
+    """Try faults on tiny runs, for real: kill and interrupt them, fill their disk, break their environment, damage their files, each at
+    a random moment. Each run is brought to its end afterwards and must be, bit for bit, the run that nothing happened to."""
+
+    times: int = 5
+    """Moments at which each fault is tried."""
+    faults: tuple[str, ...] = ()
+    """Only these faults."""
+    seed: int = 0
+    """Seed of the moments."""
+    soak: float | None = None
+    """Instead of the faults: train the maze for so many minutes, and see whether memory, threads, files or processes grow."""
+    out: Path = OUT / "drill"
+    """Folder for drill.md and drill.json (or soak.csv and soak.png), and for runs that a fault cost more than the promise."""
+
+
 Command = TypeVar("Command", Train, Benchmark)
 
 
@@ -182,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command is None:
             raise ValueError(f"unknown command {args[0]!r}; choose from {', '.join(COMMANDS)}")
         return command(args[1:])
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EnvironmentFault) as error:
         print(f"afterwit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -232,7 +255,7 @@ def evaluate_command(args: list[str]) -> int:
     """Play episodes with a trained agent: afterwit evaluate RUN [--video]"""
     chosen = tyro.cli(Evaluate, args=args, prog="afterwit evaluate")
     result = evaluating.evaluate(
-        chosen.run, chosen.episodes, chosen.greedy, chosen.seed, chosen.video, True, assignments(chosen.set), chosen.out
+        chosen.run, chosen.episodes, chosen.greedy, chosen.seed, chosen.video, True, assignments(chosen.set), chosen.out, chosen.checkpoint
     )
     folder = chosen.out or chosen.run
     print(evaluating.table(result))
@@ -337,6 +360,20 @@ def contents(study: Study) -> str:
     return "\n\n".join(f"{what}: {', '.join(values)}" for what, values in names.items() if values)
 
 
+def drill_command(args: list[str]) -> int:
+    """Break runs on purpose, and see what is lost: afterwit drill [--times 5] [--faults ...] [--soak MINUTES]"""
+    from afterwit.runs import drill as drilling  # changes how processes are started here, and only the drill needs that
+
+    chosen = tyro.cli(Drill, args=args, prog="afterwit drill")
+    if chosen.soak is not None:
+        flat = soak(chosen.soak, chosen.out)
+        print(f"written: {chosen.out / SAMPLES} and {chosen.out / PICTURE}")
+        return int(not flat)
+    trials = drilling.drill(chosen.faults, chosen.times, chosen.seed, chosen.out)
+    print(f"{drilling.table(trials)}\nwritten: {chosen.out / drilling.TABLE} and {chosen.out / drilling.RESULT}")
+    return int(any(trial.wrong for trial in trials))
+
+
 def list_command(args: list[str]) -> int:
     """Presets, studies, environments and world models that are there: afterwit list"""
     print(f"{presets()}\n\n{studies()}\n\nenvironments: {', '.join(ENVS)}\nworld models: {', '.join(WORLD_MODELS)}")
@@ -345,7 +382,8 @@ def list_command(args: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo_command, "train": train_command, "evaluate": evaluate_command, "scores": scores_command, "probe": probe_command,
-    "report": report_command, "study": study_command, "benchmark": benchmark_command, "list": list_command,
+    "report": report_command, "study": study_command, "benchmark": benchmark_command,
+    "drill": drill_command, "list": list_command,
 }  # fmt: skip
 
 

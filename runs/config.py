@@ -15,6 +15,7 @@ from cattrs.strategies import configure_tagged_union
 from afterwit.agents.learner import LearnerConfig
 from afterwit.envs.make import ENVS, EnvConfig
 from afterwit.envs.maze import MazeConfig
+from afterwit.runs.files import replacing
 from afterwit.world_models.byol_hindsight import BYOLHindsightConfig, check_contrast
 from afterwit.world_models.make import WORLD_MODELS, WorldModelConfig, world_model_name
 
@@ -62,9 +63,12 @@ class RunConfig:
     """Agent steps between two log entries."""
     checkpoint_interval: int = 250_000
     """Agent steps between two checkpoints. One is also written on Ctrl-C, on SIGTERM and at the end."""
+    keep_checkpoints: int = 2
+    """Checkpoints to keep, the newest and those before it; the best is kept besides."""
 
     def __post_init__(self) -> None:
-        for name in ("total_steps", "unroll_length", "threads", "acting_threads", "log_interval", "checkpoint_interval"):
+        intervals = ("log_interval", "checkpoint_interval", "keep_checkpoints")
+        for name in ("total_steps", "unroll_length", "threads", "acting_threads", *intervals):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.policy_lag < 0:
@@ -160,11 +164,17 @@ def read_config(folder: Path) -> RunConfig:
     if not path.is_file():
         raise ValueError(f"{folder} is no run folder: it has no config.json")
     try:
-        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        remedy = "put a copy back, or remove it: afterwit train --resume then takes the config from the run's checkpoint"
+        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
+    try:
+        return from_dict(data)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def write_config(config: RunConfig, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
+    with replacing(folder / "config.json") as file:
+        file.write((json.dumps(to_dict(config), indent=2) + "\n").encode())

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from afterwit.runs.config import RunConfig, read_config, write_config
 from afterwit.runs.evaluate import evaluate
-from afterwit.runs.parallel import occupied, train_all
+from afterwit.runs.files import occupied
+from afterwit.runs.parallel import PATIENCE, train_all
 from afterwit.runs.presets import Model, maze
 from afterwit.runs.report import write_report
 
@@ -18,7 +19,7 @@ EPISODES = 32
 def demo(out: Path, steps: int, seed: int) -> Path:
     """Train, evaluate, film and report. Goes on with an unfinished demo in `out`; returns the report's path."""
     folders = [out / model for model in MODELS]
-    with occupied(out) as lock:
+    with occupied(out, PATIENCE) as lock:
         for model, folder in zip(MODELS, folders, strict=True):
             prepare(replace(maze(model=model, noise="brownian"), total_steps=steps, seed=seed), folder)
         print(f"Two agents on the Brownian maze, {steps:,} agent steps each. Ctrl-C saves; the same command goes on.")

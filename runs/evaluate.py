@@ -37,18 +37,18 @@ HUMAN_RANDOM = {
 
 def evaluate(
     folder: Path, episodes: int, greedy: bool, seed: int, video: bool, progress: bool = True,
-    changes: Mapping[str, Any] | None = None, out: Path | None = None,
+    changes: Mapping[str, Any] | None = None, out: Path | None = None, name: str = checkpoint.NAME,
 ) -> dict[str, Any]:  # fmt: skip
     """Play `episodes` whole episodes and write OUT/evaluation.json (and video.mp4 of the first). Nothing is learnt.
 
     Episodes are shared out evenly over the environments, and of each environment the first ones count, so that short
     episodes are not preferred. The environment's seed differs from every training seed. `changes` (field -> value) are rules
-    that differ from training's, such as {"sticky": 0.0}. OUT is the run folder unless given.
+    that differ from training's, such as {"sticky": 0.0}. OUT is the run folder unless given; `name` is the checkpoint's file, or best.
     """
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; at least 1 episode must be played")
     config = read_config(folder)
-    saved = checkpoint.load(folder, config)
+    saved = checkpoint.load(folder, config, name)
     env_config = evaluation_env(config.env, video)
     for path, value in (changes or {}).items():
         env_config = changed(env_config, path, value)
@@ -64,7 +64,7 @@ def evaluate(
     played = play(run, actor, episodes, progress)
     names = sorted({name for episode in played for name in episode}, key=lambda name: (section(name) != "reached", name))
     result: dict[str, Any] = {
-        "run": str(folder), "episodes": episodes, "policy": "greedy" if greedy else "stochastic", "seed": seed,
+        "run": str(folder), "checkpoint": name, "episodes": episodes, "policy": "greedy" if greedy else "stochastic", "seed": seed,
         "trained_agent_steps": saved["agent_steps"], "trained_frames": saved["agent_steps"] * env.spec.frames_per_step,
         "results": {name: summarise(np.array([episode[name] for episode in played if name in episode])) for name in names},
     }  # fmt: skip

@@ -13,7 +13,7 @@ from afterwit.runs import checkpoint
 from afterwit.runs.config import read_config
 
 
-def load_agent(run: Path | str, num_envs: int = 1, greedy: bool = False, seed: int = 0) -> Agent:
+def load_agent(run: Path | str, num_envs: int = 1, greedy: bool = False, seed: int = 0, name: str = checkpoint.NAME) -> Agent:
     """The acting policy of a run folder's checkpoint, on the CPU, for `num_envs` environments stepped together.
 
     >>> agent = load_agent("runs/out/maze-byol-hindsight-brownian-s0")
@@ -21,11 +21,11 @@ def load_agent(run: Path | str, num_envs: int = 1, greedy: bool = False, seed: i
     >>> action = agent.act(observation, first=False)   # and goes on
 
     Its observations and actions are those of the run's own environment (for Atari: gray, resized, scaled by no one).
-    Raises ValueError where there is no run or no checkpoint.
+    `name` is the checkpoint's file, or best. Raises ValueError where there is no run or no checkpoint, or it is damaged.
     """
     folder = Path(run)
     config = read_config(folder)
-    saved = checkpoint.load(folder, config)
+    saved = checkpoint.load(folder, config, name)
     env = make_env(config.env, config.seed)
     policy = Policy(config.learner.policy, config.learner.torso, env.spec)
     env.close()

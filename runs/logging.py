@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
+import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
-from afterwit.runs.checkpoint import replacing
+from afterwit.runs.files import Appending, replacing
 from afterwit.runs.statistics import Statistics
 
-METRICS, MAPS = "metrics.jsonl", "maps.npz"
+METRICS, MAPS, EVENTS = "metrics.jsonl", "maps.npz", "tensorboard"
 
 
 class Log:
-    """Appends to RUN/metrics.jsonl and RUN/tensorboard. On resume, entries after `agent_steps` are dropped first."""
+    """Appends to RUN/metrics.jsonl and RUN/tensorboard. On resume, entries after `agent_steps` are dropped first.
+
+    An entry is in both files when `write` returns, so a killed process loses none. (Not through torch's SummaryWriter:
+    its thread keeps entries back for minutes, and where the disk is full it dies with a traceback of its own.)
+    """
 
     def __init__(self, folder: Path, agent_steps: int):
         self.folder = folder
-        path = folder / METRICS
+        path, events = folder / METRICS, folder / EVENTS
         kept = [entry for entry in read_metrics(folder) if entry["agent_steps"] <= agent_steps] if path.exists() else []
         with replacing(path) as file:
             file.write("".join(json.dumps(entry) + "\n" for entry in kept).encode())
-        self.file = path.open("a", encoding="utf-8")
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=agent_steps + 1 if agent_steps else None)
+        self.lines = Appending(path)
+        events.mkdir(exist_ok=True)
+        session = len(list(events.iterdir()))
+        # TensorBoard reads a run's files in the order of their names, and at a START forgets what is at or after its step.
+        self.events = Appending(events / f"events.out.tfevents.{int(time.time()):010d}.{session:04d}.afterwit")
+        self.events.write(event(0, file_version="brain.Event:2"))
+        self.events.write(event(agent_steps + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, entry: dict[str, float]) -> None:
-        """One entry; it must hold `agent_steps`."""
-        self.file.write(json.dumps(entry) + "\n")
-        self.file.flush()
-        for name, value in entry.items():
-            tag = name if "/" in name else f"time/{name}"
-            self.writer.add_scalar(tag, value, int(entry["agent_steps"]))
+        """One entry; it must hold `agent_steps`. Raises Unwritable where there is no room."""
+        values = [Summary.Value(tag=name if "/" in name else f"time/{name}", simple_value=value) for name, value in entry.items()]
+        self.lines.write((json.dumps(entry) + "\n").encode())
+        self.events.write(event(int(entry["agent_steps"]), summary=Summary(value=values)))
+
+    def sync(self) -> None:
+        """On disk, whatever happens to the machine: what a checkpoint counts on is there before it."""
+        self.lines.sync()
+        self.events.sync()
 
     def write_maps(self, statistics: Statistics) -> None:
         """Visits and pay per cell for each tenth of the run, where the world has cells."""
@@ -42,18 +58,25 @@ class Log:
                 np.savez_compressed(file, visits=statistics.visits, pay=statistics.pay)
 
     def close(self) -> None:
-        self.file.close()
-        self.writer.close()
+        self.lines.close()
+        self.events.close()
+
+
+def event(step: int, **content: Any) -> bytes:
+    """A record of TensorBoard's file format."""
+    record = io.BytesIO()
+    RecordWriter(record).write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
+    return record.getvalue()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The entries of a run's log in order; a last line that was cut short by a crash is left out."""
-    lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+    lines = (folder / METRICS).read_bytes().splitlines()
     entries = []
     for number, line in enumerate(lines):
         try:
             entries.append(json.loads(line))
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             if number < len(lines) - 1:
                 raise ValueError(f"{folder / METRICS} line {number + 1} is damaged ({error}); remove the line") from error
     return entries

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -10,8 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from afterwit.runs.config import read_config
 from afterwit.runs.logging import METRICS
 from afterwit.runs.train import headline
 
-OUTPUT, LOCK = "output.txt", ".lock"
+OUTPUT = "output.txt"
 POLL = 0.3  # seconds between two looks at the runs
 PATIENCE = 60.0  # seconds for which the runs of a killed session may save and stop
 TAIL = 1 << 16  # bytes; the last entry of a log lies within
@@ -91,31 +89,6 @@ def stop_with_parent() -> None:
     while os.read(0, 1):  # not sys.stdin, whose lock a waiting thread would hold at the interpreter's end
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextmanager
-def occupied(home: Path, patience: float = PATIENCE) -> Iterator[int]:
-    """Hold HOME/.lock, for `train_all`, together with the runs started under it, so that no two sessions write the same runs.
-
-    Where the runs of a killed session are still saving, waits for them. Raises ValueError if `home` is in use for longer
-    than `patience` seconds.
-    """
-    home.mkdir(parents=True, exist_ok=True)
-    since, told = time.monotonic(), False
-    with (home / LOCK).open("ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                waited = time.monotonic() - since
-            if waited > patience:
-                raise ValueError(f"{home} is in use by another afterwit process; wait for its end or stop it, or choose another --out")
-            if waited > 1 and not told:
-                print(f"waiting for an earlier session in {home} to save and stop", flush=True)
-                told = True
-            time.sleep(0.1)
-        yield file.fileno()
 
 
 def finished(folder: Path) -> bool:

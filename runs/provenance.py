@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from afterwit.runs.checkpoint import replacing
+from afterwit.runs.files import replacing
 
 NAME = "provenance.json"
 PACKAGES = ("afterwit", "torch", "numpy", "gymnasium", "envpool", "ale-py")
@@ -23,7 +23,10 @@ PACKAGES = ("afterwit", "torch", "numpy", "gymnasium", "envpool", "ale-py")
 def record(folder: Path) -> None:
     """Add this session to RUN/provenance.json, a list with one entry for each time that the run was started or resumed."""
     path = folder / NAME
-    sessions = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    try:
+        sessions = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); put a copy back, or remove it") from error
     with replacing(path) as file:
         file.write((json.dumps([*sessions, provenance()], indent=2) + "\n").encode())
 

@@ -30,7 +30,7 @@ from afterwit.runs.logging import MAPS, METRICS, read_metrics
 from afterwit.runs.statistics import NUM_WINDOWS
 from afterwit.world_models.make import world_model_name
 
-NOT_COMPARED = ("seed", "preset", "device", "threads", "log_interval", "checkpoint_interval")  # alike runs may differ in these
+NOT_COMPARED = ("seed", "preset", "device", "threads", "log_interval", "checkpoint_interval", "keep_checkpoints")  # of alike runs
 
 
 @dataclass(frozen=True)

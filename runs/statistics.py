@@ -42,6 +42,7 @@ class Statistics:
         self.trackers: Array = np.zeros((batch, 0), bool)
         self.rooms = np.zeros((batch, ROOMS), bool)
         height, width = spec.semantics.get("map", (0, 0))
+        self.achieved, self.achieving = 0.0, 0  # sum and number of the episodes that `score` has not taken yet
         self.visits = np.zeros((NUM_WINDOWS, height * width), np.int64)
         self.pay = np.zeros((NUM_WINDOWS, height * width))
         self._clear()
@@ -108,6 +109,8 @@ class Statistics:
             if self.first_reward[env]:
                 episode["first_reward"] = float(self.first_reward[env])
             self.episodes.append((env, episode))
+            self.achieved += float(self.trackers[env].mean()) if self.trackers.shape[1] else episode.get("rooms", episode["return"])
+            self.achieving += 1
         for value in self.running.values():
             value[env] = 0
         self.rooms[env], self.first_reward[env] = False, 0
@@ -131,6 +134,14 @@ class Statistics:
         self._clear()
         return result
 
+    def score(self) -> float | None:
+        """Mean over the episodes since the last score: share of trackers reached, where the world has them, else rooms seen,
+        else return. None, and the episodes count for the next one, while they are fewer than the environments: luck, mostly."""
+        if self.achieving < len(self.running["return"]):
+            return None
+        score, self.achieved, self.achieving = self.achieved / self.achieving, 0.0, 0
+        return score
+
     def abandon_episodes(self, environments: Array) -> None:
         """Forget these environments' episodes in progress: they are gone."""
         for value in (*self.running.values(), self.trackers, self.rooms, self.first_reward):
@@ -147,7 +158,8 @@ class Statistics:
             "pay": self.pay,
         }
         return {"arrays": {name: torch.from_numpy(value.copy()) for name, value in arrays.items()},
-                "episodes": self.episodes, "time": self.time, "paid": self.paid}  # fmt: skip
+                "episodes": self.episodes, "time": self.time, "paid": self.paid,
+                "achieved": (self.achieved, self.achieving)}  # fmt: skip
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` gave. Where it was of other environments, episodes in progress are forgotten."""
@@ -158,6 +170,7 @@ class Statistics:
             self.first_reward = arrays.get("first_reward", np.zeros_like(self.first_reward))  # checkpoints of November 2026 lack it
         self.visits, self.pay = arrays["visits"], arrays["pay"]
         self.episodes, self.time, self.paid = state["episodes"], state["time"], state["paid"]
+        self.achieved, self.achieving = state.get("achieved", (0.0, 0))  # which checkpoints of format 1 lack
 
 
 def indifferent(config: EnvConfig, spec: EnvSpec) -> float | None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import matplotlib
 
-from afterwit.runs.checkpoint import replacing
 from afterwit.runs.config import to_dict
+from afterwit.runs.files import replacing
 from afterwit.runs.provenance import provenance
 from afterwit.runs.report import image, table, write_html
 from afterwit.runs.report_figures import STYLE, Picture, save

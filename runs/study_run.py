@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from afterwit.runs.checkpoint import differences, replacing
+from afterwit.runs.checkpoint import differences
 from afterwit.runs.config import read_config, to_dict, write_config
-from afterwit.runs.parallel import finished, last_entry, occupied, train_all
+from afterwit.runs.files import occupied, replacing
+from afterwit.runs.parallel import PATIENCE, finished, last_entry, train_all
 from afterwit.runs.provenance import provenance
 from afterwit.runs.study import Cell, Study, Variant
 
@@ -44,7 +45,7 @@ def run_study(study: Study, home: Path, jobs: int) -> None:
         raise ValueError(f"jobs is {jobs}; at least 1 run must go at a time")
     cells = study.cells()
     cells[0].config.torch_device()
-    with occupied(home) as lock:
+    with occupied(home, PATIENCE) as lock:
         manifest = united(study, cells, home)
         for cell in cells:
             if not (home / cell.folder / "config.json").exists():

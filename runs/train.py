@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -23,12 +21,14 @@ from afterwit.agents.memory import keep_memory
 from afterwit.agents.pipeline import LearnerLost, Pipeline
 from afterwit.envs.make import make_env
 from afterwit.envs.seeds import stream
-from afterwit.envs.specs import Array, EnvSpec
+from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec
 from afterwit.runs import checkpoint
 from afterwit.runs.config import RunConfig, read_config, to_dict, write_config
+from afterwit.runs.files import LOCK, Unwritable, discard_temporaries, occupied
 from afterwit.runs.logging import Log
 from afterwit.runs.provenance import record
 from afterwit.runs.statistics import Statistics, indifferent
+from afterwit.runs.watch import Watch, say
 from afterwit.world_models.instruments import ALARM, alarm
 from afterwit.world_models.torso import compile_encoders
 from afterwit.world_models.trajectory import Trajectory
@@ -108,8 +108,9 @@ def new_folder(config: RunConfig, folder: Path) -> None:
 
 def discard_unstarted(folder: Path) -> None:
     """Remove the folder of a run that could not be set up, so that the corrected command finds its place free."""
-    if [path.name for path in folder.iterdir()] == ["config.json"]:
-        (folder / "config.json").unlink()
+    if {path.name for path in folder.iterdir()} <= {"config.json", LOCK}:
+        for path in folder.iterdir():
+            path.unlink()
         folder.rmdir()
 
 
@@ -124,57 +125,102 @@ def make_run(config: RunConfig) -> Run:
     return ClusterRun(config)
 
 
+ERROR = "error.txt"  # the traceback of an environment
+
+
 def train(folder: Path, progress: bool = True) -> bool:
     """Train the run whose config lies in `folder`, from its checkpoint if there is one. False if it was interrupted.
 
-    Where a learner of a cluster is lost, goes on from the last checkpoint, as long as there is a newer one each time.
+    Where a learner of a cluster is lost, goes on from the last checkpoint, as long as there is a newer one each time. Raises
+    ValueError, in one line with the remedy, where another process trains it, and where it had to stop: for an environment, a loss
+    that is not finite, or a disk without room. Then nothing is lost but the steps since its last checkpoint.
     """
-    before = -1
-    while True:
-        try:
-            return _train(folder, progress)
-        except LearnerLost as error:
-            there = (folder / checkpoint.NAME).exists()
-            reached = checkpoint.load(folder, read_config(folder))["agent_steps"] if there else 0
-            if reached <= before:
-                raise ValueError(
-                    f"{error}, for the second time after {reached:,} agent steps; go on with --resume once that is mended"
-                ) from error
-            print(f"{error}; going on from the last checkpoint, at {reached:,} agent steps", file=sys.stderr)
-            before = reached
-
-
-def _train(folder: Path, progress: bool) -> bool:
+    line = checkpoint.restore_config(folder)
     config = read_config(folder)
-    keep_memory()
-    run = make_run(config)
-    if (folder / checkpoint.NAME).exists():
-        run.load_state(checkpoint.load(folder, config))
+    with occupied(folder, patience=0):
+        if line:
+            say(line)
+        discard_temporaries(folder)
+        keep_memory()
+        reached = -1
+        while True:
+            run = make_run(config)
+            try:
+                return _train(run, folder, progress)
+            except LearnerLost as error:
+                before, reached = reached, last_checkpoint(folder, config)
+                if reached <= before:
+                    raise ValueError(f"{error}, twice after {reached:,} agent steps; go on with --resume once that is mended") from error
+                say(f"{error}; going on from the last checkpoint, at {reached:,} agent steps")
+            except (FloatingPointError, EnvironmentFault, Unwritable) as error:
+                raise ValueError(stop_line(error, run, folder)) from error
+            finally:
+                run.close()
+
+
+def last_checkpoint(folder: Path, config: RunConfig) -> int:
+    """Agent steps of the newest intact checkpoint; 0 where there is none."""
+    state, _ = checkpoint.resume(folder, config)
+    return state["agent_steps"] if state is not None else 0
+
+
+def _train(run: Run, folder: Path, progress: bool) -> bool:
+    config, pending, saved = run.config, list[dict[str, Tensor]](), -1
+    state, line = checkpoint.resume(folder, config)
+    if line:
+        say(line)
+    if state is not None:
+        run.load_state(state)
+        pending, saved = unstacked(state.get("pending", {}), run.learner.device), run.agent_steps
     record(folder)
     log = Log(folder, run.agent_steps)
     bar = tqdm(total=config.total_steps, initial=run.agent_steps, unit="step", unit_scale=True, desc=config.title,
                disable=not progress, dynamic_ncols=True, file=sys.stdout)  # fmt: skip
     try:
-        with stop_signals() as stop:
-            _loop(run, folder, log, bar, stop)
-            finished = run.agent_steps >= config.total_steps
-            save(run, folder, log)
-    except FloatingPointError as error:
-        saved = "its last checkpoint is intact" if (folder / checkpoint.NAME).exists() else "it had no checkpoint yet"
-        raise ValueError(f"{error}; the run stopped and {saved}: start again with a lower --learner.learning-rate") from error
+        with Watch(folder) as watch:
+            saved = _loop(run, folder, log, bar, watch, pending, saved)
+            if saved != run.agent_steps:
+                save(run, folder, log, pending)
     finally:
         log.close()
         bar.close()
-        run.close()
-    return finished
+    return run.agent_steps >= config.total_steps
 
 
-def _loop(run: Run, folder: Path, log: Log, bar: Any, stop: list[int]) -> None:
-    config, pending, started = run.config, [], time.perf_counter()
+def stop_line(error: FloatingPointError | EnvironmentFault | Unwritable, run: Run, folder: Path) -> str:
+    """What stopped a run, what is kept of it, and what to do."""
+    saved = "its last checkpoint is intact" if checkpoint.kept(folder) else "it had no checkpoint yet"
+    if isinstance(error, FloatingPointError):
+        return f"{error}; the run stopped and {saved}: start again with a lower --learner.learning-rate{magnitudes(run)}"
+    said, wanted = str(error), "the environment is mended"
+    if isinstance(error, Unwritable):
+        said, wanted = f"{error.filename} cannot be written: {error.strerror}", "there is room"
+    elif error.__cause__ is not None:
+        with suppress(OSError):
+            (folder / ERROR).write_text("".join(traceback.format_exception(error.__cause__)), encoding="utf-8")
+            said += f" (traceback in {folder / ERROR})"
+    return f"{said}; the run stopped after {run.agent_steps:,} agent steps and {saved}; when {wanted}: afterwit train --resume {folder}"
+
+
+def magnitudes(run: Run) -> str:
+    """What the networks were fed when a loss was not finite, where that may be why."""
+    if run.trajectory is None:
+        return ""
+    largest = {"observations": run.trajectory.obs, "rewards": run.trajectory.reward}
+    large = [f"{name} up to {float(values.abs().max()):g}" for name, values in largest.items() if float(values.abs().max()) > 1e4]
+    return f", or scale what the environment returns: {' and '.join(large)}" if large else ""
+
+
+def _loop(run: Run, folder: Path, log: Log, bar: Any, watch: Watch, pending: list[dict[str, Tensor]], saved: int) -> int:
+    """Train to the end, or until a signal comes. `pending`: the metrics since the last log entry, which a checkpoint holds, too.
+    `saved`, and what is returned: the agent steps of the newest checkpoint."""
+    config, started = run.config, time.perf_counter()
     last_steps, alarmed = run.agent_steps, False
-    while run.agent_steps < config.total_steps and not stop:
+    watch.alive(run.agent_steps)
+    while run.agent_steps < config.total_steps and not watch.stop:
         before = run.agent_steps
         pending.append(run.step())
+        watch.alive(run.agent_steps)
         bar.update(run.agent_steps - before)
         done = run.agent_steps >= config.total_steps
         if crossed(before, run.agent_steps, config.log_interval) or done:
@@ -186,9 +232,12 @@ def _loop(run: Run, folder: Path, log: Log, bar: Any, stop: list[int]) -> None:
                 bar.write(f"collapse alarm at {run.agent_steps:,} agent steps: {'; '.join(alarm(entry))}", file=sys.stderr)
             alarmed = bool(entry[ALARM])
             bar.set_postfix(headline(entry))
-            pending, started, last_steps = [], now, run.agent_steps
+            pending.clear()
+            started, last_steps = now, run.agent_steps
         if crossed(before, run.agent_steps, config.checkpoint_interval) and not done:
-            save(run, folder, log)
+            save(run, folder, log, pending)
+            saved = run.agent_steps
+    return saved
 
 
 HEADLINES = ("reached/R1", "reached/R2", "reached/R3", "reached/R4", "episode/rooms", "episode/return")
@@ -216,23 +265,25 @@ def log_entry(run: Run, pending: list[dict[str, Tensor]], rate: float) -> dict[s
     }  # fmt: skip
 
 
-def save(run: Run, folder: Path, log: Log) -> None:
-    checkpoint.save(folder, run.state())
+def save(run: Run, folder: Path, log: Log, pending: list[dict[str, Tensor]]) -> None:
+    """A checkpoint, when log and maps are on disk.
+
+    Its score, by which the best one is kept: the mean over the episodes since the last checkpoint of the share of trackers
+    reached in the maze, of the rooms seen in Montezuma's Revenge, else of the return.
+    """
+    log.sync()
     log.write_maps(run.statistics)
+    score = run.statistics.score()
+    checkpoint.save(folder, run.state() | {"score": score, "pending": stacked(pending)})
 
 
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them: the loop ends after its learner step, and saves."""
-    received: list[int] = []
+def stacked(pending: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The metrics of n learner steps as one tensor [n] for each name."""
+    return {name: torch.stack([metrics[name] for metrics in pending]) for name in pending[0]} if pending else {}
 
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        signal.signal(number, previous[number])  # a second one is not waited for
 
-    previous: dict[int, Any] = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def unstacked(metrics: dict[str, Tensor], device: torch.device) -> list[dict[str, Tensor]]:
+    """What `stacked` was given, on `device`."""
+    metrics = {name: values.to(device) for name, values in metrics.items()}
+    number = len(next(iter(metrics.values()))) if metrics else 0
+    return [{name: values[index] for name, values in metrics.items()} for index in range(number)]

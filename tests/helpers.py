@@ -6,12 +6,13 @@ Sizes all differ, so that transposed code cannot pass: T, B, A = 8, 5, 7; belief
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from afterwit.envs.specs import EnvSpec
+from afterwit.runs.checkpoint import same as same
 from afterwit.world_models.byol_hindsight import Critic
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory
@@ -98,17 +99,6 @@ def gru_step(rnn: nn.GRU, x: Tensor, h: Tensor) -> Tensor:
     update = torch.sigmoid(from_x[size : 2 * size] + from_h[size : 2 * size])
     candidate = torch.tanh(from_x[2 * size :] + reset * from_h[2 * size :])
     return (1 - update) * candidate + update * h
-
-
-def same(left: Any, right: Any) -> bool:
-    """Bit for bit, whatever is nested in what."""
-    if isinstance(left, Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, list):
-        return len(left) == len(right) and all(map(same, left, right))
-    return bool(left == right)
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:

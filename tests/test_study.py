@@ -15,9 +15,10 @@ import pytest
 
 from afterwit.runs.cli import main
 from afterwit.runs.config import read_config
+from afterwit.runs.files import occupied
 from afterwit.runs.logging import read_metrics
 from afterwit.runs.overrides import assignments, changed
-from afterwit.runs.parallel import RunsFailed, finished, last_entry, occupied
+from afterwit.runs.parallel import RunsFailed, finished, last_entry
 from afterwit.runs.presets import maze as maze_preset
 from afterwit.runs.study import STUDIES, Study, Variant, different, varied
 from afterwit.runs.study_run import read_manifest, run_study
@@ -147,10 +148,10 @@ def test_a_study_runs_once_grows_and_refuses_another(tmp_path: Path) -> None:
 
 def test_a_cell_that_fails_is_named_and_the_others_are_finished(tmp_path: Path) -> None:
     broken = tmp_path / "none" / "rnd" / "s0"
-    study = tiny(seeds=(0, 1))
+    study = tiny(seeds=(0, 1), keep_checkpoints=1)
     run_study(replace(study, seeds=(0,)), tmp_path, jobs=1)
     (broken / "checkpoint.pt").write_bytes(b"PK\3\4 cut short")
-    with pytest.raises(RunsFailed, match=r"none/rnd/s0 failed: afterwit: .*checkpoint.pt cannot be read") as raised:
+    with pytest.raises(RunsFailed, match=r"none/rnd/s0 failed: afterwit: .*checkpoint.pt is damaged, or no checkpoint") as raised:
         run_study(study, tmp_path, jobs=1)
     assert list(raised.value.failed) == [broken]
     assert [cell["status"] for cell in read_manifest(tmp_path).cells] == ["failed", "finished"]
@@ -185,7 +186,7 @@ def test_a_killed_study_leaves_no_orphans_and_goes_on(number: signal.Signals, tm
 
 
 def test_two_sessions_do_not_share_a_folder(tmp_path: Path) -> None:
-    with occupied(tmp_path), pytest.raises(ValueError, match="is in use by another afterwit process"), occupied(tmp_path, patience=0.2):
+    with occupied(tmp_path, 0), pytest.raises(ValueError, match="is in use by another afterwit process"), occupied(tmp_path, patience=0.2):
         pass
 
 

@@ -1,0 +1,342 @@
+"""FAULTS: what the drill does to runs, each at a random moment. A fault is a function of a Scene; its docstring goes into the table."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from afterwit.agents.learner import LearnerConfig
+from afterwit.envs.gym import GymConfig
+from afterwit.envs.maze import MazeConfig
+from afterwit.runs import checkpoint
+from afterwit.runs.checkpoint import NAME
+from afterwit.runs.config import RunConfig, write_config
+from afterwit.runs.drill_child import MOMENTS, Child, begin, lines
+from afterwit.runs.logging import EVENTS, METRICS
+from afterwit.runs.parallel import last_entry
+from afterwit.world_models.rnd import RNDConfig
+from afterwit.world_models.torso import TorsoConfig
+
+T, B = 5, 4
+STEP = T * B  # agent steps of a learner step; each has a log entry
+LEARNER_STEPS = 12
+TORSO = TorsoConfig(hidden=16, embedding=16, belief=16)
+MAZE = RunConfig(
+    env=MazeConfig(num_envs=B, noise="pixel", episode_steps=17), learner=LearnerConfig(world_model=RNDConfig(), torso=TORSO),
+    total_steps=LEARNER_STEPS * STEP, unroll_length=T, log_interval=STEP, checkpoint_interval=3 * STEP,
+)  # fmt: skip
+CARTPOLE = replace(MAZE, env=GymConfig(id="CartPole-v1", num_envs=B))  # float observations; cannot be saved, so not exact
+
+
+@dataclass
+class Scene:
+    """A run folder of its own, random moments, and what is written down of the fault."""
+
+    folder: Path
+    random: np.random.Generator
+    closing: ExitStack  # undone after the verdict
+    config: RunConfig = MAZE
+    code: int | None = None  # the exit code that the fault ended in
+    said: list[str] = field(default_factory=list)  # the lines on stderr
+    printed: list[str] = field(default_factory=list)  # the lines on stdout
+    expected: tuple[int, str] = (0, "")  # exit code, and a part of what must be said; "": nothing is said
+    moment: str = ""
+    lost: int | None = None  # agent steps that have to be done again
+    allowed: int = MAZE.checkpoint_interval  # agent steps that may be lost
+    children: int = 0
+
+    def start(self, plant: str = "", at: int = 0, choice: int = 0) -> Child:
+        """The run in a new process: from its beginning, or from its checkpoint."""
+        if self.children == 0:
+            write_config(self.config, self.folder)
+        self.children += 1
+        output = self.folder.with_name(f"{self.folder.name}-{self.children}")
+        child = begin(["train", "--resume", str(self.folder), "--quiet"], output, plant, at, choice)
+        self.closing.callback(child.end)
+        return child
+
+    def ended(self, child: Child, code: int, says: str) -> None:
+        """Wait for the end, and note how it ended and how it should have."""
+        self.code, self.said, self.printed, self.expected = child.wait(), child.errors(), lines(child.output), (code, says)
+        if self.lost is None:
+            self.lost = self.steps_to_repeat()
+
+    def steps_to_repeat(self) -> int:
+        """Agent steps that were logged, and are after the newest intact checkpoint."""
+        intact = next(filter(checkpoint.is_intact, checkpoint.kept(self.folder)), None)
+        return max(0, self.logged() - (int(checkpoint.read(intact)["agent_steps"]) if intact else 0))
+
+    def learner_step(self) -> int:
+        return int(self.random.integers(1, LEARNER_STEPS + 1))
+
+    def at_learner_step(self, plant: str, code: int, says: str) -> None:
+        """The run with a plant at a random learner step."""
+        at = self.learner_step()
+        self.moment = f"learner step {at}"
+        self.ended(self.start(plant, at), code, says)
+
+    def at_environment_step(self, plant: str, code: int, says: str) -> None:
+        """The run with a plant at a random step of its environments; where a plant has variants, one of them."""
+        at, choice = int(self.random.integers(1, LEARNER_STEPS * T + 1)), int(self.random.integers(0, 1 << 16))
+        self.moment = f"environment step {at}"
+        self.ended(self.start(plant, at, choice), code, says)
+
+    def at_checkpoint(self, plant: str, code: int, says: str) -> None:
+        """The run with a plant in one of its checkpoints, neither the first nor the last, at one of the moments of writing it."""
+        last = LEARNER_STEPS * STEP // self.config.checkpoint_interval
+        at, choice = int(self.random.integers(2, last)), int(self.random.integers(len(MOMENTS)))
+        self.moment = f"checkpoint {at}, {MOMENTS[choice]}"
+        self.ended(self.start(plant, at, choice), code, says)
+
+    def running(self, least: int = 1) -> Child:
+        """A run, slowed a little, that has logged a random number of learner steps, and some milliseconds on."""
+        steps, pause = int(self.random.integers(least, LEARNER_STEPS - 2)), float(self.random.uniform(0, 0.1))
+        child = self.start("slow")
+        wait_until(lambda: self.logged() >= steps * STEP, child)
+        time.sleep(pause)
+        self.moment = f"{pause * 1000:.0f} ms after learner step {steps}"
+        return child
+
+    def stopped(self) -> Path:
+        """Stop a run by SIGTERM between two checkpoints or after it was saved twice; the path of its newest checkpoint."""
+        child = self.running(least=4)
+        child.signal(signal.SIGTERM)
+        if child.wait() != 130:
+            raise RuntimeError(f"a run could not be stopped: {child.errors()}")
+        return self.folder / NAME
+
+    def logged(self) -> int:
+        """Agent steps of the last entry of the log."""
+        entry = last_entry(self.folder)
+        return int(entry["agent_steps"]) if entry else 0
+
+
+def wait_until(true: Callable[[], bool], child: Child) -> None:
+    while not true():
+        if child.process.exitcode is not None:
+            raise RuntimeError(f"the run ended too early, with code {child.process.exitcode}: {child.errors()}")
+        time.sleep(0.005)
+
+
+def kill_unroll(scene: Scene) -> None:
+    """kill -9 while the environments are stepped"""
+    scene.at_environment_step("kill in unroll", -signal.SIGKILL, "")
+
+
+def kill_learning(scene: Scene) -> None:
+    """kill -9 in a learner step, between gradients and weights"""
+    scene.at_learner_step("kill in learning", -signal.SIGKILL, "")
+
+
+def kill_any(scene: Scene) -> None:
+    """kill -9 from outside, whatever the run is doing"""
+    child = scene.running()
+    child.signal(signal.SIGKILL)
+    scene.ended(child, -signal.SIGKILL, "")
+
+
+def kill_checkpoint(scene: Scene) -> None:
+    """kill -9 while a checkpoint is written"""
+    scene.at_checkpoint("kill in checkpoint", -signal.SIGKILL, "")
+
+
+def terminate_checkpoint(scene: Scene) -> None:
+    """SIGTERM while a checkpoint is written"""
+    scene.at_checkpoint("terminate in checkpoint", 130, "")
+    scene.allowed = 0
+
+
+def interrupt(scene: Scene) -> None:
+    """SIGINT, as from Ctrl-C"""
+    child = scene.running()
+    child.signal(signal.SIGINT)
+    scene.ended(child, 130, "")
+    scene.allowed = 0
+
+
+def disk_full_checkpoint(scene: Scene) -> None:
+    """the disk fills up; log entries still fit, a checkpoint does not"""
+    fill_disk(scene, 120_000, ".pt cannot be written")
+
+
+def disk_full_log(scene: Scene) -> None:
+    """the disk fills up to the last byte"""
+    fill_disk(scene, 0, "cannot be written")
+
+
+def fill_disk(scene: Scene, room: int, says: str) -> None:
+    """Leave `room` bytes to the run: on a small disk of its own where this user may mount one, else by its limit on file sizes."""
+    scene.folder.mkdir(parents=True)
+    mounted = mount_disk(scene)
+    child = scene.running()
+    filler = scene.folder / "filler"
+    if mounted:
+        fill(filler, room)
+    else:  # a write that would take a file over the limit fails in the same way, with another errno
+        limit = room or (scene.folder / METRICS).stat().st_size
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    scene.moment += ", tmpfs" if mounted else ", RLIMIT_FSIZE"
+    scene.ended(child, 2, says)
+    filler.unlink(missing_ok=True)
+
+
+def fill(filler: Path, room: int) -> None:
+    """Take all of the disk but `room` bytes; the run may take some of them at the same time."""
+    with filler.open("wb") as file:
+        while True:
+            disk = os.statvfs(filler.parent)
+            try:
+                os.posix_fallocate(file.fileno(), 0, max(1, disk.f_bavail * disk.f_frsize - room))
+                return
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+
+
+def mount_disk(scene: Scene) -> bool:
+    """Mount 8 MiB of memory as the run's folder, until the verdict. False where this user may not, or there is no such command."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "afterwit-drill", str(scene.folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+    if mounted:
+        scene.closing.callback(subprocess.run, ["umount", str(scene.folder)], check=True)
+    return mounted
+
+
+def environment_raises(scene: Scene) -> None:
+    """an environment raises"""
+    scene.at_environment_step("raises", 2, "raised RuntimeError: the game crashed")
+
+
+def environment_hangs(scene: Scene) -> None:
+    """an environment hangs, and Ctrl-C is pressed twice"""
+    at = int(scene.random.integers(1, LEARNER_STEPS * T + 1))
+    scene.moment = f"environment step {at}"
+    child = scene.start("hangs", at)
+    wait_until(lambda: bool(child.errors()), child)
+    for _ in range(2):
+        time.sleep(0.1)
+        child.signal(signal.SIGINT)
+    scene.ended(child, 130, "nothing has come for")
+
+
+def environment_nan_observation(scene: Scene) -> None:
+    """an environment returns NaN in an observation (CartPole)"""
+    scene.config = CARTPOLE
+    scene.at_environment_step("nan observation", 2, "returned observations with nan")
+
+
+def environment_nan_reward(scene: Scene) -> None:
+    """an environment returns a reward of NaN or infinity"""
+    scene.at_environment_step("nan reward", 2, "returned rewards with")
+
+
+def environment_out_of_range(scene: Scene) -> None:
+    """an environment returns a reward of 1e30, a short observation, or numbers that are no bytes"""
+    scene.at_environment_step("out of range", 2, "returned")
+
+
+def nan_in_loss(scene: Scene) -> None:
+    """a weight becomes NaN, so that the loss does"""
+    scene.at_learner_step("nan in loss", 2, "the loss is nan")
+
+
+def truncated_checkpoint(scene: Scene) -> None:
+    """the newest checkpoint is cut short at a random place"""
+    path = scene.stopped()
+    size = path.stat().st_size
+    cut = int(scene.random.integers(size))
+    os.truncate(path, cut)
+    scene.moment += f", cut at byte {cut:,} of {size:,}"
+    goes_on(scene, "is damaged")
+
+
+def flipped_checkpoint(scene: Scene) -> None:
+    """one bit of the newest checkpoint flips"""
+    path = scene.stopped()
+    data = bytearray(path.read_bytes())
+    byte, bit = int(scene.random.integers(len(data))), int(scene.random.integers(8))
+    data[byte] ^= 1 << bit
+    path.write_bytes(data)
+    scene.moment += f", bit {bit} of byte {byte:,}"
+    goes_on(scene, "is damaged")
+
+
+def foreign_checkpoint(scene: Scene) -> None:
+    """another file lies in the newest checkpoint's place: a picture, a pickle that would run code, or nothing"""
+    path = scene.stopped()
+    foreign = (b"\x89PNG\r\n\x1a\n" + bytes(500), b"cos\nsystem\n(S'touch harm'\ntR.", b"")
+    path.write_bytes(foreign[int(scene.random.integers(len(foreign)))])
+    goes_on(scene, "is damaged")
+
+
+def goes_on(scene: Scene, says: str) -> None:
+    """The run is resumed, says so in one line, and finishes from the checkpoint before the newest."""
+    scene.allowed, scene.lost = 2 * MAZE.checkpoint_interval, scene.steps_to_repeat()
+    scene.ended(scene.start(), 0, says)
+
+
+def other_config(scene: Scene) -> None:
+    """config.json is another run's; then it is put back"""
+    scene.stopped()
+    path = scene.folder / "config.json"
+    mine = path.read_bytes()
+    data = json.loads(mine)
+    data["learner"]["torso"]["belief"] += 1
+    path.write_text(json.dumps(data))
+    scene.allowed = 0
+    scene.ended(scene.start(), 2, "belongs to another config")
+    path.write_bytes(mine)
+
+
+def damaged_config(scene: Scene) -> None:
+    """config.json is cut short; then it is removed, as the line says"""
+    scene.stopped()
+    path = scene.folder / "config.json"
+    os.truncate(path, int(scene.random.integers(path.stat().st_size - 2)))
+    scene.allowed = 0
+    scene.ended(scene.start(), 2, "config.json is damaged")
+    path.unlink()
+
+
+def two_runs(scene: Scene) -> None:
+    """the same run is started a second time while it goes"""
+    child = scene.running()
+    scene.allowed = scene.lost = 0
+    scene.ended(scene.start(), 2, "is in use by another afterwit process")
+    if child.wait() != 0:
+        raise RuntimeError(f"the first run ended with {child.errors()}")
+
+
+def cut_log(scene: Scene) -> None:
+    """kill -9, and the last lines of both logs are cut"""
+    child = scene.running(least=2)
+    child.signal(signal.SIGKILL)
+    child.wait()
+    scene.lost = scene.steps_to_repeat()
+    for path in (scene.folder / METRICS, max((scene.folder / EVENTS).iterdir())):
+        os.truncate(path, path.stat().st_size - int(scene.random.integers(1, 400)))
+    scene.ended(scene.start(), 0, "")
+
+
+FAULTS: dict[str, Callable[[Scene], None]] = {
+    function.__name__.replace("_", "-"): function
+    for function in (
+        kill_unroll, kill_learning, kill_any, kill_checkpoint, terminate_checkpoint, interrupt, disk_full_checkpoint, disk_full_log,
+        environment_raises, environment_hangs, environment_nan_observation, environment_nan_reward, environment_out_of_range,
+        nan_in_loss, truncated_checkpoint, flipped_checkpoint, foreign_checkpoint, other_config, damaged_config, two_runs, cut_log,
+    )
+}  # fmt: skip

@@ -1,0 +1,135 @@
+"""Files that are whole or not there, logs that end in a whole record, and folders that one process at a time writes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+LOCK, TEMPORARY = ".lock", ".tmp"
+
+
+class Unwritable(OSError):
+    """A file could not be written. `filename` says which, `strerror` why."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` once it is whole and on disk; until then `path` stays as it is.
+
+    Raises Unwritable where it cannot be written, and leaves nothing behind.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            sync(file)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise named(error, path) from error
+        raise
+
+
+def named(error: OSError, path: Path) -> Unwritable:
+    """The error with the file that it is about: writing to an open file does not say which."""
+    return Unwritable(error.errno, error.strerror or str(error), str(path))
+
+
+def sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """A rename is on disk when its folder is."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def place(source: Path, target: Path) -> None:
+    """`target` becomes what `source` is: another name of the same file where the disk has such links, else a copy."""
+    temporary = target.with_name(target.name + TEMPORARY)
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        with replacing(temporary) as file, source.open("rb") as original:
+            shutil.copyfileobj(original, file)
+    os.replace(temporary, target)
+    temporary.unlink(missing_ok=True)  # rename does nothing where the two were one file before
+    sync_folder(target.parent)
+
+
+def discard_temporaries(folder: Path) -> None:
+    """Remove what `replacing` and `place` had begun when their process was killed. Only the folder's owner may do that."""
+    for path in folder.glob(f"*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+class Appending:
+    """A file that grows by whole records: what cannot be written whole is taken back, so that the file stays readable."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.file = path.open("ab", buffering=0)
+
+    def write(self, record: bytes) -> None:
+        """Raises Unwritable; then nothing of `record` is in it."""
+        size, rest = self.file.tell(), memoryview(record)
+        try:
+            while rest:
+                rest = rest[self.file.write(rest) or 0 :]
+        except OSError as error:
+            self.file.truncate(size)
+            raise named(error, self.path) from error
+
+    def sync(self) -> None:
+        os.fsync(self.file.fileno())
+
+    def close(self) -> None:
+        self.file.close()
+
+
+@contextmanager
+def occupied(home: Path, patience: float) -> Iterator[int]:
+    """Hold HOME/.lock, so that no two processes write one folder. Gives the lock's file descriptor: processes that
+    inherit it hold the folder, too, and it is free when the last of them is gone, however it ended.
+
+    Raises ValueError, naming the process that holds it, if `home` is in use for longer than `patience` seconds.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    since, told = time.monotonic(), False
+    with (home / LOCK).open("a+b") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waited = time.monotonic() - since
+            if waited >= patience:
+                file.seek(0)
+                holder = file.read(20).decode(errors="replace").strip() or "unknown"
+                raise ValueError(
+                    f"{home} is in use by another afterwit process (number {holder}); wait for its end or stop it, or choose another folder"
+                )
+            if waited > 1 and not told:
+                print(f"waiting for an earlier session in {home} to save and stop", flush=True)
+                told = True
+            time.sleep(0.1)
+        file.truncate(0)
+        with suppress(OSError):  # a full disk holds the lock as well
+            file.write(f"{os.getpid()}\n".encode())
+            file.flush()
+        yield file.fileno()

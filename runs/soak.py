@@ -1,0 +1,160 @@
+"""A soak: what a run's processes hold, once a second, and whether any of it grows. Reads /proc, so it needs Linux.
+
+`sample` and `watch` take a process and follow its children, however they were started: another command's, or a cluster's.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from afterwit.runs.checkpoint import kept
+from afterwit.runs.config import write_config
+from afterwit.runs.files import replacing
+from afterwit.runs.presets import maze
+
+PROC, SHM = Path("/proc"), Path("/dev/shm")
+WARM_UP = 0.25  # share of a soak that is not judged: caches and allocators fill
+GROWTH = 0.05  # of memory after that; more is a leak
+TABLE, PICTURE = "soak.csv", "soak.png"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """All processes of a run at a moment."""
+
+    seconds: float
+    memory: int  # bytes resident, what processes share counted once for each
+    processes: int
+    threads: int
+    files: int  # open file descriptors
+    segments: int  # files in /dev/shm, of all processes of the machine
+    shared: int  # bytes in them
+
+
+def family(pid: int) -> list[int]:
+    """The process and all its descendants that are alive; empty when it is gone."""
+    parents = {}
+    for path in PROC.glob("[0-9]*"):
+        try:
+            state, parent = (path / "stat").read_text().rpartition(")")[2].split()[:2]
+        except OSError:  # it has ended meanwhile
+            continue
+        if state != "Z":
+            parents[int(path.name)] = int(parent)
+    found = [pid] if pid in parents else []
+    for each in found:  # grows while it is read
+        found += [child for child, parent in parents.items() if parent == each]
+    return found
+
+
+def sample(pid: int, seconds: float) -> Sample:
+    """What the process `pid` and its descendants hold now."""
+    memory = threads = files = count = 0
+    for each in family(pid):
+        try:
+            status = dict(line.split(":", 1) for line in (PROC / str(each) / "status").read_text().splitlines())
+            files += len(os.listdir(PROC / str(each) / "fd"))
+        except OSError:  # it has ended meanwhile
+            continue
+        memory += int(status.get("VmRSS", "0 kB").split()[0]) * 1024
+        threads += int(status["Threads"])
+        count += 1
+    sizes = [path.stat().st_size for path in SHM.iterdir() if path.is_file()] if SHM.is_dir() else []
+    return Sample(round(seconds, 2), memory, count, threads, files, len(sizes), sum(sizes))
+
+
+def watch(pid: int, minutes: float, each: Callable[[Sample], None] = lambda sample: None) -> list[Sample]:
+    """A sample a second, until `minutes` are over or the process ends. `each` is told of every sample: it may do harm, say."""
+    begun, samples = time.monotonic(), list[Sample]()
+    while (now := time.monotonic() - begun) < minutes * 60 and family(pid):
+        samples.append(sample(pid, now))
+        each(samples[-1])
+        time.sleep(max(0.0, begun + len(samples) - time.monotonic()))
+    return samples
+
+
+def judge(samples: list[Sample]) -> dict[str, tuple[float, float, bool]]:
+    """name -> (at the beginning, at the end, is that flat?): medians of the fifths after the warm-up and at the end.
+
+    Memory may grow by GROWTH, of nothing else may there be more. Raises ValueError for fewer than 20 samples.
+    """
+    if len(samples) < 20:
+        raise ValueError(f"{len(samples)} samples are too few to judge; soak for a minute or longer, and see that the run goes on")
+    judged = samples[int(len(samples) * WARM_UP) :]
+    part = max(1, len(judged) // 5)
+    result = {}
+    for name in (field.name for field in fields(Sample) if field.name != "seconds"):
+        first, last = (float(np.median([getattr(each, name) for each in some])) for some in (judged[:part], judged[-part:]))
+        limit = first * (1 + GROWTH) if name in ("memory", "shared") else first
+        result[name] = (first, last, last <= limit)
+    return result
+
+
+def soak(minutes: float, out: Path, progress: bool = True) -> bool:
+    """Train the maze for `minutes` in a process of its own, write OUT/soak.csv and OUT/soak.png, print the verdict. True: all is flat."""
+    if not minutes > 0:
+        raise ValueError(f"soak is {minutes}; it takes minutes above 0")
+    if not PROC.joinpath("self", "status").is_file():
+        raise ValueError("a soak reads /proc, which this system does not have; run it on Linux")
+    folder = out / "run"
+    if (folder / "config.json").exists():
+        raise ValueError(f"{folder} holds an earlier soak; choose another --out, or remove it")
+    write_config(replace(maze(), total_steps=1_000_000_000, checkpoint_interval=50_000), folder)
+    before = sample(os.getpid(), 0)
+    command = [sys.executable, "-m", "afterwit.runs.cli", "train", "--resume", str(folder), "--quiet"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    bar = tqdm(total=round(minutes * 60), unit="s", desc="soak", disable=not progress, dynamic_ncols=True, file=sys.stdout)
+
+    def show(now: Sample) -> None:
+        bar.set_postfix(MiB=now.memory >> 20, refresh=False)
+        bar.update()
+
+    try:
+        samples = watch(process.pid, minutes, show)
+    finally:
+        bar.close()
+        children = family(process.pid)
+        process.send_signal(signal.SIGTERM)
+        code = process.wait()
+    write(samples, out)
+    verdicts = judge(samples)
+    for name, (first, last, flat) in verdicts.items():
+        unit = 1 << 20 if name in ("memory", "shared") else 1
+        print(f"{name:<10} {first / unit:>10,.1f} {last / unit:>10,.1f}{' MiB' if unit > 1 else '    '} {'flat' if flat else 'GROWS'}")
+    left = [pid for pid in children if family(pid)]
+    after = sample(os.getpid(), 0)
+    clean = not left and after.segments <= before.segments and code == 130 and bool(kept(folder))
+    print(f"after its end: {len(left)} processes and {max(0, after.segments - before.segments)} segments left, exit code {code}")
+    return clean and all(flat for _, _, flat in verdicts.values())
+
+
+def write(samples: list[Sample], out: Path) -> None:
+    """The samples as a table and as a picture."""
+    from matplotlib.figure import Figure  # which the rest of the soak need not wait for
+
+    with (out / TABLE).open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, [field.name for field in fields(Sample)])
+        table.writeheader()
+        table.writerows(asdict(sample) for sample in samples)
+    names = [field.name for field in fields(Sample) if field.name not in ("seconds", "shared")]
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    minutes = [sample.seconds / 60 for sample in samples]
+    for axes, name in zip(figure.subplots(len(names), sharex=True), names, strict=True):
+        axes.plot(minutes, [getattr(sample, name) / (1 << 20 if name == "memory" else 1) for sample in samples])
+        axes.axvspan(0, minutes[-1] * WARM_UP, alpha=0.1)
+        axes.set_ylabel("memory, MiB" if name == "memory" else name)
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel("minutes; shaded: warm-up, not judged")
+    with replacing(out / PICTURE) as file:
+        figure.savefig(file, format="png", dpi=100)
