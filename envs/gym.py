@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
+from afterwit.envs.checks import check_numbers
 from afterwit.envs.gym_noise import Noise, check_noise, is_channels_last, resolved_dose
 from afterwit.envs.maze import MazeConfig
 from afterwit.envs.noise import NOOP
@@ -45,6 +46,7 @@ class GymConfig:
     """The action, counted from 0, that on-demand noise answers to."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, counts=("episode_steps",))
         if self.num_envs < 1:
             raise ValueError(f"num_envs is {self.num_envs}; it must be at least 1")
         if self.episode_steps is not None and self.episode_steps < 1:

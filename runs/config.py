@@ -13,6 +13,7 @@ import tyro
 from cattrs.strategies import configure_tagged_union
 
 from afterwit.agents.learner import LearnerConfig
+from afterwit.envs.checks import THREADS, check_numbers
 from afterwit.envs.make import ENVS, EnvConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.world_models.byol_hindsight import BYOLHindsightConfig, check_contrast
@@ -50,13 +51,17 @@ class RunConfig:
     """Agent steps between two checkpoints. One is also written on Ctrl-C, on SIGTERM and at the end."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, counts=("total_steps", "log_interval", "checkpoint_interval"), others=("seed",))
         for name in ("total_steps", "unroll_length", "threads", "acting_threads", "log_interval", "checkpoint_interval"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.policy_lag < 0:
             raise ValueError(f"policy_lag is {self.policy_lag}; it must be 0 (act and learn in turn) or more")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must be 0 or more")
+        for name in ("threads", "acting_threads"):
+            if getattr(self, name) > THREADS:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {THREADS}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}; it must be at least 0 and below 2^63")
         if isinstance(self.learner.world_model, BYOLHindsightConfig):
             if self.env.num_envs < 2:
                 raise ValueError(
