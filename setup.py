@@ -27,7 +27,6 @@ setup(
         "envpool>=1.2.5,<1.3",
         "numpy>=2.1,<2.6",
         "tensorboard>=2.20,<3",
-        "cattrs>=25.1,<27",
         "imageio-ffmpeg>=0.6,<0.9",
         "matplotlib>=3.10,<3.12",
         "pillow>=11,<14",
@@ -37,7 +36,16 @@ setup(
     extras_require={
         "minigrid": MINIGRID,
         "study": STUDY,
-        "dev": [*MINIGRID, *STUDY, "mypy>=1.18,<3", "pytest>=9,<10", "pytest-xdist>=3.8,<4", "ruff>=0.14,<0.18", "setuptools>=77"],
+        "dev": [
+            *MINIGRID,
+            *STUDY,
+            "hypothesis>=6.140,<7",
+            "mypy>=1.18,<3",
+            "pytest>=9,<10",
+            "pytest-xdist>=3.8,<4",
+            "ruff>=0.14,<0.18",
+            "setuptools>=77",
+        ],
     },
     entry_points={"console_scripts": ["afterwit=afterwit.runs.cli:main"]},
 )

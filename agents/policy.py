@@ -40,6 +40,7 @@ class PolicyOutput(NamedTuple):
 class Policy(nn.Module):
     def __init__(self, config: PolicyConfig, torso: TorsoConfig, spec: EnvSpec):
         super().__init__()
+        self.observation_dtype = spec.observation_dtype
         self.torso = Torso(torso, spec.observation_shape, spec.num_actions)
         self.action_head = mlp(torso.belief, config.hidden, spec.num_actions, 1)
         self.value_head = nn.Sequential(nn.Linear(torso.belief, config.hidden), nn.ReLU())

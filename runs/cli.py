@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar, get_args, get_type_hints
 
+import torch
 import tyro
 
 from afterwit.envs.make import ENVS
@@ -16,6 +17,7 @@ from afterwit.runs import evaluate as evaluating
 from afterwit.runs import probe as probing
 from afterwit.runs import scores as scoring
 from afterwit.runs.config import RunConfig
+from afterwit.runs.files import in_one_line
 from afterwit.runs.overrides import assignments
 from afterwit.runs.parallel import RunsFailed
 from afterwit.runs.presets import PRESETS
@@ -183,7 +185,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"unknown command {args[0]!r}; choose from {', '.join(COMMANDS)}")
         return command(args[1:])
     except (ValueError, OSError) as error:
-        print(f"afterwit: {error}", file=sys.stderr)
+        print(f"afterwit: {in_one_line(str(error))}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        told = in_one_line(str(error).splitlines()[0])
+        print(
+            f"afterwit: not enough memory ({told}): take fewer --env.num-envs, a shorter --unroll-length or smaller networks",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("afterwit: stopped; what was saved goes on with the same command, or with --resume", file=sys.stderr)
@@ -208,7 +219,7 @@ def train_command(args: list[str]) -> int:
     new_folder(chosen.config, folder)
     try:
         return finish(folder, quiet=chosen.quiet)
-    except ValueError:
+    except Exception:
         discard_unstarted(folder)
         raise
 
