@@ -46,6 +46,8 @@ def run_study(study: Study, home: Path, jobs: int) -> None:
         raise ValueError(f"jobs is {jobs}; at least 1 run must go at a time")
     cells = study.cells()
     cells[0].config.torch_device()
+    if home.exists():
+        united(study, cells, home)  # refuses before anything is written, the lock included
     with occupied(home) as lock:
         manifest = united(study, cells, home)
         for cell in cells:

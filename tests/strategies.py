@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 from afterwit.agents import LearnerConfig
@@ -18,7 +18,9 @@ from afterwit.runs.config import RunConfig
 from afterwit.world_models.make import WORLD_MODELS
 from afterwit.world_models.torso import TorsoConfig
 
-settings.register_profile("afterwit", derandomize=True, database=None, deadline=None, max_examples=50)
+settings.register_profile(
+    "afterwit", derandomize=True, database=None, deadline=None, max_examples=50, phases=(Phase.explicit, Phase.generate)
+)
 settings.load_profile("afterwit")
 
 SMALL = {

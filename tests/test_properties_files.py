@@ -1,0 +1,384 @@
+"""Bad input, drawn by hypothesis: command lines, the files in a run's folder, and names on the pages that are made of them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import fields, is_dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from afterwit.envs.gym import GymConfig
+from afterwit.runs import cli, provenance
+from afterwit.runs.config import read_config, write_config
+from afterwit.runs.evaluate import NAME as EVALUATION
+from afterwit.runs.files import in_one_line
+from afterwit.runs.logging import MAPS, METRICS
+from afterwit.runs.parallel import last_entry
+from afterwit.runs.presets import PRESETS, maze
+from afterwit.runs.report import write_report
+from afterwit.runs.report_data import read_evaluation, read_run
+from afterwit.runs.scores import scores
+from afterwit.runs.separation import SeparationConfig
+from afterwit.runs.study import STUDIES
+from afterwit.runs.study_data import read_study
+from afterwit.runs.study_report import write_study_report
+from afterwit.runs.study_run import NAME as MANIFEST
+from afterwit.runs.study_run import read_manifest, united, write_manifest
+from tests.strategies import BASES, JSON, NAMES, leaves
+from tests.test_report import Page, log, make, small
+
+pytest.importorskip("rliable.library", reason="pip install -e '.[study]'")
+one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # which is made anew, or left as it was
+
+
+# --- command lines
+
+
+class Started(BaseException):
+    """A run, or another command's work, would begin here."""
+
+
+def begin(*args: Any, **options: Any) -> None:
+    raise Started
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a run, a study and a file, where no work begins."""
+    import afterwit.runs.demo
+
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "run", small(), log(0.5)[:2])
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious").write_text("data")
+    monkeypatch.setattr(cli, "train", begin)
+    monkeypatch.setattr(cli.benchmarking, "rates", begin)
+    monkeypatch.setattr("afterwit.runs.separation.run_all", begin)
+    monkeypatch.setattr("afterwit.runs.study_run.train_all", begin)
+    monkeypatch.setattr(afterwit.runs.demo, "train_all", begin)
+    monkeypatch.setattr("afterwit.runs.report.write_page", begin)
+    return tmp_path
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def options(*kinds: type) -> list[str]:
+    """The options that a command reads from its dataclasses, a run's config among them."""
+    names = [field.name for kind in kinds for field in fields(kind) if not is_dataclass(field.type)]
+    return sorted({"--" + name.replace("_", "-") for name in names})
+
+
+FIELDS = sorted({"--" + path.replace("_", "-") for config in BASES for path, _ in leaves(config)})
+TAKEN: dict[str, tuple[list[str], list[str]]] = {  # what a command takes first, and its options
+    "train": ([*PRESETS, "--resume"], options(cli.Train) + FIELDS), "study": ([*STUDIES], options(cli.StudyOptions)),
+    "benchmark": ([*PRESETS, "--separation"], options(cli.Benchmark, cli.Separation, SeparationConfig) + FIELDS),
+    "evaluate": (["run"], options(cli.Evaluate)), "probe": (["run"], options(cli.Probe)), "report": (["run"], options(cli.Report)),
+    "scores": (["run"], options(cli.Scores)), "demo": ([], options(cli.Demo)), "list": ([], []),
+}  # fmt: skip
+VALUES = st.sampled_from(
+    ["0", "-1", "1", "2", "nan", "inf", "1e999", "1e6", "9" * 30, "9" * 5000, "None", "", "run", "file", "full", "nowhere", "full/x",
+     "file/x", "x.json", "full/x.json", "rnd", "byol-hindsight", "pixel", "sticky=0", "env.dose=2", "seed=1", "threads=x", "learner=1", "="]
+) | NAMES  # fmt: skip
+
+
+@st.composite
+def lines(draw: st.DrawFn, command: str) -> list[str]:
+    """A command with what it takes and an option or two, or with anything."""
+    first, known = TAKEN[command]
+    rest = st.tuples(st.sampled_from(known), VALUES).map(list) if known else st.just([])
+    line = [*([draw(st.sampled_from(first))] if first else []), *draw(rest), *draw(st.just([]) | rest)]
+    return [command, *draw(st.just(line) | st.just(line) | st.lists(st.sampled_from([*known, "--help"]) | VALUES, max_size=4))]
+
+
+def test_every_command_has_lines_drawn() -> None:
+    assert TAKEN.keys() == cli.COMMANDS.keys()
+
+
+@pytest.mark.parametrize("command", TAKEN)
+@settings(one_folder, max_examples=40)
+@given(data=st.data())
+def test_a_command_line_starts_or_is_refused_in_a_line_and_costs_nothing(desk: Path, command: str, data: st.DataObject) -> None:
+    line = data.draw(lines(command))
+    before, output, errors = tree(desk), io.StringIO(), io.StringIO()
+    code: Any
+    try:
+        with redirect_stdout(output), redirect_stderr(errors):
+            code = cli.main(line)
+    except SystemExit as stopped:  # tyro
+        code = stopped.code
+    except Started:
+        code = 0
+    assert code in (0, 2), (code, errors.getvalue())
+    if code == 2:
+        assert errors.getvalue().strip() and "Traceback" not in errors.getvalue()
+        assert errors.getvalue().count("\n") == 1 or not errors.getvalue().startswith("afterwit: "), errors.getvalue()
+        assert tree(desk) == before
+    else:
+        clear(desk, before)
+
+
+def clear(folder: Path, before: dict[str, bytes | None]) -> None:
+    """Put back what a command that began has made."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if str(path.relative_to(folder)) not in before:
+            path.rmdir() if path.is_dir() else path.unlink()
+    for name, data in before.items():
+        if data is not None:
+            (folder / name).write_bytes(data)
+
+
+def test_too_little_memory_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    line = ["train", "maze", "--learner.policy.hidden", "1000000", "--learner.torso.belief", "1000000", "--out", str(out)]
+    for error in (MemoryError("Unable to allocate 8 TiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 TB")):
+
+        def fail(folder: Path, progress: bool, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "train", fail)
+        assert cli.main(line) == 2
+        told = capsys.readouterr().err
+        assert "not enough memory" in told and told.count("\n") == 1 and not out.exists()
+
+
+# --- files
+
+MANGLED = st.one_of(
+    st.binary(max_size=40), JSON.map(lambda value: json.dumps(value).encode()), st.just(b"[" * 100_000), st.just(b"9" * 5000), st.just(b"")
+)
+
+
+def put(data: Any, way: list[Any], value: Any) -> Any:
+    """`data`, plain JSON, with another value where `way` leads: a number chooses among the entries of a dict or a list."""
+    data = json.loads(json.dumps(data))
+    inner, last = data, None
+    for step in way:
+        keys = list(inner) if isinstance(inner, dict) else list(range(len(inner))) if isinstance(inner, list) else []
+        if not keys:
+            break
+        holder, last = inner, keys[step % len(keys)]
+        inner = holder[last]
+    if last is None:
+        return value
+    holder[last] = value
+    return data
+
+
+def study_folder(home: Path) -> Path:
+    study = STUDIES["maze"]().select(("none", "brownian"), ("rnd", "icm"), (0,), {})
+    home.mkdir()
+    manifest = united(study, study.cells(), home)
+    manifest.sessions.append({"command": "afterwit study maze", "date": "today", "commit": "c0ffee"})
+    write_manifest(manifest, home)
+    for cell in study.cells():
+        make(home / cell.folder, replace(cell.config, total_steps=1000), log(0.5))
+    return home
+
+
+EVALUATED = {
+    "results": {"return": {"mean": 1.5, "low": 1, "high": 2}},
+    "human_normalised": {"mean": 0.1},
+    "episodes": 3,
+    "policy": "greedy",
+}
+SESSIONS = [{"command": "afterwit train maze", "date": "today"}]
+READERS: dict[str, Callable[[Path], Any]] = {
+    "config.json": read_config, EVALUATION: read_evaluation, METRICS: read_run, MAPS: read_run, provenance.NAME: provenance.record,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """A run, whole, and a study of four."""
+    home = tmp_path_factory.mktemp("files")
+    run = make(home / "run", small(), log(0.5)[:3])
+    (run / EVALUATION).write_text(json.dumps(EVALUATED))
+    (run / provenance.NAME).write_text(json.dumps(SESSIONS))
+    yield run, study_folder(home / "study")
+
+
+def tried(path: Path, data: bytes, read: Callable[[], Any]) -> None:
+    """Either `read` works, or it says in one line which file is wrong; the file stays as it is."""
+    whole = path.read_bytes()
+    path.write_bytes(data)
+    try:
+        read()
+    except ValueError as error:
+        line = in_one_line(str(error))
+        assert path.name in line or f"{path.parent} has logged nothing yet" in line, line
+        assert path.read_bytes() == data
+    finally:
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", READERS)
+@given(data=MANGLED)
+def test_any_bytes_in_a_file_of_a_run_are_read_or_the_file_is_named(folders: tuple[Path, Path], name: str, data: bytes) -> None:
+    run = folders[0]
+    tried(run / name, data, lambda: READERS[name](run))
+
+
+@pytest.mark.parametrize("name", ["config.json", EVALUATION, METRICS, provenance.NAME])
+@given(way=st.lists(st.integers(0, 40), min_size=1, max_size=4), value=JSON)
+def test_any_value_in_a_file_of_a_run_is_read_or_the_file_is_named(
+    folders: tuple[Path, Path], name: str, way: list[int], value: Any
+) -> None:
+    run = folders[0]
+    text = (run / name).read_text()
+    if name == METRICS:
+        first, *others = text.splitlines()
+        data = "\n".join([json.dumps(put(json.loads(first), way[:2], value)), *others]) + "\n"
+    else:
+        data = json.dumps(put(json.loads(text), way, value))
+    tried(run / name, data.encode(), lambda: (READERS[name](run), last_entry(run)))
+
+
+@given(shape=st.lists(st.integers(0, 3), max_size=3), kind=st.sampled_from(["f4", "i8", "U3", "bool", "object", "c8"]))
+def test_any_arrays_in_maps_are_read_or_the_file_is_named(folders: tuple[Path, Path], shape: list[int], kind: str) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, visits=np.zeros(shape).astype(kind), pay=np.zeros((10, 3)))
+    tried(folders[0] / MAPS, buffer.getvalue(), lambda: read_run(folders[0]))
+
+
+@given(way=st.lists(st.integers(0, 40), max_size=4), value=JSON | st.sampled_from(["../../run", "/etc", "..", ""]))
+@example(way=[5, 0, 3], value="../../run")
+def test_any_value_in_a_studys_manifest_is_read_or_the_file_is_named(folders: tuple[Path, Path], way: list[int], value: Any) -> None:
+    home = folders[1]
+    data = put(json.loads((home / MANIFEST).read_text()), way, value)
+    tried(home / MANIFEST, json.dumps(data).encode(), lambda: read_manifest(home))
+
+
+@given(data=MANGLED)
+def test_any_bytes_in_a_studys_manifest_are_refused_by_name(folders: tuple[Path, Path], data: bytes) -> None:
+    home = folders[1]
+    tried(home / MANIFEST, data, lambda: read_manifest(home))
+
+
+def test_a_studys_folders_lie_in_the_study(folders: tuple[Path, Path]) -> None:
+    home = folders[1]
+    whole = (home / MANIFEST).read_text()
+    for outside in ("../run", str(folders[0]), "none/../../run"):
+        data = json.loads(whole)
+        data["cells"][0]["folder"] = outside
+        (home / MANIFEST).write_text(json.dumps(data))
+        with pytest.raises(ValueError, match=r"must lie in the study's own folder"):
+            read_manifest(home)
+    (home / MANIFEST).write_text(whole)
+
+
+# --- names on pages
+
+
+class Skeleton(HTMLParser):
+    """Every tag with the names of its attributes, and the text between."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: set[tuple[str, ...]] = set()
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add((tag, *sorted(name for name, _ in attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def seen(name: str) -> str:
+    """A name as it stands on a page: as JSON, or escaped; told by its longest plain part."""
+    return max("".join(c if c.isalnum() and c.isascii() else " " for c in name).split() or [""], key=len)
+
+
+def safe(page: Path, tags: set[tuple[str, ...]], name: str) -> None:
+    html = page.read_text(encoding="utf-8")
+    skeleton = Skeleton(html)
+    assert skeleton.tags <= tags, skeleton.tags - tags
+    assert seen(name) in skeleton.text
+    assert all(link.startswith("data:") for link in Page(html).links)
+
+
+def as_folder(name: str) -> str:
+    """What a file system takes of a name."""
+    return (
+        "".join(c for c in name if c not in "/\0" and not "\ud800" <= c <= "\udbff")
+        .encode(errors="surrogateescape")[:200]
+        .decode(errors="ignore")
+        .strip(".")
+        or "plain"
+    )
+
+
+@pytest.mark.parametrize("part", ["folder", "log", "evaluation", "id"])
+@settings(one_folder, max_examples=6)
+@given(name=NAMES)
+def test_a_report_shows_any_name_and_nothing_that_it_brings(part: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, config, entries = tmp_path / (as_folder(name) if part == "folder" else "plain"), small(), log(0.5)[:2]
+    if part == "id":  # Gymnasium itself takes few names; a config from elsewhere may hold any
+        monkeypatch.setattr(GymConfig, "__post_init__", lambda self: None)
+        config = replace(config, env=GymConfig(id=name))
+    if part == "log":
+        entries = [entry | {f"reached/{name}": 0.5, f"learner/intrinsic_{name}": 0.5} for entry in entries]
+    for index, each in enumerate((folder, tmp_path / "other")):
+        made = make(each, replace(config, seed=index), entries, maps=False)
+        told = {"results": {name if part == "evaluation" else "return": {"mean": 1.5}}, "policy": name if part == "evaluation" else ""}
+        (made / EVALUATION).write_text(json.dumps(told))
+    out = tmp_path / "out"
+    tags = Skeleton(write_report([tmp_path / "other"], out).read_text(encoding="utf-8")).tags
+    before = {path.name for path in tmp_path.iterdir()}
+    safe(write_report([folder, tmp_path / "other"], out), tags, name if part != "folder" else folder.name)
+    assert {path.name for path in tmp_path.iterdir()} == before
+    assert json.loads((out / "summary.json").read_text())["groups"]
+
+
+@settings(one_folder, max_examples=6)
+@given(name=NAMES)
+def test_a_studys_report_shows_any_name_and_nothing_that_it_brings(name: str, tmp_path: Path) -> None:
+    home = tmp_path / "study"
+    if not home.exists():
+        study_folder(home)
+        (home / "whole").write_bytes((home / MANIFEST).read_bytes())
+    tags = Skeleton(write_study_report(home).read_text(encoding="utf-8")).tags
+    data = json.loads((home / "whole").read_text())
+    data["worlds"] = {name if world == "brownian" else world: told for world, told in data["worlds"].items()}
+    data["methods"] = {name if method == "icm" else method: told for method, told in data["methods"].items()}
+    data["sessions"][0] = {"command": name, "date": name}
+    data["study"] = name
+    for cell in data["cells"]:
+        cell |= {
+            "world": name if cell["world"] == "brownian" else cell["world"],
+            "method": name if cell["method"] == "icm" else cell["method"],
+        }
+    whole = (home / MANIFEST).read_bytes()
+    (home / MANIFEST).write_text(json.dumps(data))
+    try:
+        read_study(home)
+        safe(write_study_report(home), tags, name)
+    finally:
+        (home / MANIFEST).write_bytes(whole)
+    assert {path.name for path in tmp_path.iterdir()} == {"study"}
+
+
+@settings(one_folder, max_examples=4)
+@given(name=NAMES)
+def test_scores_take_any_name(name: str, tmp_path: Path) -> None:
+    for index in range(2):
+        folder = tmp_path / f"{index}{as_folder(name)[:150]}"
+        write_config(maze("rnd"), folder)
+        (folder / EVALUATION).write_text(json.dumps({"results": {name: {"mean": index}}}))
+    runs = [path for path in tmp_path.iterdir() if path.name != "out"][:2]
+    for path in runs:
+        (path / EVALUATION).write_text(json.dumps({"results": {name: {"mean": 1.0}}}))
+    assert scores(runs, name, tmp_path / "out")["measure"] == name
