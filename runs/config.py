@@ -14,8 +14,8 @@ from afterwit.agents.learner import LearnerConfig
 from afterwit.envs.checks import THREADS, check_numbers
 from afterwit.envs.make import ENVS, EnvConfig
 from afterwit.envs.maze import MazeConfig
-from afterwit.runs.files import read_json
 from afterwit.runs.overrides import checked, short
+from afterwit.runs.reading import read_json
 from afterwit.world_models.byol_hindsight import BYOLHindsightConfig, check_contrast
 from afterwit.world_models.make import WORLD_MODELS, WorldModelConfig, world_model_name
 

@@ -27,9 +27,9 @@ from afterwit.envs.specs import Array
 from afterwit.runs.config import RunConfig, read_config, to_dict
 from afterwit.runs.evaluate import NAME as EVALUATION
 from afterwit.runs.evaluate import VIDEO
-from afterwit.runs.files import read_json
 from afterwit.runs.logging import MAPS, METRICS, read_metrics
 from afterwit.runs.overrides import short
+from afterwit.runs.reading import read_json
 from afterwit.runs.statistics import NUM_WINDOWS
 from afterwit.world_models.make import world_model_name
 
