@@ -39,6 +39,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&lt;b&gt;\n\x00$\\frac$_{^/../%s{0}" + "x" * 300
 NAMES = st.sampled_from(
     ["<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "'onload='x", "&lt;b&gt;&amp;", "a\nb\r\tc", "\x1b[2J\x00\x07", "$x^$",
      "$\\frac$", "_{", "%s{0}\\", "Ünï☃𝔘", "\u202edcba", "\ud800", "-->", "]]></style>", "x" * 300, " ", "..", "--out"]

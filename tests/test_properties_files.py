@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -27,7 +28,7 @@ from afterwit.runs.parallel import last_entry
 from afterwit.runs.presets import PRESETS, maze
 from afterwit.runs.reading import in_one_line
 from afterwit.runs.report import write_report
-from afterwit.runs.report_data import make_groups, read_evaluation, read_run
+from afterwit.runs.report_data import is_unicode, make_groups, read_evaluation, read_run
 from afterwit.runs.report_figures import STYLE, Curve, Picture, panel, save
 from afterwit.runs.scores import scores
 from afterwit.runs.separation import SeparationConfig
@@ -35,10 +36,11 @@ from afterwit.runs.study import STUDIES
 from afterwit.runs.study_report import write_study_report
 from afterwit.runs.study_run import NAME as MANIFEST
 from afterwit.runs.study_run import read_manifest, united, write_manifest
-from tests.strategies import BASES, JSON, NAMES, leaves
+from tests.strategies import BASES, EVIL, JSON, NAMES, leaves
 from tests.test_report import Page, log, make, small
 
 pytest.importorskip("rliable.library", reason="pip install -e '.[study]'")
+pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # of no font
 one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # which is made anew, or left as it was
 
 
@@ -109,7 +111,7 @@ def test_every_command_has_lines_drawn() -> None:
 
 
 @pytest.mark.parametrize("command", TAKEN)
-@settings(one_folder, max_examples=40)
+@settings(one_folder, max_examples=25)
 @given(data=st.data())
 def test_a_command_line_starts_or_is_refused_in_a_line_and_costs_nothing(desk: Path, command: str, data: st.DataObject) -> None:
     line = data.draw(lines(command))
@@ -325,17 +327,20 @@ def as_folder(name: str) -> str:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are laid out, their texts too, and not drawn: `test_pictures_take_any_name` draws one."""
+    """Pictures are laid out, their texts too, and not drawn: `test_pictures_take_any_name` draws one. Intervals are rough."""
 
     def put(figure: Any, out: Path, name: str, alt: str) -> Picture:
         return Picture("", alt, b"")
 
     monkeypatch.setattr("afterwit.runs.report.save", put)
     monkeypatch.setattr("afterwit.runs.study_report.save", put)
+    for module in ("scores", "study_data"):
+        monkeypatch.setattr(f"afterwit.runs.{module}.REPETITIONS", 10)
 
 
-@settings(max_examples=12)
-@given(name=NAMES)
+@settings(max_examples=6)
+@example(name=EVIL)
+@given(name=NAMES.filter(is_unicode))
 def test_pictures_take_any_name(name: str, folders: tuple[Path, Path]) -> None:
     (group,) = make_groups([read_run(folders[0])])
     with rc_context(STYLE):
@@ -345,8 +350,9 @@ def test_pictures_take_any_name(name: str, folders: tuple[Path, Path]) -> None:
     assert path.read_bytes() == picture.png and path.parent == folders[0].parent and "/" not in picture.file and len(picture.file) < 150
 
 
-@settings(one_folder, max_examples=15)
-@given(name=NAMES)
+@settings(one_folder, max_examples=6)
+@example(name=EVIL)
+@given(name=NAMES.filter(is_unicode))
 def test_a_report_shows_any_name_and_nothing_that_it_brings(
     name: str, tmp_path: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,7 +363,8 @@ def test_a_report_shows_any_name_and_nothing_that_it_brings(
     before = {path.name for path in tmp_path.iterdir()}
     safe(write_report([folder], out), tags, name)
     assert {path.name for path in tmp_path.iterdir()} == before
-    assert name.partition("/")[0] in str(json.loads((out / "summary.json").read_text()))
+    (group,) = json.loads((out / "summary.json").read_text())["groups"]
+    assert group["world"] == name and f"reached/{name}" in group["last_tenth"]
 
 
 def reported(folder: Path, name: str) -> Path:
@@ -369,8 +376,9 @@ def reported(folder: Path, name: str) -> Path:
     return folder
 
 
-@settings(one_folder, max_examples=12)
-@given(name=NAMES)
+@settings(one_folder, max_examples=2)
+@example(name=EVIL)
+@given(name=NAMES.filter(is_unicode))
 def test_a_studys_report_shows_any_name_and_nothing_that_it_brings(
     name: str, tmp_path: Path, undrawn: None, folders: tuple[Path, Path]
 ) -> None:
@@ -396,14 +404,27 @@ def named(manifest: dict[str, Any], name: str) -> dict[str, Any]:
     return result | {"cells": [c | {"world": renamed(c["world"]), "method": renamed(c["method"])} for c in manifest["cells"]]}
 
 
-@settings(one_folder, max_examples=4)
-@given(name=NAMES)
-def test_scores_take_any_name(name: str, tmp_path: Path) -> None:
+@settings(one_folder, max_examples=1)
+@example(name=EVIL)
+@given(name=NAMES.filter(is_unicode))
+def test_scores_take_any_name(name: str, tmp_path: Path, undrawn: None) -> None:
+    home = tmp_path / as_folder(name)
     for index in range(2):
-        folder = tmp_path / f"{index}{as_folder(name)[:150]}"
-        write_config(maze("rnd"), folder)
-        (folder / EVALUATION).write_text(json.dumps({"results": {name: {"mean": index}}}))
-    runs = [path for path in tmp_path.iterdir() if path.name != "out"][:2]
-    for path in runs:
-        (path / EVALUATION).write_text(json.dumps({"results": {name: {"mean": 1.0}}}))
-    assert scores(runs, name, tmp_path / "out")["measure"] == name
+        write_config(maze("rnd"), home / str(index))
+        (home / str(index) / EVALUATION).write_text(json.dumps({"results": {name: {"mean": index}}}))
+    found = scores([home / "0", home / "1"], name, tmp_path / "out")
+    assert found["measure"] == name and found["aggregates"]["rnd"]["mean"]["value"] == 0.5
+
+
+def test_half_a_character_is_refused_with_its_file_and_a_folder_that_is_no_unicode_is_shown(tmp_path: Path, undrawn: None) -> None:
+    folder = tmp_path / os.fsdecode(b"run\xff<b>")
+    make(folder, small(), log(0.5)[:2], maps=False)
+    assert "run\\udcff&lt;b&gt;" in write_report([folder], tmp_path / "out").read_text(encoding="utf-8")
+    for name, data in ((EVALUATION, '{"results": {"\\ud800": {}}}'), (METRICS, '{"agent_steps": 1, "reached/\\ud800": 1}\n')):
+        tried_before = (folder / name).read_bytes() if (folder / name).exists() else None
+        (folder / name).write_text(data)
+        with pytest.raises(ValueError, match=name):
+            write_report([folder], tmp_path / "out")
+        (folder / name).unlink()
+        if tried_before is not None:
+            (folder / name).write_bytes(tried_before)
