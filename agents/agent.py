@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from afterwit.agents.policy import Policy
+from afterwit.envs.checks import NUMBER
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array
 
@@ -19,6 +20,8 @@ class Agent:
     """Acts in B environments at once with its own copy of `policy`, and remembers each one's past. All its randomness comes from `seed`."""
 
     def __init__(self, policy: Policy, num_envs: int, seed: int, device: torch.device, greedy: bool = False):
+        if num_envs < 1:
+            raise ValueError(f"num_envs is {num_envs}; an agent acts in at least 1 environment")
         self.num_envs, self.device, self.greedy = num_envs, device, greedy
         self.policy = deepcopy(policy).requires_grad_(False).to(device)
         self.weights: Mapping[str, Tensor] | None = None  # what the policy was last given
@@ -37,14 +40,23 @@ class Agent:
         """Actions, int64 [B], on observations [B, ...]; where `first`, bool [B], an episode opens and the past is forgotten.
 
         A single environment may leave the B out: an observation and a bool, and one number back. Each call is one step: the
-        memory moves on. Raises ValueError for other shapes.
+        memory moves on. Raises ValueError for other shapes, for floats where the agent knows bytes, and for what is not finite.
         """
         shape = self.policy.torso.encoder.shape
         observation = np.asarray(observation)
         single = self.num_envs == 1 and observation.shape == shape
         if not single and observation.shape != (self.num_envs, *shape):
             raise ValueError(f"the observation has shape {observation.shape}; this agent acts on {(self.num_envs, *shape)}")
-        firsts = np.broadcast_to(np.asarray(first, bool), self.num_envs).copy()
+        dtype = self.policy.observation_dtype
+        if observation.dtype.kind not in "biuf" or (dtype == "uint8" and observation.dtype != np.uint8):
+            raise ValueError(f"the observation has dtype {observation.dtype}; this agent acts on {dtype}")
+        if not (np.abs(observation, dtype=np.float64) <= NUMBER).all():
+            raise ValueError(f"the observation is not finite, or beyond {NUMBER:g}")
+        first = np.asarray(first)
+        if first.dtype != np.bool_ or first.shape not in ((), (self.num_envs,)):
+            raise ValueError(f"first has dtype {first.dtype} and shape {first.shape}; it must be a bool, or bools ({self.num_envs},)")
+        firsts = np.broadcast_to(first, self.num_envs).copy()
+        observation = observation.astype(dtype, copy=False)
         action = self.choose(observation[None] if single else observation, firsts)[0]
         return action[0] if single else action
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from afterwit.agents.policy import Policy, PolicyConfig
 from afterwit.agents.returns import n_step_returns
 from afterwit.agents.vmpo import Duals, VMPOConfig, entropy, vmpo_loss
+from afterwit.envs.checks import check_numbers
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import shares
@@ -58,6 +59,7 @@ class LearnerConfig:
     """Gradients are scaled down to this global norm. (Ours; the paper gives none.)"""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "learner.")
         if not 0 <= self.discount < 1:
             raise ValueError(f"learner.discount is {self.discount}; it must be at least 0 and below 1")
         for name in ("learning_rate", "world_model_rate"):

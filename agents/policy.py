@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from afterwit.agents.popart import PopArt
+from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.torso import Torso, TorsoConfig, mlp
 
@@ -22,6 +23,7 @@ class PolicyConfig:
     """Rate of the running scale of value targets and of extrinsic rewards."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "policy.")
         if self.hidden < 1:
             raise ValueError(f"policy.hidden is {self.hidden}; it must be at least 1")
         if not 0 < self.popart_step <= 1:
@@ -38,6 +40,7 @@ class PolicyOutput(NamedTuple):
 class Policy(nn.Module):
     def __init__(self, config: PolicyConfig, torso: TorsoConfig, spec: EnvSpec):
         super().__init__()
+        self.observation_dtype = spec.observation_dtype
         self.torso = Torso(torso, spec.observation_shape, spec.num_actions)
         self.action_head = mlp(torso.belief, config.hidden, spec.num_actions, 1)
         self.value_head = nn.Sequential(nn.Linear(torso.belief, config.hidden), nn.ReLU())

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from afterwit.envs.checks import check_numbers
 from afterwit.world_models import shares
 from afterwit.world_models.trajectory import masked_mean
+
+DUAL = 1e-8  # the least of a dual variable
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,17 @@ class VMPOConfig:
     """Learner steps after which the trained policy becomes the acting one."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "vmpo.", counts=("target_period",))
         for name in ("temperature_init", "trust_region_init", "temperature_epsilon", "trust_region_epsilon"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"vmpo.{name} is {getattr(self, name)}; it must be above 0")
+            least = DUAL if name.endswith("init") else 0
+            if not getattr(self, name) > least:
+                raise ValueError(f"vmpo.{name} is {getattr(self, name)}; it must be above {least:g}")
         if self.target_period < 1:
             raise ValueError(f"vmpo.target_period is {self.target_period}; it must be at least 1 learner step")
 
 
 class Duals(nn.Module):
-    """The temperature eta and the trust-region multiplier alpha, kept at or above 1e-8 by `project`."""
+    """The temperature eta and the trust-region multiplier alpha, kept at or above DUAL by `project`."""
 
     def __init__(self, config: VMPOConfig):
         super().__init__()
@@ -44,8 +49,8 @@ class Duals(nn.Module):
 
     @torch.no_grad()
     def project(self) -> None:
-        self.temperature.clamp_(min=1e-8)
-        self.trust_region.clamp_(min=1e-8)
+        self.temperature.clamp_(min=DUAL)
+        self.trust_region.clamp_(min=DUAL)
 
 
 def top_half(advantage: Tensor, real: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import numpy as np
 
 from afterwit.envs.atari_ale import ALEGames
 from afterwit.envs.atari_noise import NOISES, FrameNoise, Overflow
+from afterwit.envs.checks import THREADS, check_numbers
 from afterwit.envs.noise import NOOP
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action
@@ -78,6 +79,7 @@ class AtariConfig:
     """What steps the games: envpool, or ale: ALE's own vector environment. envs/atari_ale.py tells where they differ."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, counts=("episode_frames",))
         for name in ("num_envs", "frame_skip", "image_size", "frame_stack"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -99,8 +101,8 @@ class AtariConfig:
             raise ValueError(f"walk_modulus is {self.walk_modulus}; it lies between 1 and 256")
         if not all(0 <= step <= self.walk_modulus for step in self.walk_steps):
             raise ValueError(f"walk_steps is {self.walk_steps}; each step lies between 0 and the modulus, {self.walk_modulus}")
-        if self.threads < 0:
-            raise ValueError(f"threads is {self.threads}; give 0 (the backend chooses) or more")
+        if not 0 <= self.threads <= THREADS:
+            raise ValueError(f"threads is {self.threads}; give 0 (the backend chooses), or at most {THREADS}")
         if self.backend not in get_args(Backend):
             raise ValueError(f"unknown Atari backend {self.backend!r}; choose from {', '.join(get_args(Backend))}")
         if self.backend == "ale" and self.episodic_life:

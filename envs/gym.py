@@ -13,10 +13,11 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
+from afterwit.envs.checks import NUMBER, check_numbers
 from afterwit.envs.gym_noise import Noise, check_noise, is_channels_last, resolved_dose
 from afterwit.envs.maze import MazeConfig
 from afterwit.envs.noise import NOOP
-from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action
+from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action, check_spaces
 
 Wrapping = Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]
 
@@ -45,6 +46,7 @@ class GymConfig:
     """The action, counted from 0, that on-demand noise answers to."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, counts=("episode_steps",))
         if self.num_envs < 1:
             raise ValueError(f"num_envs is {self.num_envs}; it must be at least 1")
         if self.episode_steps is not None and self.episode_steps < 1:
@@ -55,7 +57,7 @@ class GymConfig:
             if package:
                 importlib.import_module(package)
             gymnasium.spec(name)
-        except (ImportError, gymnasium.error.Error) as error:
+        except Exception as error:  # a package may raise anything while it is imported
             raise ValueError(f"unknown Gymnasium environment {self.id!r}: {error}") from error
 
 
@@ -81,6 +83,7 @@ class GymVector:
             raise ValueError(f"{name} has observation space {space}; wrap it so that it is a Box of uint8 or floats")
         if not isinstance(actions, Discrete):
             raise ValueError(f"{name} has action space {actions}; wrap it so that it is Discrete")
+        check_spaces(name, space, actions)
         self.venv, self.seed, self.first_action = venv, self._spread(seed), int(actions.start)
         shape = space.shape
         self.channels_last = is_channels_last(space)
@@ -125,6 +128,11 @@ class GymVector:
             if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.shape[:1] == (self.spec.num_envs,)
         }
         # Copies throughout: some vector environments hand out the arrays that they work in.
+        for what, values in (("an observation", observation), ("a reward", reward)):
+            if values.dtype != np.uint8 and not (np.abs(values, dtype=np.float64) <= NUMBER).all():
+                raise ValueError(
+                    f"{self.spec.name} returned {what} that is not finite, or beyond {NUMBER:g}; scale or clip it in a wrapper"
+                )
         observed = np.array(observation, self.spec.observation_dtype, order="C")
         return TimeStep(observed, first, np.array(reward, np.float32), terminal, truncated, numbers)
 
@@ -146,16 +154,19 @@ class Gym(GymVector):
         if config.noise != "none":
             noise = partial(Noise, noise=config.noise, dose=config.dose, density=config.density, noise_action=config.noise_action)
             wrappers = (*wrappers, noise)
-        venv = gymnasium.make_vec(
-            config.id,
-            num_envs=config.num_envs,
-            vectorization_mode="sync",
-            vector_kwargs={"autoreset_mode": AutoresetMode.NEXT_STEP},
-            wrappers=wrappers,
-            max_episode_steps=config.episode_steps,
-            render_mode="rgb_array" if config.render else None,
-            **options,
-        )
+        try:
+            venv = gymnasium.make_vec(
+                config.id,
+                num_envs=config.num_envs,
+                vectorization_mode="sync",
+                vector_kwargs={"autoreset_mode": AutoresetMode.NEXT_STEP},
+                wrappers=wrappers,
+                max_episode_steps=config.episode_steps,
+                render_mode="rgb_array" if config.render else None,
+                **options,
+            )
+        except (ImportError, gymnasium.error.Error) as error:  # a package that it needs, or a render mode that it lacks
+            raise ValueError(f"{config.id!r} cannot be made: {error}") from error
         super().__init__(venv, seed)
         dose = resolved_dose(config.noise, config.dose)
         noise_action = config.noise_action if config.noise == "on-demand" and dose > 0 else None

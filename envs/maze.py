@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from afterwit.envs.checks import check_numbers
 from afterwit.envs.noise import LAYERS, NOOP, NoiseLayer
 from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action
 
@@ -71,6 +72,7 @@ class MazeConfig:
     """Cut the first episode of each environment at another length, so that they do not all reset together."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, counts=("episode_steps",))
         if self.num_envs < 1:
             raise ValueError(f"num_envs is {self.num_envs}; a maze needs at least 1 environment")
         if self.noise not in NOISES:

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
+
+from afterwit.envs.checks import SIZE
 
 Array = NDArray[Any]
 
@@ -67,6 +70,14 @@ class VectorEnv(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def check_spaces(name: str, observation: Box, action: Discrete) -> None:
+    """Raise a ValueError that names the space, where networks cannot read what `name` shows, or choose what it takes."""
+    if not observation.shape or 0 in observation.shape:
+        raise ValueError(f"{name} has observation space {observation}, which holds no vector and no image; reshape it")
+    if action.n > SIZE:
+        raise ValueError(f"{name} has action space {action}; at most {SIZE:,} actions can be told apart")
 
 
 def check_action(action: Array, spec: EnvSpec) -> Array:

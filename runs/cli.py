@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar, get_args, get_type_hints
 
+import torch
 import tyro
 
 from afterwit.envs.make import ENVS
@@ -22,6 +23,7 @@ from afterwit.runs.overrides import assignments
 from afterwit.runs.parallel import RunsFailed
 from afterwit.runs.presets import PRESETS
 from afterwit.runs.provenance import cores
+from afterwit.runs.reading import in_one_line
 from afterwit.runs.separation import SeparationConfig, benchmark_separation
 from afterwit.runs.separation import table as separation_table
 from afterwit.runs.soak import PICTURE, soak
@@ -206,7 +208,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"unknown command {args[0]!r}; choose from {', '.join(COMMANDS)}")
         return command(args[1:])
     except (ValueError, OSError, EnvironmentFault) as error:
-        print(f"afterwit: {error}", file=sys.stderr)
+        print(f"afterwit: {in_one_line(str(error))}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        told = in_one_line(str(error).splitlines()[0])
+        print(
+            f"afterwit: not enough memory ({told}): take fewer --env.num-envs, a shorter --unroll-length or smaller networks",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("afterwit: stopped; what was saved goes on with the same command, or with --resume", file=sys.stderr)
@@ -232,7 +243,7 @@ def train_command(args: list[str]) -> int:
     new_folder(chosen.config, folder)
     try:
         return finish(folder, quiet=chosen.quiet)
-    except ValueError:
+    except Exception:
         discard_unstarted(folder)
         raise
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
-import cattrs
 import torch
 import tyro
-from cattrs.strategies import configure_tagged_union
 
 from afterwit.agents.learner import LearnerConfig
+from afterwit.envs.checks import THREADS, check_numbers
 from afterwit.envs.make import ENVS, EnvConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.files import replacing
+from afterwit.runs.overrides import checked, short
+from afterwit.runs.reading import read_json
 from afterwit.world_models.byol_hindsight import BYOLHindsightConfig, check_contrast
 from afterwit.world_models.make import WORLD_MODELS, WorldModelConfig, world_model_name
 
@@ -67,14 +68,18 @@ class RunConfig:
     """Checkpoints to keep, the newest and those before it; the best is kept besides."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, counts=("total_steps", "log_interval", "checkpoint_interval"), others=("seed",))
         intervals = ("log_interval", "checkpoint_interval", "keep_checkpoints")
         for name in ("total_steps", "unroll_length", "threads", "acting_threads", *intervals):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.policy_lag < 0:
             raise ValueError(f"policy_lag is {self.policy_lag}; it must be 0 (act and learn in turn) or more")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must be 0 or more")
+        for name in ("threads", "acting_threads"):
+            if getattr(self, name) > THREADS:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {THREADS}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}; it must be at least 0 and below 2^63")
         if isinstance(self.learner.world_model, BYOLHindsightConfig):
             if self.env.num_envs < 2:
                 raise ValueError(
@@ -137,25 +142,46 @@ class RunConfig:
         return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _converter() -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=False)
-    for union, registry in ((EnvConfig, ENVS), (WorldModelConfig, WORLD_MODELS)):
-        names = {config: name for name, (config, _) in registry.items()}
-        configure_tagged_union(union, converter, tag_name="name", tag_generator=names.__getitem__)
-    return converter
+TAGGED: dict[Any, dict[str, Any]] = {EnvConfig: ENVS, WorldModelConfig: WORLD_MODELS}  # of these a dict says by its `name` which it is
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Plain dicts and values; env and world model carry their registry `name`."""
-    return _converter().unstructure(config, RunConfig)
+    return _plain(config)
+
+
+def _plain(value: Any) -> Any:
+    if not is_dataclass(value):
+        return value
+    names = {kind: name for registry in TAGGED.values() for name, (kind, _) in registry.items()}
+    result = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return result | ({"name": names[type(value)]} if type(value) in names else {})
 
 
 def from_dict(data: dict[str, Any]) -> RunConfig:
-    """The config that `to_dict` wrote. Raises ValueError for unknown or missing fields."""
-    try:
-        return _converter().structure(data, RunConfig)
-    except (cattrs.errors.BaseValidationError, cattrs.errors.ForbiddenExtraKeysError, KeyError, TypeError) as error:
-        raise ValueError(f"not a config of this version of afterwit: {error}") from error
+    """The config that `to_dict` wrote; a field that `data` lacks has its default. Raises ValueError for unknown fields, and naming
+    path and value for what a field does not take."""
+    config: RunConfig = _made(data, RunConfig, "")
+    return config
+
+
+def _made(data: Any, hint: Any, path: str) -> Any:
+    """`data` as a value of type `hint`, which stands at `path`."""
+    if hint not in TAGGED and not is_dataclass(hint):
+        return checked(data, hint, path)
+    where = path or "the config"
+    if not isinstance(data, dict):
+        raise ValueError(f"{where} is {short(data)}; it takes an object with fields")
+    if hint in TAGGED:
+        name, data = data.get("name"), {key: value for key, value in data.items() if key != "name"}
+        if not isinstance(name, str) or name not in TAGGED[hint]:
+            raise ValueError(f"{where}.name is {short(name)}; choose from {', '.join(TAGGED[hint])}")
+        hint = TAGGED[hint][name][0]
+    hints = get_type_hints(hint)
+    for key in data:
+        if key not in hints:
+            raise ValueError(f"not a config of this version of afterwit: {where} has the unknown field {short(key)}")
+    return hint(**{key: _made(value, hints[key], f"{path}.{key}".lstrip(".")) for key, value in data.items()})
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -163,11 +189,7 @@ def read_config(folder: Path) -> RunConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} is no run folder: it has no config.json")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        remedy = "put a copy back, or remove it: afterwit train --resume then takes the config from the run's checkpoint"
-        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
+    data = read_json(path, "put a copy back, or remove it: afterwit train --resume then takes the config from the run's checkpoint")
     try:
         return from_dict(data)
     except ValueError as error:

@@ -5,7 +5,7 @@
 #   MINUTES=9 runs/gpu_bench.sh OUT           # the same OUT again: the table is kept, the training goes on from its checkpoint
 #   WHEELS=FOLDER runs/gpu_bench.sh OUT       # no network: take envpool, ale_py, gymnasium, tyro, ... from wheels in FOLDER
 #
-# Wheels for that: envpool ale_py gymnasium farama_notifications cloudpickle optree dm_env tyro docstring_parser typeguard cattrs
+# Wheels for that: envpool ale_py gymnasium farama_notifications cloudpickle optree dm_env tyro docstring_parser typeguard
 # attrs tqdm; with imageio_ffmpeg there is a video, with matplotlib and its own a report.
 #
 # PYTHON (python3) runs it; PRESET (atari) and OPTIONS ("--env.num-envs 64") choose the run, GAME its game, SECONDS_EACH (10)

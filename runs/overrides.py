@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -26,7 +27,7 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"--set takes path=value, such as learner.learning_rate=3e-4, not {text!r}")
         try:
             result[path] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # too many digits, or brackets, are words, too
             result[path] = value
     return result
 
@@ -50,18 +51,30 @@ def _changed(config: T, path: str, names: Sequence[str], value: Any) -> T:
         if not is_dataclass(inner):
             raise ValueError(f"{path} leads nowhere: {name} is {inner!r} and has no fields")
         return replace(config, **{name: _changed(inner, path, names[1:], value)})
-    hint = get_type_hints(type(config))[name]
+    return replace(config, **{name: checked(value, get_type_hints(type(config))[name], path)})
+
+
+def checked(value: Any, hint: Any, path: str) -> Any:
+    """`value` as a value of type `hint`. Raises a ValueError that names `path` where it is none."""
     try:
-        return replace(config, **{name: fitted(value, hint)})
+        return fitted(value, hint)
     except TypeError as error:
         wanted = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
-        raise ValueError(f"{path} is {value!r}; it takes {wanted}") from error
+        raise ValueError(f"{path} is {short(value)}; it takes {wanted}") from error
+
+
+def short(value: Any) -> str:
+    """`value` for a message: in one line, and not a page."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python does not write integers of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 def fitted(value: Any, hint: Any) -> Any:
     """`value` as a value of type `hint`. Raises TypeError where it is none."""
     origin, inner = get_origin(hint), get_args(hint)
-    if origin is Literal and value in inner:
+    if origin is Literal and any(type(value) is type(choice) and value == choice for choice in inner):
         return value
     if origin in (Union, types.UnionType):
         for option in inner:
@@ -73,7 +86,13 @@ def fitted(value: Any, hint: Any) -> Any:
         hints = [inner[0]] * len(value) if inner[1:] == (...,) else inner
         if len(hints) == len(value):
             return tuple(fitted(item, hint) for item, hint in zip(value, hints, strict=True))
-    if hint is float and type(value) is int:
+    if hint is Any:
+        return value
+    if origin is list and isinstance(value, list):
+        return [fitted(item, inner[0]) for item in value]
+    if origin is dict and isinstance(value, dict):
+        return {fitted(name, inner[0]): fitted(item, inner[1]) for name, item in value.items()}
+    if hint is float and type(value) is int and abs(value) < 2**1000:  # larger ones are no floats
         return float(value)
     if isinstance(hint, type) and origin is None and (type(value) is hint or (is_dataclass(hint) and isinstance(value, hint))):
         return value

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from afterwit.runs import checkpoint
 from afterwit.runs.config import read_config
 from afterwit.runs.logging import METRICS
+from afterwit.runs.overrides import short
 from afterwit.runs.train import headline
 
 OUTPUT = "output.txt"
@@ -112,10 +113,12 @@ def last_entry(folder: Path) -> dict[str, Any] | None:
         lines = file.read().splitlines()
     for line in reversed(lines):
         try:
-            entry: dict[str, Any] = json.loads(line)
-            return entry
-        except ValueError:  # being written, or cut off by a crash
+            entry = json.loads(line)
+        except (ValueError, RecursionError):  # being written, or cut off by a crash
             continue
+        if not isinstance(entry, dict) or type(entry.get("agent_steps")) is not int:
+            raise ValueError(f"{path} has {short(entry)} in its last line, which is no entry of a log; remove the line")
+        return entry
     return None
 
 

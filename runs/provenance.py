@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from afterwit.runs.files import replacing
+from afterwit.runs.reading import read_json
 
 NAME = "provenance.json"
 PACKAGES = ("afterwit", "torch", "numpy", "gymnasium", "envpool", "ale-py")
@@ -23,10 +24,10 @@ PACKAGES = ("afterwit", "torch", "numpy", "gymnasium", "envpool", "ale-py")
 def record(folder: Path) -> None:
     """Add this session to RUN/provenance.json, a list with one entry for each time that the run was started or resumed."""
     path = folder / NAME
-    try:
-        sessions = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); put a copy back, or remove it") from error
+    remedy = "put a copy back, or remove it: the run then forgets its earlier sessions"
+    sessions = read_json(path, remedy) if path.exists() else []
+    if not isinstance(sessions, list):
+        raise ValueError(f"{path} holds no list of sessions; {remedy}")
     with replacing(path) as file:
         file.write((json.dumps([*sessions, provenance()], indent=2) + "\n").encode())
 

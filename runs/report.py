@@ -15,7 +15,7 @@ import matplotlib
 
 from afterwit.runs.config import to_dict
 from afterwit.runs.provenance import provenance
-from afterwit.runs.report_data import Group, RunLog, flat, make_groups, noise_of, read_run, result_names
+from afterwit.runs.report_data import HUMAN, Group, RunLog, flat, make_groups, noise_of, read_run, result_names
 from afterwit.runs.report_figures import MAX_VIDEO, STYLE, Picture, curves, overview, panel, save, tenths
 from afterwit.runs.report_words import headline
 
@@ -122,7 +122,7 @@ def write_html(title: str, body: Sequence[str], out: Path) -> Path:
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
     page = f'<!doctype html>\n<html lang="en"><head>{head}<style>{CSS}</style></head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
     path = out / "report.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")  # a folder's name need not be Unicode
     return path
 
 
@@ -167,7 +167,7 @@ def results_table(groups: Sequence[Group]) -> str:
     head = ["", "episodes"]
     columns: list[tuple[str, str]] = []
     for name in names:
-        section, short = name.split("/")
+        section, short = name.split("/", 1)
         columns.append((name, "last_tenth"))
         head.append(words.get(section, short))
         if name in best:
@@ -207,16 +207,11 @@ def evaluation(run: RunLog) -> str:
     html = ""
     if run.evaluation is not None:
         told = run.evaluation
-        results: dict[str, Any] = told["results"] if isinstance(told.get("results"), dict) else {}
         columns = ("mean", "low", "high", "median", "min", "max")
-        rows = [
-            ("run", [name, *(as_text("", value.get(column)) for column in columns)])
-            for name, value in results.items()
-            if isinstance(value, dict)
-        ]
+        rows = [("run", [name, *(as_text("", value.get(column)) for column in columns)]) for name, value in told["results"].items()]
         shown: dict[str, Any] = {name: told[name] for name in ("episodes", "policy", "seed", "trained_agent_steps") if name in told}
-        if isinstance(told.get("human_normalised"), dict):
-            shown["human_normalised"] = as_text("", told["human_normalised"].get("mean"))
+        if HUMAN in told:
+            shown[HUMAN] = as_text("", told[HUMAN].get("mean"))
         facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
         rest = {name: value for name, value in told.items() if name != "results"}
         html += f"<p class='note'>{escape(facts)}; low to high: 95% interval over episodes</p>{table(['', *columns], rows)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -27,9 +28,12 @@ from afterwit.runs.config import RunConfig, read_config, to_dict
 from afterwit.runs.evaluate import NAME as EVALUATION
 from afterwit.runs.evaluate import VIDEO
 from afterwit.runs.logging import MAPS, METRICS, read_metrics
+from afterwit.runs.overrides import short
+from afterwit.runs.reading import read_json
 from afterwit.runs.statistics import NUM_WINDOWS
 from afterwit.world_models.make import world_model_name
 
+HUMAN = "human_normalised"
 NOT_COMPARED = ("seed", "preset", "device", "threads", "log_interval", "checkpoint_interval", "keep_checkpoints")  # of alike runs
 
 
@@ -156,8 +160,12 @@ def read_run(folder: Path) -> RunLog:
             f"{folder} has logged nothing yet; leave it out, or let it train past its first log entry ({config.log_interval:,} agent steps)"
         )
     for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or "agent_steps" not in entry:
+        if not isinstance(entry, dict) or type(entry.get("agent_steps")) is not int or not 1 <= entry["agent_steps"] < 2**63:
             raise ValueError(f"{folder / METRICS} line {number + 1} has no agent_steps; remove the line")
+        bad = next((name for name, value in entry.items() if not is_unicode(name) or (value is not None and not is_number(value))), None)
+        if bad is not None:
+            told = f"{bad!r} with {short(entry[bad])}, which is no named number"
+            raise ValueError(f"{folder / METRICS} line {number + 1} has {told}; remove the line")
     maps = read_maps(folder, config)
     notes: tuple[str, ...] = ()
     cells = build_map().walls.size
@@ -179,22 +187,37 @@ def read_maps(folder: Path, config: RunConfig) -> dict[str, Array] | None:
     try:
         with np.load(folder / MAPS) as archive:
             maps = {name: archive[name] for name in ("visits", "pay")}
-    except (zipfile.BadZipFile, EOFError, KeyError, ValueError, OSError) as error:
+        if any(array.dtype.kind not in "iuf" or array.ndim != 2 for array in maps.values()) or maps["visits"].shape != maps["pay"].shape:
+            raise ValueError("no two tables of numbers")
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, KeyError, ValueError, OSError) as error:
         raise ValueError(f"{folder / MAPS} is damaged ({error}); remove it, and the report comes without maps of this run") from error
     return maps
 
 
 def read_evaluation(folder: Path) -> dict[str, Any] | None:
+    """A run's evaluation, None where there is none. Its summaries, `results` and `human_normalised`, hold numbers alone."""
     path = folder / EVALUATION
     if not path.is_file():
         return None
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON ({error}); remove it or write it again: afterwit evaluate {folder}") from error
-    if not isinstance(result, dict):
-        raise ValueError(f"{path} holds no evaluation; remove it or write it again: afterwit evaluate {folder}")
+    remedy = f"remove it or write it again: afterwit evaluate {folder}"
+    result = read_json(path, remedy)
+    if not isinstance(result, dict) or not isinstance(result.get("results"), dict):
+        raise ValueError(f"{path} holds no evaluation; {remedy}")
+    summaries = result["results"] | ({HUMAN: result[HUMAN]} if HUMAN in result else {})
+    for name, summary in summaries.items():
+        if not isinstance(summary, dict) or not all(map(is_number, summary.values())):
+            raise ValueError(f"{path} has {short(summary)} for {name}, which is no summary; {remedy}")
     return result
+
+
+def is_unicode(name: str) -> bool:
+    """Whether pages and pictures can show it: JSON can spell halves of characters."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def is_number(value: Any) -> bool:
+    """An int or float that float64 can hold; NaN and infinity are such floats."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**1000)
 
 
 def make_groups(runs: Iterable[RunLog]) -> list[Group]:

@@ -33,11 +33,13 @@ COLOURS = {"byol-explore": "#cc3311", "byol-hindsight": "#0077bb", "rnd": "#0099
 OTHER, INK, GREY, PALE = "#555555", "#222222", "#6b6b6b", "#d0d0d0"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))  # groups of one world model in one world
 STYLE: Any = {
+    "text.parse_math": False,  # names may hold a $
     "font.family": "DejaVu Sans", "font.size": 8, "text.color": INK, "axes.edgecolor": "#999999", "axes.labelcolor": GREY,
     "xtick.color": GREY, "ytick.color": GREY, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
 }  # fmt: skip
 MAX_PNG, MAX_VIDEO = 300_000, 4_000_000  # bytes
+LONGEST = 100  # characters of a picture's name; file systems take 255 bytes
 LEAST, MOST = 2e-4, 5e-2  # share of time or pay in one cell: ends of the maps' logarithmic scale
 
 
@@ -325,7 +327,7 @@ def tenths(group: Group) -> Figure:
 
 
 def save(figure: Figure, out: Path, name: str, alt: str) -> Picture:
-    """Write out/name.png (names become plain ASCII), with a palette where it would be larger than MAX_PNG."""
+    """Write out/name.png (names become plain, short ASCII), with a palette where it would be larger than MAX_PNG."""
     canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
     canvas.draw()
     drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
@@ -333,6 +335,6 @@ def save(figure: Figure, out: Path, name: str, alt: str) -> Picture:
     if buffer.tell() > MAX_PNG:
         buffer = io.BytesIO()
         drawn.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
-    file = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + ".png"
+    file = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST] + ".png"
     (out / file).write_bytes(buffer.getvalue())
     return Picture(file, alt, buffer.getvalue())

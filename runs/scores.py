@@ -17,13 +17,12 @@ import numpy as np
 
 from afterwit.envs.specs import Array
 from afterwit.runs.config import RunConfig, read_config
-from afterwit.runs.evaluate import NAME
 from afterwit.runs.provenance import provenance
+from afterwit.runs.report_data import HUMAN, read_evaluation
 from afterwit.runs.study_data import REPETITIONS, numpy_seed, rliable
 from afterwit.world_models.make import world_model_name
 
 RESULT, PICTURE = "scores.json", "scores.png"
-HUMAN = "human_normalised"
 AGGREGATES = {"IQM": "aggregate_iqm", "median": "aggregate_median", "mean": "aggregate_mean"}
 THRESHOLDS = 101  # points of a profile
 
@@ -36,7 +35,7 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
     """
     if len(folders) < 2:
         raise ValueError(f"scores compares runs, and was given {len(folders)}; name two or more run folders")
-    found = [(folder, read_config(folder), read_evaluation(folder)) for folder in folders]
+    found = [(folder, read_config(folder), evaluation_of(folder)) for folder in folders]
     if measure is None:
         measure = HUMAN if all(HUMAN in evaluation for _, _, evaluation in found) else "return"
     cells: dict[str, dict[str, list[float]]] = {}
@@ -50,8 +49,8 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
     result = {
         "measure": measure, "tasks": sorted(next(iter(cells.values()))), "scores": {name: table.tolist() for name, table in tables.items()},
         "aggregates": aggregates(tables), "improvement": improvement(tables), "profiles": profiles(tables),
-        "runs": [{"folder": str(folder), "trained_agent_steps": evaluation["trained_agent_steps"], "policy": evaluation["policy"],
-                  "episodes": evaluation["episodes"]} for folder, _, evaluation in found],
+        "runs": [{"folder": str(folder)} | {name: evaluation.get(name) for name in ("trained_agent_steps", "policy", "episodes")}
+                 for folder, _, evaluation in found],
         "provenance": provenance(),
     }  # fmt: skip
     from afterwit.runs.scores_figure import draw  # imports matplotlib, which the numbers need not wait for
@@ -62,23 +61,17 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
     return result
 
 
-def read_evaluation(folder: Path) -> dict[str, Any]:
-    path = folder / NAME
-    if not path.is_file():
+def evaluation_of(folder: Path) -> dict[str, Any]:
+    found = read_evaluation(folder)
+    if found is None:
         raise ValueError(f"{folder} was not evaluated; run: afterwit evaluate {folder}")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}); run again: afterwit evaluate {folder}") from error
-    if not isinstance(data, dict) or not isinstance(data.get("results"), dict):
-        raise ValueError(f"{path} is no evaluation; run again: afterwit evaluate {folder}")
-    return data
+    return found
 
 
 def number(evaluation: Mapping[str, Any], measure: str) -> float | None:
-    """The mean over episodes; None where the evaluation does not have it."""
-    entry = evaluation.get(measure) if measure == HUMAN else evaluation["results"].get(measure)
-    return float(entry["mean"]) if isinstance(entry, dict) else None
+    """The mean over episodes; None where the evaluation does not have it, or it is not finite."""
+    mean = ((evaluation if measure == HUMAN else evaluation["results"]).get(measure) or {}).get("mean", math.nan)
+    return float(mean) if math.isfinite(mean) else None
 
 
 def task(config: RunConfig) -> str:

@@ -131,7 +131,9 @@ class StudyLog:
         if base is None:
             return []
         config = flat(to_dict(next(group.runs[0].config for (_, name), group in self.groups.items() if name == base)))
-        return [Knob(path, tuple(sorted([*found, (config[path], base)], key=rank)), base) for path, found in varied.items()]
+        return [
+            Knob(path, tuple(sorted([*found, (config[path], base)], key=rank)), base) for path, found in varied.items() if path in config
+        ]
 
 
 def rank(setting: tuple[Any, str]) -> tuple[bool, Any]:

@@ -118,13 +118,8 @@ def origin(study: StudyLog) -> str:
     """The study's definition, its sessions, one whole config, and how this page was made."""
     told = study.manifest
     definition = {"preset": told.preset, "overrides": told.overrides, "worlds": told.worlds, "methods": told.methods}
-    sessions = [
-        (
-            "",
-            [*(str(session.get(name) or "–") for name in ("date", "commit", "processor", "cores", "gpu", "jobs")), str(session["command"])],
-        )
-        for session in told.sessions
-    ]
+    told_of = ("date", "commit", "processor", "cores", "gpu", "jobs", "command")
+    sessions = [("", [str(session.get(name) or "–") for name in told_of]) for session in told.sessions]
     facts, first = provenance(), next(iter(study.groups.values())).runs[0]
     parts = ["<h2>Where this comes from</h2>"]
     parts.append(table(["session", "commit", "processor", "cores", "gpu", "jobs", "command"], sessions))

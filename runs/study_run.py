@@ -6,13 +6,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from afterwit.runs.checkpoint import differences
 from afterwit.runs.config import read_config, to_dict, write_config
 from afterwit.runs.files import occupied, replacing
+from afterwit.runs.overrides import checked
 from afterwit.runs.parallel import PATIENCE, finished, last_entry, train_all
 from afterwit.runs.provenance import provenance
+from afterwit.runs.reading import read_json
 from afterwit.runs.study import Cell, Study, Variant
 
 NAME, FORMAT = "study.json", 1
@@ -45,6 +47,8 @@ def run_study(study: Study, home: Path, jobs: int) -> None:
         raise ValueError(f"jobs is {jobs}; at least 1 run must go at a time")
     cells = study.cells()
     cells[0].config.torch_device()
+    if home.exists():
+        united(study, cells, home)  # refuses before anything is written, the lock included
     with occupied(home, PATIENCE) as lock:
         manifest = united(study, cells, home)
         for cell in cells:
@@ -127,13 +131,23 @@ def read_manifest(home: Path) -> Manifest:
     path = home / NAME
     if not path.is_file():
         raise ValueError(f"{home} holds no study: it has no {NAME}; start one with: afterwit study NAME --out {home}")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}); put a copy back") from error
-    if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
+    data = read_json(path, "put a copy back")
+    if not isinstance(data, dict) or data.pop("format", None) != FORMAT or data.keys() != get_type_hints(Manifest).keys():
         raise ValueError(f"{path} is no manifest that this version of afterwit reads (format {FORMAT})")
-    return Manifest(**data)
+    manifest = Manifest(**{name: checked(data[name], hint, f"{path}: {name}") for name, hint in get_type_hints(Manifest).items()})
+    for name, told in (manifest.worlds | manifest.methods).items():
+        for part in ("arguments", "overrides"):
+            checked(told.get(part), dict[str, Any], f"{path}: {part} of {name}")
+    for number, cell in enumerate(manifest.cells):
+        for name, kind in (("world", str), ("method", str), ("seed", int), ("folder", str)):
+            checked(cell.get(name), kind, f"{path}: {name} of cell {number}")
+        if cell["world"] not in manifest.worlds or cell["method"] not in manifest.methods:
+            raise ValueError(f"{path}: cell {number} is of {cell['world']} and {cell['method']}, which the study does not have")
+        if Path(cell["folder"]).is_absolute() or ".." in Path(cell["folder"]).parts:
+            raise ValueError(f"{path}: folder of cell {number} is {cell['folder']!r}; it must lie in the study's own folder")
+    if not manifest.cells:
+        raise ValueError(f"{path} has no cells; put a copy back")
+    return manifest
 
 
 def write_manifest(manifest: Manifest, home: Path) -> None:

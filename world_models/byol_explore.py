@@ -7,9 +7,11 @@ reward of the transition into o_{t+1} = sum of loss(p, q) over p + q = t + 1
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
+from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
 from afterwit.world_models.open_loop import OpenLoop, future, pair_mask, pair_mean, sum_by_transition
@@ -36,7 +38,9 @@ class BYOLExploreConfig:
     """Pay only what lies above the running mean of the normalised reward (the paper's clipping)."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "world_model.")
         check_byol(self.horizon, self.target_decay, self.standardise_decay)
+        check_sizes(self, "hidden")
 
 
 def check_byol(horizon: int, target_decay: float, standardise_decay: float | None) -> None:
@@ -46,6 +50,12 @@ def check_byol(horizon: int, target_decay: float, standardise_decay: float | Non
         raise ValueError(f"world_model.target_decay is {target_decay}; it must lie between 0 and 1")
     if standardise_decay is not None and not 0 <= standardise_decay < 1:
         raise ValueError(f"world_model.standardise_decay is {standardise_decay}; it must be at least 0 and below 1, or None")
+
+
+def check_sizes(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"world_model.{name} is {getattr(config, name)}; it must be at least 1")
 
 
 class BYOLExplore(WorldModel):

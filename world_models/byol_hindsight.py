@@ -24,10 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import shares
 from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
-from afterwit.world_models.byol_explore import check_byol
+from afterwit.world_models.byol_explore import check_byol, check_sizes
 from afterwit.world_models.instruments import effective_rank, explained_variance
 from afterwit.world_models.open_loop import OpenLoop, future, pair_mask, pair_mean, sum_by_transition
 from afterwit.world_models.torso import Torso, mlp
@@ -84,15 +85,15 @@ class BYOLHindsightConfig:
     """Pay only what lies above the running mean of the normalised reward (the paper's clipping)."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "world_model.")
         check_byol(self.horizon, self.target_decay, self.standardise_decay)
-        if not self.invariance_weight > 0:
-            raise ValueError(f"world_model.invariance_weight is {self.invariance_weight}; the reward divides by it, so it must be above 0")
+        check_sizes(self, "noise", "latent", "hidden", "layers", "critic_embedding", "critic_steps")
+        if not self.invariance_weight >= 1e-8:
+            raise ValueError(f"world_model.invariance_weight is {self.invariance_weight}; the reward divides by it: at least 1e-8")
         if not self.foresight_weight >= 0:
             raise ValueError(f"world_model.foresight_weight is {self.foresight_weight}; it must be 0 (off) or more")
         if self.contrast_size is not None and self.contrast_size < 2:
             raise ValueError(f"world_model.contrast_size is {self.contrast_size}; a contrast needs at least 2: one z against another")
-        if self.critic_steps < 1:
-            raise ValueError(f"world_model.critic_steps is {self.critic_steps}; the critic takes at least 1 step at each learner step")
         if not self.critic_rate > 0:
             raise ValueError(f"world_model.critic_rate is {self.critic_rate}; it must be above 0")
         if self.critic not in get_args(CriticForm):

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from afterwit.envs.checks import NUMBER
 from afterwit.envs.seeds import stream
-from afterwit.envs.specs import Array, EnvSpec
+from afterwit.envs.specs import Array, EnvSpec, check_spaces
 from afterwit.world_models.base import WorldModelOutput
 from afterwit.world_models.byol_hindsight import BYOLHindsight
 from afterwit.world_models.instruments import representation
@@ -62,6 +63,12 @@ class IntrinsicReward:
             raise ValueError(f"unknown world model {model!r}; choose from {', '.join(WORLD_MODELS)}")
         if autoreset not in ("next-step", "same-step"):
             raise ValueError(f"unknown autoreset {autoreset!r}; choose next-step or same-step")
+        if not 0 < learning_rate <= NUMBER:
+            raise ValueError(f"learning_rate is {learning_rate}; it must be finite and above 0")
+        if not 0 <= reward_decay < 1:
+            raise ValueError(f"reward_decay is {reward_decay}; it must be at least 0 and below 1")
+        if seed < 0:
+            raise ValueError(f"seed is {seed}; it must be 0 or more")
         config = WORLD_MODELS[model][0]() if isinstance(model, str) else model
         self.spec, self.autoreset, self.device = read_spaces(observation_space, action_space), autoreset, torch.device(device)
         with torch.random.fork_rng(devices=[]):
@@ -129,14 +136,17 @@ class IntrinsicReward:
             raise ValueError("byol-hindsight needs at least 2 environments: what z tells is judged against the z of the others")
         if obs.shape != (length + 1, batch, *self.spec.observation_shape):
             raise ValueError(f"obs has shape {obs.shape}; for these actions it must be {(length + 1, batch, *self.spec.observation_shape)}")
-        if not np.issubdtype(actions.dtype, np.integer) or not (actions.min() >= 0 and actions.max() < self.spec.num_actions):
-            raise ValueError(
-                f"actions ({actions.dtype}) must be integers 0..{self.spec.num_actions - 1}, not {actions.min()}..{actions.max()}"
-            )
+        known = f"must be integers 0..{self.spec.num_actions - 1}"
+        if not np.issubdtype(actions.dtype, np.integer):
+            raise ValueError(f"actions ({actions.dtype}) {known}")
+        if not (actions.min() >= 0 and actions.max() < self.spec.num_actions):
+            raise ValueError(f"actions ({actions.dtype}) {known}, not {actions.min()}..{actions.max()}")
         if dones.dtype != np.bool_:
             raise ValueError(f"dones has dtype {dones.dtype}; it must be bool (terminated | truncated)")
         if self.spec.observation_dtype == "uint8" and obs.dtype != np.uint8:
             raise ValueError(f"obs has dtype {obs.dtype}, but the observation space is uint8: give bytes 0..255, or a space of floats")
+        if obs.dtype.kind not in "biuf":
+            raise ValueError(f"obs has dtype {obs.dtype}; it must hold numbers")
         if not np.isfinite(obs).all() or np.abs(obs).max() > LARGEST:
             raise ValueError(f"obs must be finite and of order 1 (at most {LARGEST:g}); scale them first. Nothing was changed")
         if previous_dones is not None and (np.shape(previous_dones) != (batch,) or np.asarray(previous_dones).dtype != np.bool_):
@@ -161,6 +171,7 @@ def read_spaces(observation_space: gymnasium.Space[Any], action_space: gymnasium
         raise ValueError(f"observation_space is {observation_space}; only Box is supported (flatten others first)")
     if not isinstance(action_space, gymnasium.spaces.Discrete) or action_space.start != 0:
         raise ValueError(f"action_space is {action_space}; only Discrete(n) that starts at 0 is supported")
+    check_spaces("the agent", observation_space, action_space)
     dtype = "uint8" if observation_space.dtype == np.uint8 else "float32"
     return EnvSpec("yours", 1, tuple(observation_space.shape), dtype, int(action_space.n))
 

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import WorldModel, WorldModelOutput
+from afterwit.world_models.byol_explore import check_sizes
 from afterwit.world_models.instruments import effective_rank
 from afterwit.world_models.torso import Encoder, Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
@@ -29,6 +31,8 @@ class ICMConfig:
     """Pay only what lies above the running mean. The BYOL-Explore paper pays ICM in full."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "world_model.")
+        check_sizes(self, "hidden")
         if not 0 <= self.forward_weight <= 1:
             raise ValueError(f"world_model.forward_weight is {self.forward_weight}; it must lie between 0 and 1")
 

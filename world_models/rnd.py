@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import shares
 from afterwit.world_models.base import WorldModel, WorldModelOutput
@@ -24,6 +25,9 @@ class RNDConfig:
     """Weight of the world model's loss in the total."""
     prioritise: bool = False
     """Pay only what lies above the running mean. The BYOL-Explore paper pays RND in full."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "world_model.")
 
 
 class RND(WorldModel):

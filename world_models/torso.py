@@ -12,6 +12,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from afterwit.envs.checks import check_numbers
+
 EncoderName = Literal["mlp", "conv", "resnet"]
 
 
@@ -37,6 +39,7 @@ class TorsoConfig:
     """Encode images in bfloat16 (weights, embeddings and all else stay float32). For GPUs; CPUs are many times slower in it."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "torso.")
         if self.encoder not in get_args(EncoderName):
             raise ValueError(f"unknown torso.encoder {self.encoder!r}; choose from {', '.join(get_args(EncoderName))}")
         if not self.channels or min(self.channels) < 1:
