@@ -72,7 +72,9 @@ class Cluster:
             raise
 
     def close(self) -> None:
-        """End all processes, and the cluster if it is this one's own."""
+        """End all processes, and the connection if it is this one's own."""
+        if not ray.is_initialized():  # whoever connected has left already; any call would start a new cluster
+            return
         for part in (getattr(self, "pipeline", None), getattr(self, "learner", None)):
             if part is not None:
                 part.close()
@@ -90,8 +92,11 @@ def connect(plan: Plan) -> None:
             ray.init(address="local", num_cpus=plan.actors + plan.learners * plan.threads, **quiet)
         else:
             del quiet["include_dashboard"]
+            if plan.address != "auto":
+                host, _, port = plan.address.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for many minutes
             ray.init(address=plan.address, **quiet)
-    except (ConnectionError, RayError, ValueError, RuntimeError) as error:
+    except (OSError, RayError, ValueError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0][:200] if str(error) else type(error).__name__
         raise ValueError(
             f"cluster {plan.address!r} does not answer: {line}; start one with 'ray start --head' here (--cluster auto), "

@@ -19,6 +19,7 @@ from afterwit.agents.pipeline import LearnerLost
 from afterwit.agents.ray_pipeline import RemoteTrajectory
 from afterwit.envs.gym import GymConfig
 from afterwit.envs.maze import MazeConfig
+from afterwit.envs.specs import EnvironmentFault
 from afterwit.runs import checkpoint
 from afterwit.runs.cluster import ClusterRun
 from afterwit.runs.config import RunConfig
@@ -51,7 +52,7 @@ def start(nodes: Nodes) -> Iterator[Any]:
         return runs[-1]
 
     yield make
-    for run in runs:
+    for run in reversed(runs):  # the first is the one that connected
         run.close()
 
 
@@ -158,9 +159,13 @@ def test_an_actor_that_hangs_is_replaced(start: Any, capfd: pytest.CaptureFixtur
     assert "actor 0 is replaced: gave nothing for 15 seconds" in capfd.readouterr().err
 
 
-def test_an_environment_that_always_raises_stops_the_run_in_one_line(start: Any) -> None:
-    with pytest.raises(ValueError, match=r"an actor could not start: .*NoSuchWorld"):
-        start(env=GymConfig("NoSuchWorld-v0", num_envs=4))
+def test_an_environment_that_always_raises_stops_the_run_in_one_line(start: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its stand-in: actions are answered with an error, as the weights belong to another network."""
+    run = start(actor_patience=30.0)
+    run.learner.acting = ray.put({"nothing": np.zeros(1)})
+    with pytest.raises(EnvironmentFault, match="actor 0 was replaced 3 times in a row, the last time because: "):
+        run.step()
+    assert capfd.readouterr().err.count("actor 0 is replaced: ") == 3
 
 
 def test_a_lost_learner_is_told_and_training_goes_on_from_the_checkpoint(
