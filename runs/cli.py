@@ -17,11 +17,11 @@ from afterwit.runs import evaluate as evaluating
 from afterwit.runs import probe as probing
 from afterwit.runs import scores as scoring
 from afterwit.runs.config import RunConfig
-from afterwit.runs.files import in_one_line
 from afterwit.runs.overrides import assignments
 from afterwit.runs.parallel import RunsFailed
 from afterwit.runs.presets import PRESETS
 from afterwit.runs.provenance import cores
+from afterwit.runs.reading import in_one_line
 from afterwit.runs.separation import SeparationConfig, benchmark_separation
 from afterwit.runs.separation import table as separation_table
 from afterwit.runs.study import STUDIES, Study

@@ -14,8 +14,8 @@ from afterwit.agents.learner import LearnerConfig
 from afterwit.envs.checks import THREADS, check_numbers
 from afterwit.envs.make import ENVS, EnvConfig
 from afterwit.envs.maze import MazeConfig
-from afterwit.runs.files import read_json
 from afterwit.runs.overrides import checked, short
+from afterwit.runs.reading import read_json
 from afterwit.world_models.byol_hindsight import BYOLHindsightConfig, check_contrast
 from afterwit.world_models.make import WORLD_MODELS, WorldModelConfig, world_model_name
 
@@ -87,7 +87,8 @@ class RunConfig:
         return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-TAGGED = {EnvConfig: ENVS, WorldModelConfig: WORLD_MODELS}  # of these a dict says by its `name` which it is
+# Of these a dict says by its `name` which it is.
+TAGGED: dict[Any, dict[str, tuple[type[Any], Any]]] = {EnvConfig: ENVS, WorldModelConfig: WORLD_MODELS}
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

@@ -18,9 +18,10 @@ EPISODES = 32
 def demo(out: Path, steps: int, seed: int) -> Path:
     """Train, evaluate, film and report. Goes on with an unfinished demo in `out`; returns the report's path."""
     folders = [out / model for model in MODELS]
+    configs = [replace(maze(model=model, noise="brownian"), total_steps=steps, seed=seed) for model in MODELS]
     with occupied(out) as lock:
-        for model, folder in zip(MODELS, folders, strict=True):
-            prepare(replace(maze(model=model, noise="brownian"), total_steps=steps, seed=seed), folder)
+        for config, folder in zip(configs, folders, strict=True):
+            prepare(config, folder)
         print(f"Two agents on the Brownian maze, {steps:,} agent steps each. Ctrl-C saves; the same command goes on.")
         train_all(folders, len(folders), lock)
     for folder in folders:

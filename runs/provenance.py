@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from afterwit.runs.checkpoint import replacing
-from afterwit.runs.files import read_json
+from afterwit.runs.reading import read_json
 
 NAME = "provenance.json"
 PACKAGES = ("afterwit", "torch", "numpy", "gymnasium", "envpool", "ale-py")

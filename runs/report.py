@@ -167,7 +167,7 @@ def results_table(groups: Sequence[Group]) -> str:
     head = ["", "episodes"]
     columns: list[tuple[str, str]] = []
     for name in names:
-        section, short = name.split("/")
+        section, short = name.split("/", 1)
         columns.append((name, "last_tenth"))
         head.append(words.get(section, short))
         if name in best:

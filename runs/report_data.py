@@ -27,9 +27,9 @@ from afterwit.envs.specs import Array
 from afterwit.runs.config import RunConfig, read_config, to_dict
 from afterwit.runs.evaluate import NAME as EVALUATION
 from afterwit.runs.evaluate import VIDEO
-from afterwit.runs.files import read_json
 from afterwit.runs.logging import MAPS, METRICS, read_metrics
 from afterwit.runs.overrides import short
+from afterwit.runs.reading import read_json
 from afterwit.runs.statistics import NUM_WINDOWS
 from afterwit.world_models.make import world_model_name
 
@@ -162,9 +162,10 @@ def read_run(folder: Path) -> RunLog:
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or type(entry.get("agent_steps")) is not int or not 1 <= entry["agent_steps"] < 2**63:
             raise ValueError(f"{folder / METRICS} line {number + 1} has no agent_steps; remove the line")
-        bad = next((name for name, value in entry.items() if value is not None and not is_number(value)), None)
+        bad = next((name for name, value in entry.items() if not is_unicode(name) or (value is not None and not is_number(value))), None)
         if bad is not None:
-            raise ValueError(f"{folder / METRICS} line {number + 1} has {bad} {short(entry[bad])}, which is no number; remove the line")
+            told = f"{bad!r} with {short(entry[bad])}, which is no named number"
+            raise ValueError(f"{folder / METRICS} line {number + 1} has {told}; remove the line")
     maps = read_maps(folder, config)
     notes: tuple[str, ...] = ()
     cells = build_map().walls.size
@@ -207,6 +208,11 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
         if not isinstance(summary, dict) or not all(map(is_number, summary.values())):
             raise ValueError(f"{path} has {short(summary)} for {name}, which is no summary; {remedy}")
     return result
+
+
+def is_unicode(name: str) -> bool:
+    """Whether pages and pictures can show it: JSON can spell halves of characters."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def is_number(value: Any) -> bool:

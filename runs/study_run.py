@@ -10,10 +10,10 @@ from typing import Any, get_type_hints
 
 from afterwit.runs.checkpoint import differences, replacing
 from afterwit.runs.config import read_config, to_dict, write_config
-from afterwit.runs.files import read_json
 from afterwit.runs.overrides import checked
 from afterwit.runs.parallel import finished, last_entry, occupied, train_all
 from afterwit.runs.provenance import provenance
+from afterwit.runs.reading import read_json
 from afterwit.runs.study import Cell, Study, Variant
 
 NAME, FORMAT = "study.json", 1
@@ -46,6 +46,8 @@ def run_study(study: Study, home: Path, jobs: int) -> None:
         raise ValueError(f"jobs is {jobs}; at least 1 run must go at a time")
     cells = study.cells()
     cells[0].config.torch_device()
+    if home.exists():
+        united(study, cells, home)  # refuses before anything is written, the lock included
     with occupied(home) as lock:
         manifest = united(study, cells, home)
         for cell in cells:

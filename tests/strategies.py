@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 from afterwit.agents import LearnerConfig
@@ -18,7 +18,9 @@ from afterwit.runs.config import RunConfig
 from afterwit.world_models.make import WORLD_MODELS
 from afterwit.world_models.torso import TorsoConfig
 
-settings.register_profile("afterwit", derandomize=True, database=None, deadline=None, max_examples=50)
+settings.register_profile(  # without the search for the smallest failing case, which on a busy machine takes minutes
+    "afterwit", derandomize=True, database=None, deadline=None, max_examples=50, phases=(Phase.explicit, Phase.generate)
+)
 settings.load_profile("afterwit")
 
 SMALL = {
@@ -37,6 +39,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&lt;b&gt;\n\x00$\\frac$_{^/../%s{0}" + "x" * 300
 NAMES = st.sampled_from(
     ["<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "'onload='x", "&lt;b&gt;&amp;", "a\nb\r\tc", "\x1b[2J\x00\x07", "$x^$",
      "$\\frac$", "_{", "%s{0}\\", "Ünï☃𝔘", "\u202edcba", "\ud800", "-->", "]]></style>", "x" * 300, " ", "..", "--out"]

@@ -10,7 +10,9 @@ from typing import Any
 def read_json(path: Path, remedy: str) -> Any:
     """What a JSON file holds. Raises a ValueError that names the file and ends in `remedy`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(data, ensure_ascii=False).encode()  # JSON can spell halves of characters, which no page and no picture takes
+        return data
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers of thousands of digits, thousands of brackets
         raise ValueError(f"{path} is damaged: it is no JSON ({error}); {remedy}") from error
 
