@@ -4,6 +4,7 @@ with the config, and a plain PPO + RND beside it. Rates in agent steps per secon
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -37,8 +38,8 @@ def benchmark(
     config: RunConfig, seconds: float, grow: bool = False, baseline: bool = False, out: Path | None = None, progress: bool = True
 ) -> dict[str, Any]:
     """Measure `config`'s training loop, each part for about `seconds`, and write the numbers as JSON to `out`."""
-    if not seconds > 0:
-        raise ValueError(f"seconds is {seconds}; each measurement needs more than 0")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"seconds is {seconds}; each measurement needs more than 0, and an end")
     keep_memory()  # as training does
     found: dict[str, Any] = {}
     jobs: list[tuple[str, Callable[[], Any]]] = [

@@ -25,6 +25,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from tqdm import tqdm
 
+from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import Array
 from afterwit.runs.provenance import provenance
 from afterwit.runs.separation_worlds import ACTIONS, CHANNELS, KINDS, NOISY, NOVEL, VIEW, WORLDS, Log, World
@@ -67,6 +68,7 @@ class SeparationConfig:
     icm: ICMConfig = field(default_factory=ICMConfig)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for name, chosen, known in (("model", self.models, WORLD_MODELS), ("world", self.worlds, WORLDS)):
             unknown = [value for value in chosen if value not in known]
             if unknown:

@@ -18,7 +18,7 @@ from afterwit.runs.config import RunConfig
 from afterwit.world_models.make import WORLD_MODELS
 from afterwit.world_models.torso import TorsoConfig
 
-settings.register_profile(
+settings.register_profile(  # without the search for the smallest failing case, which on a busy machine takes minutes
     "afterwit", derandomize=True, database=None, deadline=None, max_examples=50, phases=(Phase.explicit, Phase.generate)
 )
 settings.load_profile("afterwit")

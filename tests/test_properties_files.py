@@ -1,4 +1,4 @@
-"""Bad input, drawn by hypothesis: command lines, the files in a run's folder, and names on the pages that are made of them."""
+"""Bad input, drawn by hypothesis: the files in a run's or a study's folder, and names on the pages that are made of them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,144 +19,29 @@ from hypothesis import strategies as st
 from matplotlib import rc_context
 
 from afterwit.envs.gym import GymConfig
-from afterwit.runs import cli, provenance
+from afterwit.envs.maze import build_map
+from afterwit.runs import provenance
 from afterwit.runs.config import read_config, write_config
 from afterwit.runs.evaluate import NAME as EVALUATION
 from afterwit.runs.logging import MAPS, METRICS
 from afterwit.runs.parallel import last_entry
-from afterwit.runs.presets import PRESETS, maze
+from afterwit.runs.presets import maze
 from afterwit.runs.reading import in_one_line
-from afterwit.runs.report import write_report
-from afterwit.runs.report_data import is_unicode, make_groups, read_evaluation, read_run
-from afterwit.runs.report_figures import STYLE, Curve, Picture, panel, save
+from afterwit.runs.report import evaluation, summarise, write_report
+from afterwit.runs.report_data import is_unicode, make_groups, read_run
+from afterwit.runs.report_figures import STYLE, Curve, Picture, heat, panel, save
 from afterwit.runs.scores import scores
-from afterwit.runs.separation import SeparationConfig
 from afterwit.runs.study import STUDIES
 from afterwit.runs.study_report import write_study_report
 from afterwit.runs.study_run import NAME as MANIFEST
 from afterwit.runs.study_run import read_manifest, united, write_manifest
-from tests.strategies import BASES, EVIL, JSON, NAMES, leaves
+from tests.strategies import EVIL, JSON, NAMES
 from tests.test_report import Page, log, make, small
 
 pytest.importorskip("rliable.library", reason="pip install -e '.[study]'")
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # of no font
 one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # which is made anew, or left as it was
 
-
-# --- command lines
-
-
-class Started(BaseException):
-    """A run, or another command's work, would begin here."""
-
-
-def begin(*args: Any, **options: Any) -> None:
-    raise Started
-
-
-@pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a run, a study and a file, where no work begins."""
-    import afterwit.runs.demo
-
-    monkeypatch.chdir(tmp_path)
-    make(tmp_path / "run", small(), log(0.5)[:2])
-    (tmp_path / "file").write_text("precious")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "precious").write_text("data")
-    monkeypatch.setattr(cli, "train", begin)
-    monkeypatch.setattr(cli.benchmarking, "rates", begin)
-    monkeypatch.setattr("afterwit.runs.separation.run_all", begin)
-    monkeypatch.setattr("afterwit.runs.study_run.train_all", begin)
-    monkeypatch.setattr(afterwit.runs.demo, "train_all", begin)
-    monkeypatch.setattr("afterwit.runs.report.write_page", begin)
-    return tmp_path
-
-
-def tree(folder: Path) -> dict[str, bytes | None]:
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
-
-
-def options(*kinds: type) -> list[str]:
-    """The options that a command reads from its dataclasses, a run's config among them."""
-    names = [field.name for kind in kinds for field in fields(kind) if not is_dataclass(field.type)]
-    return sorted({"--" + name.replace("_", "-") for name in names})
-
-
-FIELDS = sorted({"--" + path.replace("_", "-") for config in BASES for path, _ in leaves(config)})
-TAKEN: dict[str, tuple[list[str], list[str]]] = {  # what a command takes first, and its options
-    "train": ([*PRESETS, "--resume"], options(cli.Train) + FIELDS), "study": ([*STUDIES], options(cli.StudyOptions)),
-    "benchmark": ([*PRESETS, "--separation"], options(cli.Benchmark, cli.Separation, SeparationConfig) + FIELDS),
-    "evaluate": (["run"], options(cli.Evaluate)), "probe": (["run"], options(cli.Probe)), "report": (["run"], options(cli.Report)),
-    "scores": (["run"], options(cli.Scores)), "demo": ([], options(cli.Demo)), "list": ([], []),
-}  # fmt: skip
-VALUES = st.sampled_from(
-    ["0", "-1", "1", "2", "nan", "inf", "1e999", "1e6", "9" * 30, "9" * 5000, "None", "", "run", "file", "full", "nowhere", "full/x",
-     "file/x", "x.json", "full/x.json", "rnd", "byol-hindsight", "pixel", "sticky=0", "env.dose=2", "seed=1", "threads=x", "learner=1", "="]
-) | NAMES  # fmt: skip
-
-
-@st.composite
-def lines(draw: st.DrawFn, command: str) -> list[str]:
-    """A command with what it takes and an option or two, or with anything."""
-    first, known = TAKEN[command]
-    rest = st.tuples(st.sampled_from(known), VALUES).map(list) if known else st.just([])
-    line = [*([draw(st.sampled_from(first))] if first else []), *draw(rest), *draw(st.just([]) | rest)]
-    return [command, *draw(st.just(line) | st.just(line) | st.lists(st.sampled_from([*known, "--help"]) | VALUES, max_size=4))]
-
-
-def test_every_command_has_lines_drawn() -> None:
-    assert TAKEN.keys() == cli.COMMANDS.keys()
-
-
-@pytest.mark.parametrize("command", TAKEN)
-@settings(one_folder, max_examples=25)
-@given(data=st.data())
-def test_a_command_line_starts_or_is_refused_in_a_line_and_costs_nothing(desk: Path, command: str, data: st.DataObject) -> None:
-    line = data.draw(lines(command))
-    before, output, errors = tree(desk), io.StringIO(), io.StringIO()
-    code: Any
-    try:
-        with redirect_stdout(output), redirect_stderr(errors):
-            code = cli.main(line)
-    except SystemExit as stopped:  # tyro
-        code = stopped.code
-    except Started:
-        code = 0
-    assert code in (0, 2), (code, errors.getvalue())
-    if code == 2:
-        assert errors.getvalue().strip() and "Traceback" not in errors.getvalue()
-        assert errors.getvalue().count("\n") == 1 or not errors.getvalue().startswith("afterwit: "), errors.getvalue()
-        assert tree(desk) == before
-    else:
-        clear(desk, before)
-
-
-def clear(folder: Path, before: dict[str, bytes | None]) -> None:
-    """Put back what a command that began has made."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if str(path.relative_to(folder)) not in before:
-            path.rmdir() if path.is_dir() else path.unlink()
-    for name, data in before.items():
-        if data is not None:
-            (folder / name).write_bytes(data)
-
-
-def test_too_little_memory_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    line = ["train", "maze", "--learner.policy.hidden", "1000000", "--learner.torso.belief", "1000000", "--out", str(out)]
-    for error in (MemoryError("Unable to allocate 8 TiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 TB")):
-
-        def fail(folder: Path, progress: bool, error: Exception = error) -> None:
-            raise error
-
-        monkeypatch.setattr(cli, "train", fail)
-        assert cli.main(line) == 2
-        told = capsys.readouterr().err
-        assert "not enough memory" in told and told.count("\n") == 1 and not out.exists()
-
-
-# --- files
 
 MANGLED = st.one_of(
     st.binary(max_size=40), JSON.map(lambda value: json.dumps(value).encode()), st.just(b"[" * 100_000), st.just(b"9" * 5000), st.just(b"")
@@ -198,8 +82,20 @@ EVALUATED = {
     "policy": "greedy",
 }
 SESSIONS = [{"command": "afterwit train maze", "date": "today"}]
+
+
+def shown(run: Path) -> None:
+    """Read all that a report shows of a run, and put it into words and colours."""
+    read = read_run(run)
+    evaluation(read)
+    (group,) = make_groups([read])
+    for name in ("visits", "pay"):
+        heat(group.maps(name))
+    summarise([group])
+
+
 READERS: dict[str, Callable[[Path], Any]] = {
-    "config.json": read_config, EVALUATION: read_evaluation, METRICS: read_run, MAPS: read_run, provenance.NAME: provenance.record,
+    "config.json": read_config, EVALUATION: shown, METRICS: shown, MAPS: shown, provenance.NAME: provenance.record,
 }  # fmt: skip
 
 
@@ -235,7 +131,7 @@ def test_any_bytes_in_a_file_of_a_run_are_read_or_the_file_is_named(folders: tup
 
 
 @pytest.mark.parametrize("name", ["config.json", EVALUATION, METRICS, provenance.NAME])
-@given(way=st.lists(st.integers(0, 40), min_size=1, max_size=4), value=JSON)
+@given(way=st.lists(st.integers(0, 40), max_size=4), value=JSON)
 def test_any_value_in_a_file_of_a_run_is_read_or_the_file_is_named(
     folders: tuple[Path, Path], name: str, way: list[int], value: Any
 ) -> None:
@@ -249,10 +145,13 @@ def test_any_value_in_a_file_of_a_run_is_read_or_the_file_is_named(
     tried(run / name, data.encode(), lambda: (READERS[name](run), last_entry(run)))
 
 
-@given(shape=st.lists(st.integers(0, 3), max_size=3), kind=st.sampled_from(["f4", "i8", "U3", "bool", "object", "c8"]))
+@given(
+    shape=st.just([10, build_map().walls.size]) | st.lists(st.integers(0, 3), max_size=3),
+    kind=st.sampled_from(["f4", "i8", "U3", "bool", "object", "c8"]),
+)
 def test_any_arrays_in_maps_are_read_or_the_file_is_named(folders: tuple[Path, Path], shape: list[int], kind: str) -> None:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, visits=np.zeros(shape).astype(kind), pay=np.zeros((10, 3)))
+    np.savez_compressed(buffer, visits=np.ones(shape).astype(kind), pay=np.ones((10, build_map().walls.size)))
     tried(folders[0] / MAPS, buffer.getvalue(), lambda: read_run(folders[0]))
 
 

@@ -217,6 +217,7 @@ MISTAKES = {
     "seeds": (["--seeds", "0"], "seeds is 0; it must be at least 1"),
     "batch": (["--batch", "2"], "batch is 2; it must be at least 3"),
     "rate": (["--learning-rate", "-1"], "learning_rate is -1.0; it must be above 0"),
+    "no rate": (["--learning-rate", "inf"], "learning_rate is inf; it must be a finite number"),
     "horizon": (["--byol-explore.horizon", "10"], "byol-explore.horizon is 10 and steps is 10"),
     "jobs": (["--jobs", "0"], "jobs is 0"),
     "out": (["--out", "numbers"], "out is 'numbers'; it must end in .json"),
@@ -237,6 +238,6 @@ def test_a_mistake_in_a_models_config_is_named(capsys: pytest.CaptureFixture[str
 
 
 def test_a_model_that_breaks_is_named() -> None:
-    config = replace(TINY, updates=9, learning_rate=1e30)
+    config = replace(TINY, updates=9, learning_rate=1e9)
     with pytest.raises(ValueError, match="rnd in jump, seed 0: the gradient of rnd is"):
         separate(config, "jump", "rnd", 0)
