@@ -189,6 +189,8 @@ class Drill:
     """Seed of the moments."""
     soak: float | None = None
     """Instead of the faults: train the maze for so many minutes, and see whether memory, threads, files or processes grow."""
+    cluster: bool = False
+    """The soak runs on a local Ray cluster, and an actor of it is killed every minute."""
     out: Path = OUT / "drill"
     """Folder for drill.md and drill.json (or soak.csv and soak.png), and for runs that a fault cost more than the promise."""
 
@@ -377,7 +379,7 @@ def drill_command(args: list[str]) -> int:
 
     chosen = tyro.cli(Drill, args=args, prog="afterwit drill")
     if chosen.soak is not None:
-        flat = soak(chosen.soak, chosen.out)
+        flat = soak(chosen.soak, chosen.out, chosen.cluster)
         print(f"written: {chosen.out / SAMPLES} and {chosen.out / PICTURE}")
         return int(not flat)
     trials = drilling.drill(chosen.faults, chosen.times, chosen.seed, chosen.out)

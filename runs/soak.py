@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -26,7 +27,8 @@ from afterwit.runs.presets import maze
 PROC, SHM = Path("/proc"), Path("/dev/shm")
 WARM_UP = 0.25  # share of a soak that is not judged: caches and allocators fill
 GROWTH = 0.05  # of memory after that; more is a leak
-TABLE, PICTURE = "soak.csv", "soak.png"
+TABLE, PICTURE, OUTPUT = "soak.csv", "soak.png", "output.txt"
+KILL = 60.0  # seconds between two kills of an actor
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,32 @@ def judge(samples: list[Sample]) -> dict[str, tuple[float, float, bool]]:
     return result
 
 
-def soak(minutes: float, out: Path, progress: bool = True) -> bool:
-    """Train the maze for `minutes` in a process of its own, write OUT/soak.csv and OUT/soak.png, print the verdict. True: all is flat."""
+def workers(pid: int, name: str) -> list[int]:
+    """The processes of a run on a local cluster that are a `name`, such as ActorProcess."""
+    titles = {}
+    for each in family(pid):
+        with suppress(OSError):  # it has ended meanwhile
+            titles[each] = (PROC / str(each) / "cmdline").read_bytes().rstrip(b"\0 ").decode(errors="replace")
+    return [each for each, title in titles.items() if title.partition(".")[0] == f"ray::{name}"]
+
+
+class Killer:
+    """kill -9 of one of a run's actors every KILL seconds."""
+
+    def __init__(self, pid: int):
+        self.pid, self.kills, self.random = pid, 0, np.random.default_rng(0)
+
+    def __call__(self, now: Sample) -> None:
+        if now.seconds >= KILL * (self.kills + 1) and (actors := workers(self.pid, "ActorProcess")):
+            os.kill(actors[self.random.integers(len(actors))], signal.SIGKILL)
+            self.kills += 1
+
+
+def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> bool:
+    """Train the maze for `minutes` in a process of its own, write OUT/soak.csv and OUT/soak.png, print the verdict. True: all is flat.
+
+    `cluster`: on a local Ray cluster with two actors, of which one is killed every minute.
+    """
     if not minutes > 0:
         raise ValueError(f"soak is {minutes}; it takes minutes above 0")
     if not PROC.joinpath("self", "status").is_file():
@@ -110,13 +136,18 @@ def soak(minutes: float, out: Path, progress: bool = True) -> bool:
     folder = out / "run"
     if (folder / "config.json").exists():
         raise ValueError(f"{folder} holds an earlier soak; choose another --out, or remove it")
-    write_config(replace(maze(), total_steps=1_000_000_000, checkpoint_interval=50_000), folder)
+    config = replace(maze(), total_steps=1_000_000_000, checkpoint_interval=50_000)
+    write_config(replace(config, cluster="local", actors=2, policy_lag=2) if cluster else config, folder)
     before = sample(os.getpid(), 0)
     command = [sys.executable, "-m", "afterwit.runs.cli", "train", "--resume", str(folder), "--quiet"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    with (out / OUTPUT).open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    killer = Killer(process.pid) if cluster else None
     bar = tqdm(total=round(minutes * 60), unit="s", desc="soak", disable=not progress, dynamic_ncols=True, file=sys.stdout)
 
     def show(now: Sample) -> None:
+        if killer is not None:
+            killer(now)
         bar.set_postfix(MiB=now.memory >> 20, refresh=False)
         bar.update()
 
@@ -136,6 +167,10 @@ def soak(minutes: float, out: Path, progress: bool = True) -> bool:
     after = sample(os.getpid(), 0)
     clean = not left and after.segments <= before.segments and code == 130 and bool(kept(folder))
     print(f"after its end: {len(left)} processes and {max(0, after.segments - before.segments)} segments left, exit code {code}")
+    if killer is not None:
+        replaced = (out / OUTPUT).read_text(encoding="utf-8", errors="replace").count(" is replaced: ")
+        print(f"{killer.kills} actors were killed, {replaced} replaced")
+        clean = clean and killer.kills == replaced
     return clean and all(flat for _, _, flat in verdicts.values())
 
 
