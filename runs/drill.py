@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from tqdm import tqdm
 from afterwit.runs import checkpoint
 from afterwit.runs.config import RunConfig, read_config, write_config
 from afterwit.runs.drill_child import begin
+from afterwit.runs.drill_cluster import CLUSTER_FAULTS
 from afterwit.runs.drill_faults import FAULTS, MAZE, Scene
 from afterwit.runs.files import TEMPORARY, replacing
 from afterwit.runs.logging import read_metrics
 from afterwit.runs.provenance import provenance
 
 RESULT, TABLE = "drill.json", "drill.md"
+ALL = FAULTS | (CLUSTER_FAULTS if find_spec("ray") else {})
 CLOCK = ("seconds", "agent_steps_per_second")  # numbers of a log entry that differ from run to run
 
 
@@ -48,12 +51,12 @@ def drill(faults: Sequence[str], times: int, seed: int, out: Path, progress: boo
     """
     if times < 1:
         raise ValueError(f"times is {times}; each fault is tried at least once")
-    unknown = [name for name in faults if name not in FAULTS]
+    unknown = [name for name in faults if name not in ALL]
     if unknown:
-        raise ValueError(f"unknown fault {unknown[0]!r}; choose from {', '.join(FAULTS)}")
+        raise ValueError(f"unknown fault {unknown[0]!r}; choose from {', '.join(ALL)}")
     trials = []
     whole = reference(MAZE, out / "runs" / "whole")
-    bar = tqdm(list(faults or FAULTS), unit="fault", disable=not progress, dynamic_ncols=True, file=sys.stdout)
+    bar = tqdm(list(faults or ALL), unit="fault", disable=not progress, dynamic_ncols=True, file=sys.stdout)
     for name in bar:
         for index in range(times):
             bar.set_description(f"{name} {index + 1}/{times}")
@@ -83,7 +86,7 @@ def tried(name: str, index: int, seed: int, home: Path, whole: Path) -> Trial:
     scene = Scene(folder, random, ExitStack())
     try:
         with scene.closing:
-            FAULTS[name](scene)
+            ALL[name](scene)
             wrong = verdict(scene, whole)
     except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
         wrong = [str(error)]
@@ -103,7 +106,7 @@ def verdict(scene: Scene, whole: Path) -> list[str]:
     wrong = []
     if scene.code != code:
         wrong.append(f"it ended with code {scene.code}, not {code}")
-    if "Traceback" in text or (says not in text) or (len(scene.said) > (2 if code == 130 else 1)) or (not says and scene.said):
+    if "Traceback" in text or (says not in text) or (len(scene.said) > (2 if code == 130 else scene.most)) or (not says and scene.said):
         wrong.append(f"it said {scene.said}, not one line with {says!r}")
     if scene.lost is None or scene.lost > scene.allowed:
         wrong.append(f"{scene.lost} agent steps were lost, more than {scene.allowed}")
@@ -151,5 +154,5 @@ def table(trials: Sequence[Trial]) -> str:
         codes = ", ".join(dict.fromkeys(str(trial.code) for trial in of))
         lost = f"{max(trial.lost for trial in of)} ({max(trial.allowed for trial in of)})"
         passed = sum(not trial.wrong for trial in of)
-        rows.append(f"| {(FAULTS[name].__doc__ or name).splitlines()[0]} | {seen} ({codes}) | {lost} | {passed} of {len(of)} |")
+        rows.append(f"| {(ALL[name].__doc__ or name).splitlines()[0]} | {seen} ({codes}) | {lost} | {passed} of {len(of)} |")
     return "\n".join(rows)

@@ -51,6 +51,7 @@ class Scene:
     said: list[str] = field(default_factory=list)  # the lines on stderr
     printed: list[str] = field(default_factory=list)  # the lines on stdout
     expected: tuple[int, str] = (0, "")  # exit code, and a part of what must be said; "": nothing is said
+    most: int = 1  # lines that may be said
     moment: str = ""
     lost: int | None = None  # agent steps that have to be done again
     allowed: int = MAZE.checkpoint_interval  # agent steps that may be lost

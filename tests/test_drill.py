@@ -44,7 +44,7 @@ def test_a_loss_beyond_the_promise_is_told_and_the_run_is_kept(whole: Path, tmp_
         path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
         scene.ended(scene.start(), 2, "what is never said")
 
-    monkeypatch.setitem(FAULTS, "swallow", swallow)
+    monkeypatch.setitem(drilling.ALL, "swallow", swallow)
     monkeypatch.setattr(drilling, "reference", lambda config, folder: whole)
     trials = drill(["swallow"], 1, 0, tmp_path, progress=False)
     said = "; ".join(trials[0].wrong)
