@@ -48,7 +48,7 @@ def test_what_is_no_number_or_absurd_is_named_for_every_field(config: RunConfig)
             one_line(caught.value, path.split(".")[-1], str(value))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.data())
 def test_a_config_trains_or_is_refused(data: st.DataObject) -> None:
     config = data.draw(st.sampled_from(BASES))
