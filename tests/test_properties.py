@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from afterwit.agents import Agent, Learner
 from afterwit.agents.policy import Policy
-from afterwit.envs.gym import GymVector
+from afterwit.envs.gym import Gym, GymConfig, GymVector
 from afterwit.envs.gym_noise import NOISES, Noise
 from afterwit.runs.config import RunConfig, from_dict, to_dict
 from afterwit.runs.overrides import assignments, changed
@@ -48,7 +48,7 @@ def test_what_is_no_number_or_absurd_is_named_for_every_field(config: RunConfig)
             one_line(caught.value, path.split(".")[-1], str(value))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.data())
 def test_a_config_trains_or_is_refused(data: st.DataObject) -> None:
     config = data.draw(st.sampled_from(BASES))
@@ -201,6 +201,20 @@ def test_an_environment_of_any_space_trains_or_its_space_is_named(noise: str, ob
         step = env.step(agent.act(step.observation, step.first))
     env.close()
     return None
+
+
+@pytest.mark.parametrize(
+    "error", (gymnasium.error.DependencyNotInstalled("pip install swamp"), ImportError("no module named swamp")), ids=repr
+)
+def test_an_environment_that_needs_a_package_is_named(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As LunarLander does, without Box2D."""
+
+    def make(*args: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(gymnasium, "make_vec", make)
+    with pytest.raises(ValueError, match=r"'CartPole-v1' cannot be made: .*swamp"):
+        Gym(GymConfig(), 0)
 
 
 @given(st.sampled_from([math.nan, math.inf, -math.inf, 1e300]), st.booleans())

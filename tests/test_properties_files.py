@@ -24,7 +24,7 @@ from afterwit.runs import provenance
 from afterwit.runs.config import read_config, write_config
 from afterwit.runs.evaluate import NAME as EVALUATION
 from afterwit.runs.logging import MAPS, METRICS
-from afterwit.runs.parallel import last_entry
+from afterwit.runs.parallel import finished
 from afterwit.runs.presets import maze
 from afterwit.runs.reading import in_one_line
 from afterwit.runs.report import evaluation, summarise, write_report
@@ -138,11 +138,12 @@ def test_any_value_in_a_file_of_a_run_is_read_or_the_file_is_named(
     run = folders[0]
     text = (run / name).read_text()
     if name == METRICS:
-        first, *others = text.splitlines()
-        data = "\n".join([json.dumps(put(json.loads(first), way[:2], value)), *others]) + "\n"
+        *others, last = text.splitlines()
+        data = "\n".join([*others, json.dumps(put(json.loads(last), way[:2], value))]) + "\n"
     else:
         data = json.dumps(put(json.loads(text), way, value))
-    tried(run / name, data.encode(), lambda: (READERS[name](run), last_entry(run)))
+    tried(run / name, data.encode(), lambda: READERS[name](run))
+    tried(run / name, data.encode(), lambda: finished(run))
 
 
 @given(
@@ -152,7 +153,7 @@ def test_any_value_in_a_file_of_a_run_is_read_or_the_file_is_named(
 def test_any_arrays_in_maps_are_read_or_the_file_is_named(folders: tuple[Path, Path], shape: list[int], kind: str) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, visits=np.ones(shape).astype(kind), pay=np.ones((10, build_map().walls.size)))
-    tried(folders[0] / MAPS, buffer.getvalue(), lambda: read_run(folders[0]))
+    tried(folders[0] / MAPS, buffer.getvalue(), lambda: shown(folders[0]))
 
 
 @given(way=st.lists(st.integers(0, 40), max_size=4), value=JSON | st.sampled_from(["../../run", "/etc", "..", ""]))
