@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from afterwit.runs.drill_faults import MAZE, Child, Scene, wait_until
+from afterwit.runs.drill_faults import MAZE, STEP, Child, Scene, wait_until
 from afterwit.runs.soak import family, workers
 
 PAIR = replace(MAZE, cluster="local", actors=2, actor_envs=2, policy_lag=1)
@@ -81,8 +81,10 @@ def cluster_node_removed(scene: Scene) -> None:
     )
     assert nodes.stdin is not None and nodes.stdout is not None
     scene.closing.callback(nodes.communicate)  # ends it
-    scene.config = replace(PAIR, cluster=nodes.stdout.readline().strip())
-    child = scene.running()
+    scene.config = replace(PAIR, cluster=nodes.stdout.readline().strip(), total_steps=20 * MAZE.total_steps, log_interval=STEP)
+    child = scene.start("slow")
+    wait_until(lambda: scene.logged() >= 2 * STEP, child)
+    scene.moment = "after learner step 2"
     nodes.stdin.write("\n")
     nodes.stdin.flush()
     scene.most, scene.lost = 6, scene.allowed

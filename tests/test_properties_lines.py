@@ -46,6 +46,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("afterwit.runs.study_run.train_all", begin)
     monkeypatch.setattr(afterwit.runs.demo, "train_all", begin)
     monkeypatch.setattr("afterwit.runs.report.write_page", begin)
+    monkeypatch.setattr("afterwit.runs.drill.reference", begin)
+    monkeypatch.setattr("afterwit.runs.soak.write_config", begin)
     return tmp_path
 
 
@@ -63,7 +65,8 @@ TAKEN: dict[str, tuple[list[str], list[str]]] = {  # what a command takes first,
     "train": ([*PRESETS, "--resume"], options(cli.Train) + FIELDS), "study": ([*STUDIES], options(cli.StudyOptions)),
     "benchmark": ([*PRESETS, "--separation"], options(cli.Benchmark, cli.Separation, SeparationConfig) + FIELDS),
     "evaluate": (["run"], options(cli.Evaluate)), "probe": (["run"], options(cli.Probe)), "report": (["run"], options(cli.Report)),
-    "scores": (["run"], options(cli.Scores)), "demo": ([], options(cli.Demo)), "list": ([], []),
+    "scores": (["run"], options(cli.Scores)), "demo": ([], options(cli.Demo)), "drill": ([], options(cli.Drill)),
+    "list": ([], []),
 }  # fmt: skip
 VALUES = st.sampled_from(
     ["0", "-1", "1", "2", "nan", "inf", "1e999", "1e6", "9" * 30, "9" * 5000, "None", "", "run", "file", "full", "nowhere", "full/x",
