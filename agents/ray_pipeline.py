@@ -55,17 +55,24 @@ class Unroll:
 
 
 class Cluster:
-    """Processes on Ray, from their start to `close`. Raises ValueError where they cannot be had."""
+    """Processes on Ray, from their start to `close`. Raises ValueError where they cannot be had.
 
-    def __init__(self, plan: Plan):
+    `stand_ins`: a trajectory, its environments' spec and a period, for StandIns in the actors' place.
+    """
+
+    def __init__(self, plan: Plan, stand_ins: tuple[Trajectory, EnvSpec, float] | None = None):
         self.ours = not ray.is_initialized()
         if self.ours:
             connect(plan)
         try:
             gpu = plan.device.type == "cuda" if plan.device else ray.cluster_resources().get("GPU", 0) >= plan.learners
             self.group = pairs(plan, gpu) if plan.placement == "pairs" else None
-            self.pipeline = RemotePipeline(plan, self.group)
-            self.spec: EnvSpec = patient([self.pipeline.actors[0].spec.remote()], "an actor")[0]
+            if stand_ins is None:
+                self.pipeline = RemotePipeline(plan, self.group)
+                self.spec: EnvSpec = patient([self.pipeline.actors[0].spec.remote()], "an actor")[0]
+            else:
+                recorded, self.spec, period = stand_ins
+                self.pipeline = StandIns(plan, recorded, period)
             self.learner = RemoteLearner(plan, replace(self.spec, num_envs=plan.actor_envs * self.pipeline.per_batch), gpu, self.group)
         except BaseException:
             self.close()
@@ -324,3 +331,35 @@ def meeting_place() -> str:
     with socket.socket() as free:
         free.bind(("", 0))
         return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+
+
+class StandIns(RemotePipeline):
+    """Actors' places taken by processes that replay a recorded trajectory, one every `period` seconds each: what do learners and the
+    object store bear, with more actors than there are cores?"""
+
+    def __init__(self, plan: Plan, recorded: Trajectory, period: float):
+        whole = arrays(recorded)
+        self.recorded, self.period = ray.put((whole, brief(whole))), period
+        super().__init__(plan, None)
+
+    def _start(self, index: int) -> Any:
+        return start(stand_in(), None, 0, 1, 0, self.recorded, self.period, index / self.plan.actors)
+
+
+def stand_in() -> type:
+    """Made here, so that Ray sends its code: a process that imported this package would take a hundred MiB more."""
+
+    class StandIn:
+        def __init__(self, recorded: tuple[Arrays, Arrays], period: float, phase: float):
+            import time
+
+            self.time, self.recorded, self.period = time, recorded, period
+            self.due = time.monotonic() + phase * period
+
+        def unroll(self, weights: dict[str, Array], version: int) -> tuple[Arrays, Arrays]:
+            """The recorded trajectory when it is due; it is copied into the object store each time."""
+            self.time.sleep(max(0.0, self.due - self.time.monotonic()))
+            self.due = max(self.due, self.time.monotonic()) + self.period
+            return self.recorded
+
+    return StandIn

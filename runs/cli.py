@@ -14,6 +14,7 @@ import tyro
 from afterwit.envs.make import ENVS
 from afterwit.envs.specs import EnvironmentFault
 from afterwit.runs import benchmark as benchmarking
+from afterwit.runs import cluster_cost as costing
 from afterwit.runs import evaluate as evaluating
 from afterwit.runs import probe as probing
 from afterwit.runs import scores as scoring
@@ -125,6 +126,11 @@ class Benchmark:
     """Also measure learning with the other world models, other horizons K, and half and twice the environments."""
     baseline: bool = False
     """Also measure a plain synchronous PPO + RND, as single-file implementations write it, on the same environments."""
+    stand_ins: tuple[int, ...] = ()
+    """Instead: the real learner on the cluster with so many simulated actors each time, which replay a trajectory; and what follows
+    from the costs of each part for 10 to 400 real ones. For example --cluster local --actor-envs 8 --stand-ins 10 50 100."""
+    stand_in_rate: float = 113.0
+    """Agent steps per second of a simulated actor. (One of the 400 of the published runs: 11 learner steps/s of 32 x 128.)"""
     out: Path | None = None
     """JSON file for the numbers."""
 
@@ -307,6 +313,9 @@ def benchmark_command(args: list[str]) -> int:
     if "--separation" in args:
         return separation_command([arg for arg in args if arg != "--separation"])
     chosen = from_preset(args if args and not args[0].startswith("-") else ["maze", *args], Benchmark, "benchmark")
+    if chosen.stand_ins:
+        print(costing.table(costing.cluster_cost(chosen.config, chosen.stand_ins, chosen.stand_in_rate, chosen.seconds, chosen.out)))
+        return 0
     print(benchmarking.table(benchmarking.benchmark(chosen.config, chosen.seconds, chosen.grow, chosen.baseline, chosen.out)))
     return 0
 

@@ -1,0 +1,136 @@
+"""What many actors cost: each part measured, what follows from it, and the real learner and transport under simulated actors."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from afterwit.runs.benchmark import learn, measure
+from afterwit.runs.config import RunConfig, to_dict
+from afterwit.runs.files import replacing
+from afterwit.runs.provenance import provenance
+from afterwit.runs.train import Run
+
+PREDICTED = (10, 50, 100, 400)
+
+
+def cluster_cost(config: RunConfig, counts: Sequence[int], rate: float, seconds: float, out: Path | None) -> dict[str, Any]:
+    """The costs, and the rates with `counts` simulated actors of `rate` agent steps per second each, measured for `seconds` each.
+
+    Raises ValueError unless the config names a cluster with one learner.
+    """
+    if config.cluster is None or config.learners != 1:
+        raise ValueError(
+            f"simulated actors need a cluster and one learner, not {config.cluster} and {config.learners}; add --cluster local"
+        )
+    if not rate > 0 or not seconds > 0 or min(counts) < 1:
+        raise ValueError(f"stand_ins are {list(counts)} at {rate} agent steps/s for {seconds} s; all of these must be above 0")
+    bar = tqdm(total=1 + len(counts), unit="part", file=sys.stdout, dynamic_ncols=True)
+    bar.set_description("costs")
+    costs = parts(config, seconds)
+    bar.update()
+    measured = []
+    for count in counts:
+        bar.set_description(f"{count} actors")
+        measured.append(simulated(config, count, rate, seconds))
+        bar.update()
+    bar.close()
+    transport = measured[-1]["seconds_per_batch"] - costs["learner_seconds"] if measured[-1]["share"] < 0.9 else None
+    result = {
+        "costs": costs, "transport_seconds": transport, "rate": rate, "measured": measured,
+        "predicted": [{"actors": count, **predicted(config, costs, count, transport or 0.0)} for count in PREDICTED],
+        "config": to_dict(config), "provenance": provenance(),
+    }  # fmt: skip
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out) as file:
+            file.write((json.dumps(result, indent=1) + "\n").encode())
+    return result
+
+
+def parts(config: RunConfig, seconds: float) -> dict[str, float]:
+    """Bytes and seconds of an actor's trajectory, of the weights and of a learner step, each alone in this process."""
+    acting = Run(replace(local(config), env=replace(config.env, num_envs=config.envs_per_actor)))
+    rate = measure(lambda: acting.actor.unroll().action.numel(), seconds)
+    trajectory = acting.actor.unroll()
+    acting.close()
+    whole = Run(local(config))
+    batch = whole.actor.unroll()
+    learning = measure(lambda: learn(whole.learner, batch), seconds)
+    weights = sum(value.nbytes for value in whole.learner.acting.values())
+    whole.close()
+    fields = [value for value in trajectory.state().values() if not isinstance(value, dict)] + list(trajectory.info.values())
+    return {
+        "trajectory_bytes": sum(value.nbytes for value in fields), "weights_bytes": weights,
+        "acting_seconds": trajectory.action.numel() / rate, "learner_seconds": batch.action.numel() / learning,
+    }  # fmt: skip
+
+
+def local(config: RunConfig) -> RunConfig:
+    return replace(config, cluster=None, actors=1, actor_envs=None, policy_lag=0)
+
+
+def simulated(config: RunConfig, count: int, rate: float, seconds: float) -> dict[str, float]:
+    """The real learner with `count` processes that replay trajectories, on the cluster: what was asked of it, and what it did."""
+    from afterwit.agents.ray_pipeline import Cluster  # imports ray
+    from afterwit.runs.cluster import plan
+
+    acting = Run(replace(local(config), env=replace(config.env, num_envs=config.envs_per_actor)))
+    recorded, spec = acting.actor.unroll(), acting.env.spec
+    acting.close()
+    per_batch = config.env.num_envs // config.envs_per_actor
+    config = replace(config, actors=count, policy_lag=-(-count // per_batch))
+    cluster = Cluster(plan(config), (recorded, spec, recorded.action.numel() / rate))
+    try:
+        for _ in range(2 * config.policy_lag):  # all processes have started, and fallen into step
+            step(cluster)
+        batches, started = 0, time.perf_counter()
+        while (taken := time.perf_counter() - started) < seconds or batches < 5:
+            step(cluster)
+            batches += 1
+    finally:
+        cluster.close()
+    reached = batches * per_batch * recorded.action.numel() / taken
+    return {
+        "actors": count,
+        "asked": count * rate,
+        "reached": reached,
+        "share": reached / (count * rate),
+        "seconds_per_batch": taken / batches,
+    }
+
+
+def step(cluster: Any) -> None:
+    cluster.learner.update(cluster.pipeline.next(cluster.learner.acting, cluster.learner.version))
+
+
+def predicted(config: RunConfig, costs: dict[str, float], count: int, transport: float) -> dict[str, float]:
+    """Agent steps per second of `count` real actors with a core each: what they act, or what one learner takes."""
+    acted = count * config.unroll_length * config.envs_per_actor / costs["acting_seconds"]
+    learnt = config.unroll_length * config.env.num_envs / (costs["learner_seconds"] + transport)
+    return {"acted": acted, "learnt": learnt, "reached": min(acted, learnt), "saturates_at": learnt / acted * count}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The measurement as text."""
+    costs, transport = result["costs"], result["transport_seconds"]
+    told = "hidden by the actors' rate" if transport is None else f"{transport * 1e3:,.1f} ms a batch"
+    rows = [
+        f"an actor's trajectory {costs['trajectory_bytes'] / 2**20:,.2f} MiB, acted in {costs['acting_seconds'] * 1e3:,.1f} ms; "
+        f"weights {costs['weights_bytes'] / 2**20:,.2f} MiB",
+        f"a learner step {costs['learner_seconds'] * 1e3:,.1f} ms alone; transport and driver: {told}",
+        "",
+        f"{'simulated actors':<20}{'asked, agent steps/s':>24}{'reached':>12}{'share':>8}",
+    ]
+    rows += [f"{row['actors']:<20}{row['asked']:>24,.0f}{row['reached']:>12,.0f}{row['share']:>8.0%}" for row in result["measured"]]
+    rows += ["", f"{'real actors':<20}{'they act':>24}{'a learner takes':>18}{'so':>12}"]
+    rows += [f"{row['actors']:<20}{row['acted']:>24,.0f}{row['learnt']:>18,.0f}{row['reached']:>12,.0f}" for row in result["predicted"]]
+    rows.append(f"one learner is busy from {result['predicted'][0]['saturates_at']:.1f} actors on, of a core each")
+    return "\n".join(rows)
