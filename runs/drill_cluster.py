@@ -60,14 +60,14 @@ def cluster_learner_killed(scene: Scene) -> None:
 
 
 def cluster_driver_killed(scene: Scene) -> None:
-    """kill -9 of a cluster's driver; its processes must end by themselves"""
+    """kill -9 of a cluster's driver; its processes must end by themselves (two of Ray's own take a minute)"""
     scene.config = PAIR
     child = scene.running()
     wait_until(lambda: len(workers(child.pid, "ActorProcess")) == 2, child)
     processes = [pid for pid in family(child.pid) if pid != child.pid]
     child.signal(signal.SIGKILL)
     scene.ended(child, -signal.SIGKILL, "")
-    ending = time.monotonic() + 60
+    ending = time.monotonic() + 120
     while any(family(pid) for pid in processes):
         if time.monotonic() > ending:
             raise RuntimeError(f"{sum(bool(family(pid)) for pid in processes)} of its {len(processes)} processes stayed behind")
