@@ -45,13 +45,14 @@ class RemoteTrajectory(Trajectory):
 
 @dataclass
 class Unroll:
-    """A trajectory that an actor was asked for."""
+    """A trajectory that an actor was asked for; from a checkpoint it comes without weights, and nobody has to act it again."""
 
     actor: int
     weights: Any
     version: int
     whole: Any = None
     brief: Any = None
+    known: Arrays | None = None  # the brief, when it is here
 
 
 class Cluster:
@@ -189,8 +190,8 @@ class RemotePipeline:
     def _receive(self, unroll: Unroll) -> Arrays:
         for _ in range(TRIES):
             try:
-                known: Arrays = ray.get(unroll.brief, timeout=self.plan.patience)
-                return known
+                unroll.known = ray.get(unroll.brief, timeout=self.plan.patience)
+                return unroll.known
             except GetTimeoutError:
                 reason = f"gave nothing for {self.plan.patience:g} seconds"
             except RayError as error:  # it died, it raised, or the node that held the trajectory is gone
@@ -207,7 +208,7 @@ class RemotePipeline:
         self.lost.append(self.columns(index))
         for batch in self.ahead:
             for unroll in batch:
-                if unroll.actor == index:
+                if unroll.actor == index and unroll.known is None and unroll.weights is not None:
                     self._ask(unroll)
 
     def replaced(self) -> list[Array]:
@@ -223,14 +224,16 @@ class RemotePipeline:
                 states.append(ray.get(actor.state.remote(), timeout=self.plan.patience))
             except RayError:  # it will be replaced when its next trajectory is due
                 states.append({})
-        if any("env" not in state for state in states):
-            return {"actors": states, "ahead": [], "turn": 0}
-        ahead = [[trajectory(ray.get(unroll.whole)).state() for unroll in batch] for batch in self.ahead]
+        ahead: list[list[dict[str, Any]]] = []
+        if all("env" in state for state in states):
+            with suppress(RayError):
+                ahead = [[trajectory(ray.get(unroll.whole)).state() for unroll in batch] for batch in self.ahead]
         first = self.turn - len(ahead) * self.per_batch
         return {"actors": states, "ahead": ahead, "turn": first % self.plan.actors}
 
     def load_state(self, state: dict[str, Any], resumed: int) -> list[Array]:
         """Go on where `state` was taken, as far as it fits; gives the environments whose episodes are new."""
+        self.ahead.clear()
         states = state.get("actors", [])
         fits = len(states) == len(self.actors) and all("env" in each for each in states)
         states = states if len(states) == len(self.actors) else [{} for _ in self.actors]

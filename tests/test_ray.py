@@ -151,6 +151,25 @@ def test_an_actor_that_is_killed_is_replaced(start: Any, capfd: pytest.CaptureFi
     assert run.agent_steps == 7 * 20  # no trajectory is missing
 
 
+def test_what_is_here_already_is_not_asked_again(start: Any) -> None:
+    """One actor makes both halves of a batch and dies between them; and it dies when all that it owes is from a checkpoint."""
+    run = start(actors=1, actor_envs=2, policy_lag=1)
+    pipeline = run.cluster.pipeline
+    metrics(run, 2)
+    first, second = pipeline.ahead[0]
+    pipeline._receive(first)
+    whole = first.whole
+    pipeline._replace(0)
+    assert first.whole is whole and second.known is None
+    metrics(run, 2)
+    state = run.state()
+    run.load_state(state)
+    owed = [unroll.whole for batch in pipeline.ahead for unroll in batch]
+    pipeline._replace(0)
+    assert [unroll.whole for batch in pipeline.ahead for unroll in batch] == owed
+    metrics(run, 2)
+
+
 def test_an_actor_that_hangs_is_replaced(start: Any, capfd: pytest.CaptureFixture[str]) -> None:
     run = start(actor_patience=15.0)
     metrics(run, 1)
