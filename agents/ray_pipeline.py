@@ -140,9 +140,10 @@ def patient(references: list[Any], what: str) -> list[Any]:
 
 
 def told(error: BaseException) -> str:
-    """The last line of what an error says, which is where Ray puts the cause."""
+    """The last line of what an error says, which is where Ray puts the cause; where a process is gone, Ray knows of many causes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[-1][:300]
+    line = (lines or [type(error).__name__])[-1]
+    return "its process has ended (killed, or out of memory?)" if "Worker exit type" in line else line[:300]
 
 
 class RemotePipeline:

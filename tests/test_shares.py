@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,14 +66,16 @@ def work(address: str, rank: int, learners: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=(2, 3))
-def several(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+def several(request: pytest.FixtureRequest) -> Iterator[list[dict[str, Any]]]:
     """What each of several learners, in processes of their own, came to."""
+    sys.path.insert(0, str(Path(__file__).parent.parent))  # where these processes find this file
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with ProcessPoolExecutor(request.param, get_context("spawn")) as pool:
         futures = [pool.submit(work, address, rank, request.param) for rank in range(request.param)]
-        return [future.result(timeout=120) for future in futures]
+        yield [future.result(timeout=300) for future in futures]
+    sys.path.pop(0)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
