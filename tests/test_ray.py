@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from afterwit.envs.maze import MazeConfig
 from afterwit.envs.specs import EnvironmentFault
 from afterwit.runs import checkpoint
 from afterwit.runs.cluster import ClusterRun
+from afterwit.runs.cluster_cost import cluster_cost, table
 from afterwit.runs.config import RunConfig
 from afterwit.runs.logging import read_metrics
 from afterwit.runs.presets import maze
@@ -255,3 +257,25 @@ def test_a_cluster_that_does_not_answer_is_told() -> None:
 def test_metrics_of_learners_are_their_means() -> None:
     """A mean of float32 means stays one."""
     assert torch.from_numpy(np.mean([np.float32([1, 3]), np.float32([3, 5])], 0)).dtype == torch.float32
+
+
+def test_simulated_actors_feed_the_real_learner(nodes: Nodes, tmp_path: Path) -> None:
+    """Asked for far more than the learner can take, they saturate it; what follows for real actors is arithmetic on the costs."""
+    config = replace(ONE, cluster=nodes.address, actor_envs=2)
+    result = cluster_cost(config, (3,), rate=1e7, seconds=0.2, out=tmp_path / "cost.json")
+    (measured,), costs = result["measured"], result["costs"]
+    assert measured["asked"] == 3e7 and 0 < measured["share"] < 0.5
+    assert costs["trajectory_bytes"] > 6 * 2 * 8 * 5 * 5  # T + 1 rows of 2 environments' observations, and more
+    assert result["transport_seconds"] == pytest.approx(measured["seconds_per_batch"] - costs["learner_seconds"])
+    for row in result["predicted"]:
+        assert row["acted"] == pytest.approx(row["actors"] * 10 / costs["acting_seconds"])
+        assert row["reached"] == min(row["acted"], row["learnt"])
+    text = table(json.loads((tmp_path / "cost.json").read_text()))
+    assert "simulated actors" in text and "400" in text
+
+
+def test_simulated_actors_need_a_cluster_and_sense() -> None:
+    with pytest.raises(ValueError, match="need a cluster and one learner, not None and 1"):
+        cluster_cost(ONE, (3,), 100.0, 1.0, None)
+    with pytest.raises(ValueError, match=r"stand_ins are \[0\] at 100.0"):
+        cluster_cost(replace(ONE, cluster="local"), (0,), 100.0, 1.0, None)
