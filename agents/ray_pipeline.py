@@ -106,6 +106,8 @@ def connect(plan: Plan) -> None:
             ray.init(address=plan.address, **quiet)
     except Exception as error:  # Ray raises many kinds here, plain Exception among them; all mean that there is no cluster
         line = str(error).strip().splitlines()[0][:200] if str(error) else type(error).__name__
+        if plan.address == "local":
+            raise ValueError(f"Ray could not start on this machine: {line}; is it short of memory, or overloaded?") from error
         raise ValueError(
             f"cluster {plan.address!r} does not answer: {line}; start one with 'ray start --head' here (--cluster auto), "
             "or use --cluster local"
