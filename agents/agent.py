@@ -50,7 +50,7 @@ class Agent:
         dtype = self.policy.observation_dtype
         if observation.dtype.kind not in "biuf" or (dtype == "uint8" and observation.dtype != np.uint8):
             raise ValueError(f"the observation has dtype {observation.dtype}; this agent acts on {dtype}")
-        if not (np.abs(observation, dtype=np.float64) <= NUMBER).all():
+        if dtype != "uint8" and not (np.abs(observation, dtype=np.float64) <= NUMBER).all():
             raise ValueError(f"the observation is not finite, or beyond {NUMBER:g}")
         first = np.asarray(first)
         if first.dtype != np.bool_ or first.shape not in ((), (self.num_envs,)):

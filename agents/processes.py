@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -127,8 +127,8 @@ class LearnerProcess:
 
 
 def arrays(trajectory: Trajectory) -> Arrays:
-    values = {f.name: getattr(trajectory, f.name) for f in fields(trajectory) if f.name != "info"}
-    return {name: value.numpy() for name, value in values.items()} | {"info": {n: v.numpy() for n, v in trajectory.info.items()}}
+    info = {name: value.numpy() for name, value in trajectory.info.items()}
+    return {name: value.numpy() for name, value in trajectory.state().items() if name != "info"} | {"info": info}
 
 
 def brief(whole: Arrays) -> Arrays:

@@ -12,11 +12,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from afterwit.envs.specs import EnvSpec
 from afterwit.runs.benchmark import learn, measure
 from afterwit.runs.config import RunConfig, to_dict
 from afterwit.runs.files import replacing
 from afterwit.runs.provenance import provenance
 from afterwit.runs.train import Run
+from afterwit.world_models.trajectory import Trajectory
 
 PREDICTED = (10, 50, 100, 400)
 
@@ -34,12 +36,12 @@ def cluster_cost(config: RunConfig, counts: Sequence[int], rate: float, seconds:
         raise ValueError(f"stand_ins are {list(counts)} at {rate} agent steps/s for {seconds} s; all of these must be above 0")
     bar = tqdm(total=1 + len(counts), unit="part", file=sys.stdout, dynamic_ncols=True)
     bar.set_description("costs")
-    costs = parts(config, seconds)
+    recorded, spec, costs = parts(config, seconds)
     bar.update()
     measured = []
     for count in counts:
         bar.set_description(f"{count} actors")
-        measured.append(simulated(config, count, rate, seconds))
+        measured.append(simulated(config, count, rate, seconds, recorded, spec))
         bar.update()
     bar.close()
     transport = measured[-1]["seconds_per_batch"] - costs["learner_seconds"] if measured[-1]["share"] < 0.9 else None
@@ -55,8 +57,9 @@ def cluster_cost(config: RunConfig, counts: Sequence[int], rate: float, seconds:
     return result
 
 
-def parts(config: RunConfig, seconds: float) -> dict[str, float]:
-    """Bytes and seconds of an actor's trajectory, of the weights and of a learner step, each alone in this process."""
+def parts(config: RunConfig, seconds: float) -> tuple[Trajectory, EnvSpec, dict[str, float]]:
+    """A trajectory of one actor and its environments' spec; bytes and seconds of it, of the weights and of a learner step, each
+    alone in this process."""
     acting = Run(replace(local(config), env=replace(config.env, num_envs=config.envs_per_actor)))
     rate = measure(lambda: acting.actor.unroll().action.numel(), seconds)
     trajectory = acting.actor.unroll()
@@ -67,7 +70,7 @@ def parts(config: RunConfig, seconds: float) -> dict[str, float]:
     weights = sum(value.nbytes for value in whole.learner.acting.values())
     whole.close()
     fields = [value for value in trajectory.state().values() if not isinstance(value, dict)] + list(trajectory.info.values())
-    return {
+    return trajectory, acting.spec, {
         "trajectory_bytes": sum(value.nbytes for value in fields), "weights_bytes": weights,
         "acting_seconds": trajectory.action.numel() / rate, "learner_seconds": batch.action.numel() / learning,
     }  # fmt: skip
@@ -77,14 +80,11 @@ def local(config: RunConfig) -> RunConfig:
     return replace(config, cluster=None, actors=1, actor_envs=None, policy_lag=0)
 
 
-def simulated(config: RunConfig, count: int, rate: float, seconds: float) -> dict[str, float]:
-    """The real learner with `count` processes that replay trajectories, on the cluster: what was asked of it, and what it did."""
+def simulated(config: RunConfig, count: int, rate: float, seconds: float, recorded: Trajectory, spec: EnvSpec) -> dict[str, float]:
+    """The real learner with `count` processes that replay `recorded`, on the cluster: what was asked of it, and what it did."""
     from afterwit.agents.ray_pipeline import Cluster  # imports ray
     from afterwit.runs.cluster import plan
 
-    acting = Run(replace(local(config), env=replace(config.env, num_envs=config.envs_per_actor)))
-    recorded, spec = acting.actor.unroll(), acting.env.spec
-    acting.close()
     per_batch = config.env.num_envs // config.envs_per_actor
     config = replace(config, actors=count, policy_lag=-(-count // per_batch))
     cluster = Cluster(plan(config), (recorded, spec, recorded.action.numel() / rate))

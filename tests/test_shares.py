@@ -20,7 +20,8 @@ from afterwit.world_models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.icm import ICMConfig
 from afterwit.world_models.rnd import RNDConfig
-from afterwit.world_models.trajectory import Trajectory, cut, joined
+from afterwit.world_models.trajectory import BATCH as DIMENSION
+from afterwit.world_models.trajectory import Trajectory, joined
 from tests.helpers import random_trajectory, tiny_spec, tiny_torso_config
 
 BATCH = 6
@@ -34,6 +35,16 @@ CONFIGS = {
     "icm": LearnerConfig(world_model=ICMConfig()),
 }
 CONFIGS = {name: replace(config, torso=tiny_torso_config(), policy=PolicyConfig(hidden=16)) for name, config in CONFIGS.items()}
+
+
+def cut(whole: Trajectory, parts: int) -> list[Trajectory]:
+    """Its environments in `parts` equal shares, in order."""
+    pieces = {name: value.chunk(parts, DIMENSION.get(name, 1)) for name, value in whole.state().items() if name != "info"}
+    info = {name: value.chunk(parts, 1) for name, value in whole.info.items()}
+    return [
+        Trajectory(**{name: piece[i] for name, piece in pieces.items()}, info={name: piece[i] for name, piece in info.items()})
+        for i in range(parts)
+    ]
 
 
 def trajectories(updates: int) -> Iterator[Trajectory]:

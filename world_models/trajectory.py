@@ -79,16 +79,6 @@ def joined(parts: Sequence[Trajectory]) -> Trajectory:
     return Trajectory(**{name: torch.cat([state[name] for state in states], BATCH.get(name, 1)) for name in names}, info=info)
 
 
-def cut(whole: Trajectory, parts: int) -> list[Trajectory]:
-    """Its environments in `parts` equal shares, in order."""
-    pieces = {name: value.chunk(parts, BATCH.get(name, 1)) for name, value in whole.state().items() if name != "info"}
-    info = {name: value.chunk(parts, 1) for name, value in whole.info.items()}
-    return [
-        Trajectory(**{name: piece[i] for name, piece in pieces.items()}, info={name: piece[i] for name, piece in info.items()})
-        for i in range(parts)
-    ]
-
-
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of values [T, B, ...] where mask [T, B], [...]; 0 (with gradient 0) where nothing is left.
 
