@@ -21,6 +21,8 @@ class PolicyConfig:
     """Width of the hidden layer of the policy and of the value head."""
     popart_step: float = 0.01
     """Rate of the running scale of value targets and of extrinsic rewards."""
+    uniform: bool = False
+    """Act uniformly at random, whatever is learned: the control that an agent is compared with. The rest still trains."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "policy.")
@@ -40,7 +42,7 @@ class PolicyOutput(NamedTuple):
 class Policy(nn.Module):
     def __init__(self, config: PolicyConfig, torso: TorsoConfig, spec: EnvSpec):
         super().__init__()
-        self.observation_dtype = spec.observation_dtype
+        self.observation_dtype, self.uniform = spec.observation_dtype, config.uniform
         self.torso = Torso(torso, spec.observation_shape, spec.num_actions)
         self.action_head = mlp(torso.belief, config.hidden, spec.num_actions, 1)
         self.value_head = nn.Sequential(nn.Linear(torso.belief, config.hidden), nn.ReLU())
@@ -49,7 +51,8 @@ class Policy(nn.Module):
     def forward(self, obs: Tensor, first: Tensor, previous_actions: Tensor, core: Tensor, resets: tuple[int, ...] = ()) -> PolicyOutput:
         """T steps of B environments; arguments as in Torso.forward."""
         beliefs, embeddings, core = self.torso(obs, first, previous_actions, core, resets)
-        return PolicyOutput(self.action_head(beliefs).log_softmax(-1), beliefs, embeddings, core)
+        preferences = self.action_head(beliefs) * (not self.uniform)
+        return PolicyOutput(preferences.log_softmax(-1), beliefs, embeddings, core)
 
     def value(self, beliefs: Tensor) -> Tensor:
         """Values [...] of beliefs [..., M], on PopArt's normalised scale."""

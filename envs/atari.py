@@ -23,7 +23,13 @@ from afterwit.envs.noise import NOOP
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action
 
-ROOM_BYTES = {"MontezumaRevenge": 3}  # where a game keeps the number of the room, in its 128 bytes of RAM
+# Where games keep room, x and y of the player, in their 128 bytes of RAM (Anand et al., 2019, arXiv 1906.08226; Pitfall's room by
+# looking). Of other games coverage is not counted.
+POSITION_BYTES = {
+    "Hero": (28, 27, 31), "MontezumaRevenge": (3, 42, 43), "Pitfall": (1, 97, 105), "PrivateEye": (92, 63, 86), "Venture": (90, 85, 26),
+}  # fmt: skip
+SQUARE = 16  # of x and y, that make one cell of a room
+CELLS = 256 * (256 // SQUARE) ** 2
 RENDER_SCALE = 4
 Backend = Literal["envpool", "ale"]
 
@@ -178,10 +184,11 @@ class Atari:
     (a game lost on the very step of the limit counts as truncated). The same seed gives the same rollout
     bit for bit for any number of threads, and environment k does not depend on how many others there are.
 
-    `info` per environment: `lives`, `episode_frames` (emulator frames since the game began), with noise `noise_on`, and for
-    MontezumaRevenge `room`. The action that was executed is not among them: sticky actions are drawn inside
-    the emulator, frame by frame, and EnvPool does not tell. Nor can EnvPool save a game's state: a resumed
-    run starts new episodes. Processes that step games must be spawned; after a fork EnvPool hangs.
+    `info` per environment: `lives`, `episode_frames` (emulator frames since the game began), with noise `noise_on`, and for the
+    games of POSITION_BYTES `room` and `cell`: which 16x16 square of which room the player is in (0..CELLS-1). The action that was
+    executed is not among them: sticky actions are drawn inside the emulator, frame by frame, and EnvPool does not tell. Nor can
+    EnvPool save a game's state: a resumed run starts new episodes. Processes that step games must be spawned; after a fork EnvPool
+    hangs.
     """
 
     def __init__(self, config: AtariConfig, seed: int):
@@ -208,6 +215,8 @@ class Atari:
         }
         self.pool, backend_version = make_pool(config, self.seeds, settings)
         self.noise = None if config.noise == "none" else frame_noise(config, np.random.default_rng(stream(seed, "noise")))
+        # ALE shows no RAM.
+        self.position_bytes = POSITION_BYTES.get(config.game, ()) if config.backend == "envpool" else ()
         names = action_names(config.game, config.full_action_space)
         assert len(names) == self.pool.action_space.n, f"{config.backend} and ALE disagree about the actions"
         self.spec = EnvSpec(
@@ -222,7 +231,8 @@ class Atari:
             semantics={"backend": config.backend, "backend_version": backend_version, "task": f"{config.game}-v5", **settings,
                        "sticky_drawn": "per emulator frame",
                        "frame_pooling": "maximum of the last two" if config.frame_skip > 1 else "none",
-                       "episode_frames": config.episode_frames, "autoreset": "next-step", **noise_semantics(config)},
+                       "episode_frames": config.episode_frames, "autoreset": "next-step", **noise_semantics(config),
+                       **({"cells": CELLS} if self.position_bytes else {})},
         )  # fmt: skip
         self.over = np.ones(config.num_envs, bool)  # the next step is a reset
         self.frame: Array | None = None
@@ -250,8 +260,9 @@ class Atari:
             observation, known["noise_on"] = self.noise.cover(observation, action, first)
         self.frame = observation[0].copy()
         known |= {"lives": info["lives"].astype(np.int64), "episode_frames": info["elapsed_step"].astype(np.int64) * self.config.frame_skip}
-        if self.config.game in ROOM_BYTES and "ram" in info:
-            known["room"] = info["ram"][:, ROOM_BYTES[self.config.game]].astype(np.int64)
+        if self.position_bytes:
+            room, x, y = info["ram"][:, self.position_bytes].astype(np.int64).T
+            known |= {"room": room, "cell": (room * 256 // SQUARE + y // SQUARE) * (256 // SQUARE) + x // SQUARE}
         return TimeStep(observation, first, reward, terminal, truncated, known)
 
     def render(self) -> Array:

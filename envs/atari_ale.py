@@ -6,7 +6,7 @@ long as a game opens alike (tests/test_atari_ale.py). They differ, and neither i
 - EnvPool opens an episode with 1 to `noop_max` no-ops, ALE with 0 to `noop_max`; each draws them in its own way.
 - The frame of the very step that reaches the time limit is not always the same.
 - With `frame_stack` above 1, ALE fills the frames before the first with zeros, EnvPool with copies of the first.
-- ALE does not show the game's RAM, so `info` has no `room`.
+- ALE does not show the game's RAM, so `info` has no `room` and no `cell`.
 - With `episodic_life`, ALE starts the whole game anew after a lost life, so it is refused.
 """
 

@@ -33,7 +33,7 @@ from afterwit.runs.study import STUDIES, Study
 from afterwit.runs.study_data import rliable
 from afterwit.runs.study_run import run_study
 from afterwit.runs.train import discard_unstarted, new_folder, train
-from afterwit.world_models.make import WORLD_MODELS, world_model_name
+from afterwit.world_models.make import WORLD_MODELS
 
 OUT = Path("runs/out")
 Flat = (tyro.conf.AvoidSubcommands,)
@@ -441,7 +441,7 @@ def default_name(config: RunConfig) -> str:
     env = config.env
     task, noise = getattr(env, "game", None) or getattr(env, "id", None), getattr(env, "noise", None)
     world = [task, getattr(env, "tv", None), None if task and noise == "none" else noise]  # the maze has no task: its noise, or none, tells
-    parts = [config.preset, world_model_name(config.learner.world_model), *filter(None, world), f"s{config.seed}"]
+    parts = [config.preset, config.method, *filter(None, world), f"s{config.seed}"]
     return "-".join(parts).replace("/", "_")
 
 

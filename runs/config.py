@@ -131,9 +131,14 @@ class RunConfig:
         return self.actor_envs or self.env.num_envs // self.learners
 
     @property
+    def method(self) -> str:
+        """What this run stands for where runs are compared: its world model, or the random policy."""
+        return "random" if self.learner.policy.uniform else world_model_name(self.learner.world_model)
+
+    @property
     def title(self) -> str:
-        """What a person calls this run: the world model, and the seed."""
-        return f"{world_model_name(self.learner.world_model)}, seed {self.seed}"
+        """What a person calls this run: the method, and the seed."""
+        return f"{self.method}, seed {self.seed}"
 
     def torch_device(self) -> torch.device:
         """Raises ValueError where a GPU is asked for and there is none."""

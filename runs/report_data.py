@@ -31,7 +31,6 @@ from afterwit.runs.logging import MAPS, METRICS, read_metrics
 from afterwit.runs.overrides import short
 from afterwit.runs.reading import read_json
 from afterwit.runs.statistics import NUM_WINDOWS
-from afterwit.world_models.make import world_model_name
 
 HUMAN = "human_normalised"
 NOT_COMPARED = ("seed", "preset", "device", "threads", "log_interval", "checkpoint_interval", "keep_checkpoints")  # of alike runs
@@ -51,7 +50,7 @@ class RunLog:
 
     @property
     def model(self) -> str:
-        return world_model_name(self.config.learner.world_model)
+        return self.config.method
 
     @cached_property
     def steps(self) -> Array:
@@ -270,13 +269,16 @@ def noise_of(group: Group) -> tuple[str, str] | None:
             name, words = "noise_on", "with the action overridden"
         elif env.noise == "brownian" and env.resolved_dose > 0:
             words = "with a random block in view"
+    elif isinstance(env, AtariConfig):
+        name, words = "noise_on", f"with {env.noise} noise on the frame"
     return (name, words) if group.names(f"share_of_time/{name}") else None
 
 
 def result_names(group: Group) -> list[str]:
-    """What a group is judged by: trackers, return (where the world has trackers: if it ever paid), rooms, noise's shares."""
+    """What a group is judged by: trackers, return (where the world has trackers: if it ever paid), rooms and cells, noise's shares."""
     trackers = group.names("reached/")
     paid = any(np.nan_to_num(run.column("episode/return")).any() for run in group.runs)
     names = trackers + [name for name in ("episode/return", "episode/rooms") if group.names(name) and (paid or not trackers)]
+    names += [name for name in ("episode/cells", "explored/cells") if group.names(name) and not trackers]
     noise = noise_of(group)
     return names + ([f"{kind}/{noise[0]}" for kind in ("share_of_time", "share_of_pay", "ratio")] if noise else [])

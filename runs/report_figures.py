@@ -70,6 +70,8 @@ def curves(groups: Sequence[Group]) -> list[Curve]:
     reached = sorted({name for group in groups for name in group.names("reached/")})
     chosen = [Curve(name, f"{name.split('/')[1]}: share of episodes that reached it", share=True) for name in reached]
     chosen += [Curve("episode/return", "Return per episode"), Curve("episode/rooms", "Rooms seen per episode")]
+    if not reached:
+        chosen += [Curve("episode/cells", "Cells seen per episode"), Curve("explored/cells", "Cells seen in all episodes so far")]
     noise = noise_of(groups[0])
     if noise:
         name, words = noise

@@ -57,11 +57,11 @@ def _lead_trackers(world: str, groups: list[Group], trackers: list[str]) -> str:
 
 
 def _lead_returns(world: str, groups: list[Group]) -> str:
-    rooms = any(group.names("episode/rooms") for group in groups)
-    order = sorted(groups, key=lambda group: -group.last("episode/rooms" if rooms else "episode/return"))
+    known = [kind for kind in ("cells", "rooms") if any(group.names(f"episode/{kind}") for group in groups)]
+    order = sorted(groups, key=lambda group: -group.last(f"episode/{known[0]}" if known else "episode/return"))
     parts = []
     for group in order:
-        seen = f"saw {group.last('episode/rooms'):.1f} rooms and " if group.names("episode/rooms") else ""
+        seen = "".join(f"saw {group.last(f'episode/{kind}'):.1f} {kind} and " for kind in known[:1])
         parts.append(f"{group.label} {seen}returned {group.last('episode/return'):,.1f}")
     return f"On {world}, {'; '.join(parts)} per episode of the last tenth of training."
 

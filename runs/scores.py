@@ -20,7 +20,6 @@ from afterwit.runs.config import RunConfig, read_config
 from afterwit.runs.provenance import provenance
 from afterwit.runs.report_data import HUMAN, read_evaluation
 from afterwit.runs.study_data import REPETITIONS, numpy_seed, rliable
-from afterwit.world_models.make import world_model_name
 
 RESULT, PICTURE = "scores.json", "scores.png"
 AGGREGATES = {"IQM": "aggregate_iqm", "median": "aggregate_median", "mean": "aggregate_mean"}
@@ -44,7 +43,7 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
         if value is None:
             known = ", ".join([*evaluation["results"], *([HUMAN] if HUMAN in evaluation else [])])
             raise ValueError(f"the evaluation of {folder} has no {measure!r}; it has {known}")
-        cells.setdefault(world_model_name(config.learner.world_model), {}).setdefault(task(config), []).append(value)
+        cells.setdefault(config.method, {}).setdefault(task(config), []).append(value)
     tables = matrices(cells)
     result = {
         "measure": measure, "tasks": sorted(next(iter(cells.values()))), "scores": {name: table.tolist() for name, table in tables.items()},

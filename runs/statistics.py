@@ -24,8 +24,9 @@ INDIFFERENT_ENVS, INDIFFERENT_STEPS = 64, 1000  # of the uniform policy: a tenth
 class Statistics:
     """Running sums since the last `pop`, episodes in progress, and maps by tenth of the run.
 
-    It reads of `info` what is there: `trackers` [T, B, n] and `room` [T, B] per episode, `noise_on` and
-    `block_in_view` as shares of time and of pay, `cell` [T, B] for the maps. Where the agent can seek noise, by an action
+    It reads of `info` what is there: `trackers` [T, B, n] per episode; `room` and `cell` [T, B], how many different ones each
+    episode, and the run so far (`explored`), has seen; `noise_on` and `block_in_view` as shares of time and of pay; `cell` for the
+    maps, where the world has one. Where the agent can seek noise, by an action
     that makes it or a place that has it, `indifferent` is that action's or place's share of time for a uniform policy.
     """
 
@@ -40,8 +41,11 @@ class Statistics:
         self.running = {"return": np.zeros(batch), "length": np.zeros(batch, np.int64), "bonus": np.zeros(batch)}
         self.first_reward = np.zeros(batch, np.int64)  # agent step of the episode's first positive reward; 0: none yet
         self.trackers: Array = np.zeros((batch, 0), bool)
-        self.rooms = np.zeros((batch, ROOMS), bool)
         height, width = spec.semantics.get("map", (0, 0))
+        cells = spec.semantics.get("cells", height * width)
+        places = {"room": ROOMS} | ({"cell": cells} if cells else {})
+        self.seen = {kind: np.zeros((batch, number), bool) for kind, number in places.items()}  # in the episode
+        self.explored = {kind: np.zeros(number, bool) for kind, number in places.items()}  # ever, by any environment
         self.achieved, self.achieving = 0.0, 0  # sum and number of the episodes that `score` has not taken yet
         self.visits = np.zeros((NUM_WINDOWS, height * width), np.int64)
         self.pay = np.zeros((NUM_WINDOWS, height * width))
@@ -74,9 +78,9 @@ class Statistics:
             self._count("noise", real & (info["noise_on"] | blocks), paid)
         if "cell" in info and self.visits.shape[1]:
             window = min(NUM_WINDOWS - 1, agent_steps * NUM_WINDOWS // self.total_steps)
-            cells = self.visits.shape[1]
-            self.visits[window] += np.bincount(info["cell"][real], minlength=cells)
-            self.pay[window] += np.bincount(info["cell"][real], weights=paid[real], minlength=cells)
+            number = self.visits.shape[1]
+            self.visits[window] += np.bincount(info["cell"][real], minlength=number)
+            self.pay[window] += np.bincount(info["cell"][real], weights=paid[real], minlength=number)
         for t in range(len(real)):
             self._advance(envs, real[t], reward[t], paid[t], {name: value[t] for name, value in info.items()})
 
@@ -96,30 +100,30 @@ class Statistics:
             if not self.trackers.shape[1]:
                 self.trackers = np.zeros((len(self.trackers), info["trackers"].shape[1]), bool)
             self.trackers[envs] = np.where(real[:, None], info["trackers"], False)
-        if "room" in info:
-            self.rooms[envs[real], info["room"][real]] = True
+        for kind in self.seen.keys() & info.keys():
+            self.seen[kind][envs[real], info[kind][real]] = True
+            self.explored[kind][info[kind][real]] = True
 
     def _finish(self, env: int) -> None:
         """Environment `env` resets: its episode is over. (A reset before the first step opens, but ends none.)"""
         if self.running["length"][env]:
             episode = {name: float(value[env]) for name, value in self.running.items()}
             episode |= {f"R{index + 1}": float(reached) for index, reached in enumerate(self.trackers[env])}
-            if self.rooms[env].any():
-                episode["rooms"] = float(self.rooms[env].sum())
+            episode |= {f"{kind}s": float(seen[env].sum()) for kind, seen in self.seen.items() if seen[env].any()}
             if self.first_reward[env]:
                 episode["first_reward"] = float(self.first_reward[env])
             self.episodes.append((env, episode))
             self.achieved += float(self.trackers[env].mean()) if self.trackers.shape[1] else episode.get("rooms", episode["return"])
             self.achieving += 1
-        for value in self.running.values():
+        for value in (*self.running.values(), *self.seen.values(), self.first_reward):
             value[env] = 0
-        self.rooms[env], self.first_reward[env] = False, 0
 
     def pop(self) -> dict[str, float]:
         """Means over the episodes finished, and shares of time and pay, since the last call."""
         result: dict[str, float] = {"episode/count": len(self.episodes)}
         for name in dict.fromkeys(name for _, episode in self.episodes for name in episode):
             result[f"{section(name)}/{name}"] = float(np.mean([episode[name] for _, episode in self.episodes if name in episode]))
+        result |= {f"explored/{kind}s": float(ever.sum()) for kind, ever in self.explored.items() if ever.any()}
         steps, paid = self.time.get("steps", 0), self.paid.get("steps", 0.0)
         for name in self.time:
             if name != "steps" and steps:
@@ -144,7 +148,7 @@ class Statistics:
 
     def abandon_episodes(self, environments: Array) -> None:
         """Forget these environments' episodes in progress: they are gone."""
-        for value in (*self.running.values(), self.trackers, self.rooms, self.first_reward):
+        for value in (*self.running.values(), *self.seen.values(), self.trackers, self.first_reward):
             value[environments] = 0
 
     def state(self) -> dict[str, Any]:
@@ -152,7 +156,8 @@ class Statistics:
         arrays = {
             **self.running,
             "trackers": self.trackers,
-            "rooms": self.rooms,
+            **{f"{kind}s": seen for kind, seen in self.seen.items()},
+            **{f"explored_{kind}s": ever for kind, ever in self.explored.items()},
             "first_reward": self.first_reward,
             "visits": self.visits,
             "pay": self.pay,
@@ -164,10 +169,13 @@ class Statistics:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` gave. Where it was of other environments, episodes in progress are forgotten."""
         arrays = {name: value.numpy().copy() for name, value in state["arrays"].items()}
-        if len(arrays["rooms"]) == len(self.rooms):
+        # Checkpoints of November 2026 lack some.
+        self.explored = {kind: arrays.get(f"explored_{kind}s", ever) for kind, ever in self.explored.items()}
+        if len(arrays["rooms"]) == len(self.first_reward):
             self.running = {name: arrays[name] for name in self.running}
-            self.trackers, self.rooms = arrays["trackers"], arrays["rooms"]
-            self.first_reward = arrays.get("first_reward", np.zeros_like(self.first_reward))  # checkpoints of November 2026 lack it
+            self.trackers = arrays["trackers"]
+            self.seen = {kind: arrays.get(f"{kind}s", seen) for kind, seen in self.seen.items()}
+            self.first_reward = arrays.get("first_reward", self.first_reward)
         self.visits, self.pay = arrays["visits"], arrays["pay"]
         self.episodes, self.time, self.paid = state["episodes"], state["time"], state["paid"]
         self.achieved, self.achieving = state.get("achieved", (0.0, 0))  # which checkpoints of format 1 lack

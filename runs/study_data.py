@@ -29,6 +29,8 @@ INSTRUMENTS = (
     "noise/share", "noise/seeking", "leak/critic", "leak/place_from_latent", "leak/place_from_noise", "leak/action_from_latent",
     "leak/action_from_noise", "use/latent", "rank/embedding", "rank/belief", "rank/latent", "spread/target",
 )  # fmt: skip
+# What worlds without trackers are judged by, the main one first: name -> what is logged.
+MEASURES = {"cells": "episode/cells", "explored": "explored/cells", "rooms": "episode/rooms", "return": "episode/return"}
 # What an agent does more often that seeks the noise: compared with the same method where it makes no noise.
 SOUGHT = {"on-demand": "share_of_time/noop", "brownian": "share_of_time/block_in_view"}
 
@@ -111,7 +113,7 @@ class StudyLog:
 
     @cached_property
     def measures(self) -> list[str]:
-        """What the study is judged by, the main one first: the score and the trackers, or rooms, or return."""
+        """What the study is judged by, the main one first: the score and the trackers, or cells, rooms and return."""
         return list(dict.fromkeys(name for group in self.groups.values() for run in group.runs for name in measured(run)))
 
     @cached_property
@@ -165,7 +167,7 @@ def measured(run: RunLog) -> dict[str, tuple[str, ...]]:
     trackers = tuple(run.names("reached/"))
     if trackers:
         return {"score": trackers} | {name.split("/")[1]: (name,) for name in trackers}
-    return {name.split("/")[1]: (name,) for name in ("episode/rooms", "episode/return") if run.names(name)}
+    return {name: (logged,) for name, logged in MEASURES.items() if run.names(logged)}
 
 
 def numbers(run: RunLog) -> dict[str, float | int | bool]:

@@ -16,12 +16,14 @@ from afterwit.envs.specs import Array
 from afterwit.runs.config import RunConfig
 from afterwit.runs.report_data import Group
 from afterwit.runs.report_figures import COLOURS, GREY, INK, OTHER, PALE, Curve, binned, count_words, draw_maze
-from afterwit.runs.statistics import section
-from afterwit.runs.study_data import Knob, StudyLog, intervals
+from afterwit.runs.study_data import MEASURES, Knob, StudyLog, intervals
 
 MORE_COLOURS = ("#33bbee", "#ee3377", "#bbbbbb", "#000000")  # Tol's vibrant, continued, for methods that are no world model
 MANY = 6  # methods; more would be a tangle of lines
 LABEL = 1.5  # inches for the names of the worlds
+MEASURE_WORDS = {
+    "cells": "cells per episode", "explored": "cells in all so far", "rooms": "rooms per episode", "return": "return per episode",
+}  # fmt: skip
 WHEN_WORDS = {"all": "all of training", "best": "best tenth", "last": "last tenth"}
 
 
@@ -48,7 +50,7 @@ def world_words(config: RunConfig) -> str:
 
 
 def curves_figure(study: StudyLog) -> Figure:
-    """Rows: worlds. Columns: trackers (or rooms, return). Lines: interquartile means; bands: their 95% intervals."""
+    """Rows: worlds. Columns: trackers (or cells, rooms, return). Lines: interquartile means; bands: their 95% intervals."""
     names = [name for name in study.measures if name != "score"]
     trackers = "score" in study.measures
     ink, worlds = colours(study), study.worlds
@@ -66,7 +68,7 @@ def curves_figure(study: StudyLog) -> Figure:
             ax = figure.add_axes(((LABEL + column * (wide + gap)) / width, 1 - (top + high) / height, wide / width, high / height))
             panels[name].append(ax)
             if not row:
-                ax.set_title(name if trackers else f"{name} per episode", loc="left", fontsize=10, fontweight="bold", pad=5)
+                ax.set_title(MEASURE_WORDS.get(name, name), loc="left", fontsize=10, fontweight="bold", pad=5)
             for method, group in study.members(world):
                 x, (centre, low, upper) = series(group, name)
                 ax.fill_between(x, low, upper, color=ink[method], alpha=0.18, linewidth=0)
@@ -87,7 +89,7 @@ def curves_figure(study: StudyLog) -> Figure:
 
 def series(group: Group, name: str) -> tuple[Array, tuple[Array, Array, Array]]:
     """Agent steps, and interquartile mean, low and high [points] of what the group's runs logged, as far as all of them got."""
-    lines = [binned(run, Curve(f"{section(name)}/{name}", "")) for run in group.runs]
+    lines = [binned(run, Curve(MEASURES.get(name, f"reached/{name}"), "")) for run in group.runs]
     x = min((steps for steps, _ in lines), key=len)
     values = np.array([values if len(values) == len(x) else np.interp(x, steps, values) for steps, values in lines])
     there = np.isfinite(values).all(0)

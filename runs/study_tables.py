@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from afterwit.runs.report import table
 from afterwit.runs.study_claims import REPRODUCED, UNKNOWN, Claim, Target, cost, shown
 from afterwit.runs.study_data import StudyLog, noise_key
-from afterwit.runs.study_figures import WHEN_WORDS, plain_value
+from afterwit.runs.study_figures import MEASURE_WORDS, WHEN_WORDS, plain_value
 
 
 def number(study: StudyLog, world: str, method: str, name: str) -> str:
     """An estimate as text: a share as percent, else with its unit unsaid."""
     value = study.get(world, method, name)
-    if name.split("_")[0] not in ("rooms", "return"):
+    if name.split("_")[0] not in MEASURE_WORDS:
         return shown(value)
     if not value.runs:
         return "–"

@@ -240,7 +240,7 @@ def _loop(run: Run, folder: Path, log: Log, bar: Any, watch: Watch, pending: lis
     return saved
 
 
-HEADLINES = ("reached/R1", "reached/R2", "reached/R3", "reached/R4", "episode/rooms", "episode/return")
+HEADLINES = ("reached/R1", "reached/R2", "reached/R3", "reached/R4", "episode/cells", "episode/rooms", "episode/return")
 
 
 def headline(entry: dict[str, float]) -> dict[str, str]:

@@ -35,7 +35,7 @@ def tiny_spec(shape: Sequence[int] = SHAPE, num_actions: int = A, dtype: str = "
 def tiny_torso_config(encoder: str = "mlp") -> TorsoConfig:
     return TorsoConfig(
         encoder=encoder,  # type: ignore[arg-type]
-        hidden=16, channels=(3, 4), blocks=1, embedding=EMBEDDING, belief=BELIEF, action_embedding=4,
+        hidden=16, channels=(3, 4, 5) if encoder == "small" else (3, 4), blocks=1, embedding=EMBEDDING, belief=BELIEF, action_embedding=4,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from dataclasses import fields, replace
 from typing import Any
@@ -187,6 +188,16 @@ def test_a_batch_of_resets_alone_leaves_a_finite_learner(name: str, shared: bool
         metrics = learner.update(data)
         assert all(bool(value.isfinite().all()) for value in metrics.values())
     assert all(bool(p.isfinite().all()) for p in learner.parameters())
+
+
+def test_the_uniform_policy_stays_uniform_while_the_rest_learns() -> None:
+    actor, learner = pair(replace(SMALL, policy=replace(SMALL.policy, uniform=True)))
+    before = {name: value.clone() for name, value in learner.named_parameters()}
+    train(actor, learner, 4)
+    log_probs = actor.unroll().behaviour
+    assert torch.equal(log_probs, torch.full_like(log_probs, -math.log(log_probs.shape[-1])))
+    moved = {name.split(".")[1] for name, value in learner.named_parameters() if "." in name and not torch.equal(value, before[name])}
+    assert {"torso", "value_head", "reconstructor"} <= moved and "action_head" not in moved
 
 
 def test_the_acting_policy_changes_once_per_period() -> None:

@@ -180,14 +180,33 @@ def test_fire_is_pressed_only_if_asked_for(fire_reset: bool) -> None:
     assert (step.info["lives"] < 5).any() == fire_reset
 
 
-def test_the_room_is_the_one_in_ram(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_and_cell_are_those_in_ram(monkeypatch: pytest.MonkeyPatch) -> None:
     env = Atari(config("MontezumaRevenge", sticky=0.25), 0)
     assert (env.reset().info["room"] == 1).all()
     result = env.pool.step(np.zeros(3, np.int32))
-    result[4]["ram"][:, 3] = (1, 5, 23)
+    result[4]["ram"][:, [3, 42, 43]] = [(1, 15, 0), (5, 16, 255), (255, 255, 31)]
     monkeypatch.setattr(env, "pool", type("Pool", (), {"step": lambda self, action: result})())
-    assert env.step(np.zeros(3, int)).info["room"].tolist() == [1, 5, 23]
-    assert "room" not in Atari(config("Pong"), 0).reset().info
+    info = env.step(np.zeros(3, int)).info
+    assert info["room"].tolist() == [1, 5, 255]
+    assert info["cell"].tolist() == [256, 5 * 256 + 15 * 16 + 1, 255 * 256 + 16 + 15] and info["cell"].max() < atari.CELLS
+    for other in (config("Pong"), config("MontezumaRevenge", backend="ale")):
+        env = Atari(other, 0)
+        assert not {"room", "cell"} & env.reset().info.keys() and "cells" not in env.spec.semantics
+
+
+@pytest.mark.parametrize("game", atari.POSITION_BYTES)
+def test_the_position_bytes_follow_the_player(game: str) -> None:
+    """Held RIGHT, the player gets further right than held LEFT, or into another room; and nothing else is where x is."""
+    positions = []
+    for action in (LEFT, RIGHT):
+        env = Atari(config(game, num_envs=1, sticky=0.0), 0)
+        env.reset()
+        rams = [env.pool.step(np.array([action], np.int32))[4]["ram"][0, list(env.position_bytes)] for _ in range(50)]
+        positions.append(np.array(rams, int))
+    left, right = positions
+    together = (left[:, 0] == right[:, 0]) & (left[:, 0] == left[0, 0])  # while both are in the room where they began
+    assert (right[together, 1] >= left[together, 1]).all() and (right[together, 1] > left[together, 1]).any()
+    assert (np.abs(np.diff(right[together, 1])) < atari.SQUARE).all() and len(np.unique(right[:, 2])) < len(right)
 
 
 def test_the_picture_is_what_the_agent_sees() -> None:

@@ -87,6 +87,38 @@ def test_the_rules_of_a_game_are_a_sentence() -> None:
     )
 
 
+def test_rooms_and_cells_are_counted_by_episode_and_over_the_whole_run() -> None:
+    """Against sets that are filled step by step, over two unrolls and a checkpoint."""
+    spec = replace(tiny_spec(), semantics={"cells": 50})
+    statistics, ended, logged = Statistics(spec, 1000), [], []
+    open_now: list[dict[str, set[int]]] = [{"room": set(), "cell": set()} for _ in range(B)]
+    ever: dict[str, set[int]] = {"room": set(), "cell": set()}
+    for seed in range(2):
+        random = torch.Generator().manual_seed(seed)
+        info = {name: torch.randint(0, many, (T, B), generator=random) for name, many in (("room", 4), ("cell", 50))}
+        trajectory = replace(random_trajectory(seed=seed), info=info)
+        statistics.add(trajectory, torch.zeros(T, B), 0)
+        logged += [episode for _, episode in statistics.episodes]
+        for t in range(T):
+            for b in range(B):
+                if trajectory.real[t, b]:
+                    for name, seen in open_now[b].items():
+                        seen.add(int(info[name][t, b]))
+                        ever[name].add(int(info[name][t, b]))
+                elif open_now[b]["cell"]:
+                    ended.append({name: len(seen) for name, seen in open_now[b].items()})
+                    open_now[b] = {"room": set(), "cell": set()}
+        entry = statistics.pop()
+        assert (entry["explored/rooms"], entry["explored/cells"]) == (len(ever["room"]), len(ever["cell"]))
+        restored = Statistics(spec, 1000)
+        restored.load_state(statistics.state())
+        statistics = restored
+    assert [{"room": episode["rooms"], "cell": episode["cells"]} for episode in logged] == ended and len(ended) > 2
+    statistics.abandon_episodes(np.arange(B))
+    statistics.add(replace(trajectory, first=torch.ones(T + 1, B, dtype=torch.bool)), torch.zeros(T, B), 0)
+    assert not statistics.episodes
+
+
 def test_the_first_reward_is_timed_from_the_episodes_start() -> None:
     """Against a walk through each environment, over two unrolls."""
     statistics, expected = Statistics(tiny_spec(), 1000), []

@@ -98,7 +98,7 @@ def test_bad_overrides_are_named(text: str, message: str, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["labyrinth"], "unknown study 'labyrinth'; choose from maze, maze-sensitivity, atari"),
+        (["labyrinth"], "unknown study 'labyrinth'; choose from maze, maze-sensitivity, atari, atari-small"),
         (["maze", "--worlds", "brown"], "unknown world 'brown'; did you mean 'brownian'?; choose from none, brownian"),
         (["maze", "--methods", "ngu"], "unknown method 'ngu'"),
         (["maze", "--seeds", "1", "1"], "has seed 1 twice"),

@@ -220,17 +220,24 @@ def test_a_sensitivity_study_has_a_table_of_variants_with_the_default_in_its_pla
     assert "the best variant is horizon-2, 90% [89%, 90%]" in html
 
 
-def test_worlds_without_trackers_are_judged_by_rooms_and_return(tmp_path: Path) -> None:
+def test_worlds_without_trackers_are_judged_by_cells_rooms_and_return(tmp_path: Path) -> None:
     games = (Variant("MontezumaRevenge", {"game": "MontezumaRevenge"}),)
-    study = Study("atari", "atari-small", games, (Variant("rnd", {"model": "rnd"}),), (0, 1))
-    entries = [{"agent_steps": 20_000 * (i + 1), "episode/count": 2, "episode/return": 50.0 * i, "episode/rooms": 1.5} for i in range(10)]
-    read = make(tmp_path / "s", study, lambda *_: entries)
-    assert isinstance(read.groups["MontezumaRevenge", "rnd"].runs[0].config.env, AtariConfig)
-    assert read.measures == ["rooms", "return"]
+    control = Variant("random", {"model": "icm"}, {"learner.policy.uniform": True})
+    study = Study("atari", "atari-small", games, (Variant("rnd", {"model": "rnd"}), control), (0, 1))
+
+    def logged(method: str, counts: dict[str, float]) -> list[dict[str, float]]:
+        means = {"episode/rooms": 1.5, **(counts if method == "rnd" else {})}
+        return [{"agent_steps": 20_000 * (i + 1), "episode/count": 2, "episode/return": 50.0 * i, **means} for i in range(10)]
+
+    read = make(tmp_path / "s", study, lambda world, method, seed: logged(method, {"episode/cells": 12.0 + seed, "explored/cells": 70.0}))
+    config = read.groups["MontezumaRevenge", "random"].runs[0].config
+    assert isinstance(config.env, AtariConfig) and config.method == "random"
+    assert read.measures == ["cells", "explored", "rooms", "return"]
     assert (read.rows[0]["return_all"], read.rows[0]["return_last"], read.rows[0]["rooms_best"]) == (225.0, 450.0, 1.5)
+    assert (read.rows[1]["cells_all"], read.rows[1]["explored_last"], read.rows[2]["world"]) == (13.0, 70.0, "MontezumaRevenge")
     (tmp_path / "s" / "MontezumaRevenge" / "rnd" / "s0" / MAPS).unlink()
     html = write_study_report(tmp_path / "s").read_text(encoding="utf-8")
-    assert "In MontezumaRevenge, rnd rooms per episode 1.5" in html and "Targets" not in html
+    assert "In MontezumaRevenge, rnd cells per episode 12.5" in html and "Targets" not in html
 
 
 def test_report_only_trains_nothing_and_mistakes_are_named(

@@ -88,7 +88,7 @@ def test_nothing_flows_across_a_reset_nor_between_environments() -> None:
             assert by_core.tolist() == [other == b and not openings for other in range(B)], (t, b)
 
 
-ENCODERS: dict[str, Any] = {"mlp": (3, 5, 4), "conv": (2, 36, 40), "resnet": (2, 9, 12)}
+ENCODERS: dict[str, Any] = {"mlp": (3, 5, 4), "conv": (2, 36, 40), "small": (2, 23, 26), "resnet": (2, 9, 12)}
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -117,6 +117,7 @@ def test_an_mlp_reads_any_shape() -> None:
         ("resnet", (84, 84), r"'resnet' reads images .* not observations of shape \(84, 84\)"),
         ("conv", (1, 35, 84), r"at least 36x36, not 35x84"),
         ("conv", (1, 84, 20), r"at least 36x36, not 84x20"),
+        ("small", (1, 23, 22), r"at least 23x23, not 23x22"),
     ],
 )
 def test_observations_that_an_encoder_cannot_read_are_named(encoder: str, shape: tuple[int, ...], message: str) -> None:
@@ -128,6 +129,11 @@ def test_observations_that_an_encoder_cannot_read_are_named(encoder: str, shape:
 def test_sizes_below_one_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=rf"torso\.{name} is 0"):
         replace(TorsoConfig(), **{name: 0})  # type: ignore[arg-type]
+
+
+def test_the_small_encoder_has_three_layers() -> None:
+    with pytest.raises(ValueError, match=r"torso\.channels is \(16, 32\); .* needs three numbers"):
+        TorsoConfig(encoder="small", channels=(16, 32))
 
 
 def test_an_unknown_encoder_is_refused() -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from afterwit.envs.checks import check_numbers
 
-EncoderName = Literal["mlp", "conv", "resnet"]
+EncoderName = Literal["mlp", "conv", "small", "resnet"]
+LEAST_IMAGE = {"conv": 36, "small": 23}  # height and width, in pixels
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,13 @@ class TorsoConfig:
     """Encoder and closed-loop RNN."""
 
     encoder: EncoderName = "mlp"
-    """mlp: two layers, for small views; conv: the three-layer Atari network of DQN; resnet: IMPALA's."""
+    """mlp: two layers, for small views; conv: the three-layer Atari network of DQN; small: three layers for images of half that size,
+    which conv sees too coarsely (ours); resnet: IMPALA's."""
     hidden: int = 128
     """Width of the mlp encoder's hidden layer."""
     channels: tuple[int, ...] = (16, 32, 32)
-    """Channels of the resnet's stages; each halves the image. (The value of BYOL-Explore's re-implementations.)"""
+    """Channels of the resnet's stages, each of which halves the image, or of the three layers of small. (The value of BYOL-Explore's
+    re-implementations.)"""
     blocks: int = 2
     """Residual blocks a stage."""
     embedding: int = 64
@@ -44,6 +47,8 @@ class TorsoConfig:
             raise ValueError(f"unknown torso.encoder {self.encoder!r}; choose from {', '.join(get_args(EncoderName))}")
         if not self.channels or min(self.channels) < 1:
             raise ValueError(f"torso.channels is {self.channels}; it needs one number of at least 1 for each stage")
+        if self.encoder == "small" and len(self.channels) != 3:
+            raise ValueError(f"torso.channels is {self.channels}; the small encoder has three layers, so it needs three numbers")
         for name in ("hidden", "blocks", "embedding", "belief", "action_embedding"):
             if getattr(self, name) < 1:
                 raise ValueError(f"torso.{name} is {getattr(self, name)}; it must be at least 1")
@@ -71,6 +76,10 @@ class Residual(nn.Module):
 def image_layers(config: TorsoConfig, channels: int) -> nn.Sequential:
     if config.encoder == "conv":
         return nn.Sequential(nn.Conv2d(channels, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU())
+    if config.encoder == "small":
+        one, two, three = config.channels
+        layers = (nn.Conv2d(channels, one, 5, 3), nn.ReLU(), nn.Conv2d(one, two, 3, 2), nn.ReLU(), nn.Conv2d(two, three, 3))
+        return nn.Sequential(*layers, nn.GroupNorm(1, three), nn.ReLU())
     stages: list[nn.Module] = []
     for width in config.channels:
         stages += [nn.Conv2d(channels, width, 3, padding=1), nn.MaxPool2d(3, 2, 1)]
@@ -95,8 +104,12 @@ class Encoder(nn.Module):
             raise ValueError(
                 f"torso.encoder {config.encoder!r} reads images [channels, height, width], not observations of shape {shape}; use 'mlp'"
             )
-        if config.encoder == "conv" and min(shape[1:]) < 36:
-            raise ValueError(f"torso.encoder 'conv' needs images of at least 36x36, not {shape[1]}x{shape[2]}; use 'resnet' or 'mlp'")
+        least = LEAST_IMAGE.get(config.encoder, 1)
+        if min(shape[1:]) < least:
+            raise ValueError(
+                f"torso.encoder {config.encoder!r} needs images of at least {least}x{least}, not {shape[1]}x{shape[2]}; "
+                "use 'resnet' or 'mlp'"
+            )
         image = image_layers(config, shape[0])
         with torch.no_grad():
             features = image(torch.zeros(1, *shape)).numel()
