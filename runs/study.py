@@ -170,8 +170,7 @@ def atari() -> Study:
 
 
 def atari_small() -> Study:
-    """How far into Private Eye curiosity alone leads, under sticky actions and with on-demand noise on top: BYOL-Hindsight, BYOL-Explore
-    and a random policy x three seeds: 18 runs, 80 minutes on two cores."""
+    """Private Eye by curiosity alone, with and without on-demand noise: two models and a random policy x three seeds: 18 runs."""
     game = {"game": "PrivateEye"}
     random = Variant("random", {"model": "byol-explore"}, {"learner.policy.uniform": True})
     return Study(

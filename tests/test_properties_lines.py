@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from afterwit.runs import cli
+from afterwit.runs.options import Benchmark, Demo, Drill, Evaluate, Probe, Report, Scores, Separation, StudyOptions, Train
 from afterwit.runs.presets import PRESETS
 from afterwit.runs.separation import SeparationConfig
 from afterwit.runs.study import STUDIES
@@ -62,10 +63,10 @@ def options(*kinds: type) -> list[str]:
 
 FIELDS = sorted({"--" + path.replace("_", "-") for config in BASES for path, _ in leaves(config)})
 TAKEN: dict[str, tuple[list[str], list[str]]] = {  # what a command takes first, and its options
-    "train": ([*PRESETS, "--resume"], options(cli.Train) + FIELDS), "study": ([*STUDIES], options(cli.StudyOptions)),
-    "benchmark": ([*PRESETS, "--separation"], options(cli.Benchmark, cli.Separation, SeparationConfig) + FIELDS),
-    "evaluate": (["run"], options(cli.Evaluate)), "probe": (["run"], options(cli.Probe)), "report": (["run"], options(cli.Report)),
-    "scores": (["run"], options(cli.Scores)), "demo": ([], options(cli.Demo)), "drill": ([], options(cli.Drill)),
+    "train": ([*PRESETS, "--resume"], options(Train) + FIELDS), "study": ([*STUDIES], options(StudyOptions)),
+    "benchmark": ([*PRESETS, "--separation"], options(Benchmark, Separation, SeparationConfig) + FIELDS),
+    "evaluate": (["run"], options(Evaluate)), "probe": (["run"], options(Probe)), "report": (["run"], options(Report)),
+    "scores": (["run"], options(Scores)), "demo": ([], options(Demo)), "drill": ([], options(Drill)),
     "list": ([], []),
 }  # fmt: skip
 VALUES = st.sampled_from(
