@@ -13,10 +13,9 @@ from torch import Tensor
 
 from afterwit.agents.agent import Agent
 from afterwit.agents.policy import Policy
+from afterwit.envs.checks import NUMBER
 from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec, TimeStep, VectorEnv
 from afterwit.world_models.trajectory import Trajectory
-
-LARGEST = 1e15  # of an observation or reward, in magnitude. (Ours: beyond it, squares in the losses soon leave float32.)
 
 
 class Actor(Agent):
@@ -31,7 +30,7 @@ class Actor(Agent):
         """The next T agent steps of all environments; `obs[0]` is the last observation of the unroll before.
 
         Raises EnvironmentFault where the environment raises, or returns other shapes or types than its spec says, or an
-        observation or reward that is not finite or above LARGEST.
+        observation or reward that is not finite or above NUMBER.
         """
         if self.step is None:
             self.step = self._tried(self.env.reset)
@@ -92,18 +91,18 @@ class Actor(Agent):
 
 
 def check(spec: EnvSpec, what: str, values: Array, shape: tuple[int, ...], dtype: str) -> None:
-    """Raise EnvironmentFault unless `values` are [B, *shape] of `dtype`, and floats finite and at most LARGEST in magnitude.
+    """Raise EnvironmentFault unless `values` are [B, *shape] of `dtype`, and floats finite and at most NUMBER in magnitude.
 
     At each step, as the policy would fail at the next one.
     """
     if values.shape != (spec.num_envs, *shape) or values.dtype != dtype:
         wanted = f"{dtype} {(spec.num_envs, *shape)}"
         raise EnvironmentFault(f"the environment {spec.name} returned {what} of {values.dtype} {values.shape}; its spec says {wanted}")
-    if dtype != "uint8" and not (usable := np.abs(values) <= LARGEST).all():  # NaN is not, either
+    if dtype != "uint8" and not (usable := np.abs(values) <= NUMBER).all():  # NaN is not, either
         index = np.argwhere(~usable)[0].tolist()
         raise EnvironmentFault(
             f"the environment {spec.name} returned {what} with {values[tuple(index)]} (environment {index[0]} of {spec.num_envs}); "
-            f"they must be finite and at most {LARGEST:g} in magnitude"
+            f"they must be finite and at most {NUMBER:g} in magnitude: scale or clip them in a wrapper"
         )
 
 

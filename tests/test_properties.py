@@ -16,10 +16,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from afterwit.agents import Agent, Learner
+from afterwit.agents import Actor, Agent, Learner, PolicyConfig
 from afterwit.agents.policy import Policy
 from afterwit.envs.gym import Gym, GymConfig, GymVector
 from afterwit.envs.gym_noise import NOISES, Noise
+from afterwit.envs.specs import EnvironmentFault
 from afterwit.runs.config import RunConfig, from_dict, to_dict
 from afterwit.runs.overrides import assignments, changed
 from afterwit.runs.train import Run
@@ -226,9 +227,9 @@ def test_an_environment_that_returns_no_number_is_named(bad: float, as_reward: b
 
     made = lambda: Broken(Box(-1, 1, (2,), np.float64), Discrete(2))  # noqa: E731
     env = GymVector(SyncVectorEnv([made], autoreset_mode=AutoresetMode.NEXT_STEP), 0)
-    env.reset()
-    with pytest.raises(ValueError, match=f"Broken|SyncVectorEnv.*returned {'a reward' if as_reward else 'an observation'}"):
-        env.step(np.zeros(1, np.int64))
+    actor = Actor(env, Policy(PolicyConfig(), tiny_torso_config(), env.spec), 3, 0, torch.device("cpu"))
+    with pytest.raises(EnvironmentFault, match=rf"returned {'rewards' if as_reward else 'observations'} with (-?inf|nan).*must be finite"):
+        actor.unroll()
 
 
 # --- trajectories
