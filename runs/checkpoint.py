@@ -16,28 +16,13 @@ from typing import Any
 
 import torch
 
-from afterwit.runs.config import RunConfig, from_dict, to_dict, write_config
+from afterwit.runs.config import RESOURCES, RunConfig, from_dict, to_dict, write_config
 from afterwit.runs.files import place, replacing, sync, sync_folder
 
 NAME, BEST = "checkpoint.pt", "best.pt"
 FORMAT = 2
 HEADER = re.compile(rb"(afterwit checkpoint, format (\d{1,9})), sha256 ([0-9a-f]{64})\n")
-FREE = (
-    "total_steps",
-    "device",
-    "threads",
-    "acting_threads",
-    "compile",
-    "cluster",
-    "actors",
-    "actor_envs",
-    "learners",
-    "placement",
-    "actor_patience",
-    "log_interval",
-    "checkpoint_interval",
-    "keep_checkpoints",
-)  # may change when a run goes on
+FREE = ("total_steps", *RESOURCES)  # may change when a run goes on
 
 
 class Damaged(ValueError):

@@ -147,6 +147,11 @@ class RunConfig:
         return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+# Fields that say where, how fast and how well kept a run goes, and not what it learns.
+RESOURCES = (
+    "device", "threads", "acting_threads", "compile", "cluster", "actors", "actor_envs", "learners", "placement", "actor_patience",
+    "log_interval", "checkpoint_interval", "keep_checkpoints",
+)  # fmt: skip
 TAGGED: dict[Any, dict[str, Any]] = {EnvConfig: ENVS, WorldModelConfig: WORLD_MODELS}  # of these a dict says by its `name` which it is
 
 

@@ -24,7 +24,7 @@ from afterwit.envs.gym import GymConfig
 from afterwit.envs.maze import MazeConfig, build_map
 from afterwit.envs.noise import LAYERS
 from afterwit.envs.specs import Array
-from afterwit.runs.config import RunConfig, read_config, to_dict
+from afterwit.runs.config import RESOURCES, RunConfig, read_config, to_dict
 from afterwit.runs.evaluate import NAME as EVALUATION
 from afterwit.runs.evaluate import VIDEO
 from afterwit.runs.logging import MAPS, METRICS, read_metrics
@@ -33,7 +33,7 @@ from afterwit.runs.reading import read_json
 from afterwit.runs.statistics import NUM_WINDOWS
 
 HUMAN = "human_normalised"
-NOT_COMPARED = ("seed", "preset", "device", "threads", "log_interval", "checkpoint_interval", "keep_checkpoints")  # of alike runs
+NOT_COMPARED = ("seed", "preset", *RESOURCES)  # of alike runs
 
 
 @dataclass(frozen=True)
