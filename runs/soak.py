@@ -11,9 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,10 @@ class Sample:
     files: int  # open file descriptors
     segments: int  # files in /dev/shm, of all processes of the machine
     shared: int  # bytes in them
+    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # memory, processes, threads and files by `title`
+
+
+NUMBERS = ("memory", "processes", "threads", "files", "segments", "shared")  # of a sample, that must not grow
 
 
 def family(pid: int) -> list[int]:
@@ -60,20 +65,34 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def sample(pid: int, seconds: float) -> Sample:
-    """What the process `pid` and its descendants hold now."""
-    memory = threads = files = count = 0
+def title(pid: int) -> str:
+    """What a process is called: raylet, dashboard.py, ray::ActorProcess."""
+    words = (PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0 ").decode(errors="replace").split("\0")
+    if words[0].startswith("ray::"):
+        return words[0].partition(".")[0]
+    return Path(next((word for word in words if word.endswith(".py")), words[0])).name
+
+
+def held(pid: int) -> dict[str, Counter[str]]:
+    """Memory (bytes resident), processes, threads and files of `pid` and its descendants, by what they are called."""
+    found: dict[str, Counter[str]] = {}
     for each in family(pid):
         try:
             status = dict(line.split(":", 1) for line in (PROC / str(each) / "status").read_text().splitlines())
-            files += len(os.listdir(PROC / str(each) / "fd"))
+            files, name = len(os.listdir(PROC / str(each) / "fd")), title(each)
         except OSError:  # it has ended meanwhile
             continue
-        memory += int(status.get("VmRSS", "0 kB").split()[0]) * 1024
-        threads += int(status["Threads"])
-        count += 1
+        memory = int(status.get("VmRSS", "0 kB").split()[0]) * 1024
+        found.setdefault(name, Counter()).update(memory=memory, processes=1, threads=int(status["Threads"]), files=files)
+    return found
+
+
+def sample(pid: int, seconds: float) -> Sample:
+    """What the process `pid` and its descendants hold now."""
+    parts = held(pid)
     sizes = [path.stat().st_size for path in SHM.iterdir() if path.is_file()] if SHM.is_dir() else []
-    return Sample(round(seconds, 2), memory, count, threads, files, len(sizes), sum(sizes))
+    memory, processes, threads, files = (sum(part[name] for part in parts.values()) for name in NUMBERS[:4])
+    return Sample(round(seconds, 2), memory, processes, threads, files, len(sizes), sum(sizes), parts)
 
 
 def watch(pid: int, minutes: float, each: Callable[[Sample], None] = lambda sample: None) -> list[Sample]:
@@ -93,23 +112,39 @@ def judge(samples: list[Sample]) -> dict[str, tuple[float, float, bool]]:
     """
     if len(samples) < 20:
         raise ValueError(f"{len(samples)} samples are too few to judge; soak for a minute or longer, and see that the run goes on")
-    judged = samples[int(len(samples) * WARM_UP) :]
-    part = max(1, len(judged) // 5)
     result = {}
-    for name in (field.name for field in fields(Sample) if field.name != "seconds"):
-        first, last = (float(np.median([getattr(each, name) for each in some])) for some in (judged[:part], judged[-part:]))
+    for name in NUMBERS:
+        first, last = medians(samples, lambda each, name=name: getattr(each, name))  # type: ignore[misc]
         limit = first * (1 + GROWTH) if name in ("memory", "shared") else first
         result[name] = (first, last, last <= limit)
     return result
 
 
+def medians(samples: list[Sample], number: Callable[[Sample], float]) -> tuple[float, float]:
+    """Of a number: the median of the first fifth after the warm-up, and of the last."""
+    judged = samples[int(len(samples) * WARM_UP) :]
+    part = max(1, len(judged) // 5)
+    first, last = (float(np.median([number(each) for each in some])) for some in (judged[:part], judged[-part:]))
+    return first, last
+
+
+def holders(samples: list[Sample], name: str) -> str:
+    """Whose processes hold more of `name` at the end than at the beginning: "raylet 41 to 67"."""
+    found = []
+    for who in dict.fromkeys(who for each in samples for who in each.parts):
+        first, last = medians(samples, lambda each, who=who: each.parts.get(who, {}).get(name, 0))  # type: ignore[misc]
+        if last > first:
+            found.append(f"{who} {first:,.0f} to {last:,.0f}")
+    return ", ".join(found)
+
+
 def workers(pid: int, name: str) -> list[int]:
     """The processes of a run on a local cluster that are a `name`, such as ActorProcess."""
-    titles = {}
+    found = []
     for each in family(pid):
         with suppress(OSError):  # it has ended meanwhile
-            titles[each] = (PROC / str(each) / "cmdline").read_bytes().rstrip(b"\0 ").decode(errors="replace")
-    return [each for each, title in titles.items() if title.partition(".")[0] == f"ray::{name}"]
+            found += [each] if title(each) == f"ray::{name}" else []
+    return found
 
 
 class Killer:
@@ -162,7 +197,9 @@ def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> boo
     verdicts = judge(samples)
     for name, (first, last, flat) in verdicts.items():
         unit = 1 << 20 if name in ("memory", "shared") else 1
-        print(f"{name:<10} {first / unit:>10,.1f} {last / unit:>10,.1f}{' MiB' if unit > 1 else '    '} {'flat' if flat else 'GROWS'}")
+        whose = "" if flat else f": {holders(samples, name)}"
+        word = "flat" if flat else "GROWS"
+        print(f"{name:<10} {first / unit:>10,.1f} {last / unit:>10,.1f}{' MiB' if unit > 1 else '    '} {word}{whose}")
     left = [pid for pid in children if family(pid)]
     after = sample(os.getpid(), 0)
     clean = not left and after.segments <= before.segments and code == 130 and bool(kept(folder))
@@ -179,10 +216,10 @@ def write(samples: list[Sample], out: Path) -> None:
     from matplotlib.figure import Figure  # which the rest of the soak need not wait for
 
     with (out / TABLE).open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, [field.name for field in fields(Sample)])
+        table = csv.DictWriter(file, ["seconds", *NUMBERS], extrasaction="ignore")
         table.writeheader()
         table.writerows(asdict(sample) for sample in samples)
-    names = [field.name for field in fields(Sample) if field.name not in ("seconds", "shared")]
+    names = [name for name in NUMBERS if name != "shared"]
     figure = Figure(figsize=(8, 8), layout="constrained")
     minutes = [sample.seconds / 60 for sample in samples]
     for axes, name in zip(figure.subplots(len(names), sharex=True), names, strict=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from afterwit.runs.cli import main
-from afterwit.runs.soak import SHM, Sample, family, judge, sample, watch, write
+from afterwit.runs.soak import SHM, Sample, family, holders, judge, sample, title, watch, write
 
 FLAT = [Sample(float(n), 100 << 20, 2, 5, 20, 1, 4096) for n in range(100)]
 NESTED = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
@@ -28,6 +28,9 @@ def test_a_process_is_counted_with_its_children_their_files_and_segments() -> No
         more = sample(process.pid, 1.5)
     less = sample(process.pid, 2.5)
     assert (more.seconds, more.processes) == (1.5, 2) and more.threads >= 2 and more.files >= 6 and more.memory > 2 << 20
+    assert list(more.parts) == [title(process.pid)] and more.parts[title(process.pid)] == {
+        "memory": more.memory, "processes": 2, "threads": more.threads, "files": more.files
+    }  # fmt: skip
     assert more.segments - less.segments == 1 and more.shared - less.shared == 5000
     assert family(os.getpid())[0] == os.getpid() and set(family(process.pid)) < set(family(os.getpid()))
     assert watch(process.pid, 0.01)
@@ -44,6 +47,16 @@ def test_what_grows_after_the_warm_up_is_named() -> None:
         assert [other for other, (_, _, flat) in judge(grown).items() if not flat] == [name]
     with pytest.raises(ValueError, match="19 samples are too few"):
         judge(FLAT[:19])
+
+
+def test_who_holds_what_grows_is_told() -> None:
+    parts = [{"raylet": {"files": 40 + int(each.seconds // 10)}, "gcs_server": {"files": 30}, "late": {"files": 1}} for each in FLAT]
+    samples = [
+        replace(each, parts=part if index > 50 else {**part, "late": {}})
+        for index, (each, part) in enumerate(zip(FLAT, parts, strict=True))
+    ]
+    assert holders(samples, "files") == "raylet 43 to 49, late 0 to 1"
+    assert holders(samples, "threads") == ""
 
 
 def test_samples_are_written_as_a_table_and_a_picture(tmp_path: Path) -> None:
