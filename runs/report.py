@@ -16,7 +16,8 @@ import matplotlib
 from afterwit.runs.config import to_dict
 from afterwit.runs.provenance import provenance
 from afterwit.runs.report_data import HUMAN, Group, RunLog, flat, make_groups, noise_of, read_run, result_names
-from afterwit.runs.report_figures import MAX_VIDEO, STYLE, Picture, curves, overview, panel, save, tenths
+from afterwit.runs.report_figures import MAX_VIDEO, STYLE, Picture, curves, panel, save
+from afterwit.runs.report_maps import overview, tenths
 from afterwit.runs.report_words import headline
 
 CSS = """

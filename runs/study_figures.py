@@ -11,11 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from afterwit.envs.atari import AtariConfig
 from afterwit.envs.maze import HEIGHT, MazeConfig, build_map
 from afterwit.envs.specs import Array
 from afterwit.runs.config import RunConfig
 from afterwit.runs.report_data import Group
-from afterwit.runs.report_figures import COLOURS, GREY, INK, OTHER, PALE, Curve, binned, count_words, draw_maze
+from afterwit.runs.report_figures import COLOURS, GREY, INK, OTHER, PALE, Curve, binned, count_words
+from afterwit.runs.report_maps import draw_maze
 from afterwit.runs.study_data import MEASURES, Knob, StudyLog, intervals
 
 MORE_COLOURS = ("#33bbee", "#ee3377", "#bbbbbb", "#000000")  # Tol's vibrant, continued, for methods that are no world model
@@ -36,6 +38,8 @@ def colours(study: StudyLog) -> dict[str, str]:
 def world_words(config: RunConfig) -> str:
     """What is special about a world, in a few words."""
     env = config.env
+    if isinstance(env, AtariConfig):
+        return f"{env.game},\nsticky {env.sticky:g}" + ("" if env.noise == "none" else f",\n{env.noise} noise")
     if not isinstance(env, MazeConfig):
         return ""
     dose = env.resolved_dose

@@ -29,7 +29,8 @@ from afterwit.runs.presets import maze
 from afterwit.runs.reading import in_one_line
 from afterwit.runs.report import evaluation, summarise, write_report
 from afterwit.runs.report_data import is_unicode, make_groups, read_run
-from afterwit.runs.report_figures import STYLE, Curve, Picture, heat, panel, save
+from afterwit.runs.report_figures import STYLE, Curve, Picture, panel, save
+from afterwit.runs.report_maps import heat
 from afterwit.runs.scores import scores
 from afterwit.runs.study import STUDIES
 from afterwit.runs.study_report import write_study_report
