@@ -24,9 +24,10 @@ from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action
 
 # Where games keep room, x and y of the player, in their 128 bytes of RAM (Anand et al., 2019, arXiv 1906.08226; Pitfall's room by
-# looking). Of other games coverage is not counted.
-POSITION_BYTES = {
-    "Hero": (28, 27, 31), "MontezumaRevenge": (3, 42, 43), "Pitfall": (1, 97, 105), "PrivateEye": (92, 63, 86), "Venture": (90, 85, 26),
+# looking, and of it no more: its y is nonsense while the player comes back to life). Of other games coverage is not counted.
+# Montezuma's rooms have the same numbers on each level.
+POSITION_BYTES: dict[str, tuple[int, ...]] = {
+    "MontezumaRevenge": (3, 42, 43), "Pitfall": (1,), "PrivateEye": (92, 63, 86), "Venture": (90, 85, 26),
 }  # fmt: skip
 SQUARE = 16  # of x and y, that make one cell of a room
 CELLS = 256 * (256 // SQUARE) ** 2
@@ -185,8 +186,8 @@ class Atari:
     bit for bit for any number of threads, and environment k does not depend on how many others there are.
 
     `info` per environment: `lives`, `episode_frames` (emulator frames since the game began), with noise `noise_on`, and for the
-    games of POSITION_BYTES `room` and `cell`: which 16x16 square of which room the player is in (0..CELLS-1). The action that was
-    executed is not among them: sticky actions are drawn inside the emulator, frame by frame, and EnvPool does not tell. Nor can
+    games of POSITION_BYTES `room` and (but for Pitfall) `cell`: which 16x16 square of which room the player is in. The action that
+    was executed is not among them: sticky actions are drawn inside the emulator, frame by frame, and EnvPool does not tell. Nor can
     EnvPool save a game's state: a resumed run starts new episodes. Processes that step games must be spawned; after a fork EnvPool
     hangs.
     """
@@ -232,7 +233,7 @@ class Atari:
                        "sticky_drawn": "per emulator frame",
                        "frame_pooling": "maximum of the last two" if config.frame_skip > 1 else "none",
                        "episode_frames": config.episode_frames, "autoreset": "next-step", **noise_semantics(config),
-                       **({"cells": CELLS} if self.position_bytes else {})},
+                       **({"cells": CELLS} if len(self.position_bytes) == 3 else {})},
         )  # fmt: skip
         self.over = np.ones(config.num_envs, bool)  # the next step is a reset
         self.frame: Array | None = None
@@ -261,8 +262,10 @@ class Atari:
         self.frame = observation[0].copy()
         known |= {"lives": info["lives"].astype(np.int64), "episode_frames": info["elapsed_step"].astype(np.int64) * self.config.frame_skip}
         if self.position_bytes:
-            room, x, y = info["ram"][:, self.position_bytes].astype(np.int64).T
-            known |= {"room": room, "cell": (room * 256 // SQUARE + y // SQUARE) * (256 // SQUARE) + x // SQUARE}
+            known["room"], *place = info["ram"][:, self.position_bytes].astype(np.int64).T
+            if place:
+                x, y = place
+                known["cell"] = (known["room"] * 256 // SQUARE + y // SQUARE) * (256 // SQUARE) + x // SQUARE
         return TimeStep(observation, first, reward, terminal, truncated, known)
 
     def render(self) -> Array:

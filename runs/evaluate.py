@@ -52,6 +52,8 @@ def evaluate(
     env_config = evaluation_env(config.env, video)
     for path, value in (changes or {}).items():
         env_config = changed(env_config, path, value)
+    if greedy and config.learner.policy.uniform:
+        raise ValueError(f"{folder} acts at random, so that no action is the likeliest; leave --greedy out")
     config = replace(config, env=env_config, seed=seed)
     run = Run(config)
     try:

@@ -22,7 +22,7 @@ class Train:
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     out: Path | None = None
-    """New folder for the run. Unset: a name made of preset, world model, game or id, noise, and seed, in runs/out."""
+    """New folder for the run. Unset: a name made of preset, method, game or id, noise, and seed, in runs/out."""
     quiet: bool = False
     """No progress bar."""
 
@@ -52,12 +52,13 @@ class Evaluate:
 @dataclass(frozen=True)
 class Scores:
     """Aggregate the evaluations of runs: interquartile mean, median and mean with intervals, the probability that one method beats
-    another, and performance profiles. A method is a world model, a task a game with its noise; runs of one task are seeds."""
+    another, and performance profiles. A method is a world model or the random policy, a task a game with its noise; runs of one task
+    are seeds."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders, each with an evaluation.json (afterwit evaluate RUN)."""
     measure: str | None = None
-    """What is compared: a number of the evaluations, such as return, rooms or R4. Unset: the human-normalised score, or the return."""
+    """What is compared: a number of the evaluations, such as return, cells or R4. Unset: the human-normalised score, or the return."""
     out: Path = OUT / "scores"
     """Folder for scores.json and scores.png."""
 

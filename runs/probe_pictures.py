@@ -20,6 +20,7 @@ from afterwit.runs.config import RunConfig
 from afterwit.runs.probe import TITLES, Row
 from afterwit.runs.probe_bank import Bank
 from afterwit.runs.report_figures import GREY, INK, PALE, STYLE, save
+from afterwit.world_models.make import world_model_name
 
 # Tol's vibrant, colour-blind safe: the noise changed; something did, and nobody tells whether it is noise; nothing did; another place
 CHANGED, OTHER, SAME, ELSEWHERE, DIFFERENT = "#009988", "#0077bb", "#9a9a9a", "#cc3311", "#ee7733"
@@ -126,7 +127,7 @@ def compose(bank: Bank, rows: Sequence[Row], draw: Draw, config: RunConfig, spec
             spine.set(visible=True, color=colour, linewidth=thick)
 
     text(margin, 0.12, "What would have happened?", fontsize=13, fontweight="bold")
-    model, trained = config.title.split(",")[0], f"{result['trained_agent_steps']:,} agent steps"
+    model, trained = world_model_name(config.learner.world_model), f"{result['trained_agent_steps']:,} agent steps"
     text(width - margin, 0.16, f"{spec.name}, {noise_name(config)}{model}, {trained}", ha="right", color=GREY)
     explained = (
         "Each row keeps one transition's place and action, and gives the model the z of others: what of an outcome could not be foreseen.\n"

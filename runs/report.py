@@ -71,7 +71,7 @@ def summarise(groups: Sequence[Group]) -> dict[str, Any]:
     for group in groups:
         names = result_names(group)
         runs = [_row(run.last, run.best, names) | _effort(run) for run in group.runs]
-        row = {"label": group.label, "world_model": group.model, "world": group.world, "seeds": [run.config.seed for run in group.runs]}
+        row = {"label": group.label, "method": group.method, "world": group.world, "seeds": [run.config.seed for run in group.runs]}
         rows.append(row | _row(group.last, group.best, names) | {"runs": runs})
     return {"headline": headline(groups), "groups": rows}
 
@@ -164,7 +164,7 @@ def as_text(name: str, value: float | None) -> str:
 def results_table(groups: Sequence[Group]) -> str:
     names = list(dict.fromkeys(name for group in groups for name in result_names(group)))
     best = [name for name in names if name.startswith(("reached/", "episode/"))]
-    words = {"share_of_time": "time with noise", "share_of_pay": "pay with noise", "ratio": "pay / time"}
+    words = {"share_of_time": "time with noise", "share_of_pay": "pay with noise", "ratio": "pay / time", "explored": "cells so far"}
     head = ["", "episodes"]
     columns: list[tuple[str, str]] = []
     for name in names:
@@ -193,7 +193,7 @@ def results_table(groups: Sequence[Group]) -> str:
 
 
 def effort_table(groups: Sequence[Group]) -> str:
-    head = ["run", "world model", "seed", "agent steps", "of", "frames", "episodes", "wall time [s]", "agent steps/s"]
+    head = ["run", "method", "seed", "agent steps", "of", "frames", "episodes", "wall time [s]", "agent steps/s"]
     rows = []
     for row in summarise(groups)["groups"]:
         for run in row["runs"]:

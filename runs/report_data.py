@@ -30,7 +30,7 @@ from afterwit.runs.evaluate import VIDEO
 from afterwit.runs.logging import MAPS, METRICS, read_metrics
 from afterwit.runs.overrides import short
 from afterwit.runs.reading import read_json
-from afterwit.runs.statistics import NUM_WINDOWS
+from afterwit.runs.statistics import MEASURES, NUM_WINDOWS
 
 HUMAN = "human_normalised"
 NOT_COMPARED = ("seed", "preset", *RESOURCES)  # of alike runs
@@ -49,7 +49,7 @@ class RunLog:
     notes: tuple[str, ...]  # what the reader should know about what is missing
 
     @property
-    def model(self) -> str:
+    def method(self) -> str:
         return self.config.method
 
     @cached_property
@@ -111,14 +111,14 @@ class RunLog:
 class Group:
     """Runs that differ in nothing but their seed."""
 
-    label: str  # the world model, with what else tells it from other groups in the same world
+    label: str  # the method, with what else tells it from other groups in the same world
     world: str
     runs: tuple[RunLog, ...]
-    index: int  # among the groups of its world model in its world
+    index: int  # among the groups of its method in its world
 
     @property
-    def model(self) -> str:
-        return self.runs[0].model
+    def method(self) -> str:
+        return self.runs[0].method
 
     def names(self, prefix: str) -> list[str]:
         return sorted({name for run in self.runs for name in run.names(prefix)})
@@ -224,15 +224,15 @@ def make_groups(runs: Iterable[RunLog]) -> list[Group]:
     alike: dict[tuple[str, str, str], list[RunLog]] = defaultdict(list)
     for run in runs:
         compared = {name: value for name, value in flat(to_dict(run.config)).items() if name not in NOT_COMPARED}
-        alike[world_name(run.config), run.model, json.dumps(compared, sort_keys=True)].append(run)
+        alike[world_name(run.config), run.method, json.dumps(compared, sort_keys=True)].append(run)
     together: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for world, model, compared_json in alike:
-        together[world, model].append(json.loads(compared_json))
+    for world, method, compared_json in alike:
+        together[world, method].append(json.loads(compared_json))
     groups = []
-    for (world, model, compared_json), members in alike.items():
-        others, this = together[world, model], json.loads(compared_json)
+    for (world, method, compared_json), members in alike.items():
+        others, this = together[world, method], json.loads(compared_json)
         differing = [name for name in this if any(other.get(name) != this[name] for other in others)]
-        label = ", ".join([model, *(f"{name.split('.')[-1]} {this[name]}" for name in differing[:2])])
+        label = ", ".join([method, *(f"{name.split('.')[-1]} {this[name]}" for name in differing[:2])])
         groups.append(Group(label, world, tuple(members), others.index(this)))
     worlds = list(dict.fromkeys(group.world for group in groups))
     return sorted(groups, key=lambda group: worlds.index(group.world))
@@ -278,7 +278,7 @@ def result_names(group: Group) -> list[str]:
     """What a group is judged by: trackers, return (where the world has trackers: if it ever paid), rooms and cells, noise's shares."""
     trackers = group.names("reached/")
     paid = any(np.nan_to_num(run.column("episode/return")).any() for run in group.runs)
-    names = trackers + [name for name in ("episode/return", "episode/rooms") if group.names(name) and (paid or not trackers)]
-    names += [name for name in ("episode/cells", "explored/cells") if group.names(name) and not trackers]
+    measures = [logged for name, (logged, _) in MEASURES.items() if not trackers or (paid and name in ("rooms", "return"))]
+    names = trackers + [logged for logged in measures if group.names(logged)]
     noise = noise_of(group)
     return names + ([f"{kind}/{noise[0]}" for kind in ("share_of_time", "share_of_pay", "ratio")] if noise else [])

@@ -1,4 +1,4 @@
-"""Runs compared: the pictures. Small multiples with direct labels, one colour a world model."""
+"""Runs compared: the pictures. Small multiples with direct labels, one colour a method."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from afterwit.runs.report_data import (
     RunLog,
     noise_of,
 )
+from afterwit.runs.statistics import MEASURES
 from afterwit.world_models.instruments import ALARM
 
 COLOURS = {"byol-explore": "#cc3311", "byol-hindsight": "#0077bb", "rnd": "#009988", "icm": "#ee7733"}  # Tol's vibrant: colour-blind safe
 OTHER, INK, GREY, PALE = "#555555", "#222222", "#6b6b6b", "#d0d0d0"
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))  # groups of one world model in one world
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))  # groups of one method in one world
 STYLE: Any = {
     "text.parse_math": False,  # names may hold a $
     "font.family": "DejaVu Sans", "font.size": 8, "text.color": INK, "axes.edgecolor": "#999999", "axes.labelcolor": GREY,
@@ -56,16 +57,14 @@ class Picture:
 
 
 def colour(group: Group) -> str:
-    return COLOURS.get(group.model, OTHER)
+    return COLOURS.get(group.method, OTHER)
 
 
 def curves(groups: Sequence[Group]) -> list[Curve]:
     """What the groups of one world logged, in the order of the page."""
     reached = sorted({name for group in groups for name in group.names("reached/")})
     chosen = [Curve(name, f"{name.split('/')[1]}: share of episodes that reached it", share=True) for name in reached]
-    chosen += [Curve("episode/return", "Return per episode"), Curve("episode/rooms", "Rooms seen per episode")]
-    if not reached:
-        chosen += [Curve("episode/cells", "Cells seen per episode"), Curve("explored/cells", "Cells seen in all episodes so far")]
+    chosen += [Curve(*MEASURES[name]) for name in (("rooms", "return") if reached else MEASURES)]
     noise = noise_of(groups[0])
     if noise:
         name, words = noise

@@ -57,7 +57,7 @@ def _lead_trackers(world: str, groups: list[Group], trackers: list[str]) -> str:
 
 
 def _lead_returns(world: str, groups: list[Group]) -> str:
-    known = [kind for kind in ("cells", "rooms") if any(group.names(f"episode/{kind}") for group in groups)]
+    known = [kind for kind in ("cells", "rooms") if all(group.names(f"episode/{kind}") for group in groups)]
     order = sorted(groups, key=lambda group: -group.last(f"episode/{known[0]}" if known else "episode/return"))
     parts = []
     for group in order:

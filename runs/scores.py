@@ -30,7 +30,8 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
     """Aggregate the evaluations in run `folders` and write OUT/scores.json and scores.png.
 
     `measure` is a number of the evaluations, such as return, rooms or R4; unset, the human-normalised score where all games have
-    one, else the return. Raises ValueError where a run was not evaluated, lacks the measure, or cells have unequal numbers of runs.
+    one, else the return. Raises ValueError where a run was not evaluated, lacks the measure, is there twice (method, task and seed),
+    or cells have unequal numbers of runs.
     """
     if len(folders) < 2:
         raise ValueError(f"scores compares runs, and was given {len(folders)}; name two or more run folders")
@@ -38,12 +39,16 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
     if measure is None:
         measure = HUMAN if all(HUMAN in evaluation for _, _, evaluation in found) else "return"
     cells: dict[str, dict[str, list[float]]] = {}
+    seen: dict[tuple[str, str, int], Path] = {}
     for folder, config, evaluation in found:
         value = number(evaluation, measure)
         if value is None:
             known = ", ".join([*evaluation["results"], *([HUMAN] if HUMAN in evaluation else [])])
             raise ValueError(f"the evaluation of {folder} has no {measure!r}; it has {known}")
         cells.setdefault(config.method, {}).setdefault(task(config), []).append(value)
+        if same := seen.get((config.method, task(config), config.seed)):
+            raise ValueError(f"{same} and {folder} are both {config.title} on {task(config)}; runs of one task must have different seeds")
+        seen[config.method, task(config), config.seed] = folder
     tables = matrices(cells)
     result = {
         "measure": measure, "tasks": sorted(next(iter(cells.values()))), "scores": {name: table.tolist() for name, table in tables.items()},

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -218,7 +218,7 @@ def write(samples: list[Sample], out: Path) -> None:
     with (out / TABLE).open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, ["seconds", *NUMBERS], extrasaction="ignore")
         table.writeheader()
-        table.writerows(asdict(sample) for sample in samples)
+        table.writerows(vars(sample) for sample in samples)
     names = [name for name in NUMBERS if name != "shared"]
     figure = Figure(figsize=(8, 8), layout="constrained")
     minutes = [sample.seconds / 60 for sample in samples]

@@ -18,6 +18,11 @@ from afterwit.world_models.trajectory import Trajectory
 
 NUM_WINDOWS = 10  # a run's maps are kept by tenth
 ROOMS = 256
+# What worlds without trackers are judged by, the main one first: name -> what is logged, and in words.
+MEASURES = {
+    "cells": ("episode/cells", "Cells seen per episode"), "explored": ("explored/cells", "Cells seen so far, all episodes"),
+    "rooms": ("episode/rooms", "Rooms seen per episode"), "return": ("episode/return", "Return per episode"),
+}  # fmt: skip
 INDIFFERENT_ENVS, INDIFFERENT_STEPS = 64, 1000  # of the uniform policy: a tenth of a second, however many a run has
 
 
@@ -26,15 +31,16 @@ class Statistics:
 
     It reads of `info` what is there: `trackers` [T, B, n] per episode; `room` and `cell` [T, B], how many different ones each
     episode, and the run so far (`explored`), has seen; `noise_on` and `block_in_view` as shares of time and of pay; `cell` for the
-    maps, where the world has one. Where the agent can seek noise, by an action
-    that makes it or a place that has it, `indifferent` is that action's or place's share of time for a uniform policy.
+    maps, where the world has one. Where the agent can seek noise, by an action that makes it or a place that has it, `indifferent`
+    is that action's or place's share of time for a uniform policy. `extrinsic`: the agent is paid the environment's own reward, too,
+    so that `score` goes by it.
     """
 
-    def __init__(self, spec: EnvSpec, total_steps: int, indifferent: float | None = None):
+    def __init__(self, spec: EnvSpec, total_steps: int, indifferent: float | None = None, extrinsic: bool = False):
         batch = spec.num_envs
         self.total_steps = total_steps
         self.noise_action = spec.semantics.get("noise_action")
-        self.indifferent = indifferent
+        self.indifferent, self.extrinsic = indifferent, extrinsic
         names = [name.lower().replace("-", "") for name in spec.action_names]
         self.noop = names.index("noop") if "noop" in names else None
         self.random_blocks = bool(spec.semantics.get("random_blocks"))
@@ -113,10 +119,16 @@ class Statistics:
             if self.first_reward[env]:
                 episode["first_reward"] = float(self.first_reward[env])
             self.episodes.append((env, episode))
-            self.achieved += float(self.trackers[env].mean()) if self.trackers.shape[1] else episode.get("rooms", episode["return"])
+            self.achieved += self._achievement(env, episode)
             self.achieving += 1
         for value in (*self.running.values(), *self.seen.values(), self.first_reward):
             value[env] = 0
+
+    def _achievement(self, env: int, episode: Mapping[str, float]) -> float:
+        if self.trackers.shape[1]:
+            return float(self.trackers[env].mean())
+        measures = ("return",) if self.extrinsic else ("cells", "rooms", "return")
+        return next(episode[name] for name in measures if name in episode)
 
     def pop(self) -> dict[str, float]:
         """Means over the episodes finished, and shares of time and pay, since the last call."""
@@ -139,8 +151,9 @@ class Statistics:
         return result
 
     def score(self) -> float | None:
-        """Mean over the episodes since the last score: share of trackers reached, where the world has them, else rooms seen,
-        else return. None, and the episodes count for the next one, while they are fewer than the environments: luck, mostly."""
+        """Mean over the episodes since the last score: share of trackers reached, where the world has them; else, of an agent that
+        is paid by curiosity alone, cells or rooms seen, where they are known; else return. None, and the episodes count for the next
+        one, while they are fewer than the environments: luck, mostly."""
         if self.achieving < len(self.running["return"]):
             return None
         score, self.achieved, self.achieving = self.achieved / self.achieving, 0.0, 0
@@ -156,8 +169,8 @@ class Statistics:
         arrays = {
             **self.running,
             "trackers": self.trackers,
-            **{f"{kind}s": seen for kind, seen in self.seen.items()},
-            **{f"explored_{kind}s": ever for kind, ever in self.explored.items()},
+            **{f"{kind}s": np.packbits(seen, -1) for kind, seen in self.seen.items()},
+            **{f"explored_{kind}s": np.packbits(ever) for kind, ever in self.explored.items()},
             "first_reward": self.first_reward,
             "visits": self.visits,
             "pay": self.pay,
@@ -169,16 +182,26 @@ class Statistics:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` gave. Where it was of other environments, episodes in progress are forgotten."""
         arrays = {name: value.numpy().copy() for name, value in state["arrays"].items()}
-        # Checkpoints of November 2026 lack some.
-        self.explored = {kind: arrays.get(f"explored_{kind}s", ever) for kind, ever in self.explored.items()}
+        # Checkpoints of November 2026 lack some: what a game's agent has explored counts from where such a run goes on.
+        explored = {kind: unpacked(arrays.get(f"explored_{kind}s"), ever) for kind, ever in self.explored.items()}
         if len(arrays["rooms"]) == len(self.first_reward):
             self.running = {name: arrays[name] for name in self.running}
             self.trackers = arrays["trackers"]
-            self.seen = {kind: arrays.get(f"{kind}s", seen) for kind, seen in self.seen.items()}
+            self.seen = {kind: unpacked(arrays.get(f"{kind}s"), seen) for kind, seen in self.seen.items()}
             self.first_reward = arrays.get("first_reward", self.first_reward)
         self.visits, self.pay = arrays["visits"], arrays["pay"]
+        self.explored = explored
+        if self.visits.shape[1]:
+            self.explored["cell"] = np.asarray(self.visits.any(0))
         self.episodes, self.time, self.paid = state["episodes"], state["time"], state["paid"]
         self.achieved, self.achieving = state.get("achieved", (0.0, 0))  # which checkpoints of format 1 lack
+
+
+def unpacked(bits: Array | None, unknown: Array) -> Array:
+    """Bools of `unknown`'s shape from what packbits made of them, or from bools; `unknown` itself where there are none."""
+    if bits is None or bits.dtype == np.bool_:
+        return unknown if bits is None else bits
+    return np.unpackbits(bits, -1, count=unknown.shape[-1]).astype(bool)
 
 
 def indifferent(config: EnvConfig, spec: EnvSpec) -> float | None:

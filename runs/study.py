@@ -172,9 +172,9 @@ def atari() -> Study:
 def atari_small() -> Study:
     """Private Eye by curiosity alone, with and without on-demand noise: two models and a random policy x three seeds: 18 runs."""
     game = {"game": "PrivateEye"}
-    random = Variant("random", {"model": "byol-explore"}, {"learner.policy.uniform": True})
+    random = Variant("random", {"model": "rnd"}, {"learner.policy.uniform": True})
     return Study(
-        name="atari-small", preset="atari-small", worlds=(Variant("sticky", game), Variant("on-demand", {**game, "noise": "on-demand"})),
+        name="atari-small", preset="atari-small", worlds=(Variant("none", game), Variant("on-demand", {**game, "noise": "on-demand"})),
         methods=(method("byol-hindsight"), method("byol-explore"), random), seeds=(0, 1, 2),
         more_worlds=tuple(Variant(name, {"game": name}) for name in HARD_GAMES if name != game["game"]),
     )  # fmt: skip

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from afterwit.envs.atari import AtariConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.envs.specs import Array
 from afterwit.runs.config import read_config, to_dict
 from afterwit.runs.parallel import last_entry
 from afterwit.runs.report_data import Group, RunLog, flat, noise_of, read_run
-from afterwit.runs.statistics import NUM_WINDOWS
+from afterwit.runs.statistics import MEASURES, NUM_WINDOWS
 from afterwit.runs.study_run import NAME, Manifest, read_manifest
 from afterwit.world_models.instruments import ALARM
 
@@ -29,8 +30,6 @@ INSTRUMENTS = (
     "noise/share", "noise/seeking", "leak/critic", "leak/place_from_latent", "leak/place_from_noise", "leak/action_from_latent",
     "leak/action_from_noise", "use/latent", "rank/embedding", "rank/belief", "rank/latent", "spread/target",
 )  # fmt: skip
-# What worlds without trackers are judged by, the main one first: name -> what is logged.
-MEASURES = {"cells": "episode/cells", "explored": "explored/cells", "rooms": "episode/rooms", "return": "episode/return"}
 # What an agent does more often that seeks the noise: compared with the same method where it makes no noise.
 SOUGHT = {"on-demand": "share_of_time/noop", "brownian": "share_of_time/block_in_view"}
 
@@ -114,7 +113,9 @@ class StudyLog:
     @cached_property
     def measures(self) -> list[str]:
         """What the study is judged by, the main one first: the score and the trackers, or cells, rooms and return."""
-        return list(dict.fromkeys(name for group in self.groups.values() for run in group.runs for name in measured(run)))
+        found = dict.fromkeys(name for group in self.groups.values() for run in group.runs for name in measured(run))
+        trackers = [name for name in found if name not in MEASURES]
+        return trackers or [name for name in MEASURES if name in found]
 
     @cached_property
     def instruments(self) -> list[str]:
@@ -163,11 +164,11 @@ def read_study(home: Path) -> StudyLog:
 
 
 def measured(run: RunLog) -> dict[str, tuple[str, ...]]:
-    """What a run is judged by: name -> the logged names that it is the mean of."""
+    """What a run is judged by: name -> the logged names that it is the mean of. Nothing before its first episode has ended."""
     trackers = tuple(run.names("reached/"))
     if trackers:
         return {"score": trackers} | {name.split("/")[1]: (name,) for name in trackers}
-    return {name: (logged,) for name, logged in MEASURES.items() if run.names(logged)}
+    return {name: (logged,) for name, (logged, _) in MEASURES.items() if run.names(logged) and run.episodes.any()}
 
 
 def numbers(run: RunLog) -> dict[str, float | int | bool]:
@@ -212,7 +213,8 @@ def left(reward: Array, run: RunLog) -> float:
 def noise_key(group: Group) -> str | None:
     """The logged share of the action or place that makes the noise of a group's world, where there is one."""
     env = group.runs[0].config.env
-    return SOUGHT.get(env.noise) if isinstance(env, MazeConfig) and env.resolved_dose > 0 else None
+    dose = env.resolved_dose if isinstance(env, MazeConfig) else env.dose if isinstance(env, AtariConfig) else 0
+    return SOUGHT.get(env.noise) if dose and isinstance(env, MazeConfig | AtariConfig) else None
 
 
 def interquartile_mean(values: Array) -> Array:

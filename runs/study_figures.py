@@ -18,14 +18,12 @@ from afterwit.runs.config import RunConfig
 from afterwit.runs.report_data import Group
 from afterwit.runs.report_figures import COLOURS, GREY, INK, OTHER, PALE, Curve, binned, count_words
 from afterwit.runs.report_maps import draw_maze
-from afterwit.runs.study_data import MEASURES, Knob, StudyLog, intervals
+from afterwit.runs.statistics import MEASURES
+from afterwit.runs.study_data import Knob, StudyLog, intervals
 
 MORE_COLOURS = ("#33bbee", "#ee3377", "#bbbbbb", "#000000")  # Tol's vibrant, continued, for methods that are no world model
 MANY = 6  # methods; more would be a tangle of lines
 LABEL = 1.5  # inches for the names of the worlds
-MEASURE_WORDS = {
-    "cells": "cells per episode", "explored": "cells in all so far", "rooms": "rooms per episode", "return": "return per episode",
-}  # fmt: skip
 WHEN_WORDS = {"all": "all of training", "best": "best tenth", "last": "last tenth"}
 
 
@@ -33,6 +31,10 @@ def colours(study: StudyLog) -> dict[str, str]:
     """One colour a method, the same in every picture."""
     more = iter(MORE_COLOURS)
     return {method: COLOURS.get(method) or next(more, OTHER) for method in study.methods}
+
+
+def measure_words(name: str) -> str:
+    return MEASURES[name][1] if name in MEASURES else name
 
 
 def world_words(config: RunConfig) -> str:
@@ -72,7 +74,7 @@ def curves_figure(study: StudyLog) -> Figure:
             ax = figure.add_axes(((LABEL + column * (wide + gap)) / width, 1 - (top + high) / height, wide / width, high / height))
             panels[name].append(ax)
             if not row:
-                ax.set_title(MEASURE_WORDS.get(name, name), loc="left", fontsize=10, fontweight="bold", pad=5)
+                ax.set_title(measure_words(name), loc="left", fontsize=10, fontweight="bold", pad=5)
             for method, group in study.members(world):
                 x, (centre, low, upper) = series(group, name)
                 ax.fill_between(x, low, upper, color=ink[method], alpha=0.18, linewidth=0)
@@ -84,7 +86,7 @@ def curves_figure(study: StudyLog) -> Figure:
             ax.set_ylim(-0.03 if trackers else 0, 1.03 if trackers else (tops.get(name) or 1) * 1.05)
             if trackers:
                 ax.set_yticks([0, 0.5, 1], ["0", "50%", "100%"] if ax in panels[names[0]] else ["", "", ""])
-    what = f"{'share of episodes that reach each tracker' if trackers else 'per episode'};  "
+    what = "share of episodes that reach each tracker;  " if trackers else ""
     what += "line: interquartile mean over seeds, band: its 95% interval"
     figure.text(LABEL / width, 1 - 0.36 / height, what, color=GREY, va="top")
     figure.text((LABEL + (width - LABEL) / 2) / width, 0.06 / height, "agent steps", color=GREY, ha="center", va="bottom")
@@ -93,7 +95,7 @@ def curves_figure(study: StudyLog) -> Figure:
 
 def series(group: Group, name: str) -> tuple[Array, tuple[Array, Array, Array]]:
     """Agent steps, and interquartile mean, low and high [points] of what the group's runs logged, as far as all of them got."""
-    lines = [binned(run, Curve(MEASURES.get(name, f"reached/{name}"), "")) for run in group.runs]
+    lines = [binned(run, Curve(MEASURES[name][0] if name in MEASURES else f"reached/{name}", "")) for run in group.runs]
     x = min((steps for steps, _ in lines), key=len)
     values = np.array([values if len(values) == len(x) else np.interp(x, steps, values) for steps, values in lines])
     there = np.isfinite(values).all(0)
@@ -157,7 +159,7 @@ def scores_figure(study: StudyLog) -> Figure:
             ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "50%", "", "100%"])
         ax.grid(axis="x", color="#ececec", linewidth=0.6)
         ax.set_axisbelow(True)
-    title = "exploration score: trackers reached per episode, over their number" if measure == "score" else f"{measure} per episode"
+    title = "exploration score: trackers reached per episode, over their number" if measure == "score" else measure_words(measure)
     figure.text(LABEL / width, 0.04 / height, title, color=GREY, va="bottom")
     return figure
 

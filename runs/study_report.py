@@ -22,7 +22,7 @@ from afterwit.runs.report import image, table, write_html
 from afterwit.runs.report_figures import STYLE, Picture, save
 from afterwit.runs.study_claims import EXPLORE, HINDSIGHT, Claim, Target, claims, targets, trapped_words
 from afterwit.runs.study_data import StudyLog, read_study
-from afterwit.runs.study_figures import MANY, coverage_figure, curves_figure, scores_figure, variants_figure
+from afterwit.runs.study_figures import MANY, coverage_figure, curves_figure, measure_words, scores_figure, variants_figure
 from afterwit.runs.study_tables import (
     claim_table,
     control_table,
@@ -62,11 +62,12 @@ def words(study: StudyLog, met: Sequence[Target], told: Sequence[Claim]) -> list
     measure = study.measures[0] if study.measures else ""
     world = next(name for name in ("brownian", *study.worlds) if name in study.worlds)
     deepest = f"{study.measures[-1]}_last" if measure == "score" else f"{measure}_all"
-    what = f"reaches {study.measures[-1]} in" if measure == "score" else f"{measure} per episode"
+    what = f"reaches {study.measures[-1]} in " if measure == "score" else ""
+    opening = f"In {world}, " if measure == "score" else f"{measure_words(measure)} in {world}: "
     order = sorted(study.methods, key=lambda name: -(value if math.isfinite(value := study.get(world, name, deepest).iqm) else -math.inf))
-    figures = [f"{name} {what + ' ' if not index else ''}{number(study, world, name, deepest)}" for index, name in enumerate(order[:4])]
+    figures = [f"{name} {what if not index else ''}{number(study, world, name, deepest)}" for index, name in enumerate(order[:4])]
     tail = " of the episodes of the last tenth of training" if measure == "score" else ""
-    lead = f"In {world}, {figures[0]}{tail}; {', '.join(figures[1:])}." if len(figures) > 1 else f"In {world}, {figures[0]}{tail}."
+    lead = opening + "; ".join([figures[0] + tail, *([", ".join(figures[1:])] if figures[1:] else [])]) + "."
     result = [lead if measure else f"In {world}, no episode has ended yet."]
     if study.knobs and measure:
         base, main = study.knobs[0].base, f"{measure}_all"

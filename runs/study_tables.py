@@ -6,15 +6,16 @@ import math
 from collections.abc import Sequence
 
 from afterwit.runs.report import table
+from afterwit.runs.statistics import MEASURES
 from afterwit.runs.study_claims import REPRODUCED, UNKNOWN, Claim, Target, cost, shown
 from afterwit.runs.study_data import StudyLog, noise_key
-from afterwit.runs.study_figures import MEASURE_WORDS, WHEN_WORDS, plain_value
+from afterwit.runs.study_figures import WHEN_WORDS, plain_value
 
 
 def number(study: StudyLog, world: str, method: str, name: str) -> str:
     """An estimate as text: a share as percent, else with its unit unsaid."""
     value = study.get(world, method, name)
-    if name.split("_")[0] not in MEASURE_WORDS:
+    if name.split("_")[0] not in MEASURES:
         return shown(value)
     if not value.runs:
         return "–"
@@ -46,7 +47,9 @@ def judged(study: StudyLog) -> dict[str, str]:
     """The numbers that every table of scores has, and their headings."""
     main, deepest = study.measures[0], study.measures[-1]
     result = {f"{main}_{when}": f"{main}, {words}" for when, words in WHEN_WORDS.items()}
-    return result | ({f"{deepest}_last": f"{deepest}, {WHEN_WORDS['last']}"} if main == "score" else {})
+    if main == "score" or deepest != main:  # in worlds without trackers: the return
+        result[f"{deepest}_last"] = f"{deepest}, {WHEN_WORDS['last']}"
+    return result
 
 
 def target_table(met: Sequence[Target]) -> str:

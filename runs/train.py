@@ -53,7 +53,9 @@ class Run:
     def _start(self, spec: EnvSpec) -> None:
         """Count from nothing; `spec` is of all environments that the run has."""
         self.spec = spec
-        self.statistics = Statistics(spec, self.config.total_steps, indifferent(self.config.env, spec))
+        self.statistics = Statistics(
+            spec, self.config.total_steps, indifferent(self.config.env, spec), self.config.learner.extrinsic_weight > 0
+        )
         self.trajectory: Trajectory | None = None  # of the last step, for instruments
         self.agent_steps = 0
         self.seconds = 0.0
@@ -240,7 +242,7 @@ def _loop(run: Run, folder: Path, log: Log, bar: Any, watch: Watch, pending: lis
     return saved
 
 
-HEADLINES = ("reached/R1", "reached/R2", "reached/R3", "reached/R4", "episode/cells", "episode/rooms", "episode/return")
+HEADLINES = ("reached/R1", "reached/R2", "reached/R3", "reached/R4", "episode/rooms", "episode/cells", "episode/return")
 
 
 def headline(entry: dict[str, float]) -> dict[str, str]:
@@ -268,8 +270,7 @@ def log_entry(run: Run, pending: list[dict[str, Tensor]], rate: float) -> dict[s
 def save(run: Run, folder: Path, log: Log, pending: list[dict[str, Tensor]]) -> None:
     """A checkpoint, when log and maps are on disk.
 
-    Its score, by which the best one is kept: the mean over the episodes since the last checkpoint of the share of trackers
-    reached in the maze, of the rooms seen in Montezuma's Revenge, else of the return.
+    Its score, by which the best one is kept, is what `Statistics.score` gives for the episodes since the last checkpoint.
     """
     log.sync()
     log.write_maps(run.statistics)

@@ -12,7 +12,7 @@ from afterwit.envs import atari
 from afterwit.envs.atari import Atari, AtariConfig
 from afterwit.envs.specs import Array
 
-NOOP, FIRE, RIGHT, LEFT = 0, 1, 3, 4
+NOOP, FIRE, UP, RIGHT, LEFT, DOWN = 0, 1, 2, 3, 4, 5
 PADDLE_BYTE = 72  # Breakout: the paddle's place, in RAM
 PADDLE_SPEED = 5.7  # Breakout: how far the paddle goes in one emulator frame
 
@@ -196,17 +196,23 @@ def test_room_and_cell_are_those_in_ram(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("game", atari.POSITION_BYTES)
 def test_the_position_bytes_follow_the_player(game: str) -> None:
-    """Held RIGHT, the player gets further right than held LEFT, or into another room; and nothing else is where x is."""
-    positions = []
-    for action in (LEFT, RIGHT):
+    """x by RIGHT and LEFT, y by whatever lifts or lowers the player, the room where holding LEFT leads out of the first one."""
+
+    def held(action: int) -> Array:
         env = Atari(config(game, num_envs=1, sticky=0.0), 0)
         env.reset()
-        rams = [env.pool.step(np.array([action], np.int32))[4]["ram"][0, list(env.position_bytes)] for _ in range(50)]
-        positions.append(np.array(rams, int))
-    left, right = positions
+        return np.array([env.pool.step(np.array([action], np.int32))[4]["ram"][0, list(env.position_bytes)] for _ in range(60)], int)
+
+    left, right, idle = held(LEFT), held(RIGHT), held(NOOP)
+    assert (len(np.unique(left[:, 0])) > 1) == (game in ("Pitfall", "PrivateEye"))
+    assert (idle[:, 0] == idle[0, 0]).all()
+    if game == "Pitfall":  # its room alone is known
+        return
     together = (left[:, 0] == right[:, 0]) & (left[:, 0] == left[0, 0])  # while both are in the room where they began
     assert (right[together, 1] >= left[together, 1]).all() and (right[together, 1] > left[together, 1]).any()
-    assert (np.abs(np.diff(right[together, 1])) < atari.SQUARE).all() and len(np.unique(right[:, 2])) < len(right)
+    assert (np.abs(np.diff(right[together, 1])) < atari.SQUARE).all()
+    moved = held({"MontezumaRevenge": DOWN, "PrivateEye": FIRE, "Venture": UP}[game])  # down the ladder, a jump, up
+    assert np.ptp(moved[:, 2]) >= atari.SQUARE > np.ptp(idle[5:, 2])
 
 
 def test_the_picture_is_what_the_agent_sees() -> None:

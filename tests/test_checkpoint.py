@@ -158,10 +158,12 @@ def test_the_score_is_what_a_user_would_look_at_and_needs_an_episode_of_each_env
     cases: list[tuple[dict[str, torch.Tensor], float]] = [
         ({}, (4 * 4 + 9) / 5),
         ({"room": torch.tensor([7, 8])[torch.arange(9) % 2, None].expand(9, 3).contiguous()}, 2.0),
+        ({"room": torch.full((9, 3), 7), "cell": torch.tensor([1, 4, 5])[torch.arange(9) % 3, None].expand(9, 3).contiguous()}, 3.0),
         ({"trackers": torch.tensor([True, False, False, False]).expand(9, 3, 4)}, 0.25),
     ]
     for info, expected in cases:
-        statistics, restored = Statistics(tiny_spec(num_envs=3), 100), Statistics(tiny_spec(num_envs=3), 100)
+        spec = replace(tiny_spec(num_envs=3), semantics={"cells": 9} if "cell" in info else {})
+        statistics, restored = Statistics(spec, 100), Statistics(spec, 100)
         statistics.add(replace(trajectory, info=info), torch.zeros(9, 3), 0)
         assert statistics.score() is None  # two episodes of three environments
         restored.load_state(statistics.state())

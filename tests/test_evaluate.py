@@ -114,9 +114,36 @@ def test_rooms_and_cells_are_counted_by_episode_and_over_the_whole_run() -> None
         restored.load_state(statistics.state())
         statistics = restored
     assert [{"room": episode["rooms"], "cell": episode["cells"]} for episode in logged] == ended and len(ended) > 2
-    statistics.abandon_episodes(np.arange(B))
-    statistics.add(replace(trajectory, first=torch.ones(T + 1, B, dtype=torch.bool)), torch.zeros(T, B), 0)
-    assert not statistics.episodes
+
+
+def test_what_an_abandoned_episode_saw_is_not_the_next_ones() -> None:
+    statistics = Statistics(replace(tiny_spec(), semantics={"cells": 50}), 1000)
+    info = {"cell": torch.arange(T)[:, None].expand(T, B).contiguous()}
+    whole = replace(random_trajectory(resets=()), info=info)
+    statistics.add(whole, torch.zeros(T, B), 0)
+    statistics.abandon_episodes(np.array([1, 3]))
+    statistics.add(replace(whole, info={"cell": info["cell"] * 0 + 49}), torch.zeros(T, B), 0)
+    statistics.add(replace(whole, first=torch.ones(T + 1, B, dtype=torch.bool)), torch.zeros(T, B), 0)
+    assert [episode["cells"] for _, episode in statistics.episodes] == [T + 1, 1, T + 1, 1, T + 1]
+    assert statistics.pop()["explored/cells"] == T + 1
+
+
+def test_counts_go_on_from_other_checkpoints_as_far_as_they_have_them() -> None:
+    spec = replace(tiny_spec(), semantics={"cells": 50})
+    statistics, info = Statistics(spec, 1000), {"cell": torch.full((T, B), 7), "room": torch.full((T, B), 3)}
+    whole = replace(random_trajectory(resets=()), info=info)
+    statistics.add(whole, torch.zeros(T, B), 0)
+    fewer = Statistics(replace(spec, num_envs=B - 1), 1000)
+    fewer.load_state(statistics.state())
+    assert fewer.explored["cell"].nonzero()[0].tolist() == [7] and not fewer.seen["cell"].any()
+    older = statistics.state()
+    older["arrays"] = {name: value for name, value in older["arrays"].items() if "cells" not in name and "explored" not in name}
+    older["arrays"]["rooms"] = torch.from_numpy(statistics.seen["room"])  # as they were saved then
+    restored = Statistics(spec, 1000)
+    restored.load_state(older)
+    assert restored.seen["room"].nonzero()[1].tolist() == [3] * B and not restored.explored["cell"].any()
+    restored.add(whole, torch.zeros(T, B), 0)
+    assert restored.pop()["explored/cells"] == 1
 
 
 def test_the_first_reward_is_timed_from_the_episodes_start() -> None:

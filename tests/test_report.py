@@ -189,6 +189,19 @@ def test_atari_shows_return_and_rooms_without_maps(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("tenths*"))
 
 
+def test_cells_are_told_where_all_groups_know_them_and_no_two_columns_have_one_name(tmp_path: Path) -> None:
+    entries = [{"agent_steps": 100 * (i + 1), "episode/count": 2, "episode/return": 5.0} for i in range(10)]
+    known = [{**line, "episode/cells": 12.0, "explored/cells": 70.0} for line in entries]
+    folders = [
+        make(tmp_path / model, replace(small(model), env=AtariConfig(num_envs=2)), lines, maps=False)
+        for model, lines in (("rnd", entries), ("icm", known))
+    ]
+    summary, html = report(tmp_path, *folders)
+    assert "nan" not in summary["headline"][0][0] and "saw" not in summary["headline"][0][0]
+    heads = re.findall(r"<th>([^<]*)</th>", html[html.index("<h3>Montezuma") :].split("</thead>")[0])
+    assert "cells so far" in heads and len(set(heads)) == len(heads)
+
+
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     begun = make(tmp_path / "begun", small("byol-explore"), [entry(50, 0, 0.0)], maps=False)
     summary, _ = report(tmp_path, begun)
@@ -234,5 +247,5 @@ def test_many_methods_and_seeds(tmp_path: Path) -> None:
     models = ("byol-explore", "byol-hindsight", "rnd", "icm")
     folders = [make(tmp_path / f"{m}-{seed}", small(m, seed=seed), log(0.1 * seed)) for m in models for seed in range(2)]
     summary, html = report(tmp_path, *folders)
-    assert [group["world_model"] for group in summary["groups"]] == list(models)
+    assert [group["method"] for group in summary["groups"]] == list(models)
     assert len(re.findall(r'<tr class="run"><td>seed \d', html)) == 8

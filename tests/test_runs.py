@@ -18,7 +18,7 @@ import torch
 from afterwit.envs.gym import GymConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs import checkpoint
-from afterwit.runs.cli import main
+from afterwit.runs.cli import default_name, main
 from afterwit.runs.config import RunConfig, from_dict, read_config, to_dict
 from afterwit.runs.evaluate import evaluate
 from afterwit.runs.logging import read_metrics
@@ -165,6 +165,15 @@ def test_evaluation_counts_whole_episodes_and_films(tmp_path: Path) -> None:
     assert same(before, weights(folder))
     again = evaluate(folder, episodes=6, greedy=False, seed=9, video=False, progress=False)
     assert again["results"] == result["results"]
+
+
+def test_the_random_policy_is_named_so_and_has_no_likeliest_action(tmp_path: Path) -> None:
+    config = replace(SMALL, learner=replace(SMALL.learner, policy=replace(SMALL.learner.policy, uniform=True)))
+    folder = start(config, tmp_path / "run")
+    assert train(folder, progress=False) and config.method == "random" and default_name(config).startswith("maze-random-")
+    assert evaluate(folder, episodes=4, greedy=False, seed=9, video=False, progress=False)["results"]["length"]["episodes"] == 4
+    with pytest.raises(ValueError, match="acts at random"):
+        evaluate(folder, episodes=4, greedy=True, seed=9, video=False, progress=False)
 
 
 def test_any_gymnasium_environment_trains(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from afterwit.runs.scores import HUMAN, aggregates, improvement, matrices, profi
 TABLES = {"byol-hindsight": np.array([[3.0, 5.0], [4.0, 9.0], [5.0, 7.0]]), "rnd": np.array([[1.0, 6.0], [2.0, 8.0], [3.5, 4.0]])}
 
 
-def evaluated(folder: Path, score: float, model: str = "byol-hindsight", game: str = "BankHeist", **more: Any) -> Path:
-    write_config(atari_small(model, game), folder)  # type: ignore[arg-type]
+def evaluated(folder: Path, score: float, model: str = "byol-hindsight", game: str = "BankHeist", seed: int = 0, **more: Any) -> Path:
+    write_config(replace(atari_small(model, game), seed=seed), folder)  # type: ignore[arg-type]
     summary = {"mean": score, "low": score, "high": score}
     told = {
         "results": {"return": summary, "rooms": {"mean": score / 10}},
@@ -69,7 +70,7 @@ def test_a_method_that_lacks_runs_is_named() -> None:
 
 
 def test_from_run_folders_to_a_table_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = [evaluated(tmp_path / f"{model}-{seed}", 100.0 * seed + 50 * (model == "byol-hindsight"), model)
+    runs = [evaluated(tmp_path / f"{model}-{seed}", 100.0 * seed + 50 * (model == "byol-hindsight"), model, seed=seed)
             for model in ("byol-hindsight", "rnd") for seed in range(4)]  # fmt: skip
     assert main(["scores", *map(str, runs), "--out", str(tmp_path / "out")]) == 0
     result = json.loads((tmp_path / "out" / "scores.json").read_text())
@@ -82,10 +83,10 @@ def test_from_run_folders_to_a_table_and_a_picture(tmp_path: Path, capsys: pytes
 
 
 def test_the_human_normalised_score_is_taken_where_all_have_it(tmp_path: Path) -> None:
-    both = [evaluated(tmp_path / str(seed), 1.0, **{HUMAN: {"mean": 0.25 + seed}}) for seed in range(2)]
+    both = [evaluated(tmp_path / str(seed), 1.0, seed=seed, **{HUMAN: {"mean": 0.25 + seed}}) for seed in range(2)]
     result = scores(both, None, tmp_path / "out")
     assert result["measure"] == HUMAN and result["scores"] == {"byol-hindsight": [[0.25], [1.25]]}
-    without = evaluated(tmp_path / "without", 1.0)
+    without = evaluated(tmp_path / "without", 1.0, seed=2)
     assert scores([*both, without], None, tmp_path / "out")["measure"] == "return"
 
 
@@ -95,14 +96,15 @@ MISTAKES = {
     "not evaluated": (["a", "c"], "was not evaluated; run: afterwit evaluate"),
     "damaged": (["a", "d"], "is damaged"),
     "no run": (["a", "e"], "is no run folder"),
+    "twice": (["b", "a", "f"], "a and f are both byol-hindsight, seed 0 on BankHeist"),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_named(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("a", "b", "d"):
-        evaluated(tmp_path / name, 1.0)
+    for seed, name in enumerate(("a", "b", "d", "f")):
+        evaluated(tmp_path / name, 1.0, seed=seed % 3)
     (tmp_path / "d" / "evaluation.json").write_text("{")
     write_config(maze(), tmp_path / "c")
     arguments, message = MISTAKES[mistake]

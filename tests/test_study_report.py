@@ -227,7 +227,7 @@ def test_worlds_without_trackers_are_judged_by_cells_rooms_and_return(tmp_path: 
 
     def logged(method: str, counts: dict[str, float]) -> list[dict[str, float]]:
         means = {"episode/rooms": 1.5, **(counts if method == "rnd" else {})}
-        return [{"agent_steps": 20_000 * (i + 1), "episode/count": 2, "episode/return": 50.0 * i, **means} for i in range(10)]
+        return [{"agent_steps": 40_000 * (i + 1), "episode/count": 2, "episode/return": 50.0 * i, **means} for i in range(10)]
 
     read = make(tmp_path / "s", study, lambda world, method, seed: logged(method, {"episode/cells": 12.0 + seed, "explored/cells": 70.0}))
     config = read.groups["MontezumaRevenge", "random"].runs[0].config
@@ -237,7 +237,7 @@ def test_worlds_without_trackers_are_judged_by_cells_rooms_and_return(tmp_path: 
     assert (read.rows[1]["cells_all"], read.rows[1]["explored_last"], read.rows[2]["world"]) == (13.0, 70.0, "MontezumaRevenge")
     (tmp_path / "s" / "MontezumaRevenge" / "rnd" / "s0" / MAPS).unlink()
     html = write_study_report(tmp_path / "s").read_text(encoding="utf-8")
-    assert "In MontezumaRevenge, rnd cells per episode 12.5" in html and "Targets" not in html
+    assert "Cells seen per episode in MontezumaRevenge: rnd 12.5 [12.0, 13.0]; random –." in html and "Targets" not in html
 
 
 def test_report_only_trains_nothing_and_mistakes_are_named(

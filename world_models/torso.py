@@ -106,9 +106,10 @@ class Encoder(nn.Module):
             )
         least = LEAST_IMAGE.get(config.encoder, 1)
         if min(shape[1:]) < least:
+            others = [name for name in ("small", "resnet", "mlp") if min(shape[1:]) >= LEAST_IMAGE.get(name, 1)]
             raise ValueError(
                 f"torso.encoder {config.encoder!r} needs images of at least {least}x{least}, not {shape[1]}x{shape[2]}; "
-                "use 'resnet' or 'mlp'"
+                f"use {' or '.join(others)}"
             )
         image = image_layers(config, shape[0])
         with torch.no_grad():
