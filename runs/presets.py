@@ -40,8 +40,9 @@ def atari_small(model: Model = "byol-hindsight", game: str = "MontezumaRevenge",
     """Sticky-action Atari, curiosity alone, with a light torso at 42x42: 400,000 agent steps in minutes on 2 cores."""
     torso = TorsoConfig(encoder="small", channels=(16, 32, 32), embedding=128, belief=128)
     world_model: WorldModelConfig = WORLD_MODELS[model][0]()
-    # A run has about 1,200 learner steps where the published ones have 3 million. So the policy is handed out twice as often and may move
-    # further (at the paper's rates its entropy stays where it began), and the first, large errors are soon forgotten, as on the maze.
+    # All sizes and rates are ours: a run has 1,250 learner steps where the published ones have 3 million. So it learns at ten times their
+    # rate (at three times, the entropy was still 2.87 of 2.89 after 100,000 steps), hands the policy out twice as often, and, as on the
+    # maze, chooses its samples more sharply and soon forgets the first, large errors.
     learner = LearnerConfig(
         torso=torso, world_model=world_model, vmpo=VMPOConfig(temperature_epsilon=0.1, target_period=5), learning_rate=1e-3,
         reward_decay=0.95,
