@@ -25,7 +25,8 @@ from afterwit.runs.report_data import (
 from afterwit.runs.statistics import MEASURES
 from afterwit.world_models.instruments import ALARM
 
-COLOURS = {"byol-explore": "#cc3311", "byol-hindsight": "#0077bb", "rnd": "#009988", "icm": "#ee7733"}  # Tol's vibrant: colour-blind safe
+# Tol's vibrant, colour-blind safe, and grey for the control.
+COLOURS = {"byol-explore": "#cc3311", "byol-hindsight": "#0077bb", "rnd": "#009988", "icm": "#ee7733", "random": "#999999"}
 OTHER, INK, GREY, PALE = "#555555", "#222222", "#6b6b6b", "#d0d0d0"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))  # groups of one method in one world
 STYLE: Any = {
@@ -112,12 +113,12 @@ def draw_lines(ax: Axes, groups: Sequence[Group], curve: Curve) -> list[tuple[fl
     for group in groups:
         lines = [binned(run, curve) for run in group.runs]
         if len({len(values) for _, values in lines}) > 1:  # other log intervals: no common stretches to average over
-            lines = [(lines[0][0], np.interp(lines[0][0], *_finite(steps, values), right=np.nan)) for steps, values in lines]
+            lines = [(lines[0][0], np.interp(lines[0][0], *known(steps, values), right=np.nan)) for steps, values in lines]
         steps, values = lines[0][0], np.mean([values for _, values in lines], axis=0)
         if len(group.runs) > 1:
             for _, thin in lines:
-                ax.plot(*_finite(steps, thin), color=colour(group), alpha=0.35, linewidth=0.7)
-        x, y = _finite(steps, values)
+                ax.plot(*known(steps, thin), color=colour(group), alpha=0.35, linewidth=0.7)
+        x, y = known(steps, values)
         if len(x):
             bold: dict[str, Any] = {"marker": "o", "markersize": 4} if len(x) == 1 else {}
             ax.plot(x, y, color=colour(group), linewidth=1.8, linestyle=DASHES[group.index % len(DASHES)], **bold)
@@ -145,7 +146,8 @@ def draw_lines(ax: Axes, groups: Sequence[Group], curve: Curve) -> list[tuple[fl
     return ends
 
 
-def _finite(steps: Array, values: Array) -> tuple[Array, Array]:
+def known(steps: Array, values: Array) -> tuple[Array, Array]:
+    """The points that have a value."""
     there = np.isfinite(values)
     return steps[there], values[there]
 

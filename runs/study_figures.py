@@ -16,7 +16,7 @@ from afterwit.envs.maze import HEIGHT, MazeConfig, build_map
 from afterwit.envs.specs import Array
 from afterwit.runs.config import RunConfig
 from afterwit.runs.report_data import Group
-from afterwit.runs.report_figures import COLOURS, GREY, INK, OTHER, PALE, Curve, binned, count_words
+from afterwit.runs.report_figures import COLOURS, GREY, INK, OTHER, PALE, Curve, binned, count_words, known
 from afterwit.runs.report_maps import draw_maze
 from afterwit.runs.statistics import MEASURES
 from afterwit.runs.study_data import Knob, StudyLog, intervals
@@ -60,30 +60,33 @@ def curves_figure(study: StudyLog) -> Figure:
     names = [name for name in study.measures if name != "score"]
     trackers = "score" in study.measures
     ink, worlds = colours(study), study.worlds
-    wide, high, gap = 1.72, 0.92, 0.17
-    width, height = LABEL + len(names) * (wide + gap) + 0.12, 0.78 + len(worlds) * (high + gap) + 0.27
+    wide, high, gap, between = 1.72, 0.92, 0.17, 0.17 if trackers else 0.5  # what is no share has numbers of its own beside each panel
+    width, height = LABEL + len(names) * (wide + between) + 0.12, 0.78 + len(worlds) * (high + gap) + 0.27
     figure = Figure(figsize=(width, height), dpi=200)
     legend(figure, ink, LABEL, 0.1, width, height)
     total = max(run.config.total_steps for group in study.groups.values() for run in group.runs)
-    tops: dict[str, float] = {}
+    ends = dict.fromkeys(names, (0.0, 0.0))  # lowest and highest of all worlds
     panels: dict[str, list[Axes]] = {name: [] for name in names}
     for row, world in enumerate(worlds):
         top = 0.78 + row * (high + gap)
         label_world(figure, study, world, top, width, height)
         for column, name in enumerate(names):
-            ax = figure.add_axes(((LABEL + column * (wide + gap)) / width, 1 - (top + high) / height, wide / width, high / height))
+            ax = figure.add_axes(((LABEL + column * (wide + between)) / width, 1 - (top + high) / height, wide / width, high / height))
             panels[name].append(ax)
             if not row:
-                ax.set_title(measure_words(name), loc="left", fontsize=10, fontweight="bold", pad=5)
+                ax.set_title(measure_words(name), loc="left", fontsize=10 if trackers else 8, fontweight="bold", pad=5)
             for method, group in study.members(world):
                 x, (centre, low, upper) = series(group, name)
                 ax.fill_between(x, low, upper, color=ink[method], alpha=0.18, linewidth=0)
                 ax.plot(x, centre, color=ink[method], linewidth=1.6, solid_capstyle="round")
-                tops[name] = max(tops.get(name, 0.0), float(np.nanmax([*upper, *centre, 0.0])))
+                drawn = [*low, *centre, *upper, *ends[name]]
+                ends[name] = float(np.nanmin(drawn)), float(np.nanmax(drawn))
             style(ax, total, last=row == len(worlds) - 1, first=column == 0 or not trackers)
-    for name, drawn in panels.items():
-        for ax in drawn:
-            ax.set_ylim(-0.03 if trackers else 0, 1.03 if trackers else (tops.get(name) or 1) * 1.05)
+    for name, axes in panels.items():
+        for ax in axes:
+            lowest, highest = (0.0, 1.0) if trackers else ends[name]
+            margin = 0.03 if trackers else 0.05 * ((highest - lowest) or 1)
+            ax.set_ylim(lowest - margin if lowest < 0 or trackers else 0, highest + margin)
             if trackers:
                 ax.set_yticks([0, 0.5, 1], ["0", "50%", "100%"] if ax in panels[names[0]] else ["", "", ""])
     what = "share of episodes that reach each tracker;  " if trackers else ""
@@ -94,10 +97,14 @@ def curves_figure(study: StudyLog) -> Figure:
 
 
 def series(group: Group, name: str) -> tuple[Array, tuple[Array, Array, Array]]:
-    """Agent steps, and interquartile mean, low and high [points] of what the group's runs logged, as far as all of them got."""
+    """Agent steps, and interquartile mean, low and high [points] of what the group's runs logged, as far as all of them got.
+
+    Between the stretches in which an episode of a run ended, which may be long, its line goes straight.
+    """
     lines = [binned(run, Curve(MEASURES[name][0] if name in MEASURES else f"reached/{name}", "")) for run in group.runs]
     x = min((steps for steps, _ in lines), key=len)
-    values = np.array([values if len(values) == len(x) else np.interp(x, steps, values) for steps, values in lines])
+    points = [known(*line) for line in lines]
+    values = np.array([np.interp(x, *each, np.nan, np.nan) if len(each[0]) else np.full(len(x), np.nan) for each in points])
     there = np.isfinite(values).all(0)
     return x[there], intervals(values[:, there])
 
