@@ -83,8 +83,10 @@ def cluster_node_removed(scene: Scene) -> None:
     scene.closing.callback(nodes.communicate)  # ends it
     scene.config = replace(PAIR, cluster=nodes.stdout.readline().strip(), total_steps=20 * MAZE.total_steps, log_interval=STEP)
     child = scene.start("slow")
-    wait_until(lambda: scene.logged() >= 2 * STEP, child)
-    scene.moment = "after learner step 2"
+    step, delay = int(scene.random.integers(2, 40)), float(scene.random.uniform(0, 0.1))
+    wait_until(lambda: scene.logged() >= step * STEP, child)
+    time.sleep(delay)
+    scene.moment = f"{delay * 1000:.0f} ms after learner step {step}"
     nodes.stdin.write("\n")
     nodes.stdin.flush()
     scene.most, scene.lost = 6, scene.allowed
