@@ -106,7 +106,7 @@ def watch(pid: int, minutes: float, each: Callable[[Sample], None] = lambda samp
 
 
 def judge(samples: list[Sample]) -> dict[str, tuple[float, float, bool]]:
-    """name -> (at the beginning, at the end, is that flat?): medians of the fifths after the warm-up and at the end.
+    """name -> (at the beginning, at the end, is that flat?), by `heights`.
 
     Memory may grow by GROWTH, of nothing else may there be more. Raises ValueError for fewer than 20 samples.
     """
@@ -114,27 +114,28 @@ def judge(samples: list[Sample]) -> dict[str, tuple[float, float, bool]]:
         raise ValueError(f"{len(samples)} samples are too few to judge; soak for a minute or longer, and see that the run goes on")
     result = {}
     for name in NUMBERS:
-        first, last = medians(samples, lambda each, name=name: getattr(each, name))  # type: ignore[misc]
+        first, last = heights(samples, lambda each, name=name: getattr(each, name))  # type: ignore[misc]
         limit = first * (1 + GROWTH) if name in ("memory", "shared") else first
         result[name] = (first, last, last <= limit)
     return result
 
 
-def medians(samples: list[Sample], number: Callable[[Sample], float]) -> tuple[float, float]:
-    """Of a number: the median of the first fifth after the warm-up, and of the last."""
+def heights(samples: list[Sample], number: Callable[[Sample], float]) -> tuple[float, float]:
+    """Of a number: what it reaches in the first fifth after the warm-up and in the last (the ninth decile: while a process is being
+    replaced less is held, and how long that takes hangs on what else the machine does)."""
     judged = samples[int(len(samples) * WARM_UP) :]
     part = max(1, len(judged) // 5)
-    first, last = (float(np.median([number(each) for each in some])) for some in (judged[:part], judged[-part:]))
+    first, last = (float(np.percentile([number(each) for each in some], 90)) for some in (judged[:part], judged[-part:]))
     return first, last
 
 
-def holders(samples: list[Sample], name: str) -> str:
-    """Whose processes hold more of `name` at the end than at the beginning: "raylet 41 to 67"."""
+def holders(samples: list[Sample], name: str, unit: int = 1) -> str:
+    """Whose processes hold more of `name`, in units, at the end than at the beginning: "raylet 41 to 67"."""
     found = []
     for who in dict.fromkeys(who for each in samples for who in each.parts):
-        first, last = medians(samples, lambda each, who=who: each.parts.get(who, {}).get(name, 0))  # type: ignore[misc]
-        if last > first:
-            found.append(f"{who} {first:,.0f} to {last:,.0f}")
+        first, last = heights(samples, lambda each, who=who: each.parts.get(who, {}).get(name, 0))  # type: ignore[misc]
+        if last >= first + unit:
+            found.append(f"{who} {first / unit:,.0f} to {last / unit:,.0f}")
     return ", ".join(found)
 
 
@@ -197,7 +198,7 @@ def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> boo
     verdicts = judge(samples)
     for name, (first, last, flat) in verdicts.items():
         unit = 1 << 20 if name in ("memory", "shared") else 1
-        whose = "" if flat else f": {holders(samples, name)}"
+        whose = "" if flat else f": {holders(samples, name, unit)}"
         word = "flat" if flat else "GROWS"
         print(f"{name:<10} {first / unit:>10,.1f} {last / unit:>10,.1f}{' MiB' if unit > 1 else '    '} {word}{whose}")
     left = [pid for pid in children if family(pid)]
