@@ -311,7 +311,7 @@ def named(manifest: dict[str, Any], name: str) -> dict[str, Any]:
 def test_scores_take_any_name(name: str, tmp_path: Path, undrawn: None) -> None:
     home = tmp_path / as_folder(name)
     for index in range(2):
-        write_config(maze("rnd"), home / str(index))
+        write_config(replace(maze("rnd"), seed=index), home / str(index))
         (home / str(index) / EVALUATION).write_text(json.dumps({"results": {name: {"mean": index}}}))
     found = scores([home / "0", home / "1"], name, tmp_path / "out")
     assert found["measure"] == name and found["aggregates"]["rnd"]["mean"]["value"] == 0.5
