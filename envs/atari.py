@@ -30,7 +30,8 @@ POSITION_BYTES: dict[str, tuple[int, ...]] = {
     "MontezumaRevenge": (3, 42, 43), "Pitfall": (1,), "PrivateEye": (92, 63, 86), "Venture": (90, 85, 26),
 }  # fmt: skip
 SQUARE = 16  # of x and y, that make one cell of a room
-CELLS = 256 * (256 // SQUARE) ** 2
+SIDE = 256 // SQUARE  # cells of a room in a row and in a column
+CELLS = 256 * SIDE**2
 RENDER_SCALE = 4
 Backend = Literal["envpool", "ale"]
 
@@ -265,7 +266,7 @@ class Atari:
             known["room"], *place = info["ram"][:, self.position_bytes].astype(np.int64).T
             if place:
                 x, y = place
-                known["cell"] = (known["room"] * 256 // SQUARE + y // SQUARE) * (256 // SQUARE) + x // SQUARE
+                known["cell"] = (known["room"] * SIDE + y // SQUARE) * SIDE + x // SQUARE
         return TimeStep(observation, first, reward, terminal, truncated, known)
 
     def render(self) -> Array:

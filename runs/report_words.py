@@ -57,11 +57,11 @@ def _lead_trackers(world: str, groups: list[Group], trackers: list[str]) -> str:
 
 
 def _lead_returns(world: str, groups: list[Group]) -> str:
-    known = [kind for kind in ("cells", "rooms") if all(group.names(f"episode/{kind}") for group in groups)]
-    order = sorted(groups, key=lambda group: -group.last(f"episode/{known[0]}" if known else "episode/return"))
+    kind = next((kind for kind in ("cells", "rooms") if all(group.names(f"episode/{kind}") for group in groups)), "return")
+    order = sorted(groups, key=lambda group: -group.last(f"episode/{kind}"))
     parts = []
     for group in order:
-        seen = "".join(f"saw {group.last(f'episode/{kind}'):.1f} {kind} and " for kind in known[:1])
+        seen = f"saw {group.last(f'episode/{kind}'):.1f} {kind} and " if kind != "return" else ""
         parts.append(f"{group.label} {seen}returned {group.last('episode/return'):,.1f}")
     return f"On {world}, {'; '.join(parts)} per episode of the last tenth of training."
 

@@ -183,14 +183,13 @@ class Statistics:
         """Take back what `state` gave. Where it was of other environments, episodes in progress are forgotten."""
         arrays = {name: value.numpy().copy() for name, value in state["arrays"].items()}
         # Checkpoints of November 2026 lack some: what a game's agent has explored counts from where such a run goes on.
-        explored = {kind: unpacked(arrays.get(f"explored_{kind}s"), ever) for kind, ever in self.explored.items()}
+        self.explored = {kind: unpacked(arrays.get(f"explored_{kind}s"), ever) for kind, ever in self.explored.items()}
         if len(arrays["rooms"]) == len(self.first_reward):
             self.running = {name: arrays[name] for name in self.running}
             self.trackers = arrays["trackers"]
             self.seen = {kind: unpacked(arrays.get(f"{kind}s"), seen) for kind, seen in self.seen.items()}
             self.first_reward = arrays.get("first_reward", self.first_reward)
         self.visits, self.pay = arrays["visits"], arrays["pay"]
-        self.explored = explored
         if self.visits.shape[1]:
             self.explored["cell"] = np.asarray(self.visits.any(0))
         self.episodes, self.time, self.paid = state["episodes"], state["time"], state["paid"]

@@ -67,7 +67,7 @@ def words(study: StudyLog, met: Sequence[Target], told: Sequence[Claim]) -> list
     order = sorted(study.methods, key=lambda name: -(value if math.isfinite(value := study.get(world, name, deepest).iqm) else -math.inf))
     figures = [f"{name} {what if not index else ''}{number(study, world, name, deepest)}" for index, name in enumerate(order[:4])]
     tail = " of the episodes of the last tenth of training" if measure == "score" else ""
-    lead = opening + "; ".join([figures[0] + tail, *([", ".join(figures[1:])] if figures[1:] else [])]) + "."
+    lead = opening + "; ".join(filter(None, (figures[0] + tail, ", ".join(figures[1:])))) + "."
     result = [lead if measure else f"In {world}, no episode has ended yet."]
     if study.knobs and measure:
         base, main = study.knobs[0].base, f"{measure}_all"
