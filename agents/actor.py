@@ -14,6 +14,7 @@ from torch import Tensor
 from afterwit.agents.agent import Agent
 from afterwit.agents.policy import Policy
 from afterwit.envs.checks import NUMBER
+from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec, TimeStep, VectorEnv
 from afterwit.world_models.trajectory import Trajectory
 
@@ -78,8 +79,16 @@ class Actor(Agent):
         seen = {"observation": torch.from_numpy(self.step.observation), "first": torch.from_numpy(self.step.first)}
         return super().state() | {"env": self.env.state_dict()} | seen
 
+    def resume(self, state: dict[str, Any], make: Callable[[], VectorEnv]) -> None:
+        """Go on where `state` was taken; where there is none, or environments cannot be saved, in those that `make` makes."""
+        if "env" not in state:
+            self.env.close()
+            self.env = make()
+        if state:
+            self.load_state(state)
+
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken. Environments that cannot be saved start new episodes, with a blank memory."""
+        """Take back what `state` gave. Environments that cannot be saved start new episodes, with a blank memory."""
         self.random.set_state(state["random"])
         if "env" not in state:
             return
@@ -108,3 +117,13 @@ def check(spec: EnvSpec, what: str, values: Array, shape: tuple[int, ...], dtype
 
 def stack(arrays: list[Array]) -> Tensor:
     return torch.from_numpy(np.stack(arrays))
+
+
+def actor_seed(seed: int, index: int, life: int = 0) -> int:
+    """Of all randomness of a run's actor `index` and its environments. The first has the run's own; a replacement has another `life`."""
+    return stream(seed, "actor process", index, life) if index or life else seed
+
+
+def resumed_seed(seed: int, agent_steps: int) -> int:
+    """Of environments that a run resumed after `agent_steps` begins anew with; `seed` is the actor's."""
+    return stream(seed, "resumed", agent_steps)

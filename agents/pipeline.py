@@ -3,78 +3,121 @@
 Trajectory n is acted with the weights that the learner had after n - lag of its steps, whoever is faster. So a lag of 0 is
 lockstep (act, learn, act, ...), a lag of 1 acts the next trajectory while the learner trains on this one, and with either a
 seed means the same run every time.
+
+Several actors have environments and a thread of their own each: while the emulator steps those of one, the policy chooses for
+another. A batch is what the next actors in turn give, as on a cluster, where the same actors would be processes.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from afterwit.agents.actor import Actor
 from afterwit.envs.specs import Array
-from afterwit.world_models.trajectory import Trajectory
+from afterwit.world_models.trajectory import Trajectory, joined
+
+Asked = tuple[int, Future[Trajectory]]  # an actor's trajectory, by the actor's number
 
 
 class LearnerLost(RuntimeError):
     """A learner is gone, and with it what was learnt since the last checkpoint."""
 
 
-class Pipeline:
-    """The trajectories of `actor`, one for each learner step.
+class Turns:
+    """Whose trajectory is asked for next: that of actor 0, 1, ..., 0, 1, ... Each has `actor_envs` of the run's environments, in order."""
 
-    With a lag the actor has a thread of its own, in which a torch operation takes `threads` threads, and on a GPU a stream of
-    its own; between `next` and `state` or `close` it must not be touched.
+    def __init__(self, actors: int, actor_envs: int):
+        self.actors, self.actor_envs, self.turn = actors, actor_envs, 0
+
+    def take(self) -> int:
+        actor, self.turn = self.turn, (self.turn + 1) % self.actors
+        return actor
+
+    def before(self, count: int) -> int:
+        """Whose turn it was `count` trajectories ago."""
+        return (self.turn - count) % self.actors
+
+    def fitting(self, states: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What the actors can take back of saved `states`: nothing where these are of other actors, or of other numbers of environments."""
+        alike = len(states) == self.actors and all(len(state["first"]) == self.actor_envs for state in states if "env" in state)
+        return states if alike else [{}] * self.actors
+
+    def columns(self, actors: Sequence[int]) -> Array:
+        """The environments of `actors`, among those of the run."""
+        return np.concatenate([np.arange(self.actor_envs) + actor * self.actor_envs for actor in actors])
+
+
+class Pipeline:
+    """The batches of trajectories that `actors` give, `per_batch` trajectories to each learner step.
+
+    With a lag, or with several actors, each actor has a thread of its own, in which a torch operation takes `threads` threads, and
+    on a GPU a stream of its own; between `next` and `state` or `close` none must be touched.
     """
 
-    def __init__(self, actor: Actor, lag: int, threads: int):
-        self.actor, self.lag = actor, lag
-        self.ahead: deque[Future[Trajectory]] = deque()  # acted or being acted, oldest first: `lag` of them between two calls of `next`
-        self.worker = ThreadPoolExecutor(1, "actor", torch.set_num_threads, (threads,)) if lag else None
-        self.environments: Array | None = None  # which of the run's environments a trajectory is from: all
-        self.stream = torch.cuda.Stream(actor.device) if lag and actor.device.type == "cuda" else None
+    def __init__(self, actors: Sequence[Actor], per_batch: int, lag: int, threads: int):
+        self.actors, self.per_batch, self.lag = actors, per_batch, lag
+        self.turns = Turns(len(actors), actors[0].num_envs)
+        self.environments = self.turns.columns(range(per_batch))  # which of the run's environments the last batch is from
+        self.ahead: deque[list[Asked]] = deque()  # batches acted or being acted, oldest first: `lag` of them between two calls of `next`
+        apart = lag > 0 or len(actors) > 1
+        self.workers = [ThreadPoolExecutor(1, "actor", torch.set_num_threads, (threads,)) for _ in actors] if apart else []
+        self.streams = [torch.cuda.Stream(actor.device) if apart and actor.device.type == "cuda" else None for actor in actors]
 
     def next(self, weights: Mapping[str, Tensor], version: int) -> Trajectory:
-        """The trajectory to learn from now; `weights` are for the one `lag` after it. Raises what acting raised."""
-        if self.worker is None:
-            return self._act(weights, version)
-        ready = torch.cuda.current_stream().record_event() if self.stream is not None else None
+        """The batch to learn from now; `weights` are for the one `lag` after it. Raises what acting raised."""
+        if not self.workers:
+            return self._act(0, weights, version)
+        ready = torch.cuda.current_stream().record_event() if self.streams[0] is not None else None
         while len(self.ahead) <= self.lag:
-            self.ahead.append(self.worker.submit(self._act, weights, version, ready))
-        return self.ahead.popleft().result()
+            batch = [self.turns.take() for _ in range(self.per_batch)]
+            self.ahead.append([(actor, self.workers[actor].submit(self._act, actor, weights, version, ready)) for actor in batch])
+        asked = self.ahead.popleft()
+        self.environments = self.turns.columns([actor for actor, _ in asked])
+        return joined([acted.result() for _, acted in asked])
 
-    def _act(self, weights: Mapping[str, Tensor], version: int, ready: torch.cuda.Event | None = None) -> Trajectory:
-        with torch.cuda.stream(self.stream) if self.stream is not None else nullcontext():
+    def _act(self, index: int, weights: Mapping[str, Tensor], version: int, ready: torch.cuda.Event | None = None) -> Trajectory:
+        actor, stream = self.actors[index], self.streams[index]
+        with torch.cuda.stream(stream) if stream is not None else nullcontext():
             if ready is not None:
                 ready.wait()  # the learner's stream has written the weights
-            self.actor.set_weights(weights, version)
-            return self.actor.unroll()
+            actor.set_weights(weights, version)
+            return actor.unroll()
 
     def replaced(self) -> list[Array]:
         """Environments whose episodes were lost since the last call: none in one process, where the run would have ended."""
         return []
 
     def state(self) -> dict[str, Any]:
-        """The actor's state, and the trajectories that nobody has learnt from yet. Waits until these are acted."""
-        ahead = [future.result().state() for future in self.ahead]
-        state = self.actor.state()
-        # Environments that cannot be saved begin new episodes after a resume; what was acted in the old ones goes with them.
-        return state | {"ahead": ahead} if "env" in state else state
+        """All actors' states, and, where environments can be saved, the trajectories that nobody has learnt from yet. Waits until
+        these are acted."""
+        ahead = [[acted.result().state() for _, acted in batch] for batch in self.ahead]
+        states = [actor.state() for actor in self.actors]
+        if not all("env" in state for state in states):  # these begin new episodes after a resume, and what was acted in the old ones goes
+            ahead = []
+        return {"actors": states, "ahead": ahead, "turn": self.turns.before(len(ahead) * self.per_batch)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
-        self.actor.load_state(state)
-        for fields in state.get("ahead", ()):
-            acted: Future[Trajectory] = Future()
-            acted.set_result(Trajectory(**fields))
-            self.ahead.append(acted)
+        """Go on with the trajectories and the turn of `state`, when the actors themselves have been resumed."""
+        self.turns.turn = state["turn"]
+        for batch in state["ahead"]:
+            self.ahead.append([(self.turns.take(), acted(Trajectory(**fields))) for fields in batch])
 
     def close(self) -> None:
         """Wait for what is being acted, and drop it."""
-        if self.worker is not None:
-            self.worker.shutdown(cancel_futures=True)
+        for worker in self.workers:
+            worker.shutdown(cancel_futures=True)
+
+
+def acted(trajectory: Trajectory) -> Future[Trajectory]:
+    """As if an actor had been asked for it."""
+    future: Future[Trajectory] = Future()
+    future.set_result(trajectory)
+    return future

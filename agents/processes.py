@@ -5,18 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from afterwit.agents.actor import Actor
+from afterwit.agents.actor import Actor, actor_seed, resumed_seed
 from afterwit.agents.learner import Learner, LearnerConfig
 from afterwit.agents.memory import keep_memory
 from afterwit.agents.policy import Policy
 from afterwit.envs.make import EnvConfig, make_env
-from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array, EnvSpec
 from afterwit.world_models import shares
 from afterwit.world_models.torso import compile_encoders
@@ -59,16 +59,16 @@ class ActorProcess:
         keep_memory()
         torch.set_num_threads(plan.acting_threads)
         self.plan = plan
-        self.seed = stream(plan.seed, "actor process", index, life) if index or life else plan.seed  # the first is the local run's
-        self.env = make_env(plan.actor_env, self.seed)
-        policy = Policy(plan.learner.policy, plan.learner.torso, self.env.spec)
-        self.actor = Actor(self.env, policy, plan.unroll_length, self.seed, torch.device("cpu"))
+        self.seed = actor_seed(plan.seed, index, life)
+        env = make_env(plan.actor_env, self.seed)
+        policy = Policy(plan.learner.policy, plan.learner.torso, env.spec)
+        self.actor = Actor(env, policy, plan.unroll_length, self.seed, torch.device("cpu"))
         self.version: int | None = None
         if plan.compile:
             compile_encoders(self.actor.policy)
 
     def spec(self) -> EnvSpec:
-        return self.env.spec
+        return self.actor.env.spec
 
     def unroll(self, weights: Mapping[str, Array], version: int) -> tuple[Arrays, Arrays]:
         """The next trajectory, and what of it statistics need."""
@@ -83,11 +83,7 @@ class ActorProcess:
 
     def resume(self, state: dict[str, Any], resumed: int) -> None:
         """Go on where `state` was taken; where environments cannot be saved, in new episodes that belong to the step `resumed`."""
-        if "env" not in state:
-            self.env.close()
-            self.env = self.actor.env = make_env(self.plan.actor_env, stream(self.seed, "resumed", resumed))
-        if state:
-            self.actor.load_state(state)
+        self.actor.resume(state, partial(make_env, self.plan.actor_env, resumed_seed(self.seed, resumed)))
 
 
 class LearnerProcess:

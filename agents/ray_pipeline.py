@@ -28,7 +28,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import Tensor
 
-from afterwit.agents.pipeline import LearnerLost
+from afterwit.agents.pipeline import LearnerLost, Turns
 from afterwit.agents.processes import ActorProcess, Arrays, LearnerProcess, Plan, arrays, blank, brief, trajectory
 from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec
 from afterwit.world_models.trajectory import Trajectory, joined
@@ -157,33 +157,25 @@ class RemotePipeline:
         self.lives = [0] * plan.actors
         self.actors = [self._start(index) for index in range(plan.actors)]
         self.ahead: deque[list[Unroll]] = deque()
-        self.turn = 0
-        self.environments = self.columns(0)
+        self.turns = Turns(plan.actors, plan.actor_envs)
+        self.environments = self.turns.columns(range(self.per_batch))
         self.lost: list[Array] = []  # environments of actors that were replaced since they were last read
 
     def _start(self, index: int) -> Any:
         place = index % self.per_batch * self.plan.learners // self.per_batch
         return start(ActorProcess, self.group, place, 1, 0, self.plan, index, self.lives[index])
 
-    def columns(self, actor: int) -> Array:
-        """An actor's environments, among those of all."""
-        return np.arange(actor * self.plan.actor_envs, (actor + 1) * self.plan.actor_envs)
-
     def next(self, weights: Any, version: int) -> RemoteTrajectory:
         """The batch to learn from now; `weights`, a reference, are for the one `lag` after it. Actors that died, raised or gave nothing
         for too long are replaced and asked again; raises EnvironmentFault where that does not help."""
         while len(self.ahead) <= self.plan.lag:
-            self.ahead.append([self._ask(Unroll(self._turn(), weights, version)) for _ in range(self.per_batch)])
+            self.ahead.append([self._ask(Unroll(self.turns.take(), weights, version)) for _ in range(self.per_batch)])
         batch = self.ahead[0]  # stays there until all is received: where an actor is replaced, all that it owes is asked again
         known = [self._receive(unroll) for unroll in batch]
         self.ahead.popleft()
-        self.environments = np.concatenate([self.columns(unroll.actor) for unroll in batch])
+        self.environments = self.turns.columns([unroll.actor for unroll in batch])
         values = joined([trajectory(part | blank(part)) for part in known])
         return RemoteTrajectory(**values.state(), parts=tuple(unroll.whole for unroll in batch))
-
-    def _turn(self) -> int:
-        self.turn += 1
-        return (self.turn - 1) % self.plan.actors
 
     def _ask(self, unroll: Unroll) -> Unroll:
         method = self.actors[unroll.actor].unroll.options(num_returns=2)
@@ -208,7 +200,7 @@ class RemotePipeline:
             ray.kill(self.actors[index])
         self.lives[index] += 1
         self.actors[index] = self._start(index)
-        self.lost.append(self.columns(index))
+        self.lost.append(self.turns.columns([index]))
         for batch in self.ahead:
             for unroll in batch:
                 if unroll.actor == index and unroll.known is None and unroll.weights is not None:
@@ -231,21 +223,18 @@ class RemotePipeline:
         if all("env" in state for state in states):
             with suppress(RayError):
                 ahead = [[trajectory(ray.get(unroll.whole)).state() for unroll in batch] for batch in self.ahead]
-        first = self.turn - len(ahead) * self.per_batch
-        return {"actors": states, "ahead": ahead, "turn": first % self.plan.actors}
+        return {"actors": states, "ahead": ahead, "turn": self.turns.before(len(ahead) * self.per_batch)}
 
     def load_state(self, state: dict[str, Any], resumed: int) -> list[Array]:
         """Go on where `state` was taken, as far as it fits; gives the environments whose episodes are new."""
         self.ahead.clear()
-        states = state.get("actors", [])
-        fits = len(states) == len(self.actors) and all("env" in each for each in states)
-        states = states if len(states) == len(self.actors) else [{} for _ in self.actors]
+        states = self.turns.fitting(state.get("actors", []))
         patient([actor.resume.remote(each, resumed) for actor, each in zip(self.actors, states, strict=True)], "the actors")
-        if not fits:
-            return [self.columns(index) for index in range(len(self.actors))]
-        self.turn = state["turn"]
+        if not all("env" in each for each in states):
+            return [self.turns.columns(range(len(self.actors)))]
+        self.turns.turn = state["turn"]
         for batch in state["ahead"]:
-            unrolls = [Unroll(self._turn(), None, 0) for _ in batch]
+            unrolls = [Unroll(self.turns.take(), None, 0) for _ in batch]
             for unroll, values in zip(unrolls, batch, strict=True):
                 whole = arrays(Trajectory(**values))
                 unroll.whole, unroll.brief = ray.put(whole), ray.put(brief(whole))

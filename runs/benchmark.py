@@ -93,8 +93,8 @@ def rates(config: RunConfig, seconds: float) -> dict[str, float]:
     batch = config.env.num_envs
     found = {stepping_name(count): stepping(config, count, seconds) for count in (batch, 4 * batch, 8 * batch)}
     run = Run(config)
-    trajectory = run.actor.unroll()
-    found["acting"] = measure(lambda: run.actor.unroll().action.numel(), seconds)
+    trajectory = act(run)
+    found["acting"] = measure(lambda: act(run).action.numel(), seconds)
     found["learning"] = measure(lambda: learn(run.learner, trajectory), seconds)
     found["whole loop"] = measure(lambda: whole(run), seconds)
     run.close()
@@ -131,6 +131,11 @@ def stepping(config: RunConfig, num_envs: int, seconds: float) -> float:
     return rate
 
 
+def act(run: Run) -> Trajectory:
+    """The next batch, of all that act beside each other where there are several."""
+    return run.pipeline.next(run.learner.acting, run.learner.version)
+
+
 def learn(learner: Learner, trajectory: Trajectory) -> int:
     learner.update(trajectory)["loss"].item()
     return trajectory.action.numel()
@@ -146,7 +151,7 @@ def cost(config: RunConfig, rate: float) -> dict[str, Any]:
     """A learner step that takes in `rate` agent steps a second: its time, where that goes, its arithmetic and traffic, and both
     against the device's ceilings."""
     run = Run(config)
-    trajectory, spec = run.actor.unroll(), run.env.spec
+    trajectory, spec = act(run), run.spec
     step_seconds = trajectory.action.numel() / rate
     done = learner_cost.work(Learner(config.learner, spec, config.seed, torch.device("cpu")), trajectory)
     device = run.learner.device
@@ -183,7 +188,7 @@ def grown(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
 def learner_rate(config: RunConfig, seconds: float) -> dict[str, float]:
     """A learner's rate alone, and the seconds of one of its steps."""
     run = Run(config)
-    trajectory = run.actor.unroll()
+    trajectory = act(run)
     rate = measure(lambda: learn(run.learner, trajectory), seconds)
     run.close()
     return {"agent_steps_per_second": rate, "seconds_per_step": trajectory.action.numel() / rate}

@@ -22,7 +22,7 @@ class ClusterRun(Run):
         self.config = config
         self.cluster = Cluster(plan(config))
         self.learner, self.pipeline = cast(Learner, self.cluster.learner), cast(Pipeline, self.cluster.pipeline)
-        self._start(replace(self.cluster.spec, num_envs=config.actors * config.envs_per_actor))
+        self._start(replace(self.cluster.spec, num_envs=config.num_actors * config.envs_per_actor))
 
     def _resume(self, state: dict[str, Any]) -> list[Array]:
         return self.cluster.pipeline.load_state(state, self.agent_steps)
@@ -35,7 +35,7 @@ def plan(config: RunConfig) -> Plan:
     assert config.cluster is not None
     return Plan(
         address=config.cluster, env=config.env, learner=config.learner, seed=config.seed, unroll_length=config.unroll_length,
-        lag=config.policy_lag, actors=config.actors, actor_envs=config.envs_per_actor, learners=config.learners,
+        lag=config.policy_lag, actors=config.num_actors, actor_envs=config.envs_per_actor, learners=config.learners,
         device=None if config.device == "auto" else torch.device(config.device), threads=config.threads,
         acting_threads=config.acting_threads, compile=config.compile, placement=config.placement, patience=config.actor_patience,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.runs.benchmark import learn, measure
+from afterwit.runs.benchmark import act, learn, measure
 from afterwit.runs.config import RunConfig, to_dict
 from afterwit.runs.files import replacing
 from afterwit.runs.provenance import provenance
@@ -60,12 +60,12 @@ def cluster_cost(config: RunConfig, counts: Sequence[int], rate: float, seconds:
 def parts(config: RunConfig, seconds: float) -> tuple[Trajectory, EnvSpec, dict[str, float]]:
     """A trajectory of one actor and its environments' spec; bytes and seconds of it, of the weights and of a learner step, each
     alone in this process."""
-    acting = Run(replace(local(config), env=replace(config.env, num_envs=config.envs_per_actor)))
-    rate = measure(lambda: acting.actor.unroll().action.numel(), seconds)
-    trajectory = acting.actor.unroll()
+    acting = Run(replace(config.alone(), env=config.actor_env))
+    rate = measure(lambda: act(acting).action.numel(), seconds)
+    trajectory = act(acting)
     acting.close()
-    whole = Run(local(config))
-    batch = whole.actor.unroll()
+    whole = Run(config.alone())
+    batch = act(whole)
     learning = measure(lambda: learn(whole.learner, batch), seconds)
     weights = sum(value.nbytes for value in whole.learner.acting.values())
     whole.close()
@@ -76,16 +76,12 @@ def parts(config: RunConfig, seconds: float) -> tuple[Trajectory, EnvSpec, dict[
     }  # fmt: skip
 
 
-def local(config: RunConfig) -> RunConfig:
-    return replace(config, cluster=None, actors=1, actor_envs=None, policy_lag=0)
-
-
 def simulated(config: RunConfig, count: int, rate: float, seconds: float, recorded: Trajectory, spec: EnvSpec) -> dict[str, float]:
     """The real learner with `count` processes that replay `recorded`, on the cluster: what was asked of it, and what it did."""
     from afterwit.agents.ray_pipeline import Cluster  # imports ray
     from afterwit.runs.cluster import plan
 
-    per_batch = config.env.num_envs // config.envs_per_actor
+    per_batch = config.actors_per_batch
     config = replace(config, actors=count, policy_lag=-(-count // per_batch))
     cluster = Cluster(plan(config), (recorded, spec, recorded.action.numel() / rate))
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -49,9 +49,9 @@ class RunConfig:
     cluster: str | None = None
     """Ray cluster to run on: local (processes on this machine), auto (the cluster that this machine belongs to), or its address.
     Unset: this process. Needs the extra `ray`."""
-    actors: int = 1
-    """Actor processes on the cluster, a core each. To keep N of them busy while the learner trains, the policy lag must be N times
-    their share of a batch: `--actors 4 --policy-lag 4` where one actor makes a batch."""
+    actors: int | None = None
+    """Actors: threads of this process, or on a cluster processes, of a core each. Unset: as many as make a batch. To keep N times as
+    many busy while the learner trains, the policy lag must be N."""
     actor_envs: int | None = None
     """Environments of one actor. A batch is env.num_envs environments: those of the next actors in turn. Unset: a learner's whole share."""
     learners: int = 1
@@ -86,7 +86,7 @@ class RunConfig:
                     "env.num_envs is 1, but byol-hindsight needs at least 2: what z tells is judged against the z of the others"
                 )
             check_contrast(self.learner.world_model.contrast_size, self.unroll_length, self.env.num_envs)
-        self._check_cluster()
+        self._check_actors()
         horizon = getattr(self.learner.world_model, "horizon", 1)
         if horizon >= self.unroll_length:
             raise ValueError(
@@ -94,41 +94,57 @@ class RunConfig:
                 "the horizon K must be shorter than the unroll T"
             )
 
-    def _check_cluster(self) -> None:
-        for name in ("actors", "learners"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+    def _check_actors(self) -> None:
+        if self.learners < 1:
+            raise ValueError(f"learners is {self.learners}; it must be at least 1")
         if not self.actor_patience > 0:
             raise ValueError(f"actor_patience is {self.actor_patience}; it must be above 0")
-        asked = [name for name, alone in (("actors", 1), ("learners", 1), ("actor_envs", None)) if getattr(self, name) != alone]
-        if self.cluster is None:
-            if asked:
-                raise ValueError(
-                    f"{asked[0]} is {getattr(self, asked[0])}, but that is for a cluster; add --cluster local, auto or an address"
-                )
-            return
+        if self.cluster is None and self.learners > 1:
+            raise ValueError(f"learners is {self.learners}, but that is for a cluster; add --cluster local, auto or an address")
         share, rest = divmod(self.env.num_envs, self.learners)
         if rest:
             raise ValueError(f"learners is {self.learners}; it must divide env.num_envs, which is {self.env.num_envs}")
         if self.actor_envs is not None and (self.actor_envs < 1 or share % self.actor_envs):
             raise ValueError(f"actor_envs is {self.actor_envs}; it must divide a learner's {share} environments")
-        needed = self.env.num_envs // self.envs_per_actor
+        needed = self.actors_per_batch
+        if self.num_actors < needed:
+            raise ValueError(
+                f"actors is {self.actors}, but {needed} of {self.envs_per_actor} environments make a batch of {self.env.num_envs}; "
+                f"take at least {needed}, or larger ones (actor_envs)"
+            )
         most = needed * (self.policy_lag + 1)
-        if self.actors > most:
-            lag = -(-self.actors // needed)
+        if self.num_actors > most:
+            lag = -(-self.num_actors // needed)
             raise ValueError(
                 f"actors is {self.actors}, but policy_lag {self.policy_lag} gives work to {most} at most ({needed} make a batch); "
                 f"raise the lag to {lag}, or take fewer actors or smaller ones (actor_envs)"
             )
-        if self.placement == "pairs" and (self.actors % needed or needed % self.learners):
+        if self.placement == "pairs" and (self.num_actors % needed or needed % self.learners):
             raise ValueError(
-                f"placement is 'pairs', but actors is {self.actors}; with it, a multiple of the {needed} that make a batch is needed"
+                f"placement is 'pairs', but actors is {self.num_actors}; with it, a multiple of the {needed} that make a batch is needed"
             )
 
     @property
     def envs_per_actor(self) -> int:
-        """Environments of one actor process on a cluster."""
         return self.actor_envs or self.env.num_envs // self.learners
+
+    @property
+    def actors_per_batch(self) -> int:
+        """Actors whose trajectories make one batch."""
+        return self.env.num_envs // self.envs_per_actor
+
+    @property
+    def num_actors(self) -> int:
+        return self.actors_per_batch if self.actors is None else self.actors
+
+    @property
+    def actor_env(self) -> EnvConfig:
+        """The environments of one actor."""
+        return replace(self.env, num_envs=self.envs_per_actor)
+
+    def alone(self) -> RunConfig:
+        """The same in this process, with one actor, in lockstep."""
+        return replace(self, cluster=None, actors=None, actor_envs=None, learners=1, placement="spread", policy_lag=0)
 
     @property
     def method(self) -> str:

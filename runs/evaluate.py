@@ -55,12 +55,12 @@ def evaluate(
     if greedy and config.learner.policy.uniform:
         raise ValueError(f"{folder} acts at random, so that no action is the likeliest; leave --greedy out")
     config = replace(config, env=env_config, seed=seed)
-    run = Run(config)
+    run = Run(config.alone())
     try:
         run.learner.load_state(saved["learner"])
     except ValueError as error:
         raise ValueError(f"{folder} cannot play here: {error}") from error
-    env = Recorder(run.env) if video else run.env
+    env = Recorder(run.actors[0].env) if video else run.actors[0].env
     actor = Actor(env, run.learner.policy, config.unroll_length, seed, run.learner.device, greedy)
     actor.set_weights(run.learner.acting, run.learner.version)
     played = play(run, actor, episodes, progress)

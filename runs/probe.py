@@ -68,10 +68,10 @@ def probe(folder: Path, queries: int, swaps: int, steps: int, seed: int, out: Pa
         raise ValueError(f"{folder} was trained with {name}, which has no z to put another in its place; probe a run of byol-hindsight")
     saved = checkpoint.load(folder, config)
     config = replace(config, env=evaluation_env(config.env, video=False), seed=seed)
-    run = Run(config)
+    run = Run(config.alone())
     run.learner.load_state(saved["learner"])
     bank = gather(run, steps, seed, progress)
-    spec, model = run.env.spec, run.learner.world_model
+    spec, model = run.spec, run.learner.world_model
     run.close()
     assert isinstance(model, BYOLHindsight)
     random = np.random.default_rng(stream(seed, "probe"))

@@ -95,9 +95,9 @@ class Bank:
 
 def gather(run: Run, steps: int, seed: int, progress: bool) -> Bank:
     """At least `steps` agent steps of the acting policy; of them, the transitions that happened."""
-    learner, model, batch = run.learner, run.learner.world_model, run.env.spec.num_envs
+    learner, model, batch = run.learner, run.learner.world_model, run.spec.num_envs
     assert isinstance(model, BYOLHindsight)
-    actor = Actor(run.env, learner.policy, run.config.unroll_length, seed, learner.device)
+    actor = Actor(run.actors[0].env, learner.policy, run.config.unroll_length, seed, learner.device)
     actor.set_weights(learner.acting, learner.version)
     frames: list[Tensor] = []
     parts: list[tuple[Tensor, ...]] = []

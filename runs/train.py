@@ -7,6 +7,8 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from afterwit.agents.actor import Actor
+from afterwit.agents.actor import Actor, actor_seed, resumed_seed
 from afterwit.agents.learner import Learner
 from afterwit.agents.memory import keep_memory
 from afterwit.agents.pipeline import LearnerLost, Pipeline
 from afterwit.envs.make import make_env
-from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec
 from afterwit.runs import checkpoint
 from afterwit.runs.config import RunConfig, read_config, to_dict, write_config
@@ -35,20 +36,24 @@ from afterwit.world_models.trajectory import Trajectory
 
 
 class Run:
-    """Environments, actor, learner and counters of one run, in this process: what is trained, saved, evaluated and measured."""
+    """Environments, actors, learner and counters of one run, in this process: what is trained, saved, evaluated and measured."""
 
     def __init__(self, config: RunConfig):
         device = config.torch_device()
         torch.set_num_threads(config.threads)
         self.config = config
-        self.env = make_env(config.env, config.seed)
-        self.learner = Learner(config.learner, self.env.spec, config.seed, device)
-        self.actor = Actor(self.env, self.learner.policy, config.unroll_length, config.seed, device)
+        self.seeds = [actor_seed(config.seed, index) for index in range(config.num_actors)]
+        envs = [make_env(config.actor_env, seed) for seed in self.seeds]
+        self.learner = Learner(config.learner, replace(envs[0].spec, num_envs=config.env.num_envs), config.seed, device)
+        self.actors = [
+            Actor(env, self.learner.policy, config.unroll_length, seed, device) for env, seed in zip(envs, self.seeds, strict=True)
+        ]
         if config.compile:
             compile_encoders(self.learner)
-            compile_encoders(self.actor.policy)
-        self.pipeline = Pipeline(self.actor, config.policy_lag, config.acting_threads)
-        self._start(self.env.spec)
+            for actor in self.actors:
+                compile_encoders(actor.policy)
+        self.pipeline = Pipeline(self.actors, config.actors_per_batch, config.policy_lag, config.acting_threads)
+        self._start(replace(envs[0].spec, num_envs=config.num_actors * config.envs_per_actor))
 
     def _start(self, spec: EnvSpec) -> None:
         """Count from nothing; `spec` is of all environments that the run has."""
@@ -86,19 +91,18 @@ class Run:
 
     def _resume(self, state: dict[str, Any]) -> list[Array]:
         """The actors go on where `state` was taken; gives the environments whose episodes are new."""
-        if "env" in state:
-            self.pipeline.load_state(state)
-            return []
-        # These environments cannot be saved, or were a cluster's: new episodes, other than the run's first ones.
-        self.env.close()
-        self.env = self.actor.env = make_env(self.config.env, stream(self.config.seed, "resumed", self.agent_steps))
-        if "random" in state:
-            self.pipeline.load_state(state)
-        return [np.arange(self.spec.num_envs)]
+        states = self.pipeline.turns.fitting(state.get("actors", []))
+        for actor, seed, saved in zip(self.actors, self.seeds, states, strict=True):
+            actor.resume(saved, partial(make_env, self.config.actor_env, resumed_seed(seed, self.agent_steps)))
+        if not all("env" in saved for saved in states):
+            return [np.arange(self.spec.num_envs)]
+        self.pipeline.load_state(state)
+        return []
 
     def close(self) -> None:
         self.pipeline.close()
-        self.env.close()
+        for actor in self.actors:
+            actor.env.close()
 
 
 def new_folder(config: RunConfig, folder: Path) -> None:

@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from afterwit.agents import Actor, Learner
+from afterwit.agents.actor import actor_seed
 from afterwit.agents.pipeline import Pipeline
 from afterwit.envs.maze import Maze, MazeConfig
 from afterwit.runs.presets import maze
 from afterwit.runs.train import Run
 from afterwit.world_models.byol_explore import BYOLExploreConfig
+from afterwit.world_models.trajectory import joined
 from tests.helpers import same
 
 CONFIG = replace(maze(), env=MazeConfig(num_envs=4, episode_steps=17), total_steps=400, unroll_length=5)
@@ -26,7 +28,7 @@ CONFIG = replace(maze(), env=MazeConfig(num_envs=4, episode_steps=17), total_ste
 class Notes:
     """In the actor's place: its trajectories say which weights acted them, and in which thread."""
 
-    device = torch.device("cpu")
+    device, num_envs = torch.device("cpu"), 4
 
     def __init__(self, breaks_at: int = 1000) -> None:
         self.made, self.breaks_at, self.version = 0, breaks_at, -1
@@ -45,7 +47,7 @@ class Notes:
 
 
 def pipeline(actor: Notes, lag: int) -> Any:
-    return Pipeline(cast(Actor, actor), lag, 1)
+    return Pipeline([cast(Actor, actor)], 1, lag, 1)
 
 
 @pytest.mark.parametrize("lag", (0, 1, 3))
@@ -65,7 +67,7 @@ def test_the_actor_works_while_the_learner_does() -> None:
     line = pipeline(actor, 1)
     line.next({}, 0)
     for step in range(1, 4):
-        line.ahead[0].result(timeout=10)  # acted, though nobody has asked for it yet
+        line.ahead[0][0][1].result(timeout=10)  # acted, though nobody has asked for it yet
         assert actor.made == step + 1
         actor.held.clear()
         assert line.next({}, step)[0] == step  # does not wait for the one after it
@@ -85,7 +87,7 @@ def test_what_fails_in_the_actor_is_raised_where_its_trajectory_was_due(lag: int
 
 def test_without_lag_a_run_acts_and_learns_in_turn() -> None:
     run = Run(CONFIG)
-    learner = Learner(CONFIG.learner, run.env.spec, CONFIG.seed, torch.device("cpu"))
+    learner = Learner(CONFIG.learner, run.spec, CONFIG.seed, torch.device("cpu"))
     actor = Actor(Maze(CONFIG.env, CONFIG.seed), learner.policy, CONFIG.unroll_length, CONFIG.seed, torch.device("cpu"))
     for _ in range(12):
         found = run.step()
@@ -98,7 +100,7 @@ def test_without_lag_a_run_acts_and_learns_in_turn() -> None:
 def test_with_a_lag_the_learning_step_is_the_same_and_only_the_weights_that_acted_are_older() -> None:
     config = replace(CONFIG, policy_lag=2, learner=replace(CONFIG.learner, vmpo=replace(CONFIG.learner.vmpo, target_period=1)))
     run = Run(config)
-    learner = Learner(config.learner, run.env.spec, config.seed, torch.device("cpu"))
+    learner = Learner(config.learner, run.spec, config.seed, torch.device("cpu"))
     actor = Actor(Maze(config.env, config.seed), learner.policy, config.unroll_length, config.seed, torch.device("cpu"))
     acting = [learner.acting] * 3
     for _ in range(12):
@@ -110,9 +112,64 @@ def test_with_a_lag_the_learning_step_is_the_same_and_only_the_weights_that_acte
     run.close()
 
 
-@pytest.mark.parametrize("lag", (0, 1, 2))
-def test_a_state_taken_anywhere_goes_on_as_if_nothing_had_happened(lag: int) -> None:
-    whole = Run(replace(CONFIG, policy_lag=lag))
+@pytest.mark.parametrize(("actors", "actor_envs", "lag"), ((2, 2, 0), (4, 1, 1), (3, 2, 1), (3, 4, 3)))
+def test_several_actors_do_what_they_would_one_after_the_other(actors: int, actor_envs: int, lag: int) -> None:
+    """Batches are of the next actors in turn, acted with weights that are `lag` steps old, and episodes are told apart."""
+    vmpo = replace(CONFIG.learner.vmpo, target_period=1)
+    config = replace(CONFIG, actors=actors, actor_envs=actor_envs, policy_lag=lag, learner=replace(CONFIG.learner, vmpo=vmpo))
+    run = Run(config)
+    learner = Learner(config.learner, replace(run.spec, num_envs=4), config.seed, torch.device("cpu"))
+    alone = []
+    for index in range(actors):
+        seed = actor_seed(config.seed, index)
+        env = Maze(replace(CONFIG.env, num_envs=actor_envs), seed)
+        alone.append(Actor(env, learner.policy, config.unroll_length, seed, torch.device("cpu")))
+    acting, turn = [learner.acting] * (lag + 1), 0
+    for _ in range(30):
+        found = run.step()
+        batch = [(turn + place) % actors for place in range(4 // actor_envs)]
+        turn += len(batch)
+        for index in batch:
+            alone[index].set_weights(acting[-1 - lag], len(acting))
+        expected = learner.update(joined([alone[index].unroll() for index in batch]))
+        acting.append(learner.acting)
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+        assert run.pipeline.environments.tolist() == [actor_envs * index + env for index in batch for env in range(actor_envs)]
+    episodes = run.statistics.episodes
+    later = [numbers["length"] for place, (env, numbers) in enumerate(episodes) if env in {other for other, _ in episodes[:place]}]
+    assert set(later) == {17}  # the first of each environment may be shorter
+    run.close()
+
+
+def test_several_actors_act_at_the_same_time() -> None:
+    """Each waits for the other: alone, neither would go on."""
+    together = threading.Barrier(2)
+
+    class Waits(Notes):
+        def unroll(self) -> Any:
+            together.wait(10)
+            return run.actors[0].unroll()
+
+    run = Run(CONFIG)
+    line = Pipeline([cast(Actor, Waits()), cast(Actor, Waits())], 1, 1, 1)
+    for step in range(3):
+        assert line.next({}, step).action.shape == (5, 4)
+    line.close()
+    run.close()
+
+
+def test_where_one_of_several_actors_fails_it_is_heard() -> None:
+    line = Pipeline([cast(Actor, Notes()), cast(Actor, Notes(breaks_at=1))], 1, 1, 1)
+    for step in range(3):
+        line.next({}, step)
+    with pytest.raises(RuntimeError, match="the game broke"):
+        line.next({}, 3)
+    line.close()
+
+
+@pytest.mark.parametrize(("lag", "actors", "actor_envs"), ((0, 1, 4), (1, 1, 4), (2, 1, 4), (0, 2, 2), (1, 3, 2)))
+def test_a_state_taken_anywhere_goes_on_as_if_nothing_had_happened(lag: int, actors: int, actor_envs: int) -> None:
+    whole = Run(replace(CONFIG, policy_lag=lag, actors=actors, actor_envs=actor_envs))
     for _ in range(7):
         whole.step()
     half = Run(whole.config)
@@ -120,9 +177,26 @@ def test_a_state_taken_anywhere_goes_on_as_if_nothing_had_happened(lag: int) -> 
     for run in (whole, half):
         for _ in range(7):
             run.step()
-    assert same(whole.state()["learner"], half.state()["learner"])
+    assert same(whole.state()["learner"], half.state()["learner"]) and same(whole.statistics.state(), half.statistics.state())
     for run in (whole, half):
         run.close()
+
+
+def test_other_actors_begin_new_episodes() -> None:
+    """A run that goes on with another number of actors, or of environments each, keeps all but the episodes in progress."""
+    run = Run(replace(CONFIG, actors=2, actor_envs=2, policy_lag=1))
+    for _ in range(5):
+        run.step()
+    state = run.state()
+    for changes in ({"actors": 1, "actor_envs": 4}, {"actors": 2, "actor_envs": 4}, {"actors": 4, "actor_envs": 1}):
+        other = Run(replace(run.config, **changes))
+        other.load_state(deepcopy(state))
+        assert same(other.learner.state(), run.learner.state()) and other.agent_steps == run.agent_steps
+        assert not other.statistics.running["length"].any()
+        for _ in range(5):
+            other.step()
+        other.close()
+    run.close()
 
 
 def test_where_there_is_glibc_memory_is_kept() -> None:
@@ -148,7 +222,7 @@ def test_compiled_encoders_learn_the_same() -> None:
     plain, compiled = Run(config), Run(replace(config, compile=True))
     compiled_modules = {module for module in compiled.learner.modules() if module._compiled_call_impl is not None}
     assert compiled_modules == {compiled.learner.policy.torso.encoder, compiled.learner.world_model.target.slow}
-    assert compiled.actor.policy.torso.encoder._compiled_call_impl is not None
+    assert compiled.actors[0].policy.torso.encoder._compiled_call_impl is not None
     with torch.compiler.set_stance("force_eager"):
         for _ in range(3):
             one, other = plain.step(), compiled.step()

@@ -129,10 +129,10 @@ def test_the_bank_holds_what_the_learner_sees_of_the_steps_that_happened(shared:
     assert len(bank) == 3 * 18 and not {9, 19} & set(bank.step.tolist()) and len(bank.frames) == 21
     followed = torch.from_numpy(np.stack([bank.followed(index) for index in range(len(bank))]))
     with torch.no_grad(), model.watching():
-        seen = replace(run.actor.unroll(), obs=torch.stack([followed, followed]))  # the target looks at obs[1:] alone
+        seen = replace(run.actors[0].unroll(), obs=torch.stack([followed, followed]))  # the target looks at obs[1:] alone
         torch.testing.assert_close(bank.target, model.target(seen)[0])
 
-    trajectory = run.actor.unroll()
+    trajectory = run.actors[0].unroll()
     shown, beliefs, _ = run.learner.perceive(trajectory)
     expected = run.learner.appraise(trajectory).parts["reconstruction"]
     with torch.no_grad(), model.watching():

@@ -56,7 +56,7 @@ def test_every_preset_learns_from_its_own_environment(name: str) -> None:
     metrics = [run.step() for _ in range(2)]
     assert all(torch.isfinite(value) for step in metrics for value in step.values())
     assert run.agent_steps == 2 * 2 * 9
-    run.env.close()
+    run.actors[0].env.close()
 
 
 @pytest.mark.parametrize("model", WORLD_MODELS)
