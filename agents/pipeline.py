@@ -91,6 +91,12 @@ class Pipeline:
             actor.set_weights(weights, version)
             return actor.unroll()
 
+    def wait(self) -> None:
+        """Until all that was asked for is acted."""
+        for batch in self.ahead:
+            for _, acted in batch:
+                acted.result()
+
     def replaced(self) -> list[Array]:
         """Environments whose episodes were lost since the last call: none in one process, where the run would have ended."""
         return []

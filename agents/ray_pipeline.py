@@ -5,8 +5,8 @@ handles references; observations go from actors to learners through Ray's object
 
 Each actor steps `actor_envs` environments. A learner step takes `num_envs` environments: those of the next actors in turn, and
 each learner has an equal share of these actors. Learner step n learns from what was acted with the weights after n - lag steps,
-whoever is faster: so the lag is exact, at most lag + 1 batches exist at a time, and with a lag of 0, one actor and one learner
-this is the local run, bit for bit. The price: the slowest actor sets the pace, so give all of them like cores.
+whoever is faster: so the lag is exact, at most lag + 1 batches exist at a time, and with one learner this is the local run, bit
+for bit. The price: the slowest actor sets the pace, so give all of them like cores.
 """
 
 from __future__ import annotations

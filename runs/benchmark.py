@@ -7,9 +7,9 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ from afterwit.world_models.make import WORLD_MODELS
 from afterwit.world_models.trajectory import Trajectory
 
 HORIZONS = (1, 2, 4, 8)
+ROUNDS = 5
+BASELINE = "plain PPO + RND"
+Work = Callable[[], int]  # does a part of what is measured, and returns how many agent steps that was
 
 
 def benchmark(
@@ -41,31 +44,36 @@ def benchmark(
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds is {seconds}; each measurement needs more than 0, and an end")
     keep_memory()  # as training does
-    found: dict[str, Any] = {}
-    jobs: list[tuple[str, Callable[[], Any]]] = [
-        ("rates", partial(rates, config, seconds)),
-        ("learner", lambda: cost(config, found["rates"]["learning"])),
-    ]
-    if grow:
-        jobs += [(f"growth: {name}", partial(learner_rate, other, seconds)) for name, other in grown(config)]
-    if baseline:
-        jobs.append(("ppo_rnd", partial(baseline_rate, config, seconds)))
-    bar = tqdm(jobs, unit="part", disable=not progress, file=sys.stdout)
-    for name, job in bar:
-        bar.set_description(name)
-        found[name] = job()
-    loop = found["rates"]["whole loop"]
-    result = {
-        "agent_steps_per_second": found["rates"],
-        "frames_per_second": {name: rate * frames_per_step(config) for name, rate in found["rates"].items()},
-        "whole_loop_share": shares(found["rates"], config.env.num_envs),
-        "learner": found["learner"],
-        "config": to_dict(config), "provenance": provenance(),
+    others = dict(grown(config)) if grow else {}
+    with ExitStack() as stack:
+        run = Run(config)
+        stack.callback(run.close)
+        trajectory = act(run)
+        works = loop_parts(config, run, trajectory, stack) | {name: learning(other, stack) for name, other in others.items()}
+        if baseline:
+            works[BASELINE] = plain_ppo_rnd(config, stack)
+        found = measure(works, seconds, run.pipeline.wait, progress)
+        rate = {name: float(np.median(rates)) for name, rates in found.items()}
+        learner = cost(config, run, trajectory, rate["learning"])
+    loop = {name: rate[name] for name in works if name not in others and name != BASELINE}
+    result: dict[str, Any] = {
+        "agent_steps_per_second": loop,
+        "frames_per_second": {name: value * frames_per_step(config) for name, value in loop.items()},
+        "whole_loop_share": shares(found, config.env.num_envs),
+        "learner": learner,
     }  # fmt: skip
     if grow:
-        result["growth"] = {name: found[f"growth: {name}"] for name, _ in grown(config)}
+        result["growth"] = {
+            name: {
+                "agent_steps_per_second": rate[name],
+                "seconds_per_step": other.env.num_envs * config.unroll_length / rate[name],
+                "x_as_given": quotient(found["learning"], found[name]),
+            }
+            for name, other in others.items()
+        }
     if baseline:
-        result["ppo_rnd"] = {"agent_steps_per_second": found["ppo_rnd"], "whole_loop_over_it": loop / found["ppo_rnd"]}
+        result["ppo_rnd"] = {"agent_steps_per_second": rate[BASELINE], "whole_loop_over_it": quotient(found["whole loop"], found[BASELINE])}
+    result |= {"rounds": found, "config": to_dict(config), "provenance": provenance()}
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -76,48 +84,68 @@ def frames_per_step(config: RunConfig) -> int:
     return getattr(config.env, "frame_skip", 1)
 
 
-def measure(work: Callable[[], int], seconds: float) -> float:
-    """Agent steps per second of `work`, which returns how many it did; the median of five stretches, after a warm-up."""
-    work()
-    rates = []
-    for _ in range(5):
-        start, steps = time.perf_counter(), 0
-        while time.perf_counter() - start < seconds / 5:
-            steps += work()
-        rates.append(steps / (time.perf_counter() - start))
-    return float(np.median(rates))
+def measure(works: Mapping[str, Work], seconds: float, settle: Callable[[], None], progress: bool = False) -> dict[str, list[float]]:
+    """Agent steps per second of each of `works`, in ROUNDS stretches of `seconds` / ROUNDS; `settle` ends what goes on beside them.
 
-
-def rates(config: RunConfig, seconds: float) -> dict[str, float]:
-    """Agent steps per second of each part of the loop alone, and of the whole."""
-    batch = config.env.num_envs
-    found = {stepping_name(count): stepping(config, count, seconds) for count in (batch, 4 * batch, 8 * batch)}
-    run = Run(config)
-    trajectory = act(run)
-    found["acting"] = measure(lambda: act(run).action.numel(), seconds)
-    found["learning"] = measure(lambda: learn(run.learner, trajectory), seconds)
-    found["whole loop"] = measure(lambda: whole(run), seconds)
-    run.close()
+    They take turns: where others slow the machine for a while, they slow all works alike, and the quotient of two rates in the
+    same round tells more than that of two medians.
+    """
+    found: dict[str, list[float]] = {name: [] for name in works}
+    with tqdm(total=ROUNDS * len(works), unit="stretch", disable=not progress, dynamic_ncols=True, file=sys.stdout) as bar:
+        for _ in range(ROUNDS):
+            for name, work in works.items():
+                bar.set_description(name)
+                settle()
+                work()  # a warm-up, from which on as much is under way at any time
+                start, steps = time.perf_counter(), 0
+                while time.perf_counter() - start < seconds / ROUNDS:
+                    steps += work()
+                found[name].append(steps / (time.perf_counter() - start))
+                bar.update()
     return found
+
+
+def quotient(rates: Sequence[float], others: Sequence[float]) -> float:
+    """How many times as fast as `others`: the median over the rounds."""
+    return float(np.median(np.array(rates) / np.array(others)))
+
+
+def loop_parts(config: RunConfig, run: Run, trajectory: Trajectory, stack: ExitStack) -> dict[str, Work]:
+    """Each part of the training loop alone, and the whole."""
+    batch = config.env.num_envs
+
+    def whole() -> int:
+        before = run.agent_steps
+        run.step()
+        return run.agent_steps - before
+
+    return {
+        **{stepping_name(count): stepping(config, count, stack) for count in (batch, 4 * batch, 8 * batch)},
+        "acting": lambda: act(run).action.numel(),
+        "learning": lambda: learn(run.learner, trajectory),
+        "whole loop": whole,
+    }
 
 
 def stepping_name(count: int) -> str:
     return f"stepping, {count} environments"
 
 
-def shares(found: dict[str, float], batch: int) -> dict[str, float]:
+def shares(found: Mapping[str, Sequence[float]], batch: int) -> dict[str, float]:
     """The whole loop's rate over what could be: all in turn, the slower of acting and learning, and the emulator alone."""
-    acting, learning, loop = found["acting"], found["learning"], found["whole loop"]
-    return {
-        "acting and learning in turn": loop * (1 / acting + 1 / learning),
-        "the slower of the two": loop / min(acting, learning),
-        "stepping alone": loop / found[stepping_name(batch)],
+    acting, learning = np.array(found["acting"]), np.array(found["learning"])
+    could_be = {
+        "acting and learning in turn": 1 / (1 / acting + 1 / learning),
+        "the slower of the two": np.minimum(acting, learning),
+        "stepping alone": np.array(found[stepping_name(batch)]),
     }
+    return {name: quotient(found["whole loop"], rates.tolist()) for name, rates in could_be.items()}
 
 
-def stepping(config: RunConfig, num_envs: int, seconds: float) -> float:
-    """Agent steps per second of `num_envs` environments alone, with random actions drawn beforehand."""
+def stepping(config: RunConfig, num_envs: int, stack: ExitStack) -> Work:
+    """`num_envs` environments alone, with random actions drawn beforehand."""
     env = make_env(replace(config.env, num_envs=num_envs), config.seed)
+    stack.callback(env.close)
     env.reset()
     actions = np.random.default_rng(config.seed).integers(0, env.spec.num_actions, (10, num_envs))
 
@@ -126,13 +154,11 @@ def stepping(config: RunConfig, num_envs: int, seconds: float) -> float:
             env.step(action)
         return int(actions.size)
 
-    rate = measure(work, seconds)
-    env.close()
-    return rate
+    return work
 
 
 def act(run: Run) -> Trajectory:
-    """The next batch, of all that act beside each other where there are several."""
+    """The next batch, of all actors that make it."""
     return run.pipeline.next(run.learner.acting, run.learner.version)
 
 
@@ -141,21 +167,30 @@ def learn(learner: Learner, trajectory: Trajectory) -> int:
     return trajectory.action.numel()
 
 
-def whole(run: Run) -> int:
-    before = run.agent_steps
-    run.step()
-    return run.agent_steps - before
+def learning(config: RunConfig, stack: ExitStack) -> Work:
+    """The learner of another config alone."""
+    run = Run(config.alone())
+    stack.callback(run.close)
+    trajectory = act(run)
+    return lambda: learn(run.learner, trajectory)
 
 
-def cost(config: RunConfig, rate: float) -> dict[str, Any]:
+def plain_ppo_rnd(config: RunConfig, stack: ExitStack) -> Work:
+    """A plain synchronous PPO + RND on the same environments, with as large an encoder."""
+    plain = PPORND(config)
+    stack.callback(plain.close)
+    return plain.iterate
+
+
+def cost(config: RunConfig, run: Run, trajectory: Trajectory, rate: float) -> dict[str, Any]:
     """A learner step that takes in `rate` agent steps a second: its time, where that goes, its arithmetic and traffic, and both
     against the device's ceilings."""
-    run = Run(config)
-    trajectory, spec = act(run), run.spec
+    run.pipeline.wait()
     step_seconds = trajectory.action.numel() / rate
+    spec = replace(run.spec, num_envs=config.env.num_envs)
     done = learner_cost.work(Learner(config.learner, spec, config.seed, torch.device("cpu")), trajectory)
     device = run.learner.device
-    result = {
+    return {
         "seconds_per_step": step_seconds,
         "share_of_time": learner_cost.split(run.learner, trajectory),
         "flop_per_step": done["flop"], "bytes_per_step": done["bytes"],
@@ -163,13 +198,10 @@ def cost(config: RunConfig, rate: float) -> dict[str, Any]:
         "ceilings": learner_cost.ceilings(device),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
     }  # fmt: skip
-    run.close()
-    return result
 
 
 def grown(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
     """Configs that differ from `config` in one thing: world model, horizon K, or number of environments B."""
-    yield "as given", config
     for name in WORLD_MODELS:
         model = PRESETS[config.preset](model=name).learner.world_model
         if type(model) is not type(config.learner.world_model):
@@ -185,28 +217,12 @@ def grown(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
             yield f"B = {count}", replace(config, env=replace(config.env, num_envs=count))
 
 
-def learner_rate(config: RunConfig, seconds: float) -> dict[str, float]:
-    """A learner's rate alone, and the seconds of one of its steps."""
-    run = Run(config)
-    trajectory = act(run)
-    rate = measure(lambda: learn(run.learner, trajectory), seconds)
-    run.close()
-    return {"agent_steps_per_second": rate, "seconds_per_step": trajectory.action.numel() / rate}
-
-
-def baseline_rate(config: RunConfig, seconds: float) -> float:
-    """Agent steps per second of a plain synchronous PPO + RND on the same environments, with as large an encoder."""
-    plain = PPORND(config)
-    rate = measure(plain.iterate, seconds)
-    plain.close()
-    return rate
-
-
 def table(result: dict[str, Any]) -> str:
     """The measurement as text."""
-    rows = [f"{'':<30}{'agent steps/s':>16}{'frames/s':>16}"]
+    rows = [f"{'':<30}{'agent steps/s':>16}{'frames/s':>16}{'slowest, quickest round':>28}"]
     for name, rate in result["agent_steps_per_second"].items():
-        rows.append(f"{name:<30}{rate:>16,.0f}{result['frames_per_second'][name]:>16,.0f}")
+        between = f"{min(result['rounds'][name]):,.0f} to {max(result['rounds'][name]):,.0f}"
+        rows.append(f"{name:<30}{rate:>16,.0f}{result['frames_per_second'][name]:>16,.0f}{between:>28}")
     rows.append("whole loop: " + ", ".join(f"{share:.0%} of {what}" for what, share in result["whole_loop_share"].items()))
     if "ppo_rnd" in result:
         plain = result["ppo_rnd"]
@@ -224,8 +240,8 @@ def table(result: dict[str, Any]) -> str:
         )
     if "growth" in result:
         rows += ["", f"{'learning alone':<30}{'agent steps/s':>16}{'ms a step':>16}{'x as given':>16}"]
-        base = result["growth"]["as given"]
-        for name, row in result["growth"].items():
-            factor = base["agent_steps_per_second"] / row["agent_steps_per_second"]
-            rows.append(f"{name:<30}{row['agent_steps_per_second']:>16,.0f}{row['seconds_per_step'] * 1e3:>16,.1f}{factor:>16.2f}")
+        given = {"agent_steps_per_second": result["agent_steps_per_second"]["learning"], "x_as_given": 1.0, **learner}
+        for name, row in {"as given": given, **result["growth"]}.items():
+            shown = (f"{row['agent_steps_per_second']:,.0f}", f"{row['seconds_per_step'] * 1e3:,.1f}", f"{row['x_as_given']:.2f}")
+            rows.append(f"{name:<30}" + "".join(f"{value:>16}" for value in shown))
     return "\n".join(rows)

@@ -6,10 +6,12 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from afterwit.envs.specs import EnvSpec
@@ -34,6 +36,8 @@ def cluster_cost(config: RunConfig, counts: Sequence[int], rate: float, seconds:
         )
     if not rate > 0 or not seconds > 0 or min(counts) < 1:
         raise ValueError(f"stand_ins are {list(counts)} at {rate} agent steps/s for {seconds} s; all of these must be above 0")
+    if min(counts) < config.actors_per_batch:
+        raise ValueError(f"stand_ins are {list(counts)}, but {config.actors_per_batch} actors make a batch; simulate at least as many")
     bar = tqdm(total=1 + len(counts), unit="part", file=sys.stdout, dynamic_ncols=True)
     bar.set_description("costs")
     recorded, spec, costs = parts(config, seconds)
@@ -60,19 +64,18 @@ def cluster_cost(config: RunConfig, counts: Sequence[int], rate: float, seconds:
 def parts(config: RunConfig, seconds: float) -> tuple[Trajectory, EnvSpec, dict[str, float]]:
     """A trajectory of one actor and its environments' spec; bytes and seconds of it, of the weights and of a learner step, each
     alone in this process."""
-    acting = Run(replace(config.alone(), env=config.actor_env))
-    rate = measure(lambda: act(acting).action.numel(), seconds)
-    trajectory = act(acting)
-    acting.close()
-    whole = Run(config.alone())
-    batch = act(whole)
-    learning = measure(lambda: learn(whole.learner, batch), seconds)
-    weights = sum(value.nbytes for value in whole.learner.acting.values())
-    whole.close()
+    with ExitStack() as stack:
+        acting, whole = Run(replace(config.alone(), env=config.actor_env)), Run(config.alone())
+        stack.callback(acting.close)
+        stack.callback(whole.close)
+        trajectory, batch = act(acting), act(whole)
+        works = {"acting": lambda: act(acting).action.numel(), "learning": lambda: learn(whole.learner, batch)}
+        rate = {name: float(np.median(rates)) for name, rates in measure(works, seconds, lambda: None).items()}
+        weights = sum(value.nbytes for value in whole.learner.acting.values())
     fields = [value for value in trajectory.state().values() if not isinstance(value, dict)] + list(trajectory.info.values())
     return trajectory, acting.spec, {
         "trajectory_bytes": sum(value.nbytes for value in fields), "weights_bytes": weights,
-        "acting_seconds": trajectory.action.numel() / rate, "learner_seconds": batch.action.numel() / learning,
+        "acting_seconds": trajectory.action.numel() / rate["acting"], "learner_seconds": batch.action.numel() / rate["learning"],
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@
 # attrs tqdm; with imageio_ffmpeg there is a video, with matplotlib and its own a report.
 #
 # PYTHON (python3) runs it; PRESET (atari) and OPTIONS ("--env.num-envs 64") choose the run, GAME its game, SECONDS_EACH (10)
-# how long each speed is measured, SWITCHES (1) whether bfloat16 and compiled encoders are measured, too.
+# how long each speed is measured, SWITCHES (1) whether bfloat16, compiled encoders and two actor threads are measured, too.
 set -euo pipefail
 out=$(mkdir -p "${1:?usage: runs/gpu_bench.sh OUT}" && cd "$1" && pwd)
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -49,6 +49,7 @@ if [ "${SWITCHES:-1}" = 1 ]; then
   measure speed-bfloat16 --learner.torso.bfloat16
   measure speed-compile --compile
   measure speed-both --compile --learner.torso.bfloat16
+  measure speed-actors --actors 2 --actor-envs "$("$python" -c "import json, sys; print(json.load(open(sys.argv[1]))['config']['env']['num_envs'] // 2)" "$out/speed.json")"
 fi
 
 run="$out/$game"

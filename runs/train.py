@@ -91,6 +91,8 @@ class Run:
 
     def _resume(self, state: dict[str, Any]) -> list[Array]:
         """The actors go on where `state` was taken; gives the environments whose episodes are new."""
+        if "random" in state:  # a checkpoint of November 2026, of the one actor that there was
+            state = {"actors": [state], "ahead": [[each] for each in state.get("ahead", ())], "turn": 0}
         states = self.pipeline.turns.fitting(state.get("actors", []))
         for actor, seed, saved in zip(self.actors, self.seeds, states, strict=True):
             actor.resume(saved, partial(make_env, self.config.actor_env, resumed_seed(seed, self.agent_steps)))

@@ -73,9 +73,8 @@ def test_benchmark_measures_every_part(tmp_path: Path) -> None:
     result = benchmark(SMALL, seconds=0.05, grow=True, baseline=True, out=tmp_path / "speed.json", progress=False)
     rates = result["agent_steps_per_second"]
     assert {"acting", "learning", "whole loop"} < set(rates) and all(rate > 0 for rate in rates.values())
-    assert set(result["growth"]) == {"as given", "byol-explore", "rnd", "icm", "K = 2", "K = 4", "B = 2", "B = 8"}
-    assert result["whole_loop_share"]["the slower of the two"] == rates["whole loop"] / min(rates["acting"], rates["learning"])
-    assert result["ppo_rnd"]["whole_loop_over_it"] == rates["whole loop"] / result["ppo_rnd"]["agent_steps_per_second"]
+    assert set(result["growth"]) == {"byol-explore", "rnd", "icm", "K = 2", "K = 4", "B = 2", "B = 8"}
+    assert result["agent_steps_per_second"] == {name: float(np.median(result["rounds"][name])) for name in rates}
     assert json.loads((tmp_path / "speed.json").read_text())["learner"] == result["learner"]
 
 
@@ -90,7 +89,7 @@ def test_the_table_tells_rates_in_both_units_and_every_part(capsys: pytest.Captu
     assert main(["benchmark", "maze", *small, "--seconds", "0.01"]) == 0
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if line.startswith("whole loop  ")).split()
-    assert row[-1] == row[-2], "the maze has one frame a step"
+    assert row[2] == row[3], "the maze has one frame a step"
     assert all(part in printed for part in ("torso: encoder", "world model: predictor", "optimiser", "GFLOP a step", "of stepping alone"))
     assert frames_per_step(replace(SMALL, env=AtariConfig("Pong", frame_skip=3))) == 3
 

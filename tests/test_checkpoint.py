@@ -183,16 +183,21 @@ def test_a_newer_format_is_refused_and_an_older_checkpoint_does_not_take_its_pla
             action(tmp_path, MAZE)
 
 
-def test_a_checkpoint_of_format_1_is_read_and_goes_on(tmp_path: Path) -> None:
-    run = Run(MAZE)
+@pytest.mark.parametrize("lag", (0, 1))
+def test_a_checkpoint_of_format_1_is_read_and_goes_on(lag: int, tmp_path: Path) -> None:
+    config = replace(MAZE, policy_lag=lag)
+    run = Run(config)
     for _ in range(4):
         run.step()
     old = run.state()
+    run.close()
     del old["config"]["keep_checkpoints"], old["statistics"]["achieved"]
-    write_config(MAZE, tmp_path / "old")
+    (actor,) = old["actor"]["actors"]
+    old["actor"] = actor | {"ahead": [batch[0] for batch in old["actor"]["ahead"]]}
+    write_config(config, tmp_path / "old")
     torch.save({"format": 1, **old}, tmp_path / "old" / NAME)
     (tmp_path / "old" / METRICS).write_text("".join(json.dumps({"agent_steps": STEP * n}) + "\n" for n in range(1, 5)))
-    assert same(learner(finished(MAZE, tmp_path / "old")), learner(finished(MAZE, tmp_path / "new")))
+    assert same(learner(finished(config, tmp_path / "old")), learner(finished(config, tmp_path / "new")))
     assert (tmp_path / "old" / NAME).read_bytes().startswith(b"afterwit checkpoint, format 2, ")
     assert [entry["agent_steps"] for entry in read_metrics(tmp_path / "old")] == list(range(STEP, MAZE.total_steps + 1, STEP))
 

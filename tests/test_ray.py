@@ -62,17 +62,16 @@ def metrics(run: Run, steps: int) -> list[dict[str, float]]:
     return [{name: float(value) for name, value in run.step().items()} for _ in range(steps)]
 
 
-@pytest.mark.parametrize("lag", (0, 2))
-def test_one_actor_and_one_learner_are_the_local_run(lag: int, start: Any) -> None:
-    """Losses and all other metrics, episodes, weights, environments: bit for bit."""
-    here, there = Run(replace(ONE, policy_lag=lag)), start(policy_lag=lag)
+@pytest.mark.parametrize(("lag", "actors", "actor_envs"), ((0, 1, 4), (2, 1, 4), (0, 2, 2), (1, 3, 2)))
+def test_with_one_learner_the_cluster_s_run_is_the_local_one(lag: int, actors: int, actor_envs: int, start: Any) -> None:
+    """Losses and all other metrics, episodes, weights, environments: bit for bit, whether actors are processes or threads."""
+    changes = {"policy_lag": lag, "actors": actors, "actor_envs": actor_envs}
+    here, there = Run(replace(ONE, **changes)), start(**changes)
     assert metrics(there, 12) == metrics(here, 12)
     assert same(there.statistics.state(), here.statistics.state())
     mine, its = here.state(), there.state()
     assert same(its["learner"], mine["learner"])
-    (actor,) = its["actor"]["actors"]
-    assert same(actor, {name: value for name, value in mine["actor"].items() if name != "ahead"})
-    assert same(its["actor"]["ahead"], [[each] for each in mine["actor"]["ahead"]])
+    assert same(its["actor"], mine["actor"])
     readings = there.learner.inspect(there.trajectory)
     for name, value in here.learner.inspect(here.trajectory).items():
         np.testing.assert_allclose(readings[name], value, rtol=1e-6)
@@ -125,7 +124,11 @@ def test_a_cluster_s_checkpoint_goes_on_here_and_the_other_way_round(start: Any)
     metrics(here, 2)
     there.load_state(here.state())
     assert same(here.learner.state(), there.learner.state())
-    metrics(there, 1)
+    alike = Run(replace(ONE, actors=2, policy_lag=2))  # with as many actors, in the same episodes
+    alike.load_state(there.state())
+    assert metrics(alike, 4) == metrics(there, 4)
+    assert same(alike.statistics.state(), there.statistics.state())
+    alike.close()
     here.close()
 
 
@@ -154,15 +157,15 @@ def test_an_actor_that_is_killed_is_replaced(start: Any, capfd: pytest.CaptureFi
 
 
 def test_what_is_here_already_is_not_asked_again(start: Any) -> None:
-    """One actor makes both halves of a batch and dies between them; and it dies when all that it owes is from a checkpoint."""
-    run = start(actors=1, actor_envs=2, policy_lag=1)
+    """An actor dies when the first of two trajectories that it owes has come; and it dies when all that it owes is from a checkpoint."""
+    run = start(policy_lag=2)
     pipeline = run.cluster.pipeline
     metrics(run, 2)
-    first, second = pipeline.ahead[0]
+    (first,), (second,) = pipeline.ahead
     pipeline._receive(first)
-    whole = first.whole
+    wholes = first.whole, second.whole
     pipeline._replace(0)
-    assert first.whole is whole and second.known is None
+    assert first.whole is wholes[0] and second.whole is not wholes[1] and second.known is None
     metrics(run, 2)
     state = run.state()
     run.load_state(state)
@@ -233,7 +236,8 @@ def test_pairs_share_a_node(start: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     (
-        ({"actors": 2, "cluster": None}, "actors is 2, but that is for a cluster"),
+        ({"learners": 2, "cluster": None}, "learners is 2, but that is for a cluster"),
+        ({"actors": 1, "actor_envs": 2}, "actors is 1, but 2 of 2 environments make a batch of 4; take at least 2, or larger"),
         ({"learners": 3}, "learners is 3; it must divide env.num_envs, which is 4"),
         ({"actor_envs": 3}, "actor_envs is 3; it must divide a learner's 4"),
         ({"actors": 5, "policy_lag": 1}, "actors is 5, but policy_lag 1 gives work to 2.*raise the lag to 5"),

@@ -106,8 +106,8 @@ def test_a_resumed_game_is_not_counted_with_the_one_that_was_cut(tmp_path: Path)
     assert run.statistics.running["length"].any()
     resumed.load_state(run.state())
     assert not resumed.statistics.running["length"].any()
-    first = Run(config).actor.unroll()
-    assert not torch.equal(resumed.actor.unroll().obs[0], first.obs[0])
+    first = Run(config).actors[0].unroll()
+    assert not torch.equal(resumed.actors[0].unroll().obs[0], first.obs[0])
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
