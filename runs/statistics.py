@@ -30,10 +30,10 @@ class Statistics:
     """Running sums since the last `pop`, episodes in progress, and maps by tenth of the run.
 
     It reads of `info` what is there: `trackers` [T, B, n] per episode; `room` and `cell` [T, B], how many different ones each
-    episode, and the run so far (`explored`), has seen; `noise_on` and `block_in_view` as shares of time and of pay; `cell` for the
-    maps, where the world has one. Where the agent can seek noise, by an action that makes it or a place that has it, `indifferent`
-    is that action's or place's share of time for a uniform policy. `extrinsic`: the agent is paid the environment's own reward, too,
-    so that `score` goes by it.
+    episode, and the run so far (`explored`), has seen; as shares of time and of pay `noise_on`, `block_in_view`, and the steps on
+    which `room` changes; `cell` for the maps, where the world has one. Where the agent can seek noise, by an action that makes it
+    or a place that has it, `indifferent` is that action's or place's share of time for a uniform policy. `extrinsic`: the agent is
+    paid the environment's own reward, too, so that `score` goes by it.
     """
 
     def __init__(self, spec: EnvSpec, total_steps: int, indifferent: float | None = None, extrinsic: bool = False):
@@ -79,6 +79,10 @@ class Statistics:
         for name in ("noise_on", "block_in_view"):
             if name in info:
                 self._count(name, real & info[name], paid)
+        if "room" in info:  # of an unroll's first step it is not known, as info tells where the step led
+            moved = np.zeros_like(real)
+            moved[1:] = real[1:] & (info["room"][1:] != info["room"][:-1])
+            self._count("room_change", moved, paid)
         if "noise_on" in info:
             blocks = info["block_in_view"] & self.random_blocks if "block_in_view" in info else False
             self._count("noise", real & (info["noise_on"] | blocks), paid)

@@ -116,6 +116,20 @@ def test_rooms_and_cells_are_counted_by_episode_and_over_the_whole_run() -> None
     assert [{"room": episode["rooms"], "cell": episode["cells"]} for episode in logged] == ended and len(ended) > 2
 
 
+def test_steps_that_change_the_room_are_shares_of_time_and_pay() -> None:
+    """Against a walk through each environment. Where a reset led elsewhere, nobody went; an unroll's first step is not known."""
+    trajectory, bonus = random_trajectory(), torch.rand(T, B, generator=torch.Generator().manual_seed(1))
+    room = torch.randint(0, 2, (T, B), generator=torch.Generator().manual_seed(2))
+    statistics = Statistics(tiny_spec(), 1000)
+    statistics.add(replace(trajectory, info={"room": room}), bonus, 0)
+    changes = [(t, b) for b in range(B) for t in range(1, T) if trajectory.real[t, b] and room[t, b] != room[t - 1, b]]
+    assert any(not trajectory.real[t, b] and room[t, b] != room[t - 1, b] for b in range(B) for t in range(1, T))
+    entry = statistics.pop()
+    assert entry["share_of_time/room_change"] == pytest.approx(len(changes) / int(trajectory.real.sum()))
+    paid = sum(float(bonus[t, b]) for t, b in changes) / float(bonus[trajectory.real].sum())
+    assert entry["share_of_pay/room_change"] == pytest.approx(paid)
+
+
 def test_what_an_abandoned_episode_saw_is_not_the_next_ones() -> None:
     statistics = Statistics(replace(tiny_spec(), semantics={"cells": 50}), 1000)
     info = {"cell": torch.arange(T)[:, None].expand(T, B).contiguous()}
