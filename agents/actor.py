@@ -83,7 +83,7 @@ class Actor(Agent):
         """Go on where `state` was taken; where there is none, or environments cannot be saved, in those that `make` makes."""
         if "env" not in state:
             self.env.close()
-            self.env = make()
+            self.env, self.step = make(), None
         if state:
             self.load_state(state)
 

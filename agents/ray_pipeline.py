@@ -228,6 +228,7 @@ class RemotePipeline:
     def load_state(self, state: dict[str, Any], resumed: int) -> list[Array]:
         """Go on where `state` was taken, as far as it fits; gives the environments whose episodes are new."""
         self.ahead.clear()
+        self.turns.turn = 0
         states = self.turns.fitting(state.get("actors", []))
         patient([actor.resume.remote(each, resumed) for actor, each in zip(self.actors, states, strict=True)], "the actors")
         if not all("env" in each for each in states):

@@ -115,7 +115,7 @@ def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(start: Any, tmp_path: Pat
     assert same(whole.statistics.state(), resumed.statistics.state())
 
 
-def test_a_cluster_s_checkpoint_goes_on_here_and_the_other_way_round(start: Any) -> None:
+def test_a_cluster_s_checkpoint_goes_on_here_and_the_other_way_round(start: Any, capfd: pytest.CaptureFixture[str]) -> None:
     there = start(actors=2, policy_lag=2)
     metrics(there, 3)
     here = Run(replace(ONE, policy_lag=2))
@@ -128,6 +128,7 @@ def test_a_cluster_s_checkpoint_goes_on_here_and_the_other_way_round(start: Any)
     alike.load_state(there.state())
     assert metrics(alike, 4) == metrics(there, 4)
     assert same(alike.statistics.state(), there.statistics.state())
+    assert "is replaced" not in capfd.readouterr().err
     alike.close()
     here.close()
 
