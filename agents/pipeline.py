@@ -114,7 +114,7 @@ class Pipeline:
         """Go on with the trajectories and the turn of `state`, when the actors themselves have been resumed."""
         self.turns.turn = state["turn"]
         for batch in state["ahead"]:
-            self.ahead.append([(self.turns.take(), acted(Trajectory(**fields))) for fields in batch])
+            self.ahead.append([(self.turns.take(), done(Trajectory(**fields))) for fields in batch])
 
     def close(self) -> None:
         """Wait for what is being acted, and drop it."""
@@ -122,7 +122,7 @@ class Pipeline:
             worker.shutdown(cancel_futures=True)
 
 
-def acted(trajectory: Trajectory) -> Future[Trajectory]:
+def done(trajectory: Trajectory) -> Future[Trajectory]:
     """As if an actor had been asked for it."""
     future: Future[Trajectory] = Future()
     future.set_result(trajectory)
