@@ -75,8 +75,9 @@ class BYOLHindsightConfig:
     critic_scale: float = 5.0
     """The dot critic is critic_scale * cosine: bounded, so that it cannot run away. (Ours.)"""
     critic_steps: int = 6
-    """Gradient steps of the critic at each learner step: the first with all else, as in the paper, the others alone, on the
-    same s and z in groups drawn anew. 1 is quicker, but in short runs such a critic misses much of what z tells. (Ours.)"""
+    """Gradient steps of the critic at each learner step: the first with all else, as in the paper, the others alone, each on the
+    same s and z of one of the K horizons in turn, in groups drawn anew. 1 is quicker, but in short runs such a critic misses much of
+    what z tells. (Ours.)"""
     critic_rate: float = 1e-3
     """Adam's step size in the critic's steps alone. (Ours.)"""
     loss_scale: float = 5.0
@@ -173,6 +174,7 @@ class BYOLHindsight(WorldModel):
         self.critic = Critic(config.critic, state, config.latent, config.hidden, config.critic_embedding, config.critic_scale)
         self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), config.critic_rate, foreach=True)
         self.judged: tuple[Tensor, Tensor, Tensor] | None = None  # s, z and valid of the last learner step
+        self.turn = 0  # the horizon, less 1, of the critic's next step alone
 
     def forward(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:
         weight = self.config.invariance_weight
@@ -278,7 +280,12 @@ class BYOLHindsight(WorldModel):
         self.judged = None
 
     def step_critic(self, state: Tensor, latent: Tensor, valid: Tensor) -> None:
-        """One step of the critic alone, on the pairs [K, T, B] in another order, and so in other groups."""
+        """One step of the critic alone, on the pairs [T, B] of the next of the K horizons, in another order and so in other groups.
+
+        All K would cost K times as much, and one has pairs enough.
+        """
+        k, self.turn = self.turn, (self.turn + 1) % len(valid)
+        state, latent, valid = state[k : k + 1], latent[k : k + 1], valid[k : k + 1]
         order = torch.randperm(valid[0].numel(), generator=self.random).to(valid.device)
         state, latent, valid = (x.flatten(1, 2)[:, order].view_as(x) for x in (state, latent, valid))
         self.critic_optimiser.zero_grad(set_to_none=True)
@@ -286,8 +293,9 @@ class BYOLHindsight(WorldModel):
         self.critic_optimiser.step()
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"random": self.random.get_state(), "critic_optimiser": deepcopy(self.critic_optimiser.state_dict())}
+        return {"random": self.random.get_state(), "critic_optimiser": deepcopy(self.critic_optimiser.state_dict()), "turn": self.turn}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.random.set_state(state["random"].cpu())
         self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        self.turn = state.get("turn", 0)  # which checkpoints of November 2026 lack
