@@ -61,6 +61,12 @@ class Agent:
         return action[0] if single else action
 
     @torch.no_grad()
+    def warm_up(self) -> None:
+        """Encode nothing, as `choose` would: a compiled encoder is compiled, and no memory moves on."""
+        encoder = self.policy.torso.encoder
+        encoder(torch.zeros(1, self.num_envs, *encoder.shape, dtype=getattr(torch, self.policy.observation_dtype), device=self.device))
+
+    @torch.no_grad()
     def choose(self, observation: Array, first: Array) -> tuple[Array, Tensor]:
         """Actions [B] and log-probabilities [B, A] on the host; moves the memory on."""
         obs, opens = (torch.from_numpy(x).to(self.device)[None] for x in (observation, first))

@@ -46,8 +46,10 @@ class Turns:
         return (self.turn - count) % self.actors
 
     def fitting(self, states: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """What the actors can take back of saved `states`: nothing where these are of other actors, or of other numbers of environments."""
-        alike = len(states) == self.actors and all(len(state["first"]) == self.actor_envs for state in states if "env" in state)
+        """What the actors can take back of saved `states`: nothing where these are of other actors, of other numbers of environments,
+        or of some with and some without their environments."""
+        alike = len(states) == self.actors and len({"env" in state for state in states}) == 1
+        alike = alike and all(len(state["first"]) == self.actor_envs for state in states if "env" in state)
         return states if alike else [{}] * self.actors
 
     def columns(self, actors: Sequence[int]) -> Array:
@@ -118,8 +120,9 @@ class Pipeline:
 
     def close(self) -> None:
         """Wait for what is being acted, and drop it."""
-        for worker in self.workers:
-            worker.shutdown(cancel_futures=True)
+        for wait in (False, True):  # first none begins anew
+            for worker in self.workers:
+                worker.shutdown(wait=wait, cancel_futures=True)
 
 
 def done(trajectory: Trajectory) -> Future[Trajectory]:

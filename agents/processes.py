@@ -51,6 +51,10 @@ class Plan:
     def actor_env(self) -> EnvConfig:
         return replace(self.env, num_envs=self.actor_envs)
 
+    @property
+    def per_batch(self) -> int:
+        return self.env.num_envs // self.actor_envs
+
 
 class ActorProcess:
     """The actor `index` with its environments; a replacement has another `life`, and so other seeds."""

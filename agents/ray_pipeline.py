@@ -6,7 +6,7 @@ handles references; observations go from actors to learners through Ray's object
 Each actor steps `actor_envs` environments. A learner step takes `num_envs` environments: those of the next actors in turn, and
 each learner has an equal share of these actors. Learner step n learns from what was acted with the weights after n - lag steps,
 whoever is faster: so the lag is exact, at most lag + 1 batches exist at a time, and with one learner this is the local run, bit
-for bit. The price: the slowest actor sets the pace, so give all of them like cores.
+for bit (on CPUs, with one thread for an actor's operations). The price: the slowest actor sets the pace, so give all of them like cores.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class RemotePipeline:
 
     def __init__(self, plan: Plan, group: Any):
         self.plan, self.group = plan, group
-        self.per_batch = plan.env.num_envs // plan.actor_envs
+        self.per_batch = plan.per_batch
         self.lives = [0] * plan.actors
         self.actors = [self._start(index) for index in range(plan.actors)]
         self.ahead: deque[list[Unroll]] = deque()

@@ -43,16 +43,18 @@ def benchmark(
     """Measure `config`'s training loop, each part for about `seconds`, and write the numbers as JSON to `out`."""
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds is {seconds}; each measurement needs more than 0, and an end")
+    if config.cluster is not None:
+        raise ValueError(f"cluster is {config.cluster!r}, but this measures one process; leave --cluster out, or add --stand-ins 10 50 100")
     keep_memory()  # as training does
     others = dict(grown(config)) if grow else {}
     with ExitStack() as stack:
         run = Run(config)
         stack.callback(run.close)
         trajectory = act(run)
-        works = loop_parts(config, run, trajectory, stack) | {name: learning(other, stack) for name, other in others.items()}
+        works = loop_parts(config, run, trajectory, stack) | {name: learning(other) for name, other in others.items()}
         if baseline:
             works[BASELINE] = plain_ppo_rnd(config, stack)
-        found = measure(works, seconds, run.pipeline.wait, progress)
+        found = measure(works, seconds, run.pipeline.wait, max(1, config.policy_lag), progress)
         rate = {name: float(np.median(rates)) for name, rates in found.items()}
         learner = cost(config, run, trajectory, rate["learning"])
     loop = {name: rate[name] for name in works if name not in others and name != BASELINE}
@@ -84,10 +86,13 @@ def frames_per_step(config: RunConfig) -> int:
     return getattr(config.env, "frame_skip", 1)
 
 
-def measure(works: Mapping[str, Work], seconds: float, settle: Callable[[], None], progress: bool = False) -> dict[str, list[float]]:
-    """Agent steps per second of each of `works`, in ROUNDS stretches of `seconds` / ROUNDS; `settle` ends what goes on beside them.
+def measure(
+    works: Mapping[str, Work], seconds: float, settle: Callable[[], None], warm_ups: int = 1, progress: bool = False
+) -> dict[str, list[float]]:
+    """Agent steps per second of each of `works`, in ROUNDS stretches of `seconds` / ROUNDS.
 
-    They take turns: where others slow the machine for a while, they slow all works alike, and the quotient of two rates in the
+    Before each, `settle` ends what goes on beside it, and what that has left done is used up: `warm_ups` times, as many batches as
+    a policy lag holds ready. They take turns: where others slow the machine for a while, they slow all works alike, and the quotient of two rates in the
     same round tells more than that of two medians.
     """
     found: dict[str, list[float]] = {name: [] for name in works}
@@ -96,7 +101,8 @@ def measure(works: Mapping[str, Work], seconds: float, settle: Callable[[], None
             for name, work in works.items():
                 bar.set_description(name)
                 settle()
-                work()  # a warm-up, from which on as much is under way at any time
+                for _ in range(warm_ups):
+                    work()
                 start, steps = time.perf_counter(), 0
                 while time.perf_counter() - start < seconds / ROUNDS:
                     steps += work()
@@ -167,11 +173,11 @@ def learn(learner: Learner, trajectory: Trajectory) -> int:
     return trajectory.action.numel()
 
 
-def learning(config: RunConfig, stack: ExitStack) -> Work:
+def learning(config: RunConfig) -> Work:
     """The learner of another config alone."""
-    run = Run(config.alone())
-    stack.callback(run.close)
+    run = Run(config)
     trajectory = act(run)
+    run.close()
     return lambda: learn(run.learner, trajectory)
 
 
@@ -201,7 +207,9 @@ def cost(config: RunConfig, run: Run, trajectory: Trajectory, rate: float) -> di
 
 
 def grown(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
-    """Configs that differ from `config` in one thing: world model, horizon K, or number of environments B."""
+    """Configs of learners, each with one actor, that differ from `config`'s in one thing: world model, horizon K, or number of
+    environments B."""
+    config = config.alone()
     for name in WORLD_MODELS:
         model = PRESETS[config.preset](model=name).learner.world_model
         if type(model) is not type(config.learner.world_model):
@@ -240,7 +248,8 @@ def table(result: dict[str, Any]) -> str:
         )
     if "growth" in result:
         rows += ["", f"{'learning alone':<30}{'agent steps/s':>16}{'ms a step':>16}{'x as given':>16}"]
-        given = {"agent_steps_per_second": result["agent_steps_per_second"]["learning"], "x_as_given": 1.0, **learner}
+        rate, seconds = result["agent_steps_per_second"]["learning"], learner["seconds_per_step"]
+        given = {"agent_steps_per_second": rate, "seconds_per_step": seconds, "x_as_given": 1.0}
         for name, row in {"as given": given, **result["growth"]}.items():
             shown = (f"{row['agent_steps_per_second']:,.0f}", f"{row['seconds_per_step'] * 1e3:,.1f}", f"{row['x_as_given']:.2f}")
             rows.append(f"{name:<30}" + "".join(f"{value:>16}" for value in shown))

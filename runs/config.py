@@ -43,7 +43,8 @@ class RunConfig:
     threads: int = 1
     """CPU threads of one torch operation of the learner. For small networks 1 is fastest, and leaves cores to other runs."""
     acting_threads: int = 1
-    """CPU threads of one torch operation of the actor, where it acts beside the learner (a policy lag above 0)."""
+    """CPU threads of one torch operation of an actor that has a thread or process of its own (a policy lag above 0, several actors, or
+    a cluster)."""
     compile: bool = False
     """Compile the encoders (torch.compile): a minute at the start, quicker images afterwards. Needs a C++ compiler on CPUs."""
     cluster: str | None = None
@@ -187,7 +188,12 @@ def _plain(value: Any) -> Any:
 def from_dict(data: dict[str, Any]) -> RunConfig:
     """The config that `to_dict` wrote; a field that `data` lacks has its default. Raises ValueError for unknown fields, and naming
     path and value for what a field does not take."""
-    config: RunConfig = _made(data, RunConfig, "")
+    try:
+        config: RunConfig = _made(data, RunConfig, "")
+    except ValueError:
+        if not isinstance(data, dict) or data.get("actors") != 1:
+            raise
+        config = _made(data | {"actors": None}, RunConfig, "")  # until November 2026, 1 stood for what unset is now
     return config
 
 

@@ -54,8 +54,8 @@ def evaluate(
         env_config = changed(env_config, path, value)
     if greedy and config.learner.policy.uniform:
         raise ValueError(f"{folder} acts at random, so that no action is the likeliest; leave --greedy out")
-    config = replace(config, env=env_config, seed=seed)
-    run = Run(config.alone())
+    config = replace(config.alone(), env=env_config, seed=seed)
+    run = Run(config)
     try:
         run.learner.load_state(saved["learner"])
     except ValueError as error:

@@ -67,8 +67,8 @@ def probe(folder: Path, queries: int, swaps: int, steps: int, seed: int, out: Pa
         name = world_model_name(config.learner.world_model)
         raise ValueError(f"{folder} was trained with {name}, which has no z to put another in its place; probe a run of byol-hindsight")
     saved = checkpoint.load(folder, config)
-    config = replace(config, env=evaluation_env(config.env, video=False), seed=seed)
-    run = Run(config.alone())
+    config = replace(config.alone(), env=evaluation_env(config.env, video=False), seed=seed)
+    run = Run(config)
     run.learner.load_state(saved["learner"])
     bank = gather(run, steps, seed, progress)
     spec, model = run.spec, run.learner.world_model

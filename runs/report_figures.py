@@ -74,10 +74,11 @@ def curves(groups: Sequence[Group]) -> list[Curve]:
             Curve(f"share_of_pay/{name}", "Share of pay on those steps", share=True),
             Curve(f"ratio/{name}", "Their pay (1 = like any other step)", reference=1.0),
         ]
-    chosen += [
-        Curve("share_of_time/room_change", "Share of time on which the room changes", share=True),
-        Curve("ratio/room_change", "Pay of those steps (1 = like any other step)", reference=1.0),
-    ]
+    if any(group.names("share_of_time/room_change") for group in groups):
+        chosen += [
+            Curve("share_of_time/room_change", "Share of steps on which the room changes"),
+            Curve("ratio/room_change", "Their pay (1 = like any other step)", reference=1.0),
+        ]
     parts = sorted({name for group in groups for name in group.names("learner/intrinsic_")} - {"learner/intrinsic_scale"})
     parts.sort(key=lambda name: name != "learner/intrinsic_reconstruction")
     chosen += [Curve(name, f"Intrinsic reward: {name.split('_', 1)[1]}", log=name.endswith("reconstruction")) for name in parts]

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 import traceback
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,8 @@ class Run:
             compile_encoders(self.learner)
             for actor in self.actors:
                 compile_encoders(actor.policy)
+            if len(self.actors) > 1:
+                self.actors[0].warm_up()  # in threads that start together, each would compile anew
         self.pipeline = Pipeline(self.actors, config.actors_per_batch, config.policy_lag, config.acting_threads)
         self._start(replace(envs[0].spec, num_envs=config.num_actors * config.envs_per_actor))
 
@@ -102,9 +104,10 @@ class Run:
         return []
 
     def close(self) -> None:
-        self.pipeline.close()
-        for actor in self.actors:
-            actor.env.close()
+        with ExitStack() as stack:  # where one cannot be closed, the others are
+            for actor in self.actors:
+                stack.callback(actor.env.close)
+            self.pipeline.close()
 
 
 def new_folder(config: RunConfig, folder: Path) -> None:

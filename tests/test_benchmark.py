@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
+from afterwit.agents.actor import Actor
 from afterwit.agents.learner import Learner, LearnerConfig
+from afterwit.agents.pipeline import Pipeline
 from afterwit.agents.policy import PolicyConfig
 from afterwit.envs.atari import AtariConfig
 from afterwit.envs.maze import MazeConfig
-from afterwit.runs.benchmark import benchmark, frames_per_step, grown
+from afterwit.runs.benchmark import benchmark, frames_per_step, grown, measure, quotient, shares
 from afterwit.runs.cli import main
+from afterwit.runs.config import RunConfig
 from afterwit.runs.learner_cost import Traffic, split, work
 from afterwit.runs.ppo_rnd import PPORND, Running
 from afterwit.runs.presets import maze
@@ -74,14 +80,77 @@ def test_benchmark_measures_every_part(tmp_path: Path) -> None:
     rates = result["agent_steps_per_second"]
     assert {"acting", "learning", "whole loop"} < set(rates) and all(rate > 0 for rate in rates.values())
     assert set(result["growth"]) == {"byol-explore", "rnd", "icm", "K = 2", "K = 4", "B = 2", "B = 8"}
-    assert result["agent_steps_per_second"] == {name: float(np.median(result["rounds"][name])) for name in rates}
+    assert rates == {name: float(np.median(result["rounds"][name])) for name in rates}
+    rounds = {name: np.array(values) for name, values in result["rounds"].items()}
+    grew = result["growth"]["B = 8"]
+    assert grew["seconds_per_step"] == pytest.approx(8 * 5 / np.median(rounds["B = 8"]))
+    assert grew["x_as_given"] == pytest.approx(np.median(rounds["learning"] / rounds["B = 8"]))
+    assert result["ppo_rnd"]["whole_loop_over_it"] == pytest.approx(np.median(rounds["whole loop"] / rounds["plain PPO + RND"]))
     assert json.loads((tmp_path / "speed.json").read_text())["learner"] == result["learner"]
 
 
-def test_what_grows_differs_in_one_thing_only() -> None:
-    for name, other in grown(SMALL):
-        same_model = replace(SMALL, learner=replace(SMALL.learner, world_model=other.learner.world_model))
-        assert other == (replace(SMALL, env=other.env) if name.startswith("B") else same_model)
+@pytest.mark.parametrize("config", (SMALL, replace(SMALL, actor_envs=1, actors=8, policy_lag=1)))
+def test_what_grows_differs_in_one_thing_only(config: RunConfig) -> None:
+    """And in the actors, of which a learner alone needs one."""
+    config = replace(config, learner=replace(SMALL.learner, world_model=BYOLExploreConfig()))
+    one = config.alone()
+    for name, other in grown(config):
+        same_model = replace(one, learner=replace(one.learner, world_model=other.learner.world_model))
+        assert other == (replace(one, env=other.env) if name.startswith("B") else same_model)
+
+
+def test_measurements_take_turns_and_count_what_was_done_since_the_warm_up() -> None:
+    calls: list[str] = []
+
+    def work(name: str, steps: int, seconds: float) -> int:
+        calls.append(name)
+        time.sleep(seconds)
+        return steps
+
+    works = {"a": lambda: work("a", 10, 0.02), "b": lambda: work("b", 30, 0.03)}
+    found = measure(works, 0.5, lambda: calls.append("settled"), warm_ups=2)
+    turns = " ".join(calls).split("settled ")[1:]
+    assert [set(turn.split()) for turn in turns] == [{"a"}, {"b"}] * 5, "five rounds"
+    assert min(len(turn.split()) for turn in turns) >= 2 + 3
+    assert 200 < min(found["a"]) <= max(found["a"]) <= 500, "10 steps in 0.02 s"
+    assert 400 < min(found["b"]) <= max(found["b"]) <= 1000
+
+
+def test_a_lag_leaves_nothing_done_for_the_clock() -> None:
+    """With batches that lie ready when the measurement begins, it would find more than there can be: 20 steps in 0.02 s."""
+
+    class Slow:
+        device, num_envs = CPU, 4
+
+        def set_weights(self, weights: object, version: int) -> None: ...
+
+        def unroll(self) -> Any:
+            time.sleep(0.02)
+            return SimpleNamespace(action=torch.zeros(5, 4))
+
+    line = Pipeline([cast(Actor, Slow())], 1, 4, 1)
+    (rates,) = measure({"acting": lambda: line.next({}, 0).action.numel()}, 1.0, line.wait, warm_ups=4).values()
+    line.close()
+    assert max(rates) <= 1000
+
+
+def test_shares_are_quotients_of_the_same_round() -> None:
+    found = {
+        "acting": [10.0, 20.0, 40.0],
+        "learning": [20.0, 20.0, 20.0],
+        "whole loop": [8.0, 10.0, 18.0],
+        "stepping, 4 environments": [80.0] * 3,
+    }
+    told = shares(found, 4)
+    assert told["the slower of the two"] == 0.8, "of 0.8, 0.5 and 0.9"
+    assert told["acting and learning in turn"] == pytest.approx(8 * (1 / 10 + 1 / 20)), "of 1.2, 1.0 and 1.35"
+    assert told["stepping alone"] == 10 / 80
+    assert quotient([10.0, 30.0, 1.0], [10.0, 10.0, 10.0]) == 1.0
+
+
+def test_a_cluster_is_measured_with_stand_ins() -> None:
+    with pytest.raises(ValueError, match=r"cluster is 'local', but this measures one process.*--stand-ins"):
+        benchmark(replace(SMALL, cluster="local"), seconds=1)
 
 
 def test_the_table_tells_rates_in_both_units_and_every_part(capsys: pytest.CaptureFixture[str]) -> None:

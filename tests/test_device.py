@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -39,7 +40,8 @@ CONFIGS = {
 
 
 def test_a_learner_off_the_host_leaves_nothing_there_and_waits_for_nothing() -> None:
-    told = subprocess.run([sys.executable, "-W", "ignore", "-m", "tests.test_device"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-W", "ignore", "-m", "tests.test_device"]
+    told = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False, timeout=300)
     if told.returncode == 2:
         pytest.skip("this torch has no pretended devices")
     assert told.returncode == 0, told.stderr[-3000:]

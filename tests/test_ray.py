@@ -24,7 +24,7 @@ from afterwit.envs.specs import EnvironmentFault
 from afterwit.runs import checkpoint
 from afterwit.runs.cluster import ClusterRun
 from afterwit.runs.cluster_cost import cluster_cost, table
-from afterwit.runs.config import RunConfig
+from afterwit.runs.config import RunConfig, from_dict, to_dict
 from afterwit.runs.logging import read_metrics
 from afterwit.runs.presets import maze
 from afterwit.runs.train import Run, new_folder, train
@@ -250,6 +250,15 @@ def test_pairs_share_a_node(start: Any) -> None:
 def test_what_cannot_be_is_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         replace(ONE, **({"cluster": "local"} | changes))
+
+
+def test_a_config_that_had_one_actor_by_default_is_read() -> None:
+    """Until November 2026 that was the default, with however many a batch took."""
+    config = replace(ONE, cluster="local", learners=2, actor_envs=1, policy_lag=1)
+    assert from_dict(to_dict(config) | {"actors": 1}) == config
+    assert from_dict(to_dict(ONE) | {"actors": 1}) == replace(ONE, actors=1)
+    with pytest.raises(ValueError, match="learners is 3"):
+        from_dict(to_dict(config) | {"actors": 1, "learners": 3})
 
 
 def test_a_cluster_that_does_not_answer_is_told() -> None:

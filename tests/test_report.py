@@ -19,6 +19,7 @@ from afterwit.runs.logging import MAPS, METRICS
 from afterwit.runs.presets import maze
 from afterwit.runs.report import summarise, write_report
 from afterwit.runs.report_data import make_groups, read_run
+from afterwit.runs.report_figures import curves
 from afterwit.runs.report_words import percent
 
 STEPS = 1000
@@ -154,6 +155,13 @@ def test_headline_claims_no_difference_where_there_is_none(tmp_path: Path) -> No
 def test_noise_is_named_for_what_it_is(tmp_path: Path, noise: str, words: str) -> None:
     entries = log(0.5, share_of_time__noise_on=0.25)
     assert words in numbers(make(tmp_path / "a", small(noise=noise), entries))["headline"][0][0]
+
+
+def test_borders_of_rooms_are_shown_where_there_are_rooms(tmp_path: Path) -> None:
+    plain, rooms = log(0.5), log(0.5, share_of_time__room_change=0.1, share_of_pay__room_change=0.3)
+    for name, entries, shown in (("plain", plain, 0), ("rooms", rooms, 2)):
+        groups = make_groups([read_run(make(tmp_path / name, small(), entries))])
+        assert sum("room_change" in curve.name for curve in curves(groups)) == shown
 
 
 def test_page_stands_alone(tmp_path: Path) -> None:
