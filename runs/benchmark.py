@@ -91,9 +91,9 @@ def measure(
 ) -> dict[str, list[float]]:
     """Agent steps per second of each of `works`, in ROUNDS stretches of `seconds` / ROUNDS.
 
-    Before each, `settle` ends what goes on beside it, and what that has left done is used up: `warm_ups` times, as many batches as
-    a policy lag holds ready. They take turns: where others slow the machine for a while, they slow all works alike, and the quotient of two rates in the
-    same round tells more than that of two medians.
+    Before each, `settle` ends what goes on beside it, and `warm_ups` use up the batches that a policy lag then holds ready. They
+    take turns: where others slow the machine for a while, they slow all works alike, and the quotient of two rates in the same
+    round tells more than that of two medians.
     """
     found: dict[str, list[float]] = {name: [] for name in works}
     with tqdm(total=ROUNDS * len(works), unit="stretch", disable=not progress, dynamic_ncols=True, file=sys.stdout) as bar:

@@ -31,9 +31,9 @@ class Statistics:
 
     It reads of `info` what is there: `trackers` [T, B, n] per episode; `room` and `cell` [T, B], how many different ones each
     episode, and the run so far (`explored`), has seen; as shares of time and of pay `noise_on`, `block_in_view`, and the steps on
-    which `room` changes (of T - 1 of T steps, as an unroll's first tells nothing of it); `cell` for the maps, where the world has one. Where the agent can seek noise, by an action that makes it
-    or a place that has it, `indifferent` is that action's or place's share of time for a uniform policy. `extrinsic`: the agent is
-    paid the environment's own reward, too, so that `score` goes by it.
+    which `room` changes (T - 1 of T steps: an unroll's first tells nothing of it); `cell` for the maps, where the world has one.
+    Where the agent can seek noise, by an action that makes it or a place that has it, `indifferent` is that action's or place's
+    share of time for a uniform policy. `extrinsic`: the agent is paid the environment's own reward, too, so that `score` goes by it.
     """
 
     def __init__(self, spec: EnvSpec, total_steps: int, indifferent: float | None = None, extrinsic: bool = False):
