@@ -29,6 +29,7 @@ REPETITIONS = 2000  # bootstrap resamples; five runs have only 3125 different on
 INSTRUMENTS = (
     "noise/share", "noise/seeking", "leak/critic", "leak/place_from_latent", "leak/place_from_noise", "leak/action_from_latent",
     "leak/action_from_noise", "use/latent", "rank/embedding", "rank/belief", "rank/latent", "spread/target",
+    "share_of_time/room_change", "share_of_pay/room_change",
 )  # fmt: skip
 # What an agent does more often that seeks the noise: compared with the same method where it makes no noise.
 SOUGHT = {"on-demand": "share_of_time/noop", "brownian": "share_of_time/block_in_view"}

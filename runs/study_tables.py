@@ -136,7 +136,8 @@ def instrument_table(study: StudyLog) -> str:
         "Last tenth, interquartile means; intervals are in cells.csv. noise/share: pay of steps with noise, 1 is like any other step. "
         "noise/seeking: how often the agent makes the noise, over an indifferent policy. leak/critic: the critic's estimate over its "
         "ceiling. leak/…_from_…: variance that a linear probe explains. use/latent: reconstruction with z shuffled over that with its own. "
-        "rank: effective rank. spread: the error of the best constant guess. alarms: runs in which the collapse alarm ever went off."
+        "rank: effective rank. spread: the error of the best constant guess. alarms: runs in which the collapse alarm ever went off. "
+        "share_of_…/room_change: of steps and of pay, what goes to steps that change the room."
     )
     return f"<h2>Instruments</h2><p class='note'>{note}</p>{worded(head, rows)}"
 
