@@ -42,7 +42,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious").write_text("data")
     monkeypatch.setattr(cli, "train", begin)
-    monkeypatch.setattr(cli.benchmarking, "rates", begin)
+    monkeypatch.setattr(cli.benchmarking, "Run", begin)
     monkeypatch.setattr("afterwit.runs.separation.run_all", begin)
     monkeypatch.setattr("afterwit.runs.study_run.train_all", begin)
     monkeypatch.setattr(afterwit.runs.demo, "train_all", begin)
