@@ -79,11 +79,12 @@ class Actor(Agent):
         seen = {"observation": torch.from_numpy(self.step.observation), "first": torch.from_numpy(self.step.first)}
         return super().state() | {"env": self.env.state_dict()} | seen
 
-    def resume(self, state: dict[str, Any], make: Callable[[], VectorEnv]) -> None:
-        """Go on where `state` was taken; where there is none, or environments cannot be saved, in those that `make` makes."""
+    def resume(self, state: dict[str, Any], make: Callable[[int], VectorEnv], agent_steps: int) -> None:
+        """Go on where `state` was taken, after `agent_steps` of the run. Where there is none, or environments cannot be saved, in those
+        that `make` makes of a seed, which belongs to this place in the run."""
         if "env" not in state:
             self.env.close()
-            self.env, self.step = make(), None
+            self.env, self.step = make(stream(self.seed, "resumed", agent_steps)), None
         if state:
             self.load_state(state)
 
@@ -122,8 +123,3 @@ def stack(arrays: list[Array]) -> Tensor:
 def actor_seed(seed: int, index: int, life: int = 0) -> int:
     """Of all randomness of a run's actor `index` and its environments. The first has the run's own; a replacement has another `life`."""
     return stream(seed, "actor process", index, life) if index or life else seed
-
-
-def resumed_seed(seed: int, agent_steps: int) -> int:
-    """Of environments that a run resumed after `agent_steps` begins anew with; `seed` is the actor's."""
-    return stream(seed, "resumed", agent_steps)

@@ -22,7 +22,7 @@ class Agent:
     def __init__(self, policy: Policy, num_envs: int, seed: int, device: torch.device, greedy: bool = False):
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; an agent acts in at least 1 environment")
-        self.num_envs, self.device, self.greedy = num_envs, device, greedy
+        self.num_envs, self.seed, self.device, self.greedy = num_envs, seed, device, greedy
         self.policy = deepcopy(policy).requires_grad_(False).to(device)
         self.weights: Mapping[str, Tensor] | None = None  # what the policy was last given
         self.version = 0

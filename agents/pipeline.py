@@ -106,10 +106,11 @@ class Pipeline:
     def state(self) -> dict[str, Any]:
         """All actors' states, and, where environments can be saved, the trajectories that nobody has learnt from yet. Waits until
         these are acted."""
-        ahead = [[acted.result().state() for _, acted in batch] for batch in self.ahead]
+        self.wait()
         states = [actor.state() for actor in self.actors]
-        if not all("env" in state for state in states):  # these begin new episodes after a resume, and what was acted in the old ones goes
-            ahead = []
+        # The others begin new episodes after a resume, and what was acted in the old ones goes.
+        kept = self.ahead if all("env" in state for state in states) else ()
+        ahead = [[acted.result().state() for _, acted in batch] for batch in kept]
         return {"actors": states, "ahead": ahead, "turn": self.turns.before(len(ahead) * self.per_batch)}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afterwit.agents.actor import Actor, actor_seed, resumed_seed
+from afterwit.agents.actor import Actor, actor_seed
 from afterwit.agents.learner import Learner, LearnerConfig
 from afterwit.agents.memory import keep_memory
 from afterwit.agents.policy import Policy
@@ -63,10 +63,10 @@ class ActorProcess:
         keep_memory()
         torch.set_num_threads(plan.acting_threads)
         self.plan = plan
-        self.seed = actor_seed(plan.seed, index, life)
-        env = make_env(plan.actor_env, self.seed)
+        seed = actor_seed(plan.seed, index, life)
+        env = make_env(plan.actor_env, seed)
         policy = Policy(plan.learner.policy, plan.learner.torso, env.spec)
-        self.actor = Actor(env, policy, plan.unroll_length, self.seed, torch.device("cpu"))
+        self.actor = Actor(env, policy, plan.unroll_length, seed, torch.device("cpu"))
         self.version: int | None = None
         if plan.compile:
             compile_encoders(self.actor.policy)
@@ -87,7 +87,7 @@ class ActorProcess:
 
     def resume(self, state: dict[str, Any], resumed: int) -> None:
         """Go on where `state` was taken; where environments cannot be saved, in new episodes that belong to the step `resumed`."""
-        self.actor.resume(state, partial(make_env, self.plan.actor_env, resumed_seed(self.seed, resumed)))
+        self.actor.resume(state, partial(make_env, self.plan.actor_env), resumed)
 
 
 class LearnerProcess:

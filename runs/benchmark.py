@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from afterwit.agents.learner import Learner
@@ -51,19 +52,20 @@ def benchmark(
         run = Run(config)
         stack.callback(run.close)
         trajectory = act(run)
-        works = loop_parts(config, run, trajectory, stack) | {name: learning(other) for name, other in others.items()}
+        parts = loop_parts(config, run, trajectory, stack)
+        works = parts | {name: learning(other) for name, other in others.items()}
         if baseline:
             works[BASELINE] = plain_ppo_rnd(config, stack)
         found = measure(works, seconds, run.pipeline.wait, max(1, config.policy_lag), progress)
         rate = {name: float(np.median(rates)) for name, rates in found.items()}
         learner = cost(config, run, trajectory, rate["learning"])
-    loop = {name: rate[name] for name in works if name not in others and name != BASELINE}
+    loop = {name: rate[name] for name in parts}
     result: dict[str, Any] = {
         "agent_steps_per_second": loop,
         "frames_per_second": {name: value * frames_per_step(config) for name, value in loop.items()},
         "whole_loop_share": shares(found, config.env.num_envs),
         "learner": learner,
-    }  # fmt: skip
+    }
     if grow:
         result["growth"] = {
             name: {
@@ -111,9 +113,9 @@ def measure(
     return found
 
 
-def quotient(rates: Sequence[float], others: Sequence[float]) -> float:
+def quotient(rates: ArrayLike, others: ArrayLike) -> float:
     """How many times as fast as `others`: the median over the rounds."""
-    return float(np.median(np.array(rates) / np.array(others)))
+    return float(np.median(np.asarray(rates) / np.asarray(others)))
 
 
 def loop_parts(config: RunConfig, run: Run, trajectory: Trajectory, stack: ExitStack) -> dict[str, Work]:
@@ -143,9 +145,9 @@ def shares(found: Mapping[str, Sequence[float]], batch: int) -> dict[str, float]
     could_be = {
         "acting and learning in turn": 1 / (1 / acting + 1 / learning),
         "the slower of the two": np.minimum(acting, learning),
-        "stepping alone": np.array(found[stepping_name(batch)]),
+        "stepping alone": found[stepping_name(batch)],
     }
-    return {name: quotient(found["whole loop"], rates.tolist()) for name, rates in could_be.items()}
+    return {name: quotient(found["whole loop"], rates) for name, rates in could_be.items()}
 
 
 def stepping(config: RunConfig, num_envs: int, stack: ExitStack) -> Work:

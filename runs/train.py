@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from afterwit.agents.actor import Actor, actor_seed, resumed_seed
+from afterwit.agents.actor import Actor, actor_seed
 from afterwit.agents.learner import Learner
 from afterwit.agents.memory import keep_memory
 from afterwit.agents.pipeline import LearnerLost, Pipeline
@@ -42,12 +42,10 @@ class Run:
         device = config.torch_device()
         torch.set_num_threads(config.threads)
         self.config = config
-        self.seeds = [actor_seed(config.seed, index) for index in range(config.num_actors)]
-        envs = [make_env(config.actor_env, seed) for seed in self.seeds]
+        seeds = [actor_seed(config.seed, index) for index in range(config.num_actors)]
+        envs = [make_env(config.actor_env, seed) for seed in seeds]
         self.learner = Learner(config.learner, replace(envs[0].spec, num_envs=config.env.num_envs), config.seed, device)
-        self.actors = [
-            Actor(env, self.learner.policy, config.unroll_length, seed, device) for env, seed in zip(envs, self.seeds, strict=True)
-        ]
+        self.actors = [Actor(env, self.learner.policy, config.unroll_length, seed, device) for env, seed in zip(envs, seeds, strict=True)]
         if config.compile:
             compile_encoders(self.learner)
             for actor in self.actors:
@@ -96,8 +94,8 @@ class Run:
         if "random" in state:  # a checkpoint of November 2026, of the one actor that there was
             state = {"actors": [state], "ahead": [[each] for each in state.get("ahead", ())], "turn": 0}
         states = self.pipeline.turns.fitting(state.get("actors", []))
-        for actor, seed, saved in zip(self.actors, self.seeds, states, strict=True):
-            actor.resume(saved, partial(make_env, self.config.actor_env, resumed_seed(seed, self.agent_steps)))
+        for actor, saved in zip(self.actors, states, strict=True):
+            actor.resume(saved, partial(make_env, self.config.actor_env), self.agent_steps)
         if not all("env" in saved for saved in states):
             return [np.arange(self.spec.num_envs)]
         self.pipeline.load_state(state)
