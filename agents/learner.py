@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from afterwit.agents.old_checkpoints import translated
 from afterwit.agents.policy import Policy, PolicyConfig
 from afterwit.agents.returns import n_step_returns
-from afterwit.agents.vmpo import Duals, VMPOConfig, entropy, vmpo_loss
+from afterwit.agents.vmpo import TrustRegion, VMPOConfig, entropy, vmpo_loss
 from afterwit.envs.checks import check_numbers
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec
@@ -39,7 +40,9 @@ class LearnerConfig:
     discount: float = 0.995
     """gamma, per agent step. The paper's Atari value is 0.999."""
     extrinsic_weight: float = 0.0
-    """Weight of the environment's own reward, scaled by its running deviation. 0: curiosity alone."""
+    """Weight of the environment's own reward in units of its running root mean square, so that a reward of 1 at each step is 1.
+    A rare reward is large in these units: the first one after batches of N zeros counts as sqrt(N / popart_step). 0: curiosity
+    alone. (BYOL-Explore's PopArt divides by the deviation about the mean: the same for rare rewards, 0 for constant ones.)"""
     intrinsic_weight: float = 0.1
     """Weight of the intrinsic reward (the paper's lambda_mix). 0: no curiosity."""
     reward_decay: float = 0.99
@@ -86,7 +89,7 @@ class Learner(nn.Module):
             self.policy = Policy(config.policy, config.torso, spec)
             self.own_torso = None if config.shared_torso else Torso(config.torso, spec.observation_shape, spec.num_actions)
             self.world_model = make_world_model(config.world_model, self.own_torso or self.policy.torso, spec, stream(seed, "world model"))
-        self.duals = Duals(config.vmpo)
+        self.trust_region = TrustRegion(config.vmpo)
         self.intrinsic = RewardNormaliser(config.world_model.prioritise, config.reward_decay)
         self.extrinsic = RunningScale(1 - config.policy.popart_step)
         self.to(device)
@@ -114,12 +117,12 @@ class Learner(nn.Module):
         self.intrinsic.update(model.reward, real)
         bonus = self.intrinsic(model.reward, real)
 
-        targets, advantage = self._targets(trajectory, out.beliefs.detach(), bonus)
+        targets, advantage, curiosity_share = self._targets(trajectory, out.beliefs.detach(), bonus)
         value = self.policy.value(out.beliefs[:-1])
         log_probs = out.log_probs[:-1]
         policy_loss, metrics = vmpo_loss(
             log_probs=log_probs, behaviour=trajectory.behaviour, action=trajectory.action,
-            advantage=advantage, real=real, duals=self.duals, config=config.vmpo,
+            advantage=advantage, real=real, alpha=self.trust_region.alpha, config=config.vmpo,
         )  # fmt: skip
         value_loss = masked_mean((value - self.policy.popart.normalise(targets)).square(), real)
         policy_entropy = masked_mean(entropy(log_probs), real)
@@ -131,7 +134,7 @@ class Learner(nn.Module):
         shares.average_gradients(self.trained)
         norm = nn.utils.clip_grad_norm_(self.trained, config.max_gradient_norm, foreach=True)
         self.optimiser.step()
-        self.duals.project()
+        self.trust_region.follow(shares.average(metrics["kl"]))
         self.world_model.after_step()
         self.steps += 1
         if self.steps % config.vmpo.target_period == 0:
@@ -142,7 +145,7 @@ class Learner(nn.Module):
             **metrics, **{f"model_{name}": value for name, value in model.metrics.items()}, **parts,
             "loss": loss.detach(), "value_loss": value_loss.detach(), "entropy": policy_entropy.detach(),
             "gradient_norm": norm, "value_scale": self.policy.popart.scale.deviation,
-            "intrinsic_scale": self.intrinsic.deviation, "bonus": bonus,
+            "intrinsic_scale": self.intrinsic.deviation, "curiosity_share": curiosity_share, "bonus": bonus,
         }  # fmt: skip
 
     def _seen(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,16 +156,21 @@ class Learner(nn.Module):
         return self.own_torso(trajectory.obs, trajectory.first, trajectory.previous_actions, blank, trajectory.resets)[:2]
 
     @torch.no_grad()
-    def _targets(self, trajectory: Trajectory, beliefs: Tensor, bonus: Tensor) -> tuple[Tensor, Tensor]:
-        """Value targets on the reward's own scale, and advantages in units of their deviation (ours): [T, B] each."""
+    def _targets(self, trajectory: Trajectory, beliefs: Tensor, bonus: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Value targets [T, B] on the reward's own scale, advantages [T, B] in units of their root mean square in this batch
+        (our choice), and curiosity's share [] of what is paid, in absolute amounts."""
         popart, real = self.policy.popart, trajectory.real
         self.extrinsic.update(trajectory.reward, real)
-        reward = self.config.extrinsic_weight * trajectory.reward / self.extrinsic.deviation.clamp(min=1e-2)
-        reward = (1 - self.config.discount) * (reward + self.config.intrinsic_weight * bonus)
+        own = self.config.extrinsic_weight * trajectory.reward / self.extrinsic.size
+        curiosity = self.config.intrinsic_weight * bonus
+        paid, earned = (shares.average(masked_mean(reward.abs(), real)) for reward in (curiosity, own))
+        reward = (1 - self.config.discount) * (own + curiosity)
         value = popart.denormalise(self.policy.value(beliefs))
         targets = n_step_returns(reward=reward, terminal=trajectory.terminal, real=real, value=value, discount=self.config.discount)
         popart.update(targets, real)
-        return targets, (targets - value[:-1]) / popart.scale.deviation
+        advantage = targets - value[:-1]
+        size = shares.average(masked_mean(advantage.square(), real)).sqrt()
+        return targets, advantage / torch.where(size > 0, size, 1.0), paid / torch.where(paid + earned > 0, paid + earned, 1.0)
 
     @torch.no_grad()
     def perceive(self, trajectory: Trajectory) -> tuple[Trajectory, Tensor, Tensor]:
@@ -191,6 +199,7 @@ class Learner(nn.Module):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave. Raises ValueError where it belongs to other networks."""
+        state = translated(state, self.state_dict(), [len(group["params"]) for group in self.optimiser.param_groups])
         try:
             self.load_state_dict(state["modules"])
         except RuntimeError as error:

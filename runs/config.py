@@ -19,6 +19,7 @@ from afterwit.runs.overrides import checked, short
 from afterwit.runs.reading import read_json
 from afterwit.world_models.byol_hindsight import BYOLHindsightConfig, check_contrast
 from afterwit.world_models.make import WORLD_MODELS, WorldModelConfig, world_model_name
+from afterwit.world_models.published import is_published
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,11 @@ class RunConfig:
 
     @property
     def method(self) -> str:
-        """What this run stands for where runs are compared: its world model, or the random policy."""
-        return "random" if self.learner.policy.uniform else world_model_name(self.learner.world_model)
+        """What this run stands for where runs are compared: its world model, also in its published form, or the random policy."""
+        if self.learner.policy.uniform:
+            return "random"
+        model = self.learner.world_model
+        return world_model_name(model) + ("-published" if is_published(model) else "")
 
     @property
     def title(self) -> str:
@@ -185,6 +189,9 @@ def _plain(value: Any) -> Any:
     return result | ({"name": names[type(value)]} if type(value) in names else {})
 
 
+GONE = ("learner.vmpo.temperature_init",)  # fields of earlier versions that mean nothing any more
+
+
 def from_dict(data: dict[str, Any]) -> RunConfig:
     """The config that `to_dict` wrote; a field that `data` lacks has its default. Raises ValueError for unknown fields, and naming
     path and value for what a field does not take."""
@@ -210,6 +217,7 @@ def _made(data: Any, hint: Any, path: str) -> Any:
             raise ValueError(f"{where}.name is {short(name)}; choose from {', '.join(TAGGED[hint])}")
         hint = TAGGED[hint][name][0]
     hints = get_type_hints(hint)
+    data = {key: value for key, value in data.items() if f"{path}.{key}" not in GONE}
     for key in data:
         if key not in hints:
             raise ValueError(f"not a config of this version of afterwit: {where} has the unknown field {short(key)}")

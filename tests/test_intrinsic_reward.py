@@ -21,7 +21,7 @@ from afterwit.world_models import WORLD_MODELS, IntrinsicReward, facade
 from afterwit.world_models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.intrinsic_reward import RewardNormaliser
-from tests.helpers import A, B, T, random_trajectory, same, tiny_torso_config
+from tests.helpers import A, B, T, close, random_trajectory, same, tiny_torso_config
 
 # --- the normaliser
 
@@ -35,7 +35,7 @@ def rewards(seed: int) -> tuple[Tensor, Tensor]:
 
 
 class SlowNormaliser:
-    """Section 1 of papers.md in float64: bias-corrected averages of r, r^2 and n = r / sigma."""
+    """BYOL-Explore, section 3, in float64: bias-corrected averages of r, r^2 and n = r / sigma; a floor of 1% of the size."""
 
     def __init__(self, decay: float):
         self.decay, self.updates, self.mean, self.square, self.normalised = decay, 0, 0.0, 0.0, 0.0
@@ -54,7 +54,7 @@ class SlowNormaliser:
     @property
     def sigma(self) -> float:
         mean, square = self.mean / self.correction, self.square / self.correction
-        return math.sqrt(max(square - mean**2, 0) + 1e-8)
+        return math.sqrt(max(square - mean**2, 0) + 1e-4 * square)
 
     def bonus(self, value: float, prioritise: bool) -> float:
         n = value / self.sigma
@@ -89,14 +89,27 @@ def test_a_batch_of_resets_changes_no_statistic(prioritise: bool) -> None:
         normaliser.update(*rewards(0))
 
 
-def test_what_is_paid_does_not_depend_on_the_scale_of_the_error() -> None:
+@pytest.mark.parametrize("prioritise", (True, False))
+def test_what_is_paid_does_not_depend_on_the_scale_of_the_error(prioritise: bool) -> None:
     raw, real = rewards(0)
     paid = []
-    for scale in (1.0, 300.0):
-        normaliser = RewardNormaliser(True, 0.99)
+    for scale in (1.0, 300.0, 1e-3, 1e-6, 1e-9, 1e-12, 1e9):  # RND's error falls by orders of magnitude in a run
+        normaliser = RewardNormaliser(prioritise, 0.99)
         normaliser.update(scale * raw, real)
         paid.append(normaliser(scale * raw, real))
-    torch.testing.assert_close(paid[0], paid[1], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(paid[0], paid[-1], rtol=1e-3, atol=1e-4)
+        assert paid[-1].max() > 0.5
+
+
+@pytest.mark.parametrize("value", (0.0, 1e-9, 1.0, 1e9))
+def test_an_error_that_never_varies_pays_a_finite_bonus(value: float) -> None:
+    real = random_trajectory().real
+    for prioritise in (True, False):
+        normaliser = RewardNormaliser(prioritise, 0.99)
+        for _ in range(3):
+            normaliser.update(torch.full((T, B), value), real)
+        bonus = normaliser(torch.full((T, B), value), real)[real]
+        close(bonus, torch.full_like(bonus, 0.0 if prioritise or value == 0 else 100.0), 2e-2)
 
 
 def test_the_normaliser_moves_only_when_told() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -87,22 +86,22 @@ def slow_targets(learner: Learner, trajectory: Trajectory, reward: Tensor, value
 
 def update_and_catch(learner: Learner, trajectory: Trajectory) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Metrics of one update, and the value targets and advantages that it used."""
-    caught: list[tuple[Tensor, Tensor]] = []
+    caught: list[tuple[Tensor, Tensor, Tensor]] = []
     inner = learner._targets
 
-    def catch(*args: Any) -> tuple[Tensor, Tensor]:
+    def catch(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
         caught.append(inner(*args))
         return caught[-1]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(learner, "_targets", catch)
         metrics = learner.update(trajectory)
-    return metrics, *caught[0]
+    return metrics, *caught[0][:2]
 
 
 @pytest.mark.parametrize(("extrinsic", "intrinsic"), ((0.0, 0.1), (1.0, 0.0), (0.5, 0.3)), ids=("intrinsic", "extrinsic", "mixed"))
 def test_the_reward_is_mixed_as_the_paper_says(extrinsic: float, intrinsic: float) -> None:
-    """(1 - gamma) (weight * r_ext / deviation + lambda_mix * r_int), returned to the sequence's end."""
+    """(1 - gamma) (weight * r_ext / root mean square + lambda_mix * r_int), returned to the sequence's end."""
     config = replace(SMALL, extrinsic_weight=extrinsic, intrinsic_weight=intrinsic, policy=PolicyConfig(hidden=12, popart_step=0.2))
     actor, learner = pair(config)
     for seed in range(3):
@@ -115,14 +114,41 @@ def test_the_reward_is_mixed_as_the_paper_says(extrinsic: float, intrinsic: floa
             ).beliefs)
         ).detach()  # fmt: skip
         metrics, targets, advantage = update_and_catch(learner, trajectory)
-        deviation = learner.extrinsic.deviation  # after this batch was taken in
-        reward = 0.005 * (extrinsic * trajectory.reward / deviation + intrinsic * metrics["bonus"])
+        size = learner.extrinsic.second.mean.sqrt()  # after this batch was taken in
+        reward = 0.005 * (extrinsic * trajectory.reward / size + intrinsic * metrics["bonus"])
         assert config.discount == 0.995
         expected = slow_targets(learner, trajectory, reward, value)
         close(targets[trajectory.real], expected[trajectory.real], 1e-6)
-        # The scale follows the targets first; advantages are on it.
-        close(advantage[trajectory.real], ((expected - value[:-1]) / learner.policy.popart.scale.deviation)[trajectory.real], 1e-3)
+        plain = (expected - value[:-1])[trajectory.real]
+        close(advantage[trajectory.real], plain / plain.square().mean().sqrt(), 1e-3)
+        amounts = (extrinsic * trajectory.reward / size).abs()[trajectory.real].sum(), (intrinsic * metrics["bonus"]).sum()
+        assert float(metrics["curiosity_share"]) == pytest.approx(float(amounts[1] / sum(amounts)), rel=1e-4)
         assert float(metrics["value_scale"]) == pytest.approx(float(learner.policy.popart.scale.deviation))
+
+
+@pytest.mark.parametrize("unit", (1e-6, 1.0, -1.0, 1e6))
+@pytest.mark.parametrize("kind", ("constant", "sparse", "random", "nothing", "constant, then nothing"))
+def test_extrinsic_rewards_are_of_order_one_in_any_unit(kind: str, unit: float) -> None:
+    """CartPole pays 1 at each step, Acrobot -1: in units of their deviation about the mean that was 100 a step."""
+    actor, learner = pair(replace(SMALL, extrinsic_weight=1.0))
+    random = torch.Generator().manual_seed(0)
+    for step in range(20):
+        trajectory = actor.unroll()
+        reward = {
+            "constant": torch.ones(UNROLL, B), "random": torch.randn(UNROLL, B, generator=random) + 0.5,
+            "sparse": (torch.rand(UNROLL, B, generator=random) < 0.05).float(), "nothing": torch.zeros(UNROLL, B),
+            "constant, then nothing": torch.full((UNROLL, B), float(step < 10)),
+        }[kind]  # fmt: skip
+        metrics = learner.update(replace(trajectory, reward=unit * reward))
+        assert all(bool(value.isfinite().all()) for value in metrics.values())
+    paid = unit * reward / learner.extrinsic.size
+    share = float(metrics["curiosity_share"])
+    if kind == "constant":
+        assert paid.abs().mean() == pytest.approx(1, rel=1e-3) and 0.005 < share < 0.2
+    elif kind in ("sparse", "random"):
+        assert 0.3 < paid.square().mean().sqrt() < 3 and share > 0.005
+    else:
+        assert not paid.any() and share == pytest.approx(1)
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts_over_real_steps() -> None:
@@ -132,13 +158,13 @@ def test_the_loss_is_the_weighted_sum_of_its_parts_over_real_steps() -> None:
         trajectory = actor.unroll()
         out = learner.policy(trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets)
         value = learner.policy.popart.denormalise(learner.policy.value(out.beliefs))[:-1].detach()
-        duals = deepcopy(learner.duals)
+        alpha = learner.trust_region.alpha.clone()
         metrics, targets, advantage = update_and_catch(learner, trajectory)
         real = [(t, b) for t in range(UNROLL) for b in range(B) if not trajectory.first[t + 1, b]]
         log_probs = out.log_probs.detach()
         policy, _ = vmpo_loss(
             log_probs=log_probs[:-1], behaviour=trajectory.behaviour, action=trajectory.action,
-            advantage=advantage, real=trajectory.real, duals=duals, config=config.vmpo,
+            advantage=advantage, real=trajectory.real, alpha=alpha, config=config.vmpo,
         )  # fmt: skip
         entropy = sum(-(log_probs[step].exp() * log_probs[step]).sum() for step in real) / len(real)
         # The deviation is that of after the update; the values are what they were.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 
-from afterwit.world_models.open_loop import OpenLoop, future, pair_mask, pair_mean, sum_by_transition
+from afterwit.world_models.open_loop import Edges, OpenLoop, TransitionReward, future, pair_mask, pair_mean
 from tests.helpers import BELIEF, RESETS, A, B, T, close, gru_step, pair_is_valid, random_trajectory, seeded
 
 HORIZONS = (1, 3, T)
@@ -51,11 +53,40 @@ def test_loss_and_reward_of_an_error_tensor(horizon: int, resets: tuple[tuple[in
                 if 1 <= q <= horizon and pair_is_valid(first, p, q, b):
                     reward[t, b] += errors[q - 1, p, b].detach()
     valid = pair_mask(~first[1:], horizon)
-    loss, summed = pair_mean(errors, valid), sum_by_transition(errors, valid)
+    loss, summed = pair_mean(errors, valid), TransitionReward(horizon, "sum")(errors, valid)
     close(loss, torch.stack(means).mean() if means else torch.zeros(()))
     close(summed, reward)
     assert summed.shape == (T, B) and not summed.requires_grad
     assert bool((summed[first[1:]] == 0).all())
+    # whole: by the share of the whole that pairs at these distances have on average
+    size = [
+        [errors[k - 1, t, b].item() for t in range(T) for b in range(B) if pair_is_valid(first, t, k, b)] for k in range(1, horizon + 1)
+    ]
+    size_of = [sum(values) / len(values) if values else 0.0 for values in size]
+    whole = torch.zeros(T, B)
+    for t in range(T):
+        for b in range(B):
+            there = sum(size_of[q - 1] for q in range(1, horizon + 1) if t + 1 - q >= 0 and pair_is_valid(first, t + 1 - q, q, b))
+            whole[t, b] = reward[t, b] * sum(size_of) / there if there else 0.0
+    close(TransitionReward(horizon, "whole")(errors, valid), whole)
+
+
+@pytest.mark.parametrize("resets", RESET_SETS.values(), ids=RESET_SETS)
+@pytest.mark.parametrize("growth", (1.0, 1.5, -1.0))
+def test_where_unrolls_and_episodes_begin_makes_no_difference(growth: float, resets: tuple[tuple[int, int], ...]) -> None:
+    """Errors that grow with the distance alone, or keep their size: every transition is worth the same."""
+    real = random_trajectory(resets=resets).real
+    errors = (growth ** torch.arange(4.0)).view(4, 1, 1).expand(4, T, B)
+    whole, summed = (TransitionReward(4, edges)(errors, pair_mask(real, 4)) for edges in get_args(Edges))
+    if not real.any():
+        assert not whole.any()
+        return
+    if growth > 0:
+        close(whole[real], torch.full_like(whole[real], float(whole[real].max())))
+        assert not torch.allclose(summed[real], whole[real])
+    assert bool(whole.isfinite().all()) and not whole[~real].any()
+    once = errors[:1]
+    assert torch.equal(*(TransitionReward(1, edges)(once, pair_mask(real, 1)) for edges in get_args(Edges)))
 
 
 def test_errors_of_pairs_that_do_not_count_are_not_read() -> None:
@@ -63,9 +94,23 @@ def test_errors_of_pairs_that_do_not_count_are_not_read() -> None:
     errors = torch.rand(3, T, B)
     poisoned = errors.masked_fill(~valid, torch.nan).requires_grad_()
     assert torch.equal(pair_mean(poisoned, valid), pair_mean(errors, valid))
-    assert torch.equal(sum_by_transition(poisoned, valid), sum_by_transition(errors, valid))
+    for edges in get_args(Edges):
+        assert torch.equal(TransitionReward(3, edges)(poisoned, valid), TransitionReward(3, edges)(errors, valid))
     pair_mean(poisoned, valid).backward()
     assert poisoned.grad is not None and bool((poisoned.grad[~valid] == 0).all()) and bool((poisoned.grad[valid] > 0).all())
+
+
+def test_sizes_at_each_distance_follow_training_alone() -> None:
+    reward, valid = TransitionReward(3, "whole"), pair_mask(random_trajectory(resets=()).real, 3)
+    ones = torch.ones(3, T, B)
+    close(reward.eval()(ones, valid), torch.full((T, B), 3.0))  # before any training: equal ones
+    for _ in range(400):
+        reward.train()(ones * torch.tensor([1.0, 2.0, 5.0]).view(3, 1, 1), valid)
+    assert reward.size is not None
+    close(reward.size.mean, torch.tensor([1.0, 2.0, 5.0]), 1e-4)
+    expected = torch.full((T, B), 3.0)
+    expected[0], expected[1] = 8.0, 2 * 8 / 3
+    close(reward.eval()(ones, valid), expected, 1e-4)
 
 
 @pytest.mark.parametrize("horizon", HORIZONS)

@@ -19,9 +19,15 @@ NOTHING = torch.empty(0)
 EVERYWHERE = tuple((t, b) for t in range(T + 1) for b in range(B))
 
 
-def rnd(normalise: bool = True, shape: tuple[int, ...] = SHAPE, dtype: str = "float32", encoder: str = "mlp") -> RND:
-    torso = tiny_torso(0, shape, encoder)
-    return seeded(lambda: RND(RNDConfig(normalise_observations=normalise), torso, tiny_spec(shape, dtype=dtype), 0), 1)
+def rnd(normalise: bool = True, shape: tuple[int, ...] = SHAPE, dtype: str = "float32", encoder: str = "mlp", layers: int = 0) -> RND:
+    torso, config = tiny_torso(0, shape, encoder), RNDConfig(normalise_observations=normalise, predictor_layers=layers)
+    return seeded(lambda: RND(config, torso, tiny_spec(shape, dtype=dtype), 0), 1)
+
+
+def in_units_of_their_size(targets: dict[tuple[int, int], Tensor]) -> dict[tuple[int, int], Tensor]:
+    """By the root mean square of all targets: at the first step the running size is that of the batch."""
+    size = torch.stack([target.square().mean() for target in targets.values()]).mean().sqrt()
+    return {step: target / size for step, target in targets.items()}
 
 
 def icm(config: ICMConfig | None = None) -> ICM:
@@ -46,10 +52,8 @@ def table(errors: dict[tuple[int, int], Tensor]) -> Tensor:
 def test_rnd_equals_the_loop() -> None:
     model, trajectory = rnd(normalise=False), random_trajectory()
     out = model(trajectory, NOTHING, NOTHING)
-    errors = {
-        (t, b): (model.predictor(trajectory.obs[t + 1, b][None]) - model.fixed(trajectory.obs[t + 1, b][None])).square().mean()
-        for t, b in happened(trajectory)
-    }
+    targets = in_units_of_their_size({(t, b): model.fixed(trajectory.obs[t + 1, b][None]) for t, b in happened(trajectory)})
+    errors = {(t, b): (model.predictor(trajectory.obs[t + 1, b][None]) - target).square().mean() for (t, b), target in targets.items()}
     close(out.loss, mean(errors))
     close(out.reward, table(errors))
     for name, gradient in gradients(out.loss, model).items():
@@ -67,10 +71,12 @@ def test_rnd_looks_at_whitened_and_clipped_observations() -> None:
     out = model(trajectory, NOTHING, NOTHING)
     seen = np.array([obs[t + 1, b].double().numpy() for t, b in happened(trajectory)])
     moments = seen.mean(0), np.maximum(seen.std(0), 1e-2)
-    errors = {}
-    for t, b in happened(trajectory):
-        white = torch.tensor((obs[t + 1, b].double().numpy() - moments[0]) / moments[1]).clamp(-5, 5).float()
-        errors[t, b] = (model.predictor(white[None]) - model.fixed(white[None])).square().mean()
+    white = {
+        (t, b): torch.tensor((obs[t + 1, b].double().numpy() - moments[0]) / moments[1]).clamp(-5, 5).float()[None]
+        for t, b in happened(trajectory)
+    }
+    targets = in_units_of_their_size({step: model.fixed(values) for step, values in white.items()})
+    errors = {step: (model.predictor(values) - targets[step]).square().mean() for step, values in white.items()}
     close(out.loss, mean(errors), 1e-4)
     close(out.reward, table(errors), 1e-4)
 
@@ -99,6 +105,27 @@ def test_rnd_reads_images() -> None:
     assert out.reward.shape == (T, B) and bool(out.loss > 0)
 
 
+@pytest.mark.parametrize("shrink", (1.0, 1e-3, 1e-6))
+def test_rnd_starts_with_an_error_of_order_one_however_small_its_target_is(shrink: float) -> None:
+    model, trajectory = rnd(), random_trajectory()
+    with torch.no_grad():
+        for p in list(model.fixed.parameters())[-2:]:  # the output layer
+            p.mul_(shrink)
+    assert 0.5 < float(model(trajectory, NOTHING, NOTHING).loss) < 5
+    before = model.target_scale.size.clone()
+    model.eval()
+    model(random_trajectory(seed=9), NOTHING, NOTHING)
+    assert torch.equal(model.target_scale.size, before)  # only training moves the size
+
+
+def test_rnd_predicts_with_more_layers_where_asked() -> None:
+    model, trajectory = rnd(layers=2), random_trajectory()
+    count = sum(isinstance(layer, torch.nn.Linear) for layer in model.head.modules())
+    assert count == 3 and not any(isinstance(layer, torch.nn.Linear) for layer in rnd().head.modules())
+    losses = train(model, trajectory, 200)
+    assert losses[-1] < 0.2 * losses[0]
+
+
 def train(model: RND | ICM, trajectory: Trajectory, steps: int) -> list[float]:
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 3e-3)
     losses = []
@@ -117,7 +144,7 @@ def test_rnd_learns_its_fixed_target() -> None:
     assert not any(p.requires_grad for p in model.fixed.parameters())
     before = [p.clone() for p in model.fixed.parameters()]
     assert any(not torch.equal(p, q) for p, q in zip(model.predictor.parameters(), before, strict=True))
-    losses = train(model, trajectory, 150)
+    losses = train(model, trajectory, 400)
     assert losses[-1] < 0.1 * losses[0]
     assert all(torch.equal(p, old) for p, old in zip(model.fixed.parameters(), before, strict=True))
     # What was never seen stays surprising.
@@ -127,19 +154,21 @@ def test_rnd_learns_its_fixed_target() -> None:
 
 
 def slow_icm(model: ICM, trajectory: Trajectory) -> tuple[dict[tuple[int, int], Tensor], dict[tuple[int, int], Tensor]]:
-    forward, inverse = {}, {}
+    forward, inverse, shaped = {}, {}, model.config.forward_shapes_features
     for t, b in happened(trajectory):
         before, after = (model.features(trajectory.obs[time, b][None])[0] for time in (t, t + 1))
         action = trajectory.action[t, b]
-        predicted = model.forward_model(torch.cat([before.detach(), F.one_hot(action, A).float()]))
-        forward[t, b] = 0.5 * (predicted - after.detach()).square().sum()
+        known, outcome = (before, after) if shaped else (before.detach(), after.detach())
+        predicted = model.forward_model(torch.cat([known, F.one_hot(action, A).float()]))
+        forward[t, b] = 0.5 * (predicted - outcome).square().sum()
         inverse[t, b] = -model.inverse_model(torch.cat([before, after])).log_softmax(-1)[action]
     return forward, inverse
 
 
+@pytest.mark.parametrize("shaped", (False, True))
 @pytest.mark.parametrize("weight", (0.2, 0.7))
-def test_icm_equals_the_loop(weight: float) -> None:
-    model, trajectory = icm(ICMConfig(hidden=16, forward_weight=weight)), random_trajectory()
+def test_icm_equals_the_loop(weight: float, shaped: bool) -> None:
+    model, trajectory = icm(ICMConfig(hidden=16, forward_weight=weight, forward_shapes_features=shaped)), random_trajectory()
     out = model(trajectory, NOTHING, NOTHING)
     forward, inverse = slow_icm(model, trajectory)
     expected = weight * mean(forward) + (1 - weight) * mean(inverse)
@@ -179,6 +208,7 @@ def test_what_did_not_happen_changes_nothing(make: object) -> None:
         close(gradient, expected[name], 1e-7)
     if isinstance(models[0], RND):
         close(models[1].mean, models[0].mean, 1e-7)
+        close(models[1].target_scale.size, models[0].target_scale.size, 1e-7)
 
 
 def test_icm_learns_what_it_sees_again() -> None:

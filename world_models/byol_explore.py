@@ -7,14 +7,14 @@ reward of the transition into o_{t+1} = sum of loss(p, q) over p + q = t + 1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 
 from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
-from afterwit.world_models.open_loop import OpenLoop, future, pair_mask, pair_mean, sum_by_transition
+from afterwit.world_models.open_loop import Edges, OpenLoop, TransitionReward, future, pair_mask, pair_mean
 from afterwit.world_models.torso import Torso, mlp
 from afterwit.world_models.trajectory import Trajectory
 
@@ -25,6 +25,9 @@ class BYOLExploreConfig:
 
     horizon: int = 1
     """K, open-loop steps that are predicted ahead. The paper's Atari value is 8."""
+    reward_edges: Edges = "whole"
+    """What the first K - 1 transitions of an unroll or episode are paid, which fewer than K predictions concern. whole: as much
+    as any other; sum: the sum over the fewer, as published, which underpays them."""
     target_decay: float = 0.99
     """Share of the target encoder kept at each learner step (the paper's alpha)."""
     standardise_decay: float | None = 0.95
@@ -39,17 +42,26 @@ class BYOLExploreConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, "world_model.")
-        check_byol(self.horizon, self.target_decay, self.standardise_decay)
+        check_byol(self)
         check_sizes(self, "hidden")
 
+    @classmethod
+    def published(cls) -> BYOLExploreConfig:
+        """As Guo et al. publish it for Atari; the predictor's width is that of re-implementations."""
+        return cls(horizon=8, reward_edges="sum", standardise_decay=None, hidden=512)
 
-def check_byol(horizon: int, target_decay: float, standardise_decay: float | None) -> None:
-    if horizon < 1:
-        raise ValueError(f"world_model.horizon is {horizon}; at least 1 step must be predicted")
-    if not 0 <= target_decay <= 1:
-        raise ValueError(f"world_model.target_decay is {target_decay}; it must lie between 0 and 1")
-    if standardise_decay is not None and not 0 <= standardise_decay < 1:
-        raise ValueError(f"world_model.standardise_decay is {standardise_decay}; it must be at least 0 and below 1, or None")
+
+def check_byol(config: Any) -> None:
+    """What the two BYOL models' configs have in common."""
+    if config.horizon < 1:
+        raise ValueError(f"world_model.horizon is {config.horizon}; at least 1 step must be predicted")
+    if config.reward_edges not in get_args(Edges):
+        raise ValueError(f"unknown world_model.reward_edges {config.reward_edges!r}; choose from {', '.join(get_args(Edges))}")
+    if not 0 <= config.target_decay <= 1:
+        raise ValueError(f"world_model.target_decay is {config.target_decay}; it must lie between 0 and 1")
+    decay = config.standardise_decay
+    if decay is not None and not 0 <= decay < 1:
+        raise ValueError(f"world_model.standardise_decay is {decay}; it must be at least 0 and below 1, or None")
 
 
 def check_sizes(config: Any, *names: str) -> None:
@@ -62,6 +74,7 @@ class BYOLExplore(WorldModel):
     def __init__(self, config: BYOLExploreConfig, torso: Torso, spec: EnvSpec, seed: int):
         super().__init__(seed)
         self.horizon = config.horizon
+        self.reward = TransitionReward(config.horizon, config.reward_edges)
         sizes = torso.config
         self.target = TargetEncoder(torso.encoder, sizes.embedding, config.target_decay, config.standardise_decay)
         self.open_loop = OpenLoop(sizes.belief, sizes.action_embedding, spec.num_actions, config.horizon)
@@ -73,7 +86,7 @@ class BYOLExplore(WorldModel):
         target = future(self.target(trajectory), self.horizon, length)  # [K, T, B, N]
         ahead = self.open_loop(beliefs, trajectory.action)[1:]  # [K, T, B, M]
         error = self.target.error(self.predictor(ahead), target)
-        loss, reward = pair_mean(error, valid), sum_by_transition(error, valid)
+        loss, reward = pair_mean(error, valid), self.reward(error, valid)
         return WorldModelOutput(loss, reward, {"reconstruction": reward}, {"reconstruction": loss.detach()})
 
     def inspect(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from afterwit.world_models import shares
 from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
 from afterwit.world_models.byol_explore import check_byol, check_sizes
 from afterwit.world_models.instruments import effective_rank, explained_variance
-from afterwit.world_models.open_loop import OpenLoop, future, pair_mask, pair_mean, sum_by_transition
+from afterwit.world_models.open_loop import Edges, OpenLoop, TransitionReward, future, pair_mask, pair_mean
 from afterwit.world_models.torso import Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -43,6 +43,9 @@ class BYOLHindsightConfig:
 
     horizon: int = 1
     """K, open-loop steps that are predicted ahead. The paper's Atari value is 8."""
+    reward_edges: Edges = "whole"
+    """What the first K - 1 transitions of an unroll or episode are paid, which fewer than K predictions concern. whole: as much
+    as any other; sum: the sum over the fewer, as published, which underpays them."""
     target_decay: float = 0.99
     """Share of the target encoder kept at each learner step (the paper's alpha)."""
     standardise_decay: float | None = 0.95
@@ -75,11 +78,11 @@ class BYOLHindsightConfig:
     critic_scale: float = 5.0
     """The dot critic is critic_scale * cosine: bounded, so that it cannot run away. (Ours.)"""
     critic_steps: int = 6
-    """Gradient steps of the critic at each learner step: the first with all else, as in the paper, the others alone, each on the
-    same s and z of one of the K horizons in turn, in groups drawn anew. 1 is quicker, but in short runs such a critic misses much of
-    what z tells. (Ours.)"""
+    """Gradient steps of the critic after each learner step: the first on all its pairs, as in the paper, each further one on the
+    s and z of one of the K horizons in turn, in groups drawn anew. 1 is quicker, but in short runs such a critic misses much of
+    what z tells. (Our choice.)"""
     critic_rate: float = 1e-3
-    """Adam's step size in the critic's steps alone. (Ours.)"""
+    """Step size of the critic's Adam, which trains nothing else. (Our choice.)"""
     loss_scale: float = 5.0
     """Weight of the world model's loss in the total (the paper's Atari value)."""
     prioritise: bool = True
@@ -87,7 +90,7 @@ class BYOLHindsightConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, "world_model.")
-        check_byol(self.horizon, self.target_decay, self.standardise_decay)
+        check_byol(self)
         check_sizes(self, "noise", "latent", "hidden", "layers", "critic_embedding", "critic_steps")
         if not self.invariance_weight >= 1e-8:
             raise ValueError(f"world_model.invariance_weight is {self.invariance_weight}; the reward divides by it: at least 1e-8")
@@ -99,6 +102,15 @@ class BYOLHindsightConfig:
             raise ValueError(f"world_model.critic_rate is {self.critic_rate}; it must be above 0")
         if self.critic not in get_args(CriticForm):
             raise ValueError(f"unknown world_model.critic {self.critic!r}; choose from {', '.join(get_args(CriticForm))}")
+
+    @classmethod
+    def published(cls) -> BYOLHindsightConfig:
+        """As Jarrett et al. publish it; the sizes are those of re-implementations at Atari scale, the critic's form and lambda
+        are ours, for want of published ones."""
+        return cls(
+            horizon=8, reward_edges="sum", standardise_decay=None, invariance_in_reward=True, foresight_weight=0.0,
+            noise=256, latent=256, hidden=512, layers=3, critic="mlp", critic_embedding=128, critic_steps=1, critic_rate=1e-4,
+        )  # fmt: skip
 
 
 def check_contrast(size: int | None, steps: int, environments: int) -> None:
@@ -168,10 +180,13 @@ class BYOLHindsight(WorldModel):
         state = sizes.belief + spec.num_actions
         self.target = TargetEncoder(torso.encoder, sizes.embedding, config.target_decay, config.standardise_decay)
         self.open_loop = OpenLoop(sizes.belief, sizes.action_embedding, spec.num_actions, config.horizon)
+        self.reward = TransitionReward(config.horizon, config.reward_edges)
+        self.invariance_reward = TransitionReward(config.horizon, config.reward_edges) if config.invariance_in_reward else None
         self.generator = mlp(config.noise + state + sizes.embedding, config.hidden, config.latent, config.layers)
         self.reconstructor = mlp(sizes.belief + config.latent, config.hidden, sizes.embedding, config.layers)
         self.predictor = mlp(sizes.belief, config.hidden, sizes.embedding, 1) if config.foresight_weight else None
         self.critic = Critic(config.critic, state, config.latent, config.hidden, config.critic_embedding, config.critic_scale)
+        self.critic.requires_grad_(False)  # but in `step_critic`: of all losses it has its own alone
         self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), config.critic_rate, foreach=True)
         self.judged: tuple[Tensor, Tensor, Tensor] | None = None  # s, z and valid of the last learner step
         self.turn = 0  # the horizon, less 1, of the critic's next step alone
@@ -186,11 +201,11 @@ class BYOLHindsight(WorldModel):
         invariance = shares.own(self.invariance(whole[0], ReverseGradient.apply(whole[1], weight), whole[2]), 2)
         if self.training:
             self.judged = whole[0], whole[1].detach(), whole[2]
-        # Minus: the critic climbs. Reversed and scaled on its way into z, the same gradient makes the generator descend.
+        # Minus, and reversed and scaled on its way into z: the generator descends. The critic climbs, in `after_step`.
         loss = pair_mean(reconstruction, valid) - pair_mean(invariance, valid)
-        parts = {"reconstruction": sum_by_transition(reconstruction, valid) / weight}
-        if self.config.invariance_in_reward:
-            parts["invariance"] = sum_by_transition(invariance, valid)
+        parts = {"reconstruction": self.reward(reconstruction, valid) / weight}
+        if self.invariance_reward is not None:
+            parts["invariance"] = self.invariance_reward(invariance, valid)
         metrics = {"reconstruction": pair_mean(reconstruction, valid).detach(), "invariance": pair_mean(invariance, valid).detach()}
         if self.predictor is not None:
             foresight = pair_mean(self.target.error(self.predictor(ahead), target), valid)
@@ -275,22 +290,27 @@ class BYOLHindsight(WorldModel):
     def after_step(self) -> None:
         self.target.update()
         if self.judged is not None:
+            self.step_critic(*self.judged)
             for _ in range(self.config.critic_steps - 1):
-                self.step_critic(*self.judged)
+                self.step_critic(*self.regrouped(*self.judged))
         self.judged = None
 
-    def step_critic(self, state: Tensor, latent: Tensor, valid: Tensor) -> None:
-        """One step of the critic alone, on the pairs [T, B] of the next of the K horizons, in another order and so in other groups.
+    def regrouped(self, state: Tensor, latent: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+        """The pairs [1, T, B, ...] of the next of the K horizons, in another order and so in other groups.
 
         All K would cost K times as much, and one has pairs enough.
         """
         k, self.turn = self.turn, (self.turn + 1) % len(valid)
-        state, latent, valid = state[k : k + 1], latent[k : k + 1], valid[k : k + 1]
         order = torch.randperm(valid[0].numel(), generator=self.random).to(valid.device)
-        state, latent, valid = (x.flatten(1, 2)[:, order].view_as(x) for x in (state, latent, valid))
+        return tuple(x[k : k + 1].flatten(1, 2)[:, order].view_as(x[k : k + 1]) for x in (state, latent, valid))
+
+    def step_critic(self, state: Tensor, latent: Tensor, valid: Tensor) -> None:
+        """One step of the critic up the invariance of the pairs [K, T, B], which carry no gradient."""
+        self.critic.requires_grad_(True)
         self.critic_optimiser.zero_grad(set_to_none=True)
         (-pair_mean(self.invariance(state, latent, valid), valid)).backward()
         self.critic_optimiser.step()
+        self.critic.requires_grad_(False)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"random": self.random.get_state(), "critic_optimiser": deepcopy(self.critic_optimiser.state_dict()), "turn": self.turn}

@@ -7,11 +7,18 @@ are [K, T, B, ...] with k = 1 first; rows past the end of the trajectory are pad
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from afterwit.world_models import shares
+from afterwit.world_models.running_scale import RunningMean
+from afterwit.world_models.trajectory import masked_mean
+
+Edges = Literal["whole", "sum"]
+SIZE_DECAY = 0.99  # of the errors' running size at each distance, per learner step (ours)
 
 
 def pair_mask(real: Tensor, horizon: int) -> Tensor:
@@ -33,13 +40,39 @@ def pair_mean(errors: Tensor, valid: Tensor) -> Tensor:
     return per_start.sum() / shares.count(count > 0)
 
 
-def sum_by_transition(errors: Tensor, valid: Tensor) -> Tensor:
-    """The reward: all valid errors that concern obs[t+1], sum over p + q = t + 1. [K, T, B] to [T, B]."""
-    errors = torch.where(valid, errors, 0.0).detach()
-    total = torch.zeros_like(errors[0])
-    for index, row in enumerate(errors):  # the pair (p, q = index + 1) concerns transition p + q - 1
+def by_transition(values: Tensor) -> Tensor:
+    """Sum over p + q = t + 1, [K, T, B] to [T, B]."""
+    total = torch.zeros_like(values[0])
+    for index, row in enumerate(values):  # the pair (p, q = index + 1) concerns transition p + q - 1
         total[index:] += row[: len(row) - index]
     return total
+
+
+class TransitionReward(nn.Module):
+    """From errors of pairs to what transitions are worth: all that concern obs[t+1], those with p + q = t + 1.
+
+    The first K - 1 transitions of an unroll and of an episode have fewer than K such pairs. edges "sum": the sum over those
+    that exist, as BYOL-Explore publishes it (for unrolls of 128 steps); transition n then has n of K parts of the pay, and
+    after prioritisation close to none. "whole": that sum by the share of the whole that such pairs have on average (errors
+    far ahead are larger), so that the pay does not depend on where unrolls and episodes begin. (Our choice.)
+    """
+
+    def __init__(self, horizon: int, edges: Edges):
+        super().__init__()
+        self.size = RunningMean(SIZE_DECAY, (horizon,)) if edges == "whole" and horizon > 1 else None  # magnitude at each distance
+
+    @torch.no_grad()
+    def forward(self, errors: Tensor, valid: Tensor) -> Tensor:
+        """[K, T, B] to [T, B]; 0 where no pair is valid. In training the sizes follow."""
+        total = by_transition(torch.where(valid, errors, 0.0))
+        if self.size is None:
+            return total
+        if self.training:
+            sizes = torch.stack([masked_mean(row.abs(), there) for row, there in zip(errors, valid, strict=True)])
+            self.size.update(sizes[None, None], torch.ones(1, 1, dtype=torch.bool, device=sizes.device))
+        size = torch.where(self.size.mean.sum() > 0, self.size.mean, 1.0)
+        present = by_transition(torch.where(valid, size[:, None, None], 0.0))
+        return total * (size.sum() / torch.where(present > 0, present, torch.inf))
 
 
 class OpenLoop(nn.Module):

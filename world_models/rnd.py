@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import shares
 from afterwit.world_models.base import WorldModel, WorldModelOutput
-from afterwit.world_models.torso import Encoder, Torso
+from afterwit.world_models.byol_explore import check_sizes
+from afterwit.world_models.running_scale import RunningScale
+from afterwit.world_models.torso import Encoder, Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
 
@@ -21,6 +23,13 @@ class RNDConfig:
 
     normalise_observations: bool = True
     """Whiten each input by its running mean and deviation and clip to +-5, as Burda et al. do."""
+    predictor_layers: int = 0
+    """Hidden layers that the predictor has and its target lacks, at the end of the encoder. (Burda et al.: 2.)"""
+    predictor_hidden: int = 128
+    """Width of these layers. (Burda et al.: 512.)"""
+    size_decay: float = 0.99
+    """Share kept at each learner step by the running size of the target's output, in whose units it is predicted: the error
+    is about 1 at the start, however small the outputs of a random network are. (Our choice.)"""
     loss_scale: float = 1.0
     """Weight of the world model's loss in the total."""
     prioritise: bool = False
@@ -28,6 +37,16 @@ class RNDConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, "world_model.")
+        check_sizes(self, "predictor_hidden")
+        if self.predictor_layers < 0:
+            raise ValueError(f"world_model.predictor_layers is {self.predictor_layers}; it must be 0 or more")
+        if not 0 <= self.size_decay < 1:
+            raise ValueError(f"world_model.size_decay is {self.size_decay}; it must be at least 0 and below 1")
+
+    @classmethod
+    def published(cls) -> RNDConfig:
+        """As Burda et al. publish it: two more hidden layers in the predictor."""
+        return cls(predictor_layers=2, predictor_hidden=512)
 
 
 class RND(WorldModel):
@@ -40,6 +59,9 @@ class RND(WorldModel):
         self.normalise = config.normalise_observations
         self.fixed = Encoder(torso.config, spec.observation_shape).requires_grad_(False)
         self.predictor = Encoder(torso.config, spec.observation_shape)
+        size, layers = torso.config.embedding, config.predictor_layers
+        self.head = nn.Sequential(nn.ReLU(), mlp(size, config.predictor_hidden, size, layers)) if layers else nn.Identity()
+        self.target_scale = RunningScale(config.size_decay)
         self.register_buffer("mean", torch.zeros(spec.observation_shape))
         self.register_buffer("square", torch.zeros(spec.observation_shape))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
@@ -53,7 +75,10 @@ class RND(WorldModel):
             obs = self.whiten(obs)
         with torch.no_grad():
             target = self.fixed(obs)
-        error = (self.predictor(obs) - target).square().mean(-1)  # [T, B]
+            if self.training:
+                self.target_scale.update(target.square().mean(-1).sqrt(), trajectory.real)
+            target = target / self.target_scale.size
+        error = (self.head(self.predictor(obs)) - target).square().mean(-1)  # [T, B]
         reward = torch.where(trajectory.real, error, 0.0).detach()
         loss = masked_mean(error, trajectory.real)
         return WorldModelOutput(loss, reward, {"reconstruction": reward}, {"reconstruction": loss.detach()})

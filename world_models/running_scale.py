@@ -34,8 +34,11 @@ class RunningMean(nn.Module):
         return self.total / self.weight.clamp(min=1e-8)
 
 
+FLOOR = 0.01  # the least deviation, as a share of the root mean square: a floor in absolute units would switch small numbers off
+
+
 class RunningScale(nn.Module):
-    """EMAs of batch means of x and x^2: `mean` and `deviation` of x."""
+    """EMAs of batch means of x and x^2: `mean`, `deviation` and `size` of x. All three scale with x."""
 
     def __init__(self, decay: float):
         super().__init__()
@@ -51,7 +54,15 @@ class RunningScale(nn.Module):
         return self.first.mean
 
     @property
+    def size(self) -> Tensor:
+        """The root mean square, sqrt(E[x^2]); 1 before the first update, and where all was 0."""
+        return torch.where(self.second.mean > 0, self.second.mean.sqrt(), 1.0)
+
+    @property
     def deviation(self) -> Tensor:
-        """sqrt(max(E[x^2] - E[x]^2, 0) + 1e-8); 1 before the first update."""
+        """sqrt(max(E[x^2] - E[x]^2, 0) + (FLOOR * size)^2); 1 before the first update, and where all was 0.
+
+        BYOL-Explore has 1e-8 in place of the last term, for errors of order 1.
+        """
         variance = (self.second.mean - self.first.mean.square()).clamp(min=0)
-        return torch.where(self.first.weight > 0, (variance + 1e-8).sqrt(), 1.0)
+        return torch.where(self.second.mean > 0, (variance + (FLOOR * self.size).square()).sqrt(), 1.0)
