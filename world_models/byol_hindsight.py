@@ -7,11 +7,14 @@ With s = (b_{t,i-1}, a_{t+i-1}), for i = 1 .. K:
     rec      = || outcome - sg(target(o_{t+i})) ||^2
     fore     = || predictor(b_{t,i}) - sg(target(o_{t+i})) ||^2    BYOL-Explore's error, as a loss alone (ours)
     inv      = log[ exp g(s, z) / mean_k exp g(s, z_k) ]       contrastive estimate of what z tells about s, <= log n
-    reward   = rec / lambda + inv, summed over p + q = t + 1
+    reward   = rec / lambda, over p + q = t + 1            as published: (rec / lambda + inv), invariance_in_reward
 
-The critic g maximises inv; the generator minimises rec + lambda * inv; encoder and RNNs minimise rec, and fore: with z at
-hand, rec alone gives an encoder little reason to drop noise that means nothing, and z can hardly hold all of it. A critic
-that does not keep up with the generator lets z tell the place, so it takes further steps of its own (ours).
+The generator minimises rec + lambda * inv; encoder and RNNs minimise rec, and fore: with z at hand, rec alone gives an
+encoder little reason to drop noise that means nothing, and z can hardly hold all of it. The critic g maximises inv, in
+steps of its own after each learner step (our choice): one that does not keep up with the generator lets z tell the place.
+
+Without inv the reward is one error in a unit, and the bonus, which is normalised, does not depend on 1 / lambda: lambda
+then acts through the generator alone.
 """
 
 from __future__ import annotations
@@ -52,11 +55,12 @@ class BYOLHindsightConfig:
     """Share kept at each learner step by the running mean and size in whose units embeddings are predicted. None: unit vectors
     are, as published. (Ours.)"""
     invariance_weight: float = 0.01
-    """The paper's lambda: weight of the invariance loss; the reward is reconstruction / lambda + invariance. No
-    paper states it. Smaller leaves z free to explain more of the noise; larger makes it tell less of place and action."""
+    """lambda of Jarrett et al.: weight of the invariance in the generator's loss. No paper states a value. Smaller leaves z
+    free to explain more of the noise; larger makes it tell less of place and action. With invariance_in_reward it also
+    weighs the two parts of the reward, reconstruction / lambda + invariance; without, the bonus does not depend on it."""
     invariance_in_reward: bool = False
-    """Add the invariance term to the reward, as the paper does; re-implementations disagree. In short runs the critic does not
-    come to know the truth, and what it says is noise in the reward."""
+    """Pay the invariance, too, as published; re-implementations disagree. Off: the reconstruction's error alone is paid. In
+    short runs the critic does not come to know the truth, and what it says is noise in the reward."""
     foresight_weight: float = 5.0
     """Weight of a loss that predicts without z, beside the reconstruction's 1: it teaches the encoder to drop noise that means
     nothing for what follows, and is paid to nobody. 0: none, as in the paper. (Ours.)"""
