@@ -77,14 +77,16 @@ def atari(
 
 def gym(model: Model = "byol-hindsight", id: str = "CartPole-v1") -> RunConfig:
     """Any Gymnasium environment with Box observations and Discrete actions; curiosity and its own reward mixed."""
-    learner = LearnerConfig(world_model=WORLD_MODELS[model][0](), extrinsic_weight=1.0)
+    learner = LearnerConfig(torso=TorsoConfig(encoder="auto"), world_model=WORLD_MODELS[model][0](), extrinsic_weight=1.0)
     return RunConfig(preset="gym", env=GymConfig(id=id, num_envs=16), learner=learner, total_steps=200_000)
 
 
 def minigrid(model: Model = "byol-hindsight", tv: TV = "on-demand") -> RunConfig:
     """The noisy-TV room in MiniGrid, curiosity alone: a million agent steps, about 5 minutes on one core."""
     # A sharper choice of samples, as on the maze; and as little memory of the first, large errors as in atari_small.
-    learner = LearnerConfig(world_model=WORLD_MODELS[model][0](), vmpo=VMPOConfig(temperature_epsilon=0.1), reward_decay=0.95)
+    learner = LearnerConfig(
+        torso=TorsoConfig(encoder="auto"), world_model=WORLD_MODELS[model][0](), vmpo=VMPOConfig(temperature_epsilon=0.1), reward_decay=0.95
+    )
     return RunConfig(preset="minigrid", env=MiniGridConfig(tv=tv), learner=learner, total_steps=1_000_000)
 
 

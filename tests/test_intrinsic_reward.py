@@ -343,7 +343,6 @@ def test_floats_for_a_space_of_bytes_are_refused() -> None:
         (lambda: curiosity(autoreset="never"), "unknown autoreset 'never'"),
         (lambda: curiosity(space=Discrete(5)), r"observation_space is Discrete\(5\); only Box"),
         (lambda: IntrinsicReward("rnd", VECTOR, Box(-1, 1, (2,)), seed=0), "action_space is Box"),
-        (lambda: IntrinsicReward("rnd", VECTOR, Discrete(3, start=1), seed=0), "start"),
         (lambda: curiosity(BYOLHindsightConfig(horizon=T + 1)).update(*steps()), f"horizon is {T + 1}"),
     ],
 )
