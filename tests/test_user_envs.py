@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -261,9 +260,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own(
-    module: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., tuple[Any, str]]:
+def own(module: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
     """Train on an environment of the module: the exit code and what was said."""
     monkeypatch.syspath_prepend(str(module))
 
@@ -281,10 +278,11 @@ def own(
     return trained
 
 
+ICM = ("--model", "icm")
 WORLDS: dict[str, tuple[str, ...]] = {
-    "Own": (), "Infos": ("--model", "icm"), "Ones": ("--model", "rnd"), "Starts": (), "Last": ("--model", "rnd"), "Plane": ("--model", "icm"),
-    "Floats": ("--model", "icm"), "Small": (), "Stack": ("--model", "icm"), "Integers": ("--model", "icm"), "Bools": (), "Required": ("--model", "icm"),
-    "Anything": ("--model", "icm"), "Rooms": ("--model", "icm"), "Strict": ("--model", "icm", "--env.kwargs", "size=8", "mode=hard"),
+    "Own": (), "Infos": ICM, "Ones": ("--model", "rnd"), "Starts": (), "Last": ("--model", "rnd"), "Plane": ICM, "Floats": ICM,
+    "Small": ICM, "Stack": ICM, "Integers": ICM, "Bools": ICM, "Required": ICM, "Anything": ICM, "Rooms": ICM,
+    "Strict": (*ICM, "--env.kwargs", "size=8", "mode=hard"),
 }  # fmt: skip
 
 
@@ -358,12 +356,13 @@ def test_a_world_that_cannot_be_trained_is_named_in_one_line(why: str, own: Any)
     assert "Traceback" not in said and (said.startswith("afterwit: ") or "For full helptext" in said), said
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("room", "300"), ("room", "1.5"), ("room", "-1"), ("room", "hall"), ("room", "[1,2]"), ("room", "null"), ("room", "true"), ("cell", "9"),
-     ("noise_on", "0.5"), ("noise_on", "2"), ("noise_on", "x"), ("trackers", "1"), ("trackers", "[[1]]"), ("trackers", "[0.5]"),
-     ("trackers", "[1,0,1]"), ("trackers", "[[1],[1,2]]"), ("trackers", "[]")],
-)  # fmt: skip
+OF_ANOTHER_KIND = {
+    "room": ("300", "1.5", "-1", "hall", "[1,2]", "null", "true"), "cell": ("9",), "noise_on": ("0.5", "2", "x"),
+    "trackers": ("1", "[[1]]", "[0.5]", "[1,0,1]", "[[1],[1,2]]", "[]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in OF_ANOTHER_KIND.items() for value in values])
 def test_a_declared_entry_of_another_kind_is_named(key: str, value: str, own: Any) -> None:
     code, said = own("Wrong", "--model", "icm", "--env.kwargs", f"key={key}", f"value={value}")
     assert code == 2 and said.startswith("afterwit: the environment Wrong-v0 told ") and key in said and "Traceback" not in said, said
