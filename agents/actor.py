@@ -55,12 +55,14 @@ class Actor(Agent):
             terminal=stack([s.terminal for s in steps]),
             core=core.cpu(),
             prev_action=prev_action,
-            info={name: stack([s.info[name] for s in steps]) for name in steps[0].info if all(name in s.info for s in steps)},
+            info={name: stack([s.info[name] for s in steps]) for name in self.env.spec.tells if all(name in s.info for s in steps)},
         )
 
     def _tried(self, call: Callable[..., TimeStep], *arguments: Array) -> TimeStep:
         try:
             step = call(*arguments)
+        except EnvironmentFault:
+            raise
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")

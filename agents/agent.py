@@ -12,17 +12,26 @@ from torch import Tensor
 
 from afterwit.agents.policy import Policy
 from afterwit.envs.checks import NUMBER
+from afterwit.envs.images import View
+from afterwit.envs.interface import Interface
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array
+from afterwit.world_models.callers import as_array
 
 
 class Agent:
-    """Acts in B environments at once with its own copy of `policy`, and remembers each one's past. All its randomness comes from `seed`."""
+    """Acts in B environments at once with its own copy of `policy`, and remembers each one's past. All its randomness comes from `seed`.
 
-    def __init__(self, policy: Policy, num_envs: int, seed: int, device: torch.device, greedy: bool = False):
+    `interface`: to environments of a person's own, whose observations `act` turns into what the policy reads, and whose actions it
+    gives. Unset: they show and take what the policy does.
+    """
+
+    def __init__(
+        self, policy: Policy, num_envs: int, seed: int, device: torch.device, greedy: bool = False, interface: Interface | None = None
+    ):
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; an agent acts in at least 1 environment")
-        self.num_envs, self.seed, self.device, self.greedy = num_envs, seed, device, greedy
+        self.num_envs, self.seed, self.device, self.greedy, self.interface = num_envs, seed, device, greedy, interface
         self.policy = deepcopy(policy).requires_grad_(False).to(device)
         self.weights: Mapping[str, Tensor] | None = None  # what the policy was last given
         self.version = 0
@@ -40,25 +49,38 @@ class Agent:
         """Actions, int64 [B], on observations [B, ...]; where `first`, bool [B], an episode opens and the past is forgotten.
 
         A single environment may leave the B out: an observation and a bool, and one number back. Each call is one step: the
-        memory moves on. Raises ValueError for other shapes, for floats where the agent knows bytes, and for what is not finite.
+        memory moves on. With an interface, observations are the environment's own (or already as the policy reads them), and actions
+        are counted as its action space counts them. Raises ValueError for other shapes, for floats where the agent knows bytes, and
+        for what is not finite.
         """
-        shape = self.policy.torso.encoder.shape
-        observation = np.asarray(observation)
-        single = self.num_envs == 1 and observation.shape == shape
-        if not single and observation.shape != (self.num_envs, *shape):
-            raise ValueError(f"the observation has shape {observation.shape}; this agent acts on {(self.num_envs, *shape)}")
-        dtype = self.policy.observation_dtype
-        if observation.dtype.kind not in "biuf" or (dtype == "uint8" and observation.dtype != np.uint8):
-            raise ValueError(f"the observation has dtype {observation.dtype}; this agent acts on {dtype}")
-        if dtype != "uint8" and not (np.abs(observation, dtype=np.float64) <= NUMBER).all():
-            raise ValueError(f"the observation is not finite, or beyond {NUMBER:g}")
+        observation, single = self._read(observation)
         first = np.asarray(first)
         if first.dtype != np.bool_ or first.shape not in ((), (self.num_envs,)):
             raise ValueError(f"first has dtype {first.dtype} and shape {first.shape}; it must be a bool, or bools ({self.num_envs},)")
         firsts = np.broadcast_to(first, self.num_envs).copy()
-        observation = observation.astype(dtype, copy=False)
         action = self.choose(observation[None] if single else observation, firsts)[0]
+        if self.interface is not None:
+            action = self.interface.taken(action)
         return action[0] if single else action
+
+    def _read(self, observation: Any) -> tuple[Array, bool]:
+        """`observation` as the policy reads it, and whether it is that of a single environment, without the B."""
+        views = [View(self.policy.torso.encoder.shape, self.policy.observation_dtype, image=False, channels_last=False)]
+        if self.interface is not None:
+            views.append(self.interface.view)
+        array = None if isinstance(observation, Mapping) else as_array("the observation", observation)
+        for view in views:
+            single = self.num_envs == 1 and array is not None and array.shape == view.raw
+            if array is not None and (single or array.shape == (self.num_envs, *view.raw)):
+                if view.dtype != "uint8" and array.dtype.kind in "biuf" and not (np.abs(array, dtype=np.float64) <= NUMBER).all():
+                    raise ValueError(f"the observation is not finite, or beyond {NUMBER:g}")
+                return view(array), single
+        given = f"is a {type(observation).__name__}" if array is None else f"has shape {array.shape}"
+        wrapping = "" if self.interface is None else self.interface.wrapping
+        raise ValueError(
+            f"the observation {given}; this agent acts on {(self.num_envs, *views[-1].raw)}"
+            + (f": wrap the environment as in training, in {wrapping}" if wrapping else "")
+        )
 
     @torch.no_grad()
     def warm_up(self) -> None:

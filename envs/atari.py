@@ -15,10 +15,13 @@ from importlib.metadata import version
 from typing import Any, Literal, get_args
 
 import numpy as np
+from gymnasium.spaces import Box
 
 from afterwit.envs.atari_ale import ALEGames
 from afterwit.envs.atari_noise import NOISES, FrameNoise, Overflow
 from afterwit.envs.checks import THREADS, check_numbers
+from afterwit.envs.images import view_of
+from afterwit.envs.interface import Interface
 from afterwit.envs.noise import NOOP
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action
@@ -168,6 +171,20 @@ def frame_noise(config: AtariConfig, rng: np.random.Generator) -> FrameNoise:
     )  # fmt: skip
 
 
+def frames_interface(config: AtariConfig, num_actions: int) -> Interface:
+    """To a game of Gymnasium's, whose frames AtariPreprocessing has made as small and as gray as these."""
+    size = (config.image_size, config.image_size)
+    one = size if config.grayscale else (*size, 3)
+    stack = (config.frame_stack, *one) if config.frame_stack > 1 else one
+    wrapping = (
+        f"gymnasium.wrappers.AtariPreprocessing(env, noop_max={config.noop_max}, frame_skip={config.frame_skip}, "
+        f"screen_size={config.image_size}, grayscale_obs={config.grayscale})"
+    )
+    if config.frame_stack > 1:
+        wrapping += f", then gymnasium.wrappers.FrameStackObservation(env, {config.frame_stack})"
+    return Interface(view_of(Box(0, 255, stack, np.uint8)), num_actions, wrapping=wrapping)
+
+
 def noise_semantics(config: AtariConfig) -> dict[str, Any]:
     """What is recorded of the noise, and nothing where there is none."""
     if config.noise == "none":
@@ -220,6 +237,8 @@ class Atari:
         # ALE shows no RAM.
         self.position_bytes = POSITION_BYTES.get(config.game, ()) if config.backend == "envpool" else ()
         names = action_names(config.game, config.full_action_space)
+        tells = ["lives", "episode_frames", *["noise_on"] * (self.noise is not None)]
+        tells += ["room"] * bool(self.position_bytes) + ["cell"] * (len(self.position_bytes) == 3)
         assert len(names) == self.pool.action_space.n, f"{config.backend} and ALE disagree about the actions"
         self.spec = EnvSpec(
             name=f"atari-{config.game}",
@@ -230,6 +249,8 @@ class Atari:
             frames_per_step=config.frame_skip,
             max_episode_steps=settings["max_episode_steps"],
             action_names=names,
+            tells=tuple(tells),
+            interface=frames_interface(config, len(names)),
             semantics={"backend": config.backend, "backend_version": backend_version, "task": f"{config.game}-v5", **settings,
                        "sticky_drawn": "per emulator frame",
                        "frame_pooling": "maximum of the last two" if config.frame_skip > 1 else "none",

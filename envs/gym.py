@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
+from afterwit.envs.assignments import arguments
 from afterwit.envs.checks import check_numbers
-from afterwit.envs.gym_noise import Noise, check_noise, is_channels_last, resolved_dose
+from afterwit.envs.gym_make import MODES, Wrapping, make_vector, reason
+from afterwit.envs.gym_noise import Noise, check_noise, resolved_dose
+from afterwit.envs.infos import ENTRIES, cells, checked, declared
+from afterwit.envs.interface import interface_of
 from afterwit.envs.maze import MazeConfig
-from afterwit.envs.noise import NOOP
-from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action, check_spaces
+from afterwit.envs.noise import LAYERS, NOOP
+from afterwit.envs.seeds import global_draws_of, seed_global, stream
+from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec, TimeStep, check_action
 
-Wrapping = Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]
+KWARGS = "env.kwargs"
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class GymConfig:
     """Gymnasium's name; `package:name` imports the package that registers it first."""
     num_envs: int = 8
     """Environments stepped together, one after the other in this process."""
+    kwargs: tuple[str, ...] = ()
+    """Arguments of the environment's constructor, as name=value: --env.kwargs size=8 mode=hard. Values are JSON or words."""
     episode_steps: int | None = None
     """Agent steps after which an episode is truncated. Unset: the limit that the environment was registered with."""
     render: bool = False
@@ -52,52 +57,58 @@ class GymConfig:
         if self.episode_steps is not None and self.episode_steps < 1:
             raise ValueError(f"episode_steps is {self.episode_steps}; an episode has at least 1 agent step")
         check_noise(self.noise, self.dose, self.density, self.noise_action)
+        if "render_mode" in arguments(self.kwargs, KWARGS):
+            raise ValueError(f"{KWARGS} sets render_mode; leave it out: a video (afterwit evaluate --video) and env.render choose it")
         package, _, name = self.id.rpartition(":")
         try:
             if package:
                 importlib.import_module(package)
             gymnasium.spec(name)
         except Exception as error:  # a package may raise anything while it is imported
-            raise ValueError(f"unknown Gymnasium environment {self.id!r}: {error}") from error
+            raise ValueError(f"unknown Gymnasium environment {self.id!r}: {reason(error)}") from error
+
+    @property
+    def label(self) -> str:
+        """The environment and its arguments, as comparisons name it."""
+        return f"{self.id} ({', '.join(self.kwargs)})" if self.kwargs else self.id
 
 
 class GymVector:
-    """A gymnasium.vector.VectorEnv as our VectorEnv: same batch, same autoreset, channels first, float32.
+    """A gymnasium.vector.VectorEnv as our VectorEnv: same batch, same autoreset, channels first, uint8 or float32.
 
-    Takes Box observations (uint8, or floats, which become float32) and Discrete actions (counted from 0
-    here, wherever they start there). A uint8 image whose last axis has at most 4 entries and whose first has
-    more is taken as height, width, channels and turned channels first. An ending that is both is terminal.
-    `info` keeps Gymnasium's numeric arrays with B rows and drops the rest; which there are may change from
-    step to step. The first reset is seeded with `seed`, later ones continue from there.
+    Takes Box observations of any numbers (envs/images.py says what becomes of images) and Discrete actions (counted from 0 here,
+    wherever they start there). An ending that is both is terminal. `info` holds what the environment's metadata declares
+    (envs/infos.py), and nothing else. The first reset is seeded with `seed`, later ones continue from there.
     """
 
-    def __init__(self, venv: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int):
+    def __init__(self, venv: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int, wrapping: str = ""):
         name = venv.spec.id if venv.spec is not None else type(venv.unwrapped).__name__
-        space, actions, mode = venv.single_observation_space, venv.single_action_space, venv.metadata.get("autoreset_mode")
+        mode = venv.metadata.get("autoreset_mode")
         if mode is not AutoresetMode.NEXT_STEP:
             raise ValueError(
                 f"{name} has autoreset mode {mode}; make it with autoreset_mode=AutoresetMode.NEXT_STEP "
                 "(or set metadata['autoreset_mode'] where that is what it does)"
             )
-        if not isinstance(space, Box) or not (space.dtype == np.uint8 or np.issubdtype(space.dtype, np.floating)):
-            raise ValueError(f"{name} has observation space {space}; wrap it so that it is a Box of uint8 or floats")
-        if not isinstance(actions, Discrete):
-            raise ValueError(f"{name} has action space {actions}; wrap it so that it is Discrete")
-        check_spaces(name, space, actions)
-        self.venv, self.seed, self.first_action = venv, self._spread(seed), int(actions.start)
-        shape = space.shape
-        self.channels_last = is_channels_last(space)
+        self.interface = interface_of(name, venv.single_observation_space, venv.single_action_space, wrapping)
+        view, tells = self.interface.view, declared(venv.metadata)
+        self.venv, self.seed = venv, self._spread(seed)
+        self.cells = cells(venv.metadata) if "cell" in tells else None
         self.spec = EnvSpec(
             name=name,
             num_envs=venv.num_envs,
-            observation_shape=(shape[2], *shape[:2]) if self.channels_last else shape,
-            observation_dtype="uint8" if space.dtype == np.uint8 else "float32",
-            num_actions=int(actions.n),
+            observation_shape=view.shape,
+            observation_dtype=view.dtype,
+            num_actions=self.interface.num_actions,
             max_episode_steps=venv.spec.max_episode_steps if venv.spec is not None else None,
-            semantics={"backend": "gymnasium", "backend_version": gymnasium.__version__, "autoreset": "next-step"},
-        )
+            semantics={"backend": "gymnasium", "backend_version": gymnasium.__version__, "autoreset": "next-step",
+                       "observations": str(view), **({} if self.cells is None else {"cells": self.cells})},
+            tells=tells,
+            interface=self.interface,
+        )  # fmt: skip
         self.over = np.ones(venv.num_envs, bool)  # the next step is a reset
         self.started = False
+        self.widths: dict[str, int] = {}  # of entries of `info` with an axis of their own
+        self.picture: tuple[int, ...] | None = None  # shape of what render() showed
 
     @staticmethod
     def _spread(seed: int) -> int:
@@ -114,59 +125,96 @@ class GymVector:
     def step(self, action: Array) -> TimeStep:
         if not self.started:
             raise RuntimeError("step() before reset(): call reset() once to start the environments")
-        return self._time_step(*self.venv.step(check_action(action, self.spec) + self.first_action))
+        return self._time_step(*self.venv.step(self.interface.taken(check_action(action, self.spec))))
 
     def _time_step(self, observation: Array, reward: Array, terminal: Array, truncated: Array, info: dict[str, Any]) -> TimeStep:
         first, terminal = self.over, np.array(terminal, bool)
         truncated = np.array(truncated, bool) & ~terminal
         self.over = terminal | truncated
-        if self.channels_last:
-            observation = np.moveaxis(observation, -1, 1)
-        numbers = {
-            key: np.array(value)
-            for key, value in info.items()
-            if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.shape[:1] == (self.spec.num_envs,)
-        }
+        known = {key: value for key in self.spec.tells if (value := self._entry(key, info, first)) is not None}
         # Copies throughout: some vector environments hand out the arrays that they work in.
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite: the actor tells
-            observed = np.array(observation, self.spec.observation_dtype, order="C")
-            return TimeStep(observed, first, np.array(reward, np.float32), terminal, truncated, numbers)
+            return TimeStep(self.interface.view(observation), first, np.array(reward, np.float32), terminal, truncated, known)
+
+    def _entry(self, key: str, info: dict[str, Any], first: Array) -> Array | None:
+        """A declared entry for all B environments: 0 for those that reset and do not tell it; None where none has ever told."""
+        present = np.asarray(info.get(f"_{key}", np.full(len(first), key in info)), bool)
+        if not (present | first).all():
+            index = int(np.argmin(present | first))
+            raise EnvironmentFault(
+                f"the environment {self.spec.name} declares that it tells {key}, and environment {index} did not in this step; "
+                "put it into every step's info, or take it out of metadata['afterwit_tells']"
+            )
+        entry = ENTRIES[key]
+        if present.any():
+            values = info[key] if present.all() else [value for value, there in zip(info[key], present, strict=True) if there]
+            told = checked(self.spec.name, key, values, int(present.sum()), self.cells)
+        elif entry.many and key not in self.widths:
+            return None
+        else:
+            told = np.zeros((0, self.widths[key]) if entry.many else 0, bool if entry.flag else np.int64)
+        if entry.many and self.widths.setdefault(key, told.shape[1]) != told.shape[1]:
+            raise EnvironmentFault(f"the environment {self.spec.name} told {told.shape[1]} {key}, and before {self.widths[key]}")
+        result = np.zeros((len(first), *told.shape[1:]), told.dtype)
+        result[present] = told
+        return result
 
     def render(self) -> Array:
-        frames = self.venv.render() if self.venv.render_mode == "rgb_array" else None
-        if frames is None:
-            raise RuntimeError(f"{self.spec.name} was made with render_mode {self.venv.render_mode!r}; make it with 'rgb_array'")
-        return np.asarray(frames[0], np.uint8)
+        """What environment 0 shows a person: uint8 [height, width, 3], of the same size each time. Raises EnvironmentFault, in one
+        line, where it shows something else."""
+        name, mode = self.spec.name, self.venv.render_mode
+        if mode not in MODES:
+            raise RuntimeError(f"{name} was made with render_mode {mode!r}; make it with 'rgb_array'")
+        try:
+            frames: Any = self.venv.render()
+        except Exception as error:  # an environment may raise anything
+            raise EnvironmentFault(f"the environment {name} cannot be drawn: {reason(error)}") from error
+        frame = frames[0] if isinstance(frames, list | tuple) and frames else frames
+        if isinstance(frame, list | tuple) and frame and isinstance(frame[-1], np.ndarray):
+            frame = frame[-1]  # all frames since the last time
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+            shown = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+            raise EnvironmentFault(f"the environment {name} drew {shown}; render() must return uint8 [height, width, 3]")
+        if self.picture not in (None, frame.shape):
+            raise EnvironmentFault(f"the environment {name} drew {frame.shape}, and before {self.picture}; all frames must be of one size")
+        self.picture = frame.shape
+        return frame.copy()
 
     def close(self) -> None:
         self.venv.close()
 
 
 class Gym(GymVector):
-    """Environments made by Gymnasium from a GymConfig, each in `wrappers` and then its noise; `options` go to its constructor."""
+    """Environments made by Gymnasium from a GymConfig, each in `wrappers` and then its noise; `options` go to its constructor.
 
-    def __init__(self, config: GymConfig, seed: int, wrappers: tuple[Wrapping, ...] = (), **options: Any):
-        self.config = config
+    Environments that draw from the global state of `random`, NumPy or torch draw what belongs to `seed`: it is seeded while they are
+    made, and again at the first reset.
+    """
+
+    def __init__(self, config: GymConfig, seed: int, wrappers: tuple[Wrapping, ...] = (), wrapping: str = "", **options: Any):
+        self.config, self.run_seed = config, seed
+        chosen = arguments(config.kwargs, KWARGS)
+        for name in chosen.keys() & options.keys():
+            raise ValueError(f"{KWARGS} sets {name}, which has an option of its own: --env.{name}")
         if config.noise != "none":
             noise = partial(Noise, noise=config.noise, dose=config.dose, density=config.density, noise_action=config.noise_action)
             wrappers = (*wrappers, noise)
-        try:
-            venv = gymnasium.make_vec(
-                config.id,
-                num_envs=config.num_envs,
-                vectorization_mode="sync",
-                vector_kwargs={"autoreset_mode": AutoresetMode.NEXT_STEP},
-                wrappers=wrappers,
-                max_episode_steps=config.episode_steps,
-                render_mode="rgb_array" if config.render else None,
-                **options,
-            )
-        except (ImportError, gymnasium.error.Error) as error:  # a package that it needs, or a render mode that it lacks
-            raise ValueError(f"{config.id!r} cannot be made: {error}") from error
-        super().__init__(venv, seed)
+        with global_draws_of(stream(seed, "global")):
+            venv = make_vector(config.id, config.num_envs, {**options, **chosen}, wrappers, config.episode_steps, config.render)
         dose = resolved_dose(config.noise, config.dose)
+        if config.noise in LAYERS:
+            noise_call = (
+                f"afterwit.envs.Noise(env, {config.noise!r}, dose={dose}, density={config.density}, noise_action={config.noise_action})"
+            )
+            wrapping = ", then ".join(filter(None, (wrapping, noise_call)))
+        super().__init__(venv, seed, wrapping)
         noise_action = config.noise_action if config.noise == "on-demand" and dose > 0 else None
         semantics = {"noise": config.noise, "dose": dose, "density": config.density, "noise_action": noise_action}
+        if config.kwargs:
+            semantics["kwargs"] = list(config.kwargs)
         self.spec = replace(self.spec, semantics={**self.spec.semantics, **semantics})
-        if config.episode_steps is not None:
-            self.spec = replace(self.spec, max_episode_steps=config.episode_steps)
+
+    def reset(self) -> TimeStep:
+        if not self.started:
+            seed_global(stream(self.run_seed, "global", "episodes"))
+        return super().reset()

@@ -13,11 +13,12 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from afterwit.envs.maze import ACTIONS, CHANNELS, VIEW, Maze, MazeConfig
+from afterwit.envs.infos import CELLS, TELLS
+from afterwit.envs.maze import ACTIONS, CHANNELS, HEIGHT, TOLD, VIEW, Maze, MazeConfig, build_map
 from afterwit.envs.specs import Array
 
 ID = "afterwit/NoisyMaze-v0"
-VIDEO: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}
+METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15, TELLS: TOLD, CELLS: HEIGHT * build_map().width}
 
 
 def register() -> None:
@@ -35,7 +36,7 @@ def _spaces() -> tuple[Box, Discrete]:
 class NoisyMazeEnv(gymnasium.Env[Array, np.int64]):
     """One maze. Options as in MazeConfig; `reset(seed=s)` gives the rollout of `Maze(config, s)` bit for bit."""
 
-    metadata = VIDEO
+    metadata = METADATA
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class NoisyMazeVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
     Episodes all have their full length from the first one on, as with any set of single environments.
     """
 
-    metadata = VIDEO | {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata = METADATA | {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
     def __init__(
         self,

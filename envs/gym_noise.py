@@ -4,9 +4,14 @@
 
 What each kind does to an observation depends on what the observation's numbers mean:
 
-    image   (uint8, 2 or 3 axes)  random pixels lie on the picture: a share `density` of them, each channel a random byte
-    vector  (1 axis)              every entry has its own meaning, so none is touched. As many entries follow: a share
-                                  `density` of them carries random numbers where noise is on, all are 0 elsewhere
+    image   (envs/images.py)  random pixels lie on the picture: a share `density` of them, each channel drawn evenly from its
+                              bounds in the space
+    vector  (1 axis)          every entry has its own meaning, so none is touched. As many entries follow: a share `density`
+                              of them carries random numbers where noise is on, all are 0 elsewhere (or what of their
+                              bounds is nearest to 0)
+
+The entries beside a vector are from -1 to 1 where it has floats. Where it has integers, they have its least and greatest
+bound, or at most 256 values where these are more than 65,536 apart. Pixels without bounds are drawn from 0 to 1.
 
 Kinds and doses are the maze's (`afterwit.envs.noise`), without the random walk, which needs the maze's blocks.
 """
@@ -20,12 +25,15 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import RecordConstructorArgs
 
+from afterwit.envs.images import view_of
+from afterwit.envs.infos import declared, with_declared
 from afterwit.envs.maze import DEFAULT_DOSE, MazeConfig
 from afterwit.envs.noise import LAYERS, NOOP, NoiseLayer
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array
 
 NOISES = ("none", *LAYERS, "sticky")
+WIDEST = 2**16  # of a range that numbers are drawn from; beyond it, bounds say nothing
 
 
 class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
@@ -38,7 +46,8 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
     shape included. `noise_action` is counted from 0, wherever the action space starts.
 
     Infos, on resets too: `noise_on` (a layer lies on this frame, or the chosen action was overridden; or the environment
-    below said so) and `executed_action` (counted from 0; 0 on resets). `reset(seed=s)` makes all of it reproducible, with
+    below, where it declares that it tells, said so) and `executed_action` (counted from 0; 0 on resets; that of the environment
+    below where it declares one). Both are declared in the metadata. `reset(seed=s)` makes all of it reproducible, with
     draws of its own: the environment below sees the same random numbers as without noise.
 
     Raises ValueError for a bad value, and for spaces that it cannot lie on.
@@ -62,31 +71,31 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
             raise ValueError(f"noise_action is {noise_action}; the environment has actions 0..{actions.n - 1}")
         self.noise, self.dose, self.density = noise, resolved_dose(noise, dose), density
         self.noise_action, self.first_action = noise_action, int(actions.start)
-        self.vector = self.channels_last = False
+        self.below = declared(env.metadata)
+        self.metadata = with_declared(env.metadata, "noise_on", "executed_action")
+        self.vector = False
         if noise in LAYERS:
-            if not isinstance(space, Box) or not (len(space.shape) == 1 or (space.dtype == np.uint8 and len(space.shape) in (2, 3))):
-                raise ValueError(f"noise needs Box observations that are vectors or uint8 images, not {space}; flatten or convert them")
-            self.vector, self.channels_last = len(space.shape) == 1, is_channels_last(space)
+            self.vector = isinstance(space, Box) and len(space.shape) == 1
+            if not isinstance(space, Box) or not (self.vector or view_of(space).image):
+                raise ValueError(f"noise needs Box observations that are vectors or images, not {space}; flatten or convert them")
+            self.view, self.dtype = view_of(space), space.dtype
             if self.vector:
-                self.observation_space = self._widened(space)
+                low, high = entry_range(space)
+                self.low, self.high = np.full(space.shape, low, space.dtype), np.full(space.shape, high, space.dtype)
+                self.observation_space = Box(
+                    np.concatenate([space.low, self.low]), np.concatenate([space.high, self.high]), dtype=space.dtype.type
+                )
+            else:
+                self.low, self.high = (self.view.planes(end) for end in pixel_range(space))
         self._draw_from(np.random.default_rng())
         self.elapsed = 0  # agent steps in this episode
         self.executed: Any = actions.start
-
-    @staticmethod
-    def _widened(space: Box) -> Box:
-        integer = space.dtype == np.uint8
-        low, high = np.full(space.shape, 0 if integer else -1), np.full(space.shape, 255 if integer else 1)
-        dtype: Any = space.dtype
-        return Box(np.concatenate([space.low, low]).astype(dtype), np.concatenate([space.high, high]).astype(dtype), dtype=dtype)
 
     def _draw_from(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.layer: NoiseLayer | None = None
         if self.noise in LAYERS:
-            shape = self.env.observation_space.shape
-            assert shape is not None
-            plane = shape if len(shape) < 3 else shape[:2] if self.channels_last else shape[1:]
+            plane = self.view.shape if self.vector else self.view.shape[1:]
             self.layer = NoiseLayer(self.noise, self.dose, self.density, plane, rng, self.noise_action)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
@@ -108,8 +117,10 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
         return observation, reward, terminal, truncated, self._told(info, on or overridden)
 
     def _told(self, info: dict[str, Any], on: bool) -> dict[str, Any]:
-        executed = int(self.executed) - self.first_action
-        return {"executed_action": executed, **info, "noise_on": on or bool(info.get("noise_on", False))}
+        told = {**info, "noise_on": on or ("noise_on" in self.below and bool(info.get("noise_on", False)))}
+        if "executed_action" not in self.below or "executed_action" not in info:
+            told["executed_action"] = int(self.executed) - self.first_action
+        return told
 
     def _cover(self, observation: Array, action: int, first: bool) -> tuple[Array, bool]:
         """What the agent sees instead of `observation`, which stays as it is, and whether the layer is on."""
@@ -117,22 +128,54 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
             return observation, False
         on = bool(self.layer.active(np.array([action]), np.array([self.elapsed]), np.array([first]))[0])
         if self.vector:
-            beside = np.zeros(observation.shape)
+            rest = np.clip(np.zeros(self.low.shape, self.dtype), self.low, self.high)
+            beside = rest
             if on:
-                values = self.layer.values(1)[0]
-                # uint8 vectors (a game's RAM) get bytes, floats numbers from -1 to 1.
-                beside = self.layer.pixels(1)[0] * (np.floor(values * 256) if observation.dtype == np.uint8 else 2 * values - 1)
-            return np.concatenate([observation, beside.astype(observation.dtype)]), on
+                drawn = spread(self.layer.values(1)[0], self.low, self.high)
+                beside = np.where(self.layer.pixels(1)[0], drawn, rest)
+            return np.concatenate([np.asarray(observation, self.dtype), beside]), on
         if not on:
             return observation, False
-        planes = np.moveaxis(observation, -1, 0) if self.channels_last else observation.reshape(-1, *observation.shape[-2:])
-        covered = np.where(self.layer.pixels(1), np.floor(self.layer.values(len(planes)) * 256).astype(np.uint8), planes)
-        return np.ascontiguousarray(np.moveaxis(covered, 0, -1)) if self.channels_last else covered.reshape(observation.shape), True
+        planes = self.view.planes(np.asarray(observation, self.dtype))
+        covered = np.where(self.layer.pixels(1), spread(self.layer.values(len(planes)), self.low, self.high), planes)
+        return self.view.restored(covered), True
 
 
-def is_channels_last(space: Box) -> bool:
-    """A uint8 image whose last axis has at most 4 entries and whose first has more is height, width, channels."""
-    return space.dtype == np.uint8 and len(space.shape) == 3 and space.shape[2] <= 4 < space.shape[0]
+def entry_range(space: Box) -> tuple[float, float]:
+    """The least and the greatest number of the entries beside a vector of `space`."""
+    if np.issubdtype(space.dtype, np.floating):
+        return -1.0, 1.0
+    low, high = int(space.low.min()), int(space.high.max())
+    if low == high:  # nothing to draw from: a neighbour, too
+        return (low - 1, low) if low > 0 else (low, low + 1)
+    return bounded(low, high, 255) if high - low >= WIDEST else (low, high)
+
+
+def bounded(low: float, high: float, width: float) -> tuple[float, float]:
+    """A part of low..high that is `width` wide: from 0, or as near to it as it goes."""
+    if low > 0:
+        return low, low + width
+    return (0, width) if high >= width else (high - width, high)
+
+
+def pixel_range(space: Box) -> tuple[Array, Array]:
+    """The least and the greatest value of each pixel of an image of `space`, both in the space."""
+    low, high = space.low.copy(), space.high.copy()
+    integer = not np.issubdtype(space.dtype, np.floating)
+    for index in zip(*np.nonzero(high.astype(np.float64) - low.astype(np.float64) >= WIDEST), strict=True):
+        least, most = (int(low[index]), int(high[index])) if integer else (float(low[index]), float(high[index]))
+        low[index], high[index] = bounded(least, most, 255 if integer else 1)
+    return low, high
+
+
+def spread(values: Array, low: Array, high: Array) -> Array:
+    """Numbers in 0..1 as numbers evenly from `low` to `high`, both of them among them where they are integers; of their dtype."""
+    if np.issubdtype(low.dtype, np.floating):
+        start, end = low.astype(np.float64), high.astype(np.float64)
+        return np.clip((start + values * (end - start)).astype(low.dtype), low, high)
+    wide = np.uint64 if low.dtype == np.uint64 else np.int64
+    start, steps = low.astype(wide), high.astype(wide) - low.astype(wide) + wide(1)
+    return (start + np.floor(values * steps.astype(np.float64)).astype(wide)).astype(low.dtype)
 
 
 def resolved_dose(noise: str, dose: float | None) -> float:

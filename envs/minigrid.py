@@ -56,7 +56,8 @@ class MiniGrid(Gym):
     def __init__(self, config: MiniGridConfig, seed: int):
         from afterwit.envs.minigrid_tv import OneHot  # imports minigrid, which the other worlds can do without
 
-        super().__init__(config, seed, (OneHot,), **({"tv": config.tv} if config.has_tv else {}))
+        wrapping = "afterwit.envs.minigrid_tv.OneHot(env)"
+        super().__init__(config, seed, (OneHot,), wrapping, **({"tv": config.tv} if config.has_tv else {}))
         semantics = {**self.spec.semantics, "minigrid_version": version("minigrid")}
         if config.has_tv:
             semantics["tv"] = config.tv

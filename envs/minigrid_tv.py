@@ -21,6 +21,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
+from afterwit.envs.infos import with_declared
 from afterwit.envs.minigrid import TVS
 from afterwit.envs.specs import Array
 
@@ -68,6 +69,7 @@ class NoisyTVEnv(MiniGridEnv):
     (0..4; a door belongs to the room before it), `trackers` (bool [4]: rooms 1..4 entered in this episode).
     """
 
+    metadata = with_declared(MiniGridEnv.metadata, "noise_on", "room", "trackers")
     views: ClassVar[dict[tuple[int, ...], tuple[Array, bool]]] = {}  # by the agent's place and the doors: the same in all rooms alike
 
     def __init__(self, tv: str = "on-demand", render_mode: str | None = None):

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from afterwit.envs.checks import SIZE
+if TYPE_CHECKING:
+    from afterwit.envs.interface import Interface
 
 Array = NDArray[Any]
 
@@ -33,6 +33,8 @@ class EnvSpec:
     max_episode_steps: int | None = None  # agent steps, reset step not counted; None: no limit
     action_names: tuple[str, ...] = ()
     semantics: Mapping[str, Any] = field(default_factory=dict)  # recorded with every result
+    tells: tuple[str, ...] = ()  # entries of `info` that are read, all in envs/infos.py; no other is
+    interface: Interface | None = None  # to single environments of a person's own; None: they show and take what networks do
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class TimeStep:
     reward: Array  # float32 [B]: raw, unclipped
     terminal: Array  # bool [B]: the task ended (never a time limit)
     truncated: Array  # bool [B]: a limit ended the episode, the task did not
-    info: dict[str, Array]
+    info: dict[str, Array]  # at least what the spec tells of (on resets, what environments tell there)
 
 
 class EnvironmentFault(RuntimeError):
@@ -70,14 +72,6 @@ class VectorEnv(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-def check_spaces(name: str, observation: Box, action: Discrete) -> None:
-    """Raise a ValueError that names the space, where networks cannot read what `name` shows, or choose what it takes."""
-    if not observation.shape or 0 in observation.shape:
-        raise ValueError(f"{name} has observation space {observation}, which holds no vector and no image; reshape it")
-    if action.n > SIZE:
-        raise ValueError(f"{name} has action space {action}; at most {SIZE:,} actions can be told apart")
 
 
 def check_action(action: Array, spec: EnvSpec) -> Array:

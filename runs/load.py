@@ -11,6 +11,7 @@ from afterwit.agents.policy import Policy
 from afterwit.envs.make import make_env
 from afterwit.runs import checkpoint
 from afterwit.runs.config import read_config
+from afterwit.world_models.callers import own_modes
 
 
 def load_agent(run: Path | str, num_envs: int = 1, greedy: bool = False, seed: int = 0, name: str = checkpoint.NAME) -> Agent:
@@ -20,15 +21,19 @@ def load_agent(run: Path | str, num_envs: int = 1, greedy: bool = False, seed: i
     >>> action = agent.act(observation, first=True)    # an episode opens
     >>> action = agent.act(observation, first=False)   # and goes on
 
-    Its observations and actions are those of the run's own environment (for Atari: gray, resized, scaled by no one).
-    `name` is the checkpoint's file, or best. Raises ValueError where there is no run or no checkpoint, or it is damaged.
+    It takes observations as the run's own environment returns them (images with channels first or last, doubles, integers), and
+    gives actions as that environment's action space counts them: what training turned, `act` turns. What training wrapped the
+    environment in, noise beside a vector, MiniGrid's OneHot, a game's small gray frames, has to be around it here, too; `act` says
+    so where it is not. `name` is the checkpoint's file, or best. Raises ValueError where there is no run or no checkpoint, or
+    it is damaged.
     """
     folder = Path(run)
     config = read_config(folder)
     saved = checkpoint.load(folder, config, name)
     env = make_env(config.env, config.seed)
-    policy = Policy(config.learner.policy, config.learner.torso, env.spec)
     env.close()
-    agent = Agent(policy, num_envs, seed, torch.device("cpu"), greedy)
+    with own_modes():
+        policy = Policy(config.learner.policy, config.learner.torso, env.spec)
+        agent = Agent(policy, num_envs, seed, torch.device("cpu"), greedy, env.spec.interface)
     agent.set_weights(saved["learner"]["acting"], saved["learner"]["version"])
     return agent

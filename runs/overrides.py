@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import reprlib
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from afterwit.envs.assignments import assignments as read_assignments
 
 T = TypeVar("T")
 
@@ -20,16 +21,7 @@ def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
 
 def assignments(texts: Sequence[str]) -> dict[str, Any]:
     """`path=value` texts as overrides. Values are JSON (3e-4, true, null, [16, 32]); what is no JSON is a word."""
-    result = {}
-    for text in texts:
-        path, equals, value = text.partition("=")
-        if not (path and equals and value):
-            raise ValueError(f"--set takes path=value, such as learner.learning_rate=3e-4, not {text!r}")
-        try:
-            result[path] = json.loads(value)
-        except (ValueError, RecursionError):  # too many digits, or brackets, are words, too
-            result[path] = value
-    return result
+    return read_assignments(texts, "--set", "path=value, such as learner.learning_rate=3e-4")
 
 
 def changed(config: T, path: str, value: Any) -> T:

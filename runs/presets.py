@@ -72,7 +72,8 @@ def atari(
 
 def gym(model: Model = "byol-hindsight", id: str = "CartPole-v1", variant: Form = "ours") -> RunConfig:
     """Any Gymnasium environment with Box observations and Discrete actions; curiosity and its own reward mixed."""
-    learner = LearnerConfig(world_model=model_config(model, variant, sizes="ours"), extrinsic_weight=1.0)
+    torso, world_model = TorsoConfig(encoder="auto"), model_config(model, variant, sizes="ours")
+    learner = LearnerConfig(torso=torso, world_model=world_model, extrinsic_weight=1.0)
     return RunConfig(preset="gym", env=GymConfig(id=id, num_envs=16), learner=learner, total_steps=200_000)
 
 
@@ -80,6 +81,7 @@ def minigrid(model: Model = "byol-hindsight", tv: TV = "on-demand", variant: For
     """The noisy-TV room in MiniGrid, curiosity alone: a million agent steps, about 5 minutes on one core."""
     # A sharper choice of samples, as on the maze; and as little memory of the first, large errors as in atari_small.
     learner = LearnerConfig(
+        torso=TorsoConfig(encoder="auto"),
         world_model=model_config(model, variant, sizes="ours"),
         vmpo=VMPOConfig(temperature_epsilon=0.1),
         **curiosity(variant, reward_decay=0.95),

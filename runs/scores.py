@@ -79,9 +79,9 @@ def number(evaluation: Mapping[str, Any], measure: str) -> float | None:
 
 
 def task(config: RunConfig) -> str:
-    """What was played: the game or id, and the noise if there can be any."""
+    """What was played: the game, or the id and its arguments, and the noise if there can be any."""
     env = config.env
-    name = getattr(env, "game", None) or getattr(env, "id", None) or config.preset
+    name = getattr(env, "game", None) or getattr(env, "label", None) or config.preset
     noise = getattr(env, "noise", None)
     return f"{name}, {noise}" if noise not in (None, "none") else str(name)
 

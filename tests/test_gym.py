@@ -55,8 +55,7 @@ def test_doubles_become_floats_and_actions_count_from_zero() -> None:
     assert step.observation.dtype == np.float32
     np.testing.assert_array_equal(step.observation[:, 0], [-2, 0, 2])
     np.testing.assert_array_equal(step.reward, np.full(B, 0.1, np.float32))
-    np.testing.assert_array_equal(step.info["seen"], [-2, 0, 2])
-    assert "note" not in step.info
+    assert step.info == {}, "what an environment does not declare is its own"
 
 
 def test_images_become_channels_first() -> None:
@@ -92,8 +91,6 @@ def test_what_does_not_fit_is_refused_with_the_remedy() -> None:
         GymVector(toys(VECTOR, Discrete(2), AutoresetMode.SAME_STEP), seed=0)
     with pytest.raises(ValueError, match=r"observation space Discrete\(4\); wrap it"):
         GymVector(toys(Discrete(4), Discrete(2)), seed=0)
-    with pytest.raises(ValueError, match=r"observation space Box.*int64\); wrap it"):
-        GymVector(toys(Box(0, 9, (4,), np.int64), Discrete(2)), seed=0)
     with pytest.raises(ValueError, match=r"action space MultiDiscrete\(\[2 3\]\); wrap it"):
         GymVector(toys(VECTOR, MultiDiscrete([2, 3])), seed=0)
     with pytest.raises(ValueError, match=r"unknown Gymnasium environment 'CartPol-v1'.*Did you mean: `CartPole`"):

@@ -217,8 +217,8 @@ def test_bad_values_are_named(options: dict[str, Any], named: str) -> None:
 
 
 def test_spaces_that_noise_cannot_lie_on_are_named() -> None:
-    with pytest.raises(ValueError, match="vectors or uint8 images, not Box"):
-        Noise(Toy(Box(0, 1, (3, 8, 7), np.float32)), "pixel")
+    with pytest.raises(ValueError, match="vectors or images, not Box"):
+        Noise(Toy(Box(-1, 1, (8, 7), np.float32)), "pixel")
     with pytest.raises(ValueError, match="Discrete actions, not Box"):
         Noise(gymnasium.make("Pendulum-v1"), "sticky")
     with pytest.raises(ValueError, match="not Discrete"):

@@ -356,7 +356,6 @@ def test_floats_for_a_space_of_bytes_are_refused() -> None:
         (lambda: curiosity(autoreset="never"), "unknown autoreset 'never'"),
         (lambda: curiosity(space=Discrete(5)), r"observation_space is Discrete\(5\); only Box"),
         (lambda: IntrinsicReward("rnd", VECTOR, Box(-1, 1, (2,)), seed=0), "action_space is Box"),
-        (lambda: IntrinsicReward("rnd", VECTOR, Discrete(3, start=1), seed=0), "start"),
         (lambda: curiosity(BYOLHindsightConfig(horizon=T + 1)).update(*steps()), f"horizon is {T + 1}"),
     ],
 )
@@ -382,3 +381,54 @@ def test_what_is_seen_again_and_again_pays_less() -> None:
     for _ in range(100):
         last = bonus_of.update(*steps(0))["reconstruction"]
     assert last < 0.5 * first
+
+
+# --- a stream in pieces
+
+
+@pytest.mark.parametrize("autoreset", ("next-step", "same-step"))
+@pytest.mark.parametrize("name", ("byol-explore", "rnd", "icm"))  # byol-hindsight draws noise at each call
+def test_a_stream_in_pieces_is_paid_as_the_whole_stream(name: str, autoreset: str) -> None:
+    """Wherever it is cut: before, at and after the steps that end episodes and that only reset."""
+    bonus_of, (obs, actions, dones) = curiosity(name, autoreset=autoreset), steps(length=3 * T)
+    dones[[T, T + 1, 2 * T - 1], [3, 3, 4]] = True
+    if autoreset == "next-step":
+        dones[1:] &= ~dones[:-1]  # a step that only resets ends nothing
+    bonus_of.update(obs, actions, dones)
+    before = deepcopy(bonus_of.state_dict())
+    whole, end = bonus_of.reward(obs, actions, dones, state=bonus_of.initial_state(B))
+    np.testing.assert_array_equal(whole, bonus_of.reward(obs, actions, dones))
+    for cut in range(1, 3 * T):
+        state, paid = bonus_of.initial_state(B), []
+        for start, stop in ((0, cut), (cut, 3 * T)):
+            piece = obs[start : stop + 1], actions[start:stop], dones[start:stop]
+            bonus, state = bonus_of.reward(*piece, state=state)
+            paid.append(bonus)
+        np.testing.assert_allclose(np.concatenate(paid), whole, atol=1e-5, err_msg=f"cut at {cut}")
+        torch.testing.assert_close(state.core, end.core, rtol=1e-4, atol=1e-5)
+        assert torch.equal(state.opens, end.opens) and torch.equal(state.ended, end.ended)
+    assert same(bonus_of.state_dict(), before)
+    if name == "byol-explore":  # the memory makes a difference
+        blank = bonus_of.reward(obs[T:], actions[T:], dones[T:], None if autoreset == "same-step" else dones[T - 1])
+        assert not np.allclose(blank[0], whole[T], atol=1e-3)
+
+
+def test_an_update_reads_the_state_that_the_reward_was_given() -> None:
+    bonus_of, (obs, actions, dones) = curiosity("byol-explore"), steps(length=2 * T)
+    _, state = bonus_of.reward(obs[: T + 1], actions[:T], dones[:T], state=bonus_of.initial_state(B))
+    losses = []
+    for given in (state, None):
+        twin = curiosity("byol-explore")
+        losses.append(twin.update(obs[T:], actions[T:], dones[T:], state=given)["loss"])
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("state", (1, "blank", curiosity().initial_state(B + 1)), ids=("number", "word", "others"))
+def test_a_state_of_something_else_is_named(state: Any) -> None:
+    with pytest.raises(ValueError, match=f"it must come from initial_state.{B}."):
+        curiosity().reward(*steps(), state=state)
+    with pytest.raises(ValueError, match="state and previous_dones are both given"):
+        curiosity().update(*steps(), previous_dones=np.zeros(B, bool), state=curiosity().initial_state(B))
+    for number in (0, 1.5, True, None):
+        with pytest.raises(ValueError, match=f"num_envs is {number}"):
+            curiosity().initial_state(number)  # type: ignore[arg-type]

@@ -162,7 +162,7 @@ def test_an_intrinsic_reward_works_in_a_space_or_names_it(name: str, observation
         curiosity = IntrinsicReward(name, observation, action, seed=0, torso=tiny_torso_config())
     except ValueError as error:
         return names_a_space(error, observation, action)
-    obs, actions, dones = episode(observation), np.zeros((3, 2), np.int64), np.eye(3, 2, dtype=bool)
+    obs, actions, dones = episode(observation), np.full((3, 2), action.start), np.eye(3, 2, dtype=bool)
     assert all(map(math.isfinite, curiosity.update(obs, actions, dones).values()))
     assert np.isfinite(curiosity.reward(obs, actions, dones)).all()
     return None
@@ -213,7 +213,7 @@ def test_an_environment_that_needs_a_package_is_named(error: Exception, monkeypa
     def make(*args: Any, **options: Any) -> None:
         raise error
 
-    monkeypatch.setattr(gymnasium, "make_vec", make)
+    monkeypatch.setattr(gymnasium, "make", make)
     with pytest.raises(ValueError, match=r"'CartPole-v1' cannot be made: .*swamp"):
         Gym(GymConfig(), 0)
 

@@ -6,16 +6,18 @@ has one torso; a world model uses the same one or has its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from afterwit.envs.checks import check_numbers
+from afterwit.envs.images import PICTURE
 
-EncoderName = Literal["mlp", "conv", "small", "resnet"]
+EncoderName = Literal["mlp", "conv", "small", "resnet", "auto"]
 LEAST_IMAGE = {"conv": 36, "small": 23}  # height and width, in pixels
+LARGE_IMAGE = 96 * 96  # pixels beyond which auto takes conv: a resnet sees each of them, and takes several GB for a batch
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class TorsoConfig:
 
     encoder: EncoderName = "mlp"
     """mlp: two layers, for small views; conv: the three-layer Atari network of DQN; small: three layers for images of half that size,
-    which conv sees too coarsely (ours); resnet: IMPALA's."""
+    which conv sees too coarsely (ours); resnet: IMPALA's; auto: by what is seen, of images of 16x16 and more resnet, above 96x96
+    pixels conv, of all else mlp."""
     hidden: int = 128
     """Width of the mlp encoder's hidden layer."""
     channels: tuple[int, ...] = (16, 32, 32)
@@ -52,6 +55,15 @@ class TorsoConfig:
         for name in ("hidden", "blocks", "embedding", "belief", "action_embedding"):
             if getattr(self, name) < 1:
                 raise ValueError(f"torso.{name} is {getattr(self, name)}; it must be at least 1")
+
+    def resolved(self, shape: tuple[int, ...]) -> TorsoConfig:
+        """With the encoder that auto stands for on observations of `shape`, channels first."""
+        if self.encoder != "auto":
+            return self
+        if len(shape) != 3 or min(shape[1:]) < PICTURE:
+            return replace(self, encoder="mlp")
+        large = shape[1] * shape[2] > LARGE_IMAGE and min(shape[1:]) >= LEAST_IMAGE["conv"]
+        return replace(self, encoder="conv" if large else "resnet")
 
 
 def mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
@@ -93,6 +105,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: TorsoConfig, shape: tuple[int, ...]):
         super().__init__()
+        config = config.resolved(shape)
         self.shape, self.in_bfloat16 = shape, config.bfloat16
         size = 1
         for extent in shape:
@@ -133,7 +146,7 @@ class Torso(nn.Module):
 
     def __init__(self, config: TorsoConfig, shape: tuple[int, ...], num_actions: int):
         super().__init__()
-        self.config = config
+        self.config = config = config.resolved(shape)
         self.encoder = Encoder(config, shape)
         self.action_embedding = nn.Embedding(num_actions, config.action_embedding)
         self.rnn = nn.GRU(config.embedding + config.action_embedding, config.belief)
@@ -159,7 +172,11 @@ class Torso(nn.Module):
 
     def initial_core(self, batch: int) -> Tensor:
         """A blank memory [B, M]."""
-        return torch.zeros(batch, self.config.belief, device=self.action_embedding.weight.device)
+        return self.action_embedding.weight.new_zeros(batch, self.config.belief)
+
+    def describe(self) -> str:
+        """Which encoder reads what: "encoder: resnet, of 3x84x84 numbers"."""
+        return f"encoder: {self.config.encoder}, of {'x'.join(map(str, self.encoder.shape))} numbers"
 
 
 def compile_encoders(module: nn.Module) -> None:

@@ -1,0 +1,424 @@
+"""Environments of a person's own, in a module of their own: whole command lines train, checkpoint and evaluate them, or say why not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from afterwit.runs.cli import main
+from afterwit.runs.config import read_config
+from afterwit.runs.load import load_agent
+from afterwit.runs.logging import read_metrics
+from afterwit.runs.scores import task
+
+MODULE = '''
+import random
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete
+
+
+class Own(gymnasium.Env):
+    """Seven steps long, and then over. Its constructor takes nothing."""
+
+    space, actions, length = Box(-1, 1, (4,), np.float64), Discrete(3), 7
+
+    def __init__(self):
+        self.observation_space, self.action_space = self.space, self.actions
+
+    def look(self):
+        return self.observation_space.sample()
+
+    def info(self):
+        return {}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self.steps = 0
+        return self.look(), self.info()
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.steps += 1
+        return self.look(), 1.0, self.steps == self.length, False, self.info()
+
+
+class Strict(Own):
+    def __init__(self, size, mode="soft", *, num_envs=1, max_episode_steps=3):
+        super().__init__()
+        if size != 8 or mode not in ("soft", "hard"):
+            raise KeyError(f"size is {size}\\nand mode {mode}")
+        self.observation_space = Box(-1, 1, (size,), np.float32)
+
+
+class Infos(Own):
+    """Whatever a person puts there, none of it meant for us."""
+
+    def info(self):
+        t = self.steps
+        result = {"room": [300, 1.5, "hall", None, -1][t % 5], "noise_on": t % 2 / 2, "trackers": np.arange(t + 1), "cell": object(),
+                  "near": np.arange(t + 1), "ragged": [[1], [2, 3]], "text": "x" * t, "lives": {"a": {"b": t}}, "big": 10**40,
+                  "block_in_view": "yes", "executed_action": -7, "final_info": {"final_obs": t}, "_room": 3}
+        return result if t % 2 else {"near": "none"}
+
+
+class Ones(Own):
+    """Flags as numbers, which it does not declare."""
+
+    def info(self):
+        return {"noise_on": 1, "room": self.steps}
+
+
+class Rooms(Own):
+    metadata = {"afterwit_tells": ("room", "noise_on", "trackers", "cell"), "afterwit_cells": 9}
+
+    def info(self):
+        if not self.steps:
+            return {}
+        told = {"room": self.steps, "noise_on": self.steps % 2, "trackers": np.array([self.steps > 2, 0]), "cell": np.int32(8)}
+        return told | {"other": np.arange(self.steps)}
+
+
+class Wrong(Rooms):
+    def __init__(self, key, value):
+        super().__init__()
+        self.key, self.value = key, value
+
+    def info(self):
+        return super().info() | ({self.key: self.value} if self.steps > 1 else {})
+
+
+class Silent(Rooms):
+    def info(self):
+        return {}
+
+
+class Starts(Own):
+    actions = Discrete(3, start=10)
+
+
+class Last(Starts):
+    space = Box(0, 255, (20, 18, 3), np.uint8)
+
+
+class Plane(Own):
+    space = Box(0, 255, (20, 18), np.uint8)
+
+
+class Floats(Own):
+    space = Box(0, 1, (17, 18, 3), np.float32)
+
+
+class Small(Own):
+    space = Box(0, 255, (5, 6, 3), np.uint8)
+
+
+class Stack(Own):
+    space = Box(0, 255, (2, 16, 18, 3), np.uint8)
+
+
+class Integers(Own):
+    space = Box(np.array([-5, 0, 3]), np.array([5, 100, 9]), dtype=np.int64)
+
+
+class Bools(Own):
+    space = Box(0, 1, (5,), bool)
+
+
+class Global(Own):
+    """Draws from the global state, as many do."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = random.random()
+
+    def look(self):
+        import torch
+
+        return np.array([self.bias, random.random(), np.random.rand(), float(torch.rand(()))]) / 2
+
+
+class Drawn(Own):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
+    frame = np.zeros((16, 20, 3), np.uint8)
+
+    def __init__(self, render_mode=None, what="frame"):
+        super().__init__()
+        self.render_mode, self.what = render_mode, what
+
+    def render(self):
+        frame = self.frame + np.uint8(self.steps)
+        if self.what == "error":
+            raise LookupError("no\\nscreen")
+        return {"frame": frame, "none": None, "floats": frame / 255, "gray": frame[..., 0], "empty": [], "text": "o", "list": [frame],
+                "growing": frame[: 4 + self.steps]}[self.what]
+
+
+class Listed(Drawn):
+    metadata = {"render_modes": ["rgb_array_list"], "render_fps": 5}
+
+    def render(self):
+        return [self.frame, self.frame + np.uint8(9)]
+
+
+class Undrawn(Own):
+    pass
+
+
+class Required(Own):
+    def __init__(self, render_mode):
+        super().__init__()
+        self.render_mode = render_mode
+
+
+class Anything(Own):
+    def __init__(self, **kwargs):
+        super().__init__()
+        assert not kwargs, kwargs
+
+
+class Custom(Exception):
+    def __init__(self, one, two):
+        super().__init__(one, two)
+
+
+def raising(error):
+    class Raising(Own):
+        def __init__(self):
+            raise error
+
+    return Raising
+
+
+class Spaceless(gymnasium.Env):
+    pass
+
+
+class NoSpace(Own):
+    space = None
+
+
+class Nothing(Own):
+    def reset(self, *, seed=None, options=None):
+        return None
+
+
+class NoReset(Own):
+    reset = None
+
+
+class Tuples(Own):
+    def info(self):
+        return ("not", "a dict")
+
+
+class Broken(Own):
+    def reset(self, *, seed=None, options=None):
+        raise Custom("a", "b")
+
+
+class Misspelt(Own):
+    metadata = {"afterwit_tells": ("rooms",)}
+
+
+class Uncounted(Own):
+    metadata = {"afterwit_tells": ("cell",)}
+
+
+class Dicts(Own):
+    space = Dict({"a": Box(0, 1, (2,))})
+
+
+ERRORS = {"value": ValueError("size\\nis 3"), "type": TypeError("no"), "assertion": AssertionError(), "key": KeyError("map"),
+          "custom": Custom(1, 2), "import": ImportError("swamp"), "os": FileNotFoundError(2, "gone", "map.txt")}
+for name, error in ERRORS.items():
+    gymnasium.register(f"Raising-{name}-v0", entry_point=raising(error))
+for made in list(globals().values()):
+    if isinstance(made, type) and issubclass(made, gymnasium.Env) and made is not gymnasium.Env:
+        unchecked = made.__name__ in ("NoSpace", "Spaceless", "Tuples")
+        gymnasium.register(f"{made.__name__}-v0", entry_point=made, disable_env_checker=unchecked)
+'''
+
+NAME = "persons_own_worlds"
+FAST = ["--total-steps", "400", "--env.num-envs", "2", "--learner.torso.hidden", "8", "--log-interval", "200", "--quiet"]
+FAST += ["--learner.torso.channels", "4", "--learner.torso.blocks", "1"]
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("module")
+    (folder / f"{NAME}.py").write_text(MODULE)
+    return folder
+
+
+@pytest.fixture
+def own(module: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    """Train on an environment of the module: the exit code and what was said."""
+    monkeypatch.syspath_prepend(str(module))
+
+    def command(*line: str) -> tuple[Any, str]:
+        try:
+            code: Any = main(list(line))
+        except SystemExit as stopped:  # tyro, where a config is refused
+            code = stopped.code
+        return code, " ".join(capsys.readouterr().err.split("\x1b")[0].split("\n"))
+
+    def trained(name: str, *options: str) -> tuple[Any, str]:
+        return command("train", "gym", "--id", f"{NAME}:{name}-v0", "--out", str(tmp_path / "run"), *FAST, *options)
+
+    trained.command = command  # type: ignore[attr-defined]
+    return trained
+
+
+ICM = ("--model", "icm")
+WORLDS: dict[str, tuple[str, ...]] = {
+    "Own": (), "Infos": ICM, "Ones": ("--model", "rnd"), "Starts": (), "Last": ("--model", "rnd"), "Plane": ICM, "Floats": ICM,
+    "Small": ICM, "Stack": ICM, "Integers": ICM, "Bools": ICM, "Required": ICM, "Anything": ICM, "Rooms": ICM,
+    "Strict": (*ICM, "--env.kwargs", "size=8", "mode=hard"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_persons_world_trains_checkpoints_and_is_evaluated(name: str, own: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    code, said = own(name, *WORLDS[name])
+    assert code == 0 and (not said or "collapse alarm" in said), said
+    assert own.command("evaluate", str(folder), "--episodes", "3")[0] == 0
+    results = json.loads((folder / "evaluation.json").read_text())["results"]
+    assert results["return"]["mean"] == 7.0 and results["length"]["mean"] == 7.0
+    logged = read_metrics(folder)[-1]
+    told = {key for key in logged if key.startswith(("share_of_", "explored/", "reached/", "noise/", "episode/rooms", "episode/cells"))}
+    if name == "Rooms":
+        assert {"share_of_time/noise_on", "share_of_time/room_change", "explored/rooms", "explored/cells", "reached/R1"} <= told
+        assert logged["explored/rooms"] == 7 and logged["explored/cells"] == 1
+        assert logged["share_of_time/noise_on"] == pytest.approx(4 / 8, abs=0.1) and logged["reached/R1"] == 1 and logged["reached/R2"] == 0
+    else:
+        assert not told
+    config = read_config(folder)
+    assert (
+        config.env.id == f"{NAME}:{name}-v0" and json.loads((folder / "config.json").read_text())["learner"]["torso"]["encoder"] == "auto"
+    )  # type: ignore[union-attr]
+    env = gymnasium.make(f"{NAME}:{name}-v0", **({"size": 8} if name == "Strict" else {"render_mode": None} if name == "Required" else {}))
+    agent, observation = load_agent(folder), env.reset(seed=0)[0]
+    actions = {int(agent.act(observation, index == 0)) for index in range(40)}
+    assert all(env.action_space.contains(np.int64(action)) for action in actions) and len(actions) > 1
+    assert load_agent(folder, num_envs=2).act(np.stack([observation] * 2), True).shape == (2,)
+
+
+def test_the_arguments_of_a_constructor_are_kept_and_told_apart(own: Any, tmp_path: Path) -> None:
+    assert own("Strict", "--model", "icm", "--env.kwargs", "size=8", "mode=hard")[0] == 0
+    folder = tmp_path / "run"
+    config = read_config(folder)
+    assert config.env.kwargs == ("size=8", "mode=hard")  # type: ignore[union-attr]
+    assert task(config) == f"{NAME}:Strict-v0 (size=8, mode=hard)"
+    assert own.command("evaluate", str(folder), "--episodes", "2", "--set", 'kwargs=["size=8"]')[0] == 0
+    recorded: Any = json.loads((folder / "evaluation.json").read_text())
+    assert recorded["environment"]["kwargs"] == ["size=8"] and recorded["changes"] == {"kwargs": ["size=8"]}
+    assert own.command("train", "--resume", str(folder), "--quiet")[0] == 0
+
+
+REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
+    "misses": (("Strict",), "missing 1 required positional argument: 'size'"),
+    "misspelt": (("Strict", "--env.kwargs", "size=8", "mood=hard"), "unexpected keyword argument 'mood'"),
+    "raises": (("Strict", "--env.kwargs", "size=9"), "KeyError: 'size is 9"),
+    "no value": (("Strict", "--env.kwargs", "size"), "env.kwargs takes name=value, such as size=8 mode=hard, not 'size'"),
+    "twice": (("Strict", "--env.kwargs", "size=8", "size=9"), "sets an argument twice"),
+    "no name": (("Strict", "--env.kwargs", "a-b=8"), "names 'a-b'"),
+    "render mode": (("Drawn", "--env.kwargs", "render_mode=human"), "env.kwargs sets render_mode"),
+    "no spaces": (("Spaceless",), "observation_space"),
+    "no space": (("NoSpace",), "its observation_space is None"),
+    "no reset": (("NoReset",), "the environment NoSuch raised TypeError"),
+    "reset gives nothing": (("Nothing",), "the environment NoSuch"),
+    "reset raises": (("Broken",), "raised Custom: ('a', 'b')"),
+    "no dict": (("Tuples",), "returned info ('not', 'a dict'); it must be a dict"),
+    "declares nothing known": (("Misspelt",), "metadata['afterwit_tells'] has 'rooms'; what can be told is noise_on"),
+    "cells uncounted": (("Uncounted",), "metadata['afterwit_cells'] is None"),
+    "does not tell": (("Silent",), "declares that it tells room, and environment 0 did not"),
+    "dict": (("Dicts",), "wrap it so that it is a Box"),
+    **{f"raises {name}": ((f"Raising-{name}",), f"Raising-{name}-v0' cannot be made: ")
+       for name in ("value", "type", "assertion", "key", "custom", "import", "os")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_a_world_that_cannot_be_trained_is_named_in_one_line(why: str, own: Any) -> None:
+    (name, *options), message = REFUSED[why]
+    code, said = own(name, *options)
+    assert code == 2 and message.replace("NoSuch", f"{name}-v0") in " ".join(said.split()), said
+    assert "Traceback" not in said and (said.startswith("afterwit: ") or "For full helptext" in said), said
+
+
+OF_ANOTHER_KIND = {
+    "room": ("300", "1.5", "-1", "hall", "[1,2]", "null", "true"), "cell": ("9",), "noise_on": ("0.5", "2", "x"),
+    "trackers": ("1", "[[1]]", "[0.5]", "[1,0,1]", "[[1],[1,2]]", "[]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in OF_ANOTHER_KIND.items() for value in values])
+def test_a_declared_entry_of_another_kind_is_named(key: str, value: str, own: Any) -> None:
+    code, said = own("Wrong", "--model", "icm", "--env.kwargs", f"key={key}", f"value={value}")
+    assert code == 2 and said.startswith("afterwit: the environment Wrong-v0 told ") and key in said and "Traceback" not in said, said
+    assert said.count("afterwit: ") == 1
+
+
+def test_worlds_that_draw_from_the_global_state_are_the_same_for_a_seed(own: Any, module: Path) -> None:
+    from afterwit.envs.gym import Gym, GymConfig
+
+    def rollout(seed: int) -> list[np.ndarray[Any, Any]]:
+        env = Gym(GymConfig(f"{NAME}:Global-v0", num_envs=2), seed)
+        return [env.reset().observation] + [env.step(np.zeros(2, int)).observation for _ in range(9)]
+
+    once, again, other = rollout(1), rollout(1), rollout(2)
+    np.testing.assert_array_equal(once, again)
+    assert (np.array(once) != np.array(other)).all()
+    assert (once[0][0] != once[0][1]).any(), "environments of a run differ"
+
+
+def test_making_an_environment_leaves_the_global_state_alone(own: Any) -> None:
+    import random
+
+    import torch
+
+    from afterwit.envs.gym import Gym, GymConfig
+
+    def draws() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
+
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(5)
+    expected = draws()
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(5)
+    Gym(GymConfig(f"{NAME}:Global-v0", num_envs=2), 1)
+    assert draws() == expected
+
+
+FRAMES = {
+    "none": "drew NoneType", "floats": "drew float64 (16, 20, 3)", "gray": "drew uint8 (16, 20)", "empty": "drew list", "text": "drew str",
+    "error": "cannot be drawn: LookupError: no screen", "growing": "all frames must be of one size",
+}  # fmt: skip
+
+
+def test_videos_are_made_of_frames_or_of_the_last_of_a_list_and_all_else_is_one_line(own: Any, tmp_path: Path) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    folder = tmp_path / "run"
+    assert own("Drawn", "--model", "icm")[0] == 0
+    video = ("evaluate", str(folder), "--episodes", "2", "--video")
+    for what in ("frame", "list"):
+        assert own.command(*video, "--set", f'kwargs=["what={what}"]')[0] == 0
+        assert (folder / "video.mp4").stat().st_size > 500
+        (folder / "video.mp4").unlink()
+    for what, message in FRAMES.items():
+        code, said = own.command(*video, "--set", f'kwargs=["what={what}"]')
+        assert code == 2 and said.startswith("afterwit: the environment Drawn-v0 ") and message in said and "Traceback" not in said, said
+    for name, message in (("Listed", None), ("Undrawn", "was made with render_mode None; make it with 'rgb_array'")):
+        code, said = own.command(*video, "--set", f"id={NAME}:{name}-v0")
+        assert (code == 0) if message is None else (code == 2 and message in said and "Traceback" not in said), said

@@ -1,0 +1,64 @@
+"""What callers bring with them: arrays of any library, and torch's modes, which are theirs and not ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from afterwit.envs.specs import Array
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@contextmanager
+def own_modes() -> Iterator[None]:
+    """float32 by default, on the host, and gradients: whatever default dtype or device, `no_grad` or `inference_mode` the caller has
+    set. They are the caller's again afterwards. (The default dtype is one for all threads.)"""
+    dtype = torch.get_default_dtype()
+    with ExitStack() as stack:
+        stack.callback(torch.set_default_dtype, dtype)
+        torch.set_default_dtype(torch.float32)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if torch.get_default_device().type != "cpu":  # costs time at each operation
+            stack.enter_context(torch.device("cpu"))
+        yield
+
+
+def in_own_modes(function: Function) -> Function:
+    """`function`, always called in `own_modes`."""
+
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        with own_modes():
+            return function(*args, **options)
+
+    return call  # type: ignore[return-value]
+
+
+def as_array(name: str, value: Any) -> Array:
+    """What a caller gave as `name`, an array, a tensor (on any device) or lists of numbers, in NumPy. Raises a ValueError that names it
+    where it is no array."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        return np.asarray((value.float() if value.dtype == torch.bfloat16 else value).numpy())
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} is no array: {' '.join(str(error).split())}") from error
+
+
+def find_device(name: Any) -> torch.device:
+    """The device of that name. Raises a ValueError in one line where it is unknown, not there, or one that holds no numbers."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except Exception as error:  # each backend has kinds of its own for what is missing
+        words = (" ".join(str(error).split()).split(". ")[0] or type(error).__name__)[:200]
+        raise ValueError(f"device {name!r} cannot be used: {words}; choose cpu, or cuda where there is a GPU") from error
+    return device
