@@ -72,8 +72,13 @@ def atari(
 
 def gym(model: Model = "byol-hindsight", id: str = "CartPole-v1", variant: Form = "ours") -> RunConfig:
     """Any Gymnasium environment with Box observations and Discrete actions; curiosity and its own reward mixed."""
-    torso, world_model = TorsoConfig(encoder="auto"), model_config(model, variant, sizes="ours")
-    learner = LearnerConfig(torso=torso, world_model=world_model, extrinsic_weight=1.0)
+    # As in atari_small: where the first, large errors are remembered, curiosity is a thousandth of the pay once these are learnt.
+    learner = LearnerConfig(
+        torso=TorsoConfig(encoder="auto"),
+        world_model=model_config(model, variant, sizes="ours"),
+        extrinsic_weight=1.0,
+        **curiosity(variant, reward_decay=0.95),
+    )
     return RunConfig(preset="gym", env=GymConfig(id=id, num_envs=16), learner=learner, total_steps=200_000)
 
 

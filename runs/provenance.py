@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
+import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,18 +21,35 @@ from afterwit.runs.files import replacing
 from afterwit.runs.reading import read_json
 
 NAME = "provenance.json"
+REMEDY = "put a copy back, or remove it: the run then forgets its earlier sessions"
 PACKAGES = ("afterwit", "torch", "numpy", "gymnasium", "envpool", "ale-py")
 
 
 def record(folder: Path) -> None:
     """Add this session to RUN/provenance.json, a list with one entry for each time that the run was started or resumed."""
     path = folder / NAME
-    remedy = "put a copy back, or remove it: the run then forgets its earlier sessions"
-    sessions = read_json(path, remedy) if path.exists() else []
+    sessions = read_json(path, REMEDY) if path.exists() else []
     if not isinstance(sessions, list):
-        raise ValueError(f"{path} holds no list of sessions; {remedy}")
+        raise ValueError(f"{path} holds no list of sessions; {REMEDY}")
     with replacing(path) as file:
         file.write((json.dumps([*sessions, provenance()], indent=2) + "\n").encode())
+
+
+FIRST = 10  # learner steps whose losses are recorded
+
+
+def record_losses(folder: Path, losses: Sequence[float]) -> None:
+    """Add to this session's entry the losses of a run's first learner steps, and a digest of them bit for bit.
+
+    Two machines with one config and one digest do the same arithmetic: what they train later may be compared bit for bit. With
+    other digests and losses that agree to five digits, they round differently; with others, they run other code.
+    """
+    path = folder / NAME
+    *earlier, session = read_json(path, REMEDY)
+    bits = struct.pack(f"<{len(losses)}d", *losses)
+    session |= {"first_losses": list(losses), "first_losses_sha256": hashlib.sha256(bits).hexdigest()[:16]}
+    with replacing(path) as file:
+        file.write((json.dumps([*earlier, session], indent=2) + "\n").encode())
 
 
 def provenance() -> dict[str, Any]:
