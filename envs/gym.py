@@ -181,7 +181,12 @@ class GymVector:
         return frame.copy()
 
     def close(self) -> None:
-        self.venv.close()
+        """Raises EnvironmentFault, in one line, where an environment cannot be closed."""
+        try:
+            self.venv.close()
+        except Exception as error:  # an environment may raise anything
+            self.venv.unwrapped.closed = True  # Gymnasium would try again, and print a traceback
+            raise EnvironmentFault(f"the environment {self.spec.name} cannot be closed: {reason(error)}") from error
 
 
 class Gym(GymVector):

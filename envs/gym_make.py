@@ -15,6 +15,7 @@ from gymnasium.spaces import Space
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from afterwit.envs.infos import Declared
+from afterwit.envs.specs import words
 
 Wrapping = Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]
 MODES = ("rgb_array", "rgb_array_list")  # pictures for a video, the better one first
@@ -75,6 +76,6 @@ def rendering(registered: Registered, render: bool) -> dict[str, Any]:
 
 def reason(error: Exception) -> str:
     """What an exception says, in one line. Of kinds that a person reads without their name, the words alone."""
-    words = " ".join(str(error).split())[:500]
-    plain = isinstance(error, ValueError | ImportError | gymnasium.error.Error) and words
-    return words if plain else f"{type(error).__name__}: {words}".removesuffix(": ")
+    said = words(error)
+    plain = isinstance(error, ValueError | ImportError | gymnasium.error.Error) and said
+    return said if plain else f"{type(error).__name__}: {said}".removesuffix(": ")

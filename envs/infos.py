@@ -135,7 +135,11 @@ class Declared(gymnasium.Wrapper[Any, Any, Any, Any]):
         result: dict[str, Any] = {}
         for key in self.tells:
             if key in info:
-                value = checked(self.name, key, info[key], None, self.cells)
+                value = info[key]
+                if ENTRIES[key].flag and type(value) is bool:  # as it should be: the way of most, and several times as fast
+                    result[key] = value
+                    continue
+                value = checked(self.name, key, value, None, self.cells)
                 if value.ndim and self.sizes.setdefault(key, len(value)) != len(value):
                     raise EnvironmentFault(f"the environment {self.name} told {len(value)} {key}, and before {self.sizes[key]}")
                 result[key] = value if value.ndim else value.item()

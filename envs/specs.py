@@ -53,6 +53,14 @@ class EnvironmentFault(RuntimeError):
     """An environment raised, or returned what its spec rules out. The message is one line that names environment and value."""
 
 
+def words(error: BaseException, most: int = 500) -> str:
+    """What an exception of anybody's says, in one line of at most `most` characters; those that cannot say it say nothing."""
+    try:
+        return " ".join(str(error).split())[:most]
+    except Exception:
+        return "(an exception that cannot be written)"
+
+
 class VectorEnv(Protocol):
     """B environments stepped together."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ def load_agent(run: Path | str, num_envs: int = 1, greedy: bool = False, seed: i
     folder = Path(run)
     config = read_config(folder)
     saved = checkpoint.load(folder, config, name)
-    env = make_env(config.env, config.seed)
+    env = make_env(replace(config.env, num_envs=1), config.seed)
     env.close()
     with own_modes():
         policy = Policy(config.learner.policy, config.learner.torso, env.spec)

@@ -225,6 +225,26 @@ class Broken(Own):
         raise Custom("a", "b")
 
 
+class Shut(Own):
+    def close(self):
+        raise OSError("stuck\\nfast")
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+class Mute(Own):
+    def reset(self, *, seed=None, options=None):
+        raise Speechless
+
+
+class Old(Own):
+    def step(self, action):
+        return self.look(), 1.0, False, {}
+
+
 class Misspelt(Own):
     metadata = {"afterwit_tells": ("rooms",)}
 
@@ -238,7 +258,7 @@ class Dicts(Own):
 
 
 ERRORS = {"value": ValueError("size\\nis 3"), "type": TypeError("no"), "assertion": AssertionError(), "key": KeyError("map"),
-          "custom": Custom(1, 2), "import": ImportError("swamp"), "os": FileNotFoundError(2, "gone", "map.txt")}
+          "custom": Custom(1, 2), "import": ImportError("swamp"), "os": FileNotFoundError(2, "gone", "map.txt"), "speechless": Speechless()}
 for name, error in ERRORS.items():
     gymnasium.register(f"Raising-{name}-v0", entry_point=raising(error))
 for made in list(globals().values()):
@@ -338,13 +358,16 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "no reset": (("NoReset",), "the environment NoSuch raised TypeError"),
     "reset gives nothing": (("Nothing",), "the environment NoSuch"),
     "reset raises": (("Broken",), "raised Custom: ('a', 'b')"),
+    "cannot say why": (("Mute",), "raised Speechless"),
+    "steps as in 2021": (("Old",), "the environment NoSuch raised"),
+    "cannot be closed": (("Shut",), "the environment NoSuch cannot be closed: OSError: stuck fast"),
     "no dict": (("Tuples",), "returned info ('not', 'a dict'); it must be a dict"),
     "declares nothing known": (("Misspelt",), "metadata['afterwit_tells'] has 'rooms'; what can be told is noise_on"),
     "cells uncounted": (("Uncounted",), "metadata['afterwit_cells'] is None"),
     "does not tell": (("Silent",), "declares that it tells room, and environment 0 did not"),
     "dict": (("Dicts",), "wrap it so that it is a Box"),
     **{f"raises {name}": ((f"Raising-{name}",), f"Raising-{name}-v0' cannot be made: ")
-       for name in ("value", "type", "assertion", "key", "custom", "import", "os")},
+       for name in ("value", "type", "assertion", "key", "custom", "import", "os", "speechless")},
 }  # fmt: skip
 
 
