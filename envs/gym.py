@@ -34,7 +34,8 @@ class GymConfig:
     num_envs: int = 8
     """Environments stepped together, one after the other in this process."""
     kwargs: tuple[str, ...] = ()
-    """Arguments of the environment's constructor, as name=value: --env.kwargs size=8 mode=hard. Values are JSON or words."""
+    """Arguments of the environment's constructor, as name=value: --env.kwargs size=8 mode=hard.
+    Values are JSON or words."""
     episode_steps: int | None = None
     """Agent steps after which an episode is truncated. Unset: the limit that the environment was registered with."""
     render: bool = False
@@ -74,11 +75,13 @@ class GymConfig:
 
 
 class GymVector:
-    """A gymnasium.vector.VectorEnv as our VectorEnv: same batch, same autoreset, channels first, uint8 or float32.
+    """A gymnasium.vector.VectorEnv as our VectorEnv: same batch, same autoreset, channels first,
+    uint8 or float32.
 
-    Takes Box observations of any numbers (envs/images.py says what becomes of images) and Discrete actions (counted from 0 here,
-    wherever they start there). An ending that is both is terminal. `info` holds what the environment's metadata declares
-    (envs/infos.py), and nothing else. The first reset is seeded with `seed`, later ones continue from there.
+    Takes Box observations of any numbers (envs/images.py says what becomes of images) and Discrete
+    actions (counted from 0 here, wherever they start there). An ending that is both is terminal.
+    `info` holds what the environment's metadata declares (envs/infos.py), and nothing else. The
+    first reset is seeded with `seed`, later ones continue from there.
     """
 
     def __init__(self, venv: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int, wrapping: str = ""):
@@ -137,7 +140,8 @@ class GymVector:
             return TimeStep(self.interface.view(observation), first, np.array(reward, np.float32), terminal, truncated, known)
 
     def _entry(self, key: str, info: dict[str, Any], first: Array) -> Array | None:
-        """A declared entry for all B environments: 0 for those that reset and do not tell it; None where none has ever told."""
+        """A declared entry for all B environments: 0 for those that reset and do not tell it; None
+        where none has ever told."""
         present = np.asarray(info.get(f"_{key}", np.full(len(first), key in info)), bool)
         if not (present | first).all():
             index = int(np.argmin(present | first))
@@ -160,8 +164,8 @@ class GymVector:
         return result
 
     def render(self) -> Array:
-        """What environment 0 shows a person: uint8 [height, width, 3], of the same size each time. Raises EnvironmentFault, in one
-        line, where it shows something else."""
+        """What environment 0 shows a person: uint8 [height, width, 3], of the same size each time.
+        Raises EnvironmentFault, in one line, where it shows something else."""
         name, mode = self.spec.name, self.venv.render_mode
         if mode not in MODES:
             raise RuntimeError(f"{name} was made with render_mode {mode!r}; make it with 'rgb_array'")
@@ -190,10 +194,11 @@ class GymVector:
 
 
 class Gym(GymVector):
-    """Environments made by Gymnasium from a GymConfig, each in `wrappers` and then its noise; `options` go to its constructor.
+    """Environments made by Gymnasium from a GymConfig, each in `wrappers` and then its noise;
+    `options` go to its constructor.
 
-    Environments that draw from the global state of `random`, NumPy or torch draw what belongs to `seed`: it is seeded while they are
-    made, and again at the first reset.
+    Environments that draw from the global state of `random`, NumPy or torch draw what belongs to
+    `seed`: it is seeded while they are made, and again at the first reset.
     """
 
     def __init__(self, config: GymConfig, seed: int, wrappers: tuple[Wrapping, ...] = (), wrapping: str = "", **options: Any):

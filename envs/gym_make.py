@@ -1,4 +1,5 @@
-"""How Gymnasium's environments are made: with what their constructors take, or with one line that says why not."""
+"""How Gymnasium's environments are made: with what their constructors take, or with one line that
+says why not."""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ MODES = ("rgb_array", "rgb_array_list")  # pictures for a video, the better one 
 def make_vector(
     id: str, num_envs: int, arguments: dict[str, Any], wrappers: Sequence[Wrapping], episode_steps: int | None, render: bool
 ) -> SyncVectorEnv:
-    """`num_envs` environments of `id`, stepped one after the other, with next-step autoreset. Raises a ValueError in one line that
-    names the environment, whatever its package, its constructor or a wrapper raises."""
+    """`num_envs` environments of `id`, stepped one after the other, with next-step autoreset.
+    Raises a ValueError in one line that names the environment, whatever its package, its
+    constructor or a wrapper raises."""
     name = id.rpartition(":")[2]
     try:
         registered = copy.deepcopy(gymnasium.spec(name))
@@ -55,7 +57,8 @@ def _single(registered: Registered, wrappers: Sequence[Wrapping]) -> gymnasium.E
 
 
 def rendering(registered: Registered, render: bool) -> dict[str, Any]:
-    """The argument `render_mode`, for constructors that take one: for pictures if `render`, else None. Others draw as they are."""
+    """The argument `render_mode`, for constructors that take one: for pictures if `render`, else
+    None. Others draw as they are."""
     entry = registered.entry_point
     if entry is None:
         raise ValueError("it has no entry point for single environments")
@@ -75,7 +78,8 @@ def rendering(registered: Registered, render: bool) -> dict[str, Any]:
 
 
 def reason(error: Exception) -> str:
-    """What an exception says, in one line. Of kinds that a person reads without their name, the words alone."""
+    """What an exception says, in one line. Of kinds that a person reads without their name, the
+    words alone."""
     said = words(error)
     plain = isinstance(error, ValueError | ImportError | gymnasium.error.Error) and said
     return said if plain else f"{type(error).__name__}: {said}".removesuffix(": ")

@@ -10,8 +10,9 @@ What each kind does to an observation depends on what the observation's numbers 
                               of them carries random numbers where noise is on, all are 0 elsewhere (or what of their
                               bounds is nearest to 0)
 
-The entries beside a vector are from -1 to 1 where it has floats. Where it has integers, they have its least and greatest
-bound, or at most 256 values where these are more than 65,536 apart. Pixels without bounds are drawn from 0 to 1.
+The entries beside a vector are from -1 to 1 where it has floats. Where it has integers, they have
+its least and greatest bound, or at most 256 values where these are more than 65,536 apart. Pixels
+without bounds are drawn from 0 to 1.
 
 Kinds and doses are the maze's (`afterwit.envs.noise`), without the random walk, which needs the maze's blocks.
 """
@@ -45,9 +46,10 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
     is the maze's: 1 for on-demand, 0.25 for the others. A dose of 0 is the same environment without its noise, observation
     shape included. `noise_action` is counted from 0, wherever the action space starts.
 
-    Infos, on resets too: `noise_on` (a layer lies on this frame, or the chosen action was overridden; or the environment
-    below, where it declares that it tells, said so) and `executed_action` (counted from 0; 0 on resets; that of the environment
-    below where it declares one). Both are declared in the metadata. `reset(seed=s)` makes all of it reproducible, with
+    Infos, on resets too: `noise_on` (a layer lies on this frame, or the chosen action was
+    overridden; or the environment below, where it declares that it tells, said so) and
+    `executed_action` (counted from 0; 0 on resets; that of the environment below where it declares
+    one). Both are declared in the metadata. `reset(seed=s)` makes all of it reproducible, with
     draws of its own: the environment below sees the same random numbers as without noise.
 
     Raises ValueError for a bad value, and for spaces that it cannot lie on.
@@ -141,7 +143,8 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
 
 
 def entry_range(space: Box) -> tuple[Array, Array]:
-    """The least and the greatest number of the entries beside a vector of `space`, of its dtype and shape."""
+    """The least and the greatest number of the entries beside a vector of `space`, of its dtype and
+    shape."""
     if np.issubdtype(space.dtype, np.floating):
         return np.full(space.shape, -1, space.dtype), np.full(space.shape, 1, space.dtype)
     low, high = np.full(space.shape, space.low.min()), np.full(space.shape, space.high.max())
@@ -151,8 +154,9 @@ def entry_range(space: Box) -> tuple[Array, Array]:
 
 
 def narrowed(low: Array, high: Array) -> tuple[Array, Array]:
-    """The least and the greatest value of each number between `low` and `high`, both of them in the range: where that is wider than
-    WIDEST, 256 integers, or an interval of length 1, from 0 on or as near to it as it goes."""
+    """The least and the greatest value of each number between `low` and `high`, both of them in the
+    range: where that is wider than WIDEST, 256 integers, or an interval of length 1, from 0 on or
+    as near to it as it goes."""
     low, high = low.copy(), high.copy()
     width = 1 if np.issubdtype(low.dtype, np.floating) else 255
     wide = high.astype(np.float64) - low.astype(np.float64) >= WIDEST
@@ -167,7 +171,8 @@ def narrowed(low: Array, high: Array) -> tuple[Array, Array]:
 
 
 def spread(values: Array, low: Array, high: Array) -> Array:
-    """Numbers in 0..1 as numbers evenly from `low` to `high`, both of them among them where they are integers; of their dtype."""
+    """Numbers in 0..1 as numbers evenly from `low` to `high`, both of them among them where they
+    are integers; of their dtype."""
     if np.issubdtype(low.dtype, np.floating):
         start, end = low.astype(np.float64), high.astype(np.float64)
         return np.clip((start + values * (end - start)).astype(low.dtype), low, high)

@@ -22,11 +22,12 @@ def load_agent(run: Path | str, num_envs: int = 1, greedy: bool = False, seed: i
     >>> action = agent.act(observation, first=True)    # an episode opens
     >>> action = agent.act(observation, first=False)   # and goes on
 
-    It takes observations as the run's own environment returns them (images with channels first or last, doubles, integers), and
-    gives actions as that environment's action space counts them: what training turned, `act` turns. What training wrapped the
-    environment in, noise beside a vector, MiniGrid's OneHot, a game's small gray frames, has to be around it here, too; `act` says
-    so where it is not. `name` is the checkpoint's file, or best. Raises ValueError where there is no run or no checkpoint, or
-    it is damaged.
+    It takes observations as the run's own environment returns them (images with channels first or
+    last, doubles, integers), and gives actions as that environment's action space counts them: what
+    training turned, `act` turns. What training wrapped the environment in, noise beside a vector,
+    MiniGrid's OneHot, a game's small gray frames, has to be around it here, too; `act` says so
+    where it is not. `name` is the checkpoint's file, or best. Raises ValueError where there is no
+    run or no checkpoint, or it is damaged.
     """
     folder = Path(run)
     config = read_config(folder)

@@ -1,4 +1,5 @@
-"""What people bring to IntrinsicReward: their spaces, their arrays, their torch modes, their names for things."""
+"""What people bring to IntrinsicReward: their spaces, their arrays, their torch modes, their names
+for things."""
 
 from __future__ import annotations
 

@@ -33,18 +33,20 @@ LARGEST = 1e6  # beyond it, squares of observations leave float32
 class IntrinsicReward:
     """A bonus for novelty, trained on the transitions that your agent collects.
 
-    `model` is a name in WORLD_MODELS or a config of one; `observation_space` the Box of one environment (images, as
-    envs/images.py tells them, or numbers of order 1), `action_space` its Discrete(n). Arrays are time-major: obs [T+1, B, ...] and
-    actions [T, B] as the two spaces have them, dones [T, B], where dones[t] says that the transition of actions[t] ended an episode.
-    They may be tensors, too. `seed` None is another one each time. What was made of the observations, and which encoder reads
-    them, is logged by the logger "afterwit".
+    `model` is a name in WORLD_MODELS or a config of one; `observation_space` the Box of one
+    environment (images, as envs/images.py tells them, or numbers of order 1), `action_space` its
+    Discrete(n). Arrays are time-major: obs [T+1, B, ...] and actions [T, B] as the two spaces have
+    them, dones [T, B], where dones[t] says that the transition of actions[t] ended an episode. They
+    may be tensors, too. `seed` None is another one each time. What was made of the observations,
+    and which encoder reads them, is logged by the logger "afterwit".
 
-    `autoreset` (a name, or Gymnasium's AutoresetMode) is "next-step" (Gymnasium's vector environments:
-    obs[t+1] after a done is the true last observation, and the step after it only resets) or
-    "same-step" (obs[t+1] after a done opens the next episode, so that the ending transition has no
-    outcome to predict). Neither resets nor what would be predicted across one gets a bonus or changes
-    a statistic. Where a stream is cut into calls, "next-step" needs `previous_dones`, the bool [B] of
-    the step before actions[0], to know that actions[0] only resets. Each call starts from a blank memory.
+    `autoreset` (a name, or Gymnasium's AutoresetMode) is "next-step" (Gymnasium's vector
+    environments: obs[t+1] after a done is the true last observation, and the step after it only
+    resets) or "same-step" (obs[t+1] after a done opens the next episode, so that the ending
+    transition has no outcome to predict). Neither resets nor what would be predicted across one
+    gets a bonus or changes a statistic. Where a stream is cut into calls, "next-step" needs
+    `previous_dones`, the bool [B] of the step before actions[0], to know that actions[0] only
+    resets. Each call starts from a blank memory.
 
     >>> import gymnasium as gym, numpy as np
     >>> from afterwit.world_models import IntrinsicReward
@@ -205,7 +207,8 @@ def read_seed(seed: Any) -> int:
 
 
 def read_autoreset(mode: Any) -> str:
-    """next-step or same-step, from either name however it is written, or from Gymnasium's AutoresetMode."""
+    """next-step or same-step, from either name however it is written, or from Gymnasium's
+    AutoresetMode."""
     written = mode.value if isinstance(mode, AutoresetMode) else mode
     spelled = "".join(letter for letter in written.lower() if letter.isalpha()) if isinstance(written, str) else None
     if spelled == "disabled":
