@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 
 from afterwit.envs.assignments import arguments
 from afterwit.envs.checks import check_numbers
-from afterwit.envs.gym_make import MODES, Wrapping, make_vector, reason
+from afterwit.envs.gym_make import MODES, Wrapping, import_package, make_vector, reason
 from afterwit.envs.gym_noise import Noise, check_noise, resolved_dose
 from afterwit.envs.infos import ENTRIES, cells, checked, declared
 from afterwit.envs.interface import interface_of
@@ -63,7 +62,7 @@ class GymConfig:
         package, _, name = self.id.rpartition(":")
         try:
             if package:
-                importlib.import_module(package)
+                import_package(package)
             gymnasium.spec(name)
         except Exception as error:  # a package may raise anything while it is imported
             raise ValueError(f"unknown Gymnasium environment {self.id!r}: {reason(error)}") from error

@@ -8,6 +8,8 @@ are channels last; (4, 84, 84), (3, 3, 3), (4, 64, 4) and (19, 7, 7) are channel
 
 Two axes are one plane where they hold bytes, or where both have at least 16 entries, and finite
 bounds. What is left, other tables and all Boxes of one axis or of more than four, is a vector.
+
+Bytes are read as bytes, and so are images of other integers from 0 to 255; all else as float32.
 """
 
 from __future__ import annotations

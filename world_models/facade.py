@@ -132,6 +132,7 @@ class IntrinsicReward:
         """Weights, targets, statistics, random state and optimiser, for torch.save."""
         return {"modules": self.modules.state_dict(), "optimiser": self.optimiser.state_dict()}
 
+    @in_own_modes
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.modules.load_state_dict(state["modules"])
         self.optimiser.load_state_dict(state["optimiser"])
