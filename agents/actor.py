@@ -15,7 +15,7 @@ from afterwit.agents.agent import Agent
 from afterwit.agents.policy import Policy
 from afterwit.envs.checks import NUMBER
 from afterwit.envs.seeds import stream
-from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec, TimeStep, VectorEnv
+from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec, TimeStep, VectorEnv, words
 from afterwit.world_models.trajectory import Trajectory
 
 
@@ -65,7 +65,7 @@ class Actor(Agent):
             raise
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
+            said = f"{type(error).__name__}: {words(error, 200)}".removesuffix(": ")
             raise EnvironmentFault(
                 f"the environment {self.env.spec.name} raised {said} ({Path(place.filename).name} line {place.lineno})"
             ) from error

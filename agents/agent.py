@@ -20,10 +20,11 @@ from afterwit.world_models.callers import as_array
 
 
 class Agent:
-    """Acts in B environments at once with its own copy of `policy`, and remembers each one's past. All its randomness comes from `seed`.
+    """Acts in B environments at once with its own copy of `policy`, and remembers each one's past.
+    All its randomness comes from `seed`.
 
-    `interface`: to environments of a person's own, whose observations `act` turns into what the policy reads, and whose actions it
-    gives. Unset: they show and take what the policy does.
+    `interface`: to environments of a person's own, whose observations `act` turns into what the
+    policy reads, and whose actions it gives. Unset: they show and take what the policy does.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class Agent:
     def act(self, observation: Array, first: Array | bool) -> Array:
         """Actions, int64 [B], on observations [B, ...]; where `first`, bool [B], an episode opens and the past is forgotten.
 
-        A single environment may leave the B out: an observation and a bool, and one number back. Each call is one step: the
-        memory moves on. With an interface, observations are the environment's own (or already as the policy reads them), and actions
-        are counted as its action space counts them. Raises ValueError for other shapes, for floats where the agent knows bytes, and
-        for what is not finite.
+        A single environment may leave the B out: an observation and a bool, and one number back.
+        Each call is one step: the memory moves on. With an interface, observations are the
+        environment's own (or already as the policy reads them), and actions are counted as its
+        action space counts them. Raises ValueError for other shapes, for floats where the agent
+        knows bytes, and for what is not finite.
         """
         observation, single = self._read(observation)
         first = np.asarray(first)
@@ -64,7 +66,8 @@ class Agent:
         return action[0] if single else action
 
     def _read(self, observation: Any) -> tuple[Array, bool]:
-        """`observation` as the policy reads it, and whether it is that of a single environment, without the B."""
+        """`observation` as the policy reads it, and whether it is that of a single environment,
+        without the B."""
         views = [View(self.policy.torso.encoder.shape, self.policy.observation_dtype, image=False, channels_last=False)]
         if self.interface is not None:
             views.append(self.interface.view)

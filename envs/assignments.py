@@ -8,7 +8,8 @@ from typing import Any
 
 
 def assignments(texts: Sequence[str], option: str, example: str) -> dict[str, Any]:
-    """`name=value` texts as a dict. Values are JSON (3e-4, true, null, [16, 32]); what is no JSON is a word.
+    """`name=value` texts as a dict. Values are JSON (3e-4, true, null, [16, 32]); what is no JSON
+    is a word.
 
     Raises a ValueError that names `option`, an `example` and the text that is no assignment.
     """
@@ -25,7 +26,8 @@ def assignments(texts: Sequence[str], option: str, example: str) -> dict[str, An
 
 
 def arguments(texts: Sequence[str], option: str) -> dict[str, Any]:
-    """As `assignments`, for the arguments of a function: each name once, and names that Python takes for one."""
+    """As `assignments`, for the arguments of a function: each name once, and names that Python
+    takes for one."""
     result = assignments(texts, option, "name=value, such as size=8 mode=hard")
     for name in result:
         if not name.isidentifier():

@@ -172,7 +172,8 @@ def frame_noise(config: AtariConfig, rng: np.random.Generator) -> FrameNoise:
 
 
 def frames_interface(config: AtariConfig, num_actions: int) -> Interface:
-    """To a game of Gymnasium's, whose frames AtariPreprocessing has made as small and as gray as these."""
+    """To a game of Gymnasium's, whose frames AtariPreprocessing has made as small and as gray as
+    these."""
     size = (config.image_size, config.image_size)
     one = size if config.grayscale else (*size, 3)
     stack = (config.frame_stack, *one) if config.frame_stack > 1 else one

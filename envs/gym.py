@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 
 from afterwit.envs.assignments import arguments
 from afterwit.envs.checks import check_numbers
-from afterwit.envs.gym_make import MODES, Wrapping, make_vector, reason
+from afterwit.envs.gym_make import MODES, Wrapping, import_package, make_vector, reason
 from afterwit.envs.gym_noise import Noise, check_noise, resolved_dose
 from afterwit.envs.infos import ENTRIES, cells, checked, declared
 from afterwit.envs.interface import interface_of
@@ -34,7 +33,8 @@ class GymConfig:
     num_envs: int = 8
     """Environments stepped together, one after the other in this process."""
     kwargs: tuple[str, ...] = ()
-    """Arguments of the environment's constructor, as name=value: --env.kwargs size=8 mode=hard. Values are JSON or words."""
+    """Arguments of the environment's constructor, as name=value: --env.kwargs size=8 mode=hard.
+    Values are JSON or words."""
     episode_steps: int | None = None
     """Agent steps after which an episode is truncated. Unset: the limit that the environment was registered with."""
     render: bool = False
@@ -62,7 +62,7 @@ class GymConfig:
         package, _, name = self.id.rpartition(":")
         try:
             if package:
-                importlib.import_module(package)
+                import_package(package)
             gymnasium.spec(name)
         except Exception as error:  # a package may raise anything while it is imported
             raise ValueError(f"unknown Gymnasium environment {self.id!r}: {reason(error)}") from error
@@ -74,11 +74,13 @@ class GymConfig:
 
 
 class GymVector:
-    """A gymnasium.vector.VectorEnv as our VectorEnv: same batch, same autoreset, channels first, uint8 or float32.
+    """A gymnasium.vector.VectorEnv as our VectorEnv: same batch, same autoreset, channels first,
+    uint8 or float32.
 
-    Takes Box observations of any numbers (envs/images.py says what becomes of images) and Discrete actions (counted from 0 here,
-    wherever they start there). An ending that is both is terminal. `info` holds what the environment's metadata declares
-    (envs/infos.py), and nothing else. The first reset is seeded with `seed`, later ones continue from there.
+    Takes Box observations of any numbers (envs/images.py says what becomes of images) and Discrete
+    actions (counted from 0 here, wherever they start there). An ending that is both is terminal.
+    `info` holds what the environment's metadata declares (envs/infos.py), and nothing else. The
+    first reset is seeded with `seed`, later ones continue from there.
     """
 
     def __init__(self, venv: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int, wrapping: str = ""):
@@ -137,7 +139,8 @@ class GymVector:
             return TimeStep(self.interface.view(observation), first, np.array(reward, np.float32), terminal, truncated, known)
 
     def _entry(self, key: str, info: dict[str, Any], first: Array) -> Array | None:
-        """A declared entry for all B environments: 0 for those that reset and do not tell it; None where none has ever told."""
+        """A declared entry for all B environments: 0 for those that reset and do not tell it; None
+        where none has ever told."""
         present = np.asarray(info.get(f"_{key}", np.full(len(first), key in info)), bool)
         if not (present | first).all():
             index = int(np.argmin(present | first))
@@ -160,8 +163,8 @@ class GymVector:
         return result
 
     def render(self) -> Array:
-        """What environment 0 shows a person: uint8 [height, width, 3], of the same size each time. Raises EnvironmentFault, in one
-        line, where it shows something else."""
+        """What environment 0 shows a person: uint8 [height, width, 3], of the same size each time.
+        Raises EnvironmentFault, in one line, where it shows something else."""
         name, mode = self.spec.name, self.venv.render_mode
         if mode not in MODES:
             raise RuntimeError(f"{name} was made with render_mode {mode!r}; make it with 'rgb_array'")
@@ -181,14 +184,20 @@ class GymVector:
         return frame.copy()
 
     def close(self) -> None:
-        self.venv.close()
+        """Raises EnvironmentFault, in one line, where an environment cannot be closed."""
+        try:
+            self.venv.close()
+        except Exception as error:  # an environment may raise anything
+            self.venv.unwrapped.closed = True  # Gymnasium would try again, and print a traceback
+            raise EnvironmentFault(f"the environment {self.spec.name} cannot be closed: {reason(error)}") from error
 
 
 class Gym(GymVector):
-    """Environments made by Gymnasium from a GymConfig, each in `wrappers` and then its noise; `options` go to its constructor.
+    """Environments made by Gymnasium from a GymConfig, each in `wrappers` and then its noise;
+    `options` go to its constructor.
 
-    Environments that draw from the global state of `random`, NumPy or torch draw what belongs to `seed`: it is seeded while they are
-    made, and again at the first reset.
+    Environments that draw from the global state of `random`, NumPy or torch draw what belongs to
+    `seed`: it is seeded while they are made, and again at the first reset.
     """
 
     def __init__(self, config: GymConfig, seed: int, wrappers: tuple[Wrapping, ...] = (), wrapping: str = "", **options: Any):

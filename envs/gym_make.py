@@ -1,9 +1,13 @@
-"""How Gymnasium's environments are made: with what their constructors take, or with one line that says why not."""
+"""How Gymnasium's environments are made: with what their constructors take, or with one line that
+says why not."""
 
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
+import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -15,16 +19,35 @@ from gymnasium.spaces import Space
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from afterwit.envs.infos import Declared
+from afterwit.envs.specs import words
 
 Wrapping = Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]
 MODES = ("rgb_array", "rgb_array_list")  # pictures for a video, the better one first
 
 
+def import_package(name: str) -> None:
+    """Import a package that registers environments; one in the working folder, too, as a script
+    there would find it."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        here = os.getcwd()
+        if error.name != name.partition(".")[0] or here in sys.path:
+            raise
+        sys.path.append(here)
+        try:
+            importlib.import_module(name)
+        except Exception:
+            sys.path.remove(here)
+            raise
+
+
 def make_vector(
     id: str, num_envs: int, arguments: dict[str, Any], wrappers: Sequence[Wrapping], episode_steps: int | None, render: bool
 ) -> SyncVectorEnv:
-    """`num_envs` environments of `id`, stepped one after the other, with next-step autoreset. Raises a ValueError in one line that
-    names the environment, whatever its package, its constructor or a wrapper raises."""
+    """`num_envs` environments of `id`, stepped one after the other, with next-step autoreset.
+    Raises a ValueError in one line that names the environment, whatever its package, its
+    constructor or a wrapper raises."""
     name = id.rpartition(":")[2]
     try:
         registered = copy.deepcopy(gymnasium.spec(name))
@@ -54,7 +77,8 @@ def _single(registered: Registered, wrappers: Sequence[Wrapping]) -> gymnasium.E
 
 
 def rendering(registered: Registered, render: bool) -> dict[str, Any]:
-    """The argument `render_mode`, for constructors that take one: for pictures if `render`, else None. Others draw as they are."""
+    """The argument `render_mode`, for constructors that take one: for pictures if `render`, else
+    None. Others draw as they are."""
     entry = registered.entry_point
     if entry is None:
         raise ValueError("it has no entry point for single environments")
@@ -74,7 +98,8 @@ def rendering(registered: Registered, render: bool) -> dict[str, Any]:
 
 
 def reason(error: Exception) -> str:
-    """What an exception says, in one line. Of kinds that a person reads without their name, the words alone."""
-    words = " ".join(str(error).split())[:500]
-    plain = isinstance(error, ValueError | ImportError | gymnasium.error.Error) and words
-    return words if plain else f"{type(error).__name__}: {words}".removesuffix(": ")
+    """What an exception says, in one line. Of kinds that a person reads without their name, the
+    words alone."""
+    said = words(error)
+    plain = isinstance(error, ValueError | ImportError | gymnasium.error.Error) and said
+    return said if plain else f"{type(error).__name__}: {said}".removesuffix(": ")

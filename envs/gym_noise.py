@@ -10,8 +10,9 @@ What each kind does to an observation depends on what the observation's numbers 
                               of them carries random numbers where noise is on, all are 0 elsewhere (or what of their
                               bounds is nearest to 0)
 
-The entries beside a vector are from -1 to 1 where it has floats. Where it has integers, they have its least and greatest
-bound, or at most 256 values where these are more than 65,536 apart. Pixels without bounds are drawn from 0 to 1.
+The entries beside a vector are from -1 to 1 where it has floats. Where it has integers, they have
+its least and greatest bound, or at most 256 values where these are more than 65,536 apart. Pixels
+without bounds are drawn from 0 to 1.
 
 Kinds and doses are the maze's (`afterwit.envs.noise`), without the random walk, which needs the maze's blocks.
 """
@@ -45,9 +46,10 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
     is the maze's: 1 for on-demand, 0.25 for the others. A dose of 0 is the same environment without its noise, observation
     shape included. `noise_action` is counted from 0, wherever the action space starts.
 
-    Infos, on resets too: `noise_on` (a layer lies on this frame, or the chosen action was overridden; or the environment
-    below, where it declares that it tells, said so) and `executed_action` (counted from 0; 0 on resets; that of the environment
-    below where it declares one). Both are declared in the metadata. `reset(seed=s)` makes all of it reproducible, with
+    Infos, on resets too: `noise_on` (a layer lies on this frame, or the chosen action was
+    overridden; or the environment below, where it declares that it tells, said so) and
+    `executed_action` (counted from 0; 0 on resets; that of the environment below where it declares
+    one). Both are declared in the metadata. `reset(seed=s)` makes all of it reproducible, with
     draws of its own: the environment below sees the same random numbers as without noise.
 
     Raises ValueError for a bad value, and for spaces that it cannot lie on.
@@ -80,13 +82,12 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
                 raise ValueError(f"noise needs Box observations that are vectors or images, not {space}; flatten or convert them")
             self.view, self.dtype = view_of(space), space.dtype
             if self.vector:
-                low, high = entry_range(space)
-                self.low, self.high = np.full(space.shape, low, space.dtype), np.full(space.shape, high, space.dtype)
+                self.low, self.high = entry_range(space)
                 self.observation_space = Box(
                     np.concatenate([space.low, self.low]), np.concatenate([space.high, self.high]), dtype=space.dtype.type
                 )
             else:
-                self.low, self.high = (self.view.planes(end) for end in pixel_range(space))
+                self.low, self.high = (self.view.planes(end) for end in narrowed(space.low, space.high))
         self._draw_from(np.random.default_rng())
         self.elapsed = 0  # agent steps in this episode
         self.executed: Any = actions.start
@@ -141,35 +142,37 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
         return self.view.restored(covered), True
 
 
-def entry_range(space: Box) -> tuple[float, float]:
-    """The least and the greatest number of the entries beside a vector of `space`."""
+def entry_range(space: Box) -> tuple[Array, Array]:
+    """The least and the greatest number of the entries beside a vector of `space`, of its dtype and
+    shape."""
     if np.issubdtype(space.dtype, np.floating):
-        return -1.0, 1.0
-    low, high = int(space.low.min()), int(space.high.max())
-    if low == high:  # nothing to draw from: a neighbour, too
-        return (low - 1, low) if low > 0 else (low, low + 1)
-    return bounded(low, high, 255) if high - low >= WIDEST else (low, high)
+        return np.full(space.shape, -1, space.dtype), np.full(space.shape, 1, space.dtype)
+    low, high = np.full(space.shape, space.low.min()), np.full(space.shape, space.high.max())
+    if low[0] == high[0]:  # nothing to draw from: a neighbour, too
+        low, high = (low - 1, high) if low[0] > 0 else (low, high + 1)
+    return narrowed(low.astype(space.dtype), high.astype(space.dtype))
 
 
-def bounded(low: float, high: float, width: float) -> tuple[float, float]:
-    """A part of low..high that is `width` wide: from 0, or as near to it as it goes."""
-    if low > 0:
-        return low, low + width
-    return (0, width) if high >= width else (high - width, high)
-
-
-def pixel_range(space: Box) -> tuple[Array, Array]:
-    """The least and the greatest value of each pixel of an image of `space`, both in the space."""
-    low, high = space.low.copy(), space.high.copy()
-    integer = not np.issubdtype(space.dtype, np.floating)
-    for index in zip(*np.nonzero(high.astype(np.float64) - low.astype(np.float64) >= WIDEST), strict=True):
-        least, most = (int(low[index]), int(high[index])) if integer else (float(low[index]), float(high[index]))
-        low[index], high[index] = bounded(least, most, 255 if integer else 1)
+def narrowed(low: Array, high: Array) -> tuple[Array, Array]:
+    """The least and the greatest value of each number between `low` and `high`, both of them in the
+    range: where that is wider than WIDEST, 256 integers, or an interval of length 1, from 0 on or
+    as near to it as it goes."""
+    low, high = low.copy(), high.copy()
+    width = 1 if np.issubdtype(low.dtype, np.floating) else 255
+    wide = high.astype(np.float64) - low.astype(np.float64) >= WIDEST
+    if not wide.any():  # and of small integers none can be
+        return low, high
+    above, around = wide & (low > 0), wide & (low <= 0) & (high >= width)
+    below = wide & ~above & ~around
+    high[above] = low[above] + width
+    low[around], high[around] = 0, width
+    low[below] = high[below] - width
     return low, high
 
 
 def spread(values: Array, low: Array, high: Array) -> Array:
-    """Numbers in 0..1 as numbers evenly from `low` to `high`, both of them among them where they are integers; of their dtype."""
+    """Numbers in 0..1 as numbers evenly from `low` to `high`, both of them among them where they
+    are integers; of their dtype."""
     if np.issubdtype(low.dtype, np.floating):
         start, end = low.astype(np.float64), high.astype(np.float64)
         return np.clip((start + values * (end - start)).astype(low.dtype), low, high)

@@ -1,12 +1,15 @@
-"""One rule for images: which Boxes hold them, where their channels stand, and what makes them channels first.
+"""One rule for images: which Boxes hold them, where their channels stand, and what makes them
+channels first.
 
-Three axes are an image, and four a stack of images, oldest first. Channels are last where the last axis has at most
-4 entries and the first has more, or where height and width have at least 16 and the last axis has less than half of
-either; else they are first. So (84, 84, 3) and (210, 160, 1) are channels last; (4, 84, 84), (3, 3, 3), (4, 64, 4)
-and (19, 7, 7) are channels first.
+Three axes are an image, and four a stack of images, oldest first. Channels are last where the last
+axis has at most 4 entries and the first has more, or where height and width have at least 16 and
+the last axis has less than half of either; else they are first. So (84, 84, 3) and (210, 160, 1)
+are channels last; (4, 84, 84), (3, 3, 3), (4, 64, 4) and (19, 7, 7) are channels first.
 
-Two axes are one plane where they hold bytes, or where both have at least 16 entries, and finite bounds. What is left,
-other tables and all Boxes of one axis or of more than four, is a vector.
+Two axes are one plane where they hold bytes, or where both have at least 16 entries, and finite
+bounds. What is left, other tables and all Boxes of one axis or of more than four, is a vector.
+
+Bytes are read as bytes, and so are images of other integers from 0 to 255; all else as float32.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from gymnasium.spaces import Box
 
 from afterwit.envs.specs import Array
 
-PICTURE = 16  # height and width from which on a table is a picture, and an image worth a convolution
+PICTURE = 16  # height and width of a table that is a picture, of an image worth a convolution
 FEW = 4  # channels: gray, red green blue, and one more
 
 
@@ -35,7 +38,8 @@ class View:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """What networks read: [channels, height, width] of an image, all channels of a stack after each other."""
+        """What networks read: [channels, height, width] of an image, all channels of a stack after
+        each other."""
         if not self.image:
             return self.raw
         *lead, height, width = self._first(np.empty(self.raw, bool)).shape
@@ -54,7 +58,8 @@ class View:
         return np.ascontiguousarray(np.moveaxis(planes.reshape(*frames, channels, height, width), -3, -1))
 
     def __call__(self, observations: Any) -> Array:
-        """A copy of observations [..., *raw] as networks read it: [..., *shape] of `dtype`. What float32 cannot hold is infinite.
+        """A copy of observations [..., *raw] as networks read it: [..., *shape] of `dtype`. What
+        float32 cannot hold is infinite.
 
         Raises a ValueError that names type or values of what is no such number.
         """

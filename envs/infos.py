@@ -1,12 +1,13 @@
-"""What environments tell beside what they show: the entries of `info` that are read, and who may write them.
+"""What environments tell beside what they show: the entries of `info` that are read, and who may
+write them.
 
-An environment's `info` is its own. Read are only entries that it declares, and that are in ENTRIES: in `EnvSpec.tells`, and a
-Gymnasium environment in its metadata,
+An environment's `info` is its own. Read are only entries that it declares, and that are in ENTRIES:
+in `EnvSpec.tells`, and a Gymnasium environment in its metadata,
 
-    metadata = {"afterwit_tells": ("room", "trackers")}
+    metadata = {"render_modes": [], "afterwit_tells": ("room", "trackers")}
 
-which wrappers and vectors pass on. One that tells `cell` says, too, how many there are: {"afterwit_cells": 400}. A declared entry
-has to be there on every step but resets.
+which wrappers and vectors pass on. One that tells `cell` says, too, how many there are:
+{"afterwit_cells": 400}. A declared entry has to be there on every step but resets.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ ENTRIES = {
 
 
 def declared(metadata: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the environment with this metadata tells. Raises a ValueError that names what is no such entry."""
+    """What the environment with this metadata tells. Raises a ValueError that names what is no such
+    entry."""
     names = metadata.get(TELLS, ())
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"metadata[{TELLS!r}] is {brief(names)}; it must be a tuple of names, such as ('room',)")
@@ -109,10 +111,12 @@ def checked(name: str, key: str, value: Any, rows: int | None, number_of_cells: 
 
 
 class Declared(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """An environment whose infos hold what it declares, checked, and nothing else: the rest may be anything.
+    """An environment whose infos hold what it declares, checked, and nothing else: the rest may be
+    anything.
 
-    It goes below a vector, since Gymnasium puts the infos of several environments into arrays, which not all survive. `sizes`,
-    shared by all environments of a vector, keeps how many trackers there are.
+    It goes below a vector, since Gymnasium puts the infos of several environments into arrays,
+    which not all survive. `sizes`, shared by all environments of a vector, keeps how many trackers
+    there are.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], name: str, sizes: dict[str, int]):
@@ -135,7 +139,11 @@ class Declared(gymnasium.Wrapper[Any, Any, Any, Any]):
         result: dict[str, Any] = {}
         for key in self.tells:
             if key in info:
-                value = checked(self.name, key, info[key], None, self.cells)
+                value = info[key]
+                if ENTRIES[key].flag and type(value) is bool:  # the way of most, and quick
+                    result[key] = value
+                    continue
+                value = checked(self.name, key, value, None, self.cells)
                 if value.ndim and self.sizes.setdefault(key, len(value)) != len(value):
                     raise EnvironmentFault(f"the environment {self.name} told {len(value)} {key}, and before {self.sizes[key]}")
                 result[key] = value if value.ndim else value.item()

@@ -1,4 +1,5 @@
-"""Between a person's environment and networks: what it shows becomes what they read, what they choose becomes what it takes."""
+"""Between a person's environment and networks: what it shows becomes what they read, what they
+choose becomes what it takes."""
 
 from __future__ import annotations
 
@@ -15,19 +16,21 @@ from afterwit.envs.specs import Array
 
 @dataclass(frozen=True)
 class Interface:
-    """Of one environment's spaces. Networks count actions from 0; the environment counts them from `first_action`."""
+    """Of one environment's spaces. Networks count actions from 0; the environment counts them from
+    `first_action`."""
 
     view: View
     num_actions: int
     first_action: int = 0
-    wrapping: str = ""  # what an environment has to be wrapped in, so that it shows what training's did; empty: nothing
+    wrapping: str = ""  # what training wraps the environment in; empty: nothing
 
     def taken(self, chosen: Array) -> Array:
         """Actions as the environment counts them."""
         return chosen + self.first_action if self.first_action else chosen
 
     def counted(self, actions: Array) -> Array:
-        """The environment's own actions as networks count them, int64. Raises a ValueError that names what is none of them."""
+        """The environment's own actions as networks count them, int64. Raises a ValueError that
+        names what is none of them."""
         known = f"must be integers {self.first_action}..{self.first_action + self.num_actions - 1}"
         if not np.issubdtype(actions.dtype, np.integer):
             raise ValueError(f"actions ({actions.dtype}) {known}")
@@ -38,8 +41,8 @@ class Interface:
 
 
 def interface_of(name: str, observation: Any, action: Any, wrapping: str = "") -> Interface:
-    """Of the spaces of `name`. Raises a ValueError that names the space, where networks cannot read what it shows or choose what it
-    takes."""
+    """Of the spaces of `name`. Raises a ValueError that names the space, where networks cannot read
+    what it shows or choose what it takes."""
     if not isinstance(observation, Box):
         raise ValueError(f"{name} has observation space {in_line(observation)}; wrap it so that it is a Box of numbers")
     if not isinstance(action, Discrete):

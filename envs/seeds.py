@@ -17,10 +17,11 @@ def stream(seed: int, *names: str | int) -> int:
 
 
 def seed_global(seed: int) -> None:
-    """Seed what a person's environment may draw from: Python's `random`, NumPy's and, where it is imported, torch's global state.
+    """Seed what a person's environment may draw from: Python's `random`, NumPy's and, where it is
+    imported, torch's global state.
 
-    Nothing of ours draws from it. Where several environments are stepped by threads of one process, the order in which they draw is
-    not fixed.
+    Nothing of ours draws from it. Where several environments are stepped by threads of one process,
+    the order in which they draw is not fixed.
     """
     random.seed(stream(seed, "random"))
     np.random.seed(stream(seed, "numpy") % 2**32)  # noqa: NPY002
@@ -31,7 +32,8 @@ def seed_global(seed: int) -> None:
 
 @contextmanager
 def global_draws_of(seed: int) -> Iterator[None]:
-    """Draws from the global state are those of `seed` here, and afterwards as if there had been none."""
+    """Draws from the global state are those of `seed` here, and afterwards as if there had been
+    none."""
     before, numpy_before = random.getstate(), np.random.get_state()  # noqa: NPY002
     torch = sys.modules.get("torch")
     torch_before = None if torch is None else torch.default_generator.get_state()

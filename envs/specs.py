@@ -33,8 +33,8 @@ class EnvSpec:
     max_episode_steps: int | None = None  # agent steps, reset step not counted; None: no limit
     action_names: tuple[str, ...] = ()
     semantics: Mapping[str, Any] = field(default_factory=dict)  # recorded with every result
-    tells: tuple[str, ...] = ()  # entries of `info` that are read, all in envs/infos.py; no other is
-    interface: Interface | None = None  # to single environments of a person's own; None: they show and take what networks do
+    tells: tuple[str, ...] = ()  # the entries of `info` that are read (envs/infos.py)
+    interface: Interface | None = None  # to environments of a person's own; None: as networks
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,20 @@ class TimeStep:
     reward: Array  # float32 [B]: raw, unclipped
     terminal: Array  # bool [B]: the task ended (never a time limit)
     truncated: Array  # bool [B]: a limit ended the episode, the task did not
-    info: dict[str, Array]  # at least what the spec tells of (on resets, what environments tell there)
+    info: dict[str, Array]  # at least what the spec tells
 
 
 class EnvironmentFault(RuntimeError):
     """An environment raised, or returned what its spec rules out. The message is one line that names environment and value."""
+
+
+def words(error: BaseException, most: int = 500) -> str:
+    """What an exception of anybody's says, in one line of at most `most` characters; those that
+    cannot say it say nothing."""
+    try:
+        return " ".join(str(error).split())[:most]
+    except Exception:
+        return "(an exception that cannot be written)"
 
 
 class VectorEnv(Protocol):

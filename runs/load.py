@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,16 +22,17 @@ def load_agent(run: Path | str, num_envs: int = 1, greedy: bool = False, seed: i
     >>> action = agent.act(observation, first=True)    # an episode opens
     >>> action = agent.act(observation, first=False)   # and goes on
 
-    It takes observations as the run's own environment returns them (images with channels first or last, doubles, integers), and
-    gives actions as that environment's action space counts them: what training turned, `act` turns. What training wrapped the
-    environment in, noise beside a vector, MiniGrid's OneHot, a game's small gray frames, has to be around it here, too; `act` says
-    so where it is not. `name` is the checkpoint's file, or best. Raises ValueError where there is no run or no checkpoint, or
-    it is damaged.
+    It takes observations as the run's own environment returns them (images with channels first or
+    last, doubles, integers), and gives actions as that environment's action space counts them: what
+    training turned, `act` turns. What training wrapped the environment in, noise beside a vector,
+    MiniGrid's OneHot, a game's small gray frames, has to be around it here, too; `act` says so
+    where it is not. `name` is the checkpoint's file, or best. Raises ValueError where there is no
+    run or no checkpoint, or it is damaged.
     """
     folder = Path(run)
     config = read_config(folder)
     saved = checkpoint.load(folder, config, name)
-    env = make_env(config.env, config.seed)
+    env = make_env(replace(config.env, num_envs=1), config.seed)
     env.close()
     with own_modes():
         policy = Policy(config.learner.policy, config.learner.torso, env.spec)

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from afterwit.envs.infos import ROOMS
 from afterwit.envs.make import EnvConfig, make_env
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import Array, EnvSpec
 from afterwit.world_models.trajectory import Trajectory
 
 NUM_WINDOWS = 10  # a run's maps are kept by tenth
-ROOMS = 256
 # What worlds without trackers are judged by, the main one first: name -> what is logged, and in words.
 MEASURES = {
     "cells": ("episode/cells", "Cells seen per episode"), "explored": ("explored/cells", "Cells seen so far, all episodes"),
@@ -29,9 +29,12 @@ INDIFFERENT_ENVS, INDIFFERENT_STEPS = 64, 1000  # of the uniform policy: a tenth
 class Statistics:
     """Running sums since the last `pop`, episodes in progress, and maps by tenth of the run.
 
-    It reads of `info` what is there: `trackers` [T, B, n] per episode; `room` and `cell` [T, B], how many different ones each
-    episode, and the run so far (`explored`), has seen; as shares of time and of pay `noise_on`, `block_in_view`, and the steps on
-    which `room` changes (T - 1 of T steps: an unroll's first tells nothing of it); `cell` for the maps, where the world has one.
+    It reads of `info`, which holds what the environment declares (envs/infos.py): `trackers`
+    [T, B, n] per episode; `room` and `cell` [T, B], how many different ones each episode, and the
+    run so far (`explored`), has seen; as shares of time and of pay `noise_on`, `block_in_view`, and
+    the steps on which `room` changes (T - 1 of T steps: an unroll's first tells nothing of it);
+    `cell` for the maps, where the world has one.
+
     Where the agent can seek noise, by an action that makes it or a place that has it, `indifferent` is that action's or place's
     share of time for a uniform policy. `extrinsic`: the agent is paid the environment's own reward, too, so that `score` goes by it.
     """

@@ -14,6 +14,7 @@ import pytest
 from afterwit.envs import ENVS, EnvConfig, TimeStep, VectorEnv, gym_noise, make_env
 from afterwit.envs.atari import AtariConfig
 from afterwit.envs.gym import GymConfig
+from afterwit.envs.infos import ENTRIES, checked
 from afterwit.envs.maze import NOISES, MazeConfig
 from afterwit.envs.minigrid import TVS, MiniGridConfig
 
@@ -63,6 +64,10 @@ class EnvContract:
                 assert array.shape == (B,)
                 assert array.dtype == dtype
             assert all(isinstance(array, np.ndarray) and len(array) == B for array in step.info.values())
+            assert set(env.spec.tells) == step.info.keys(), "what a world tells, it declares"
+            for key, array in step.info.items():
+                assert array.dtype == (bool if ENTRIES[key].flag else np.int64)
+                np.testing.assert_array_equal(checked(env.spec.name, key, array, B, env.spec.semantics.get("cells")), array)
 
     def test_reset_opens_episodes_at_any_time(self, env: VectorEnv) -> None:
         for steps in (0, 4):
@@ -207,6 +212,10 @@ class NotDrawn:
         env.reset()
         with pytest.raises(RuntimeError, match="rgb_array"):
             env.render()
+
+
+class TestMazeOfGymnasiums(EnvContract):
+    config = GymConfig("afterwit.envs:afterwit/NoisyMaze-v0", num_envs=B, episode_steps=20, kwargs=("noise=brownian",), render=True)
 
 
 class TestCartPole(NotDrawn, EnvContract):

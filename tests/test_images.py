@@ -1,6 +1,9 @@
-"""One rule for images: which Boxes hold them, where their channels stand, and the encoder that reads them."""
+"""One rule for images: which Boxes hold them, where their channels stand, and the encoder that
+reads them."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,5 +97,5 @@ def test_auto_takes_a_convolution_from_a_size_on(shape: tuple[int, ...], encoder
     torso = seeded(lambda: Torso(config, shape, 2), 0)
     assert torso.config.encoder == encoder and torso.describe() == f"encoder: {encoder}, of {'x'.join(map(str, shape))} numbers"
     assert torso.encoder(torch.zeros(2, *shape)).shape == (2, 3)
-    named = seeded(lambda: Torso(TorsoConfig(encoder=encoder, hidden=4, channels=(2, 2), blocks=1, embedding=3, belief=4), shape, 2), 0)  # type: ignore[arg-type]
+    named = seeded(lambda: Torso(replace(config, encoder=encoder), shape, 2), 0)  # type: ignore[arg-type]
     assert all(torch.equal(value, named.state_dict()[name]) for name, value in torso.state_dict().items())

@@ -1,4 +1,5 @@
-"""Noise in every space: what is shown lies in the declared space, keeps its dtype, and the noise is drawn evenly from a range of it."""
+"""Noise in every space: what is shown lies in the declared space, keeps its dtype, and the noise is
+drawn evenly from a range of it."""
 
 from __future__ import annotations
 

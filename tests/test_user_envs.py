@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import random
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
+from afterwit.envs.gym import Gym, GymConfig
 from afterwit.runs.cli import main
 from afterwit.runs.config import read_config
 from afterwit.runs.load import load_agent
 from afterwit.runs.logging import read_metrics
+from afterwit.runs.presets import gym
 from afterwit.runs.scores import task
+from afterwit.runs.train import Run
 
 MODULE = '''
 import random
@@ -225,6 +232,26 @@ class Broken(Own):
         raise Custom("a", "b")
 
 
+class Shut(Own):
+    def close(self):
+        raise OSError("stuck\\nfast")
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+class Mute(Own):
+    def reset(self, *, seed=None, options=None):
+        raise Speechless
+
+
+class Old(Own):
+    def step(self, action):
+        return self.look(), 1.0, False, {}
+
+
 class Misspelt(Own):
     metadata = {"afterwit_tells": ("rooms",)}
 
@@ -238,7 +265,7 @@ class Dicts(Own):
 
 
 ERRORS = {"value": ValueError("size\\nis 3"), "type": TypeError("no"), "assertion": AssertionError(), "key": KeyError("map"),
-          "custom": Custom(1, 2), "import": ImportError("swamp"), "os": FileNotFoundError(2, "gone", "map.txt")}
+          "custom": Custom(1, 2), "import": ImportError("swamp"), "os": FileNotFoundError(2, "gone", "map.txt"), "speechless": Speechless()}
 for name, error in ERRORS.items():
     gymnasium.register(f"Raising-{name}-v0", entry_point=raising(error))
 for made in list(globals().values()):
@@ -338,13 +365,16 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "no reset": (("NoReset",), "the environment NoSuch raised TypeError"),
     "reset gives nothing": (("Nothing",), "the environment NoSuch"),
     "reset raises": (("Broken",), "raised Custom: ('a', 'b')"),
+    "cannot say why": (("Mute",), "raised Speechless"),
+    "steps as in 2021": (("Old",), "the environment NoSuch raised"),
+    "cannot be closed": (("Shut",), "the environment NoSuch cannot be closed: OSError: stuck fast"),
     "no dict": (("Tuples",), "returned info ('not', 'a dict'); it must be a dict"),
     "declares nothing known": (("Misspelt",), "metadata['afterwit_tells'] has 'rooms'; what can be told is noise_on"),
     "cells uncounted": (("Uncounted",), "metadata['afterwit_cells'] is None"),
     "does not tell": (("Silent",), "declares that it tells room, and environment 0 did not"),
     "dict": (("Dicts",), "wrap it so that it is a Box"),
     **{f"raises {name}": ((f"Raising-{name}",), f"Raising-{name}-v0' cannot be made: ")
-       for name in ("value", "type", "assertion", "key", "custom", "import", "os")},
+       for name in ("value", "type", "assertion", "key", "custom", "import", "os", "speechless")},
 }  # fmt: skip
 
 
@@ -369,9 +399,7 @@ def test_a_declared_entry_of_another_kind_is_named(key: str, value: str, own: An
     assert said.count("afterwit: ") == 1
 
 
-def test_worlds_that_draw_from_the_global_state_are_the_same_for_a_seed(own: Any, module: Path) -> None:
-    from afterwit.envs.gym import Gym, GymConfig
-
+def test_worlds_that_draw_from_the_global_state_are_the_same_for_a_seed(own: Any) -> None:
     def rollout(seed: int) -> list[np.ndarray[Any, Any]]:
         env = Gym(GymConfig(f"{NAME}:Global-v0", num_envs=2), seed)
         return [env.reset().observation] + [env.step(np.zeros(2, int)).observation for _ in range(9)]
@@ -382,13 +410,19 @@ def test_worlds_that_draw_from_the_global_state_are_the_same_for_a_seed(own: Any
     assert (once[0][0] != once[0][1]).any(), "environments of a run differ"
 
 
+def test_runs_of_one_seed_see_the_same_of_a_world_that_draws_from_the_global_state(own: Any) -> None:
+    config = gym(model="rnd", id=f"{NAME}:Global-v0")
+    seen = []
+    for seed in (3, 3, 4):
+        run = Run(replace(config, env=replace(config.env, num_envs=2), unroll_length=9, seed=seed))
+        for _ in range(3):
+            run.step()
+        assert run.trajectory is not None
+        seen.append(run.trajectory.obs)
+    assert torch.equal(seen[0], seen[1]) and not torch.equal(seen[0], seen[2])
+
+
 def test_making_an_environment_leaves_the_global_state_alone(own: Any) -> None:
-    import random
-
-    import torch
-
-    from afterwit.envs.gym import Gym, GymConfig
-
     def draws() -> tuple[float, float, float]:
         return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
 
@@ -422,3 +456,13 @@ def test_videos_are_made_of_frames_or_of_the_last_of_a_list_and_all_else_is_one_
     for name, message in (("Listed", None), ("Undrawn", "was made with render_mode None; make it with 'rgb_array'")):
         code, said = own.command(*video, "--set", f"id={NAME}:{name}-v0")
         assert (code == 0) if message is None else (code == 2 and message in said and "Traceback" not in said), said
+
+
+def test_a_module_in_the_working_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command `afterwit` has its own folder on the path, not the one that it is called in."""
+    (tmp_path / "a_world_here.py").write_text("import gymnasium\ngymnasium.register('Here-v0', entry_point='a_world_here:Here')\n")
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    with pytest.raises(ValueError, match="No module named 'a_world_here'"):
+        GymConfig("a_world_here:Here-v0")
+    monkeypatch.chdir(tmp_path)
+    assert GymConfig("a_world_here:Here-v0").label == "a_world_here:Here-v0"

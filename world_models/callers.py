@@ -1,4 +1,5 @@
-"""What callers bring with them: arrays of any library, and torch's modes, which are theirs and not ours."""
+"""What callers bring with them: arrays of any library, and torch's modes, which are theirs and not
+ours."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @contextmanager
 def own_modes() -> Iterator[None]:
-    """float32 by default, on the host, and gradients: whatever default dtype or device, `no_grad` or `inference_mode` the caller has
-    set. They are the caller's again afterwards. (The default dtype is one for all threads.)"""
+    """float32 by default, on the host, and gradients: whatever default dtype or device, `no_grad`
+    or `inference_mode` the caller has set. They are the caller's again afterwards. (The default
+    dtype is one for all threads.)"""
     dtype = torch.get_default_dtype()
     with ExitStack() as stack:
         stack.callback(torch.set_default_dtype, dtype)
@@ -42,8 +44,8 @@ def in_own_modes(function: Function) -> Function:
 
 
 def as_array(name: str, value: Any) -> Array:
-    """What a caller gave as `name`, an array, a tensor (on any device) or lists of numbers, in NumPy. Raises a ValueError that names it
-    where it is no array."""
+    """What a caller gave as `name`, an array, a tensor (on any device) or lists of numbers, in
+    NumPy. Raises a ValueError that names it where it is no array."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         return np.asarray((value.float() if value.dtype == torch.bfloat16 else value).numpy())
@@ -54,7 +56,8 @@ def as_array(name: str, value: Any) -> Array:
 
 
 def find_device(name: Any) -> torch.device:
-    """The device of that name. Raises a ValueError in one line where it is unknown, not there, or one that holds no numbers."""
+    """The device of that name. Raises a ValueError in one line where it is unknown, not there, or
+    one that holds no numbers."""
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()

@@ -45,11 +45,12 @@ class StreamState:
 class IntrinsicReward:
     """A bonus for novelty, trained on the transitions that your agent collects.
 
-    `model` is a name in WORLD_MODELS or a config of one; `observation_space` the Box of one environment (images, as
-    envs/images.py tells them, or numbers of order 1), `action_space` its Discrete(n). Arrays are time-major: obs [T+1, B, ...] and
-    actions [T, B] as the two spaces have them, dones [T, B], where dones[t] says that the transition of actions[t] ended an episode.
-    They may be tensors, too. `seed` None is another one each time. What was made of the observations, and which encoder reads
-    them, is logged by the logger "afterwit".
+    `model` is a name in WORLD_MODELS or a config of one; `observation_space` the Box of one
+    environment (images, as envs/images.py tells them, or numbers of order 1), `action_space` its
+    Discrete(n). Arrays are time-major: obs [T+1, B, ...] and actions [T, B] as the two spaces have
+    them, dones [T, B], where dones[t] says that the transition of actions[t] ended an episode. They
+    may be tensors, too. `seed` None is another one each time. What was made of the observations,
+    and which encoder reads them, is logged by the logger "afterwit".
 
     `autoreset` (a name, or Gymnasium's AutoresetMode) is "next-step" (Gymnasium's vector environments:
     obs[t+1] after a done is the true last observation, and the step after it only resets) or
@@ -182,6 +183,7 @@ class IntrinsicReward:
         """Weights, targets, statistics, random state and optimiser, for torch.save."""
         return {"modules": self.modules.state_dict(), "optimiser": self.optimiser.state_dict()}
 
+    @in_own_modes
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.modules.load_state_dict(state["modules"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -264,7 +266,8 @@ def read_seed(seed: Any) -> int:
 
 
 def read_autoreset(mode: Any) -> str:
-    """next-step or same-step, from either name however it is written, or from Gymnasium's AutoresetMode."""
+    """next-step or same-step, from either name however it is written, or from Gymnasium's
+    AutoresetMode."""
     written = mode.value if isinstance(mode, AutoresetMode) else mode
     spelled = "".join(letter for letter in written.lower() if letter.isalpha()) if isinstance(written, str) else None
     if spelled == "disabled":

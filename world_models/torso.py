@@ -17,7 +17,8 @@ from afterwit.envs.images import PICTURE
 
 EncoderName = Literal["mlp", "conv", "small", "resnet", "auto"]
 LEAST_IMAGE = {"conv": 36, "small": 23}  # height and width, in pixels
-LARGE_IMAGE = 96 * 96  # pixels beyond which auto takes conv: a resnet sees each of them, and takes several GB for a batch
+# Pixels beyond which auto takes conv: a resnet sees each of them, and a batch takes several GB.
+LARGE_IMAGE = 96 * 96
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,10 @@ class TorsoConfig:
     """Encoder and closed-loop RNN."""
 
     encoder: EncoderName = "mlp"
-    """mlp: two layers, for small views; conv: the three-layer Atari network of DQN; small: three layers for images of half that size,
-    which conv sees too coarsely (ours); resnet: IMPALA's; auto: by what is seen, of images of 16x16 and more resnet, above 96x96
-    pixels conv, of all else mlp."""
+    """mlp: two layers, for small views; conv: the three-layer Atari network of DQN; small: three
+    layers for images of half that size, which conv sees too coarsely (ours); resnet: IMPALA's;
+    auto: by what is seen, of images of 16x16 and more resnet, above 96x96 pixels conv, of all else
+    mlp."""
     hidden: int = 128
     """Width of the mlp encoder's hidden layer."""
     channels: tuple[int, ...] = (16, 32, 32)
