@@ -167,7 +167,10 @@ class GymVector:
         Raises EnvironmentFault, in one line, where it shows something else."""
         name, mode = self.spec.name, self.venv.render_mode
         if mode not in MODES:
-            raise RuntimeError(f"{name} was made with render_mode {mode!r}; make it with 'rgb_array'")
+            raise EnvironmentFault(
+                f"the environment {name} cannot be drawn: it was made with render_mode {mode!r}; make it with 'rgb_array', which its "
+                "constructor must take as an argument"
+            )
         try:
             frames: Any = self.venv.render()
         except Exception as error:  # an environment may raise anything

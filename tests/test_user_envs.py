@@ -399,6 +399,12 @@ def test_a_declared_entry_of_another_kind_is_named(key: str, value: str, own: An
     assert said.count("afterwit: ") == 1
 
 
+@pytest.mark.parametrize("value", ("0.5", "2", "x", "[true,false]"))
+def test_noise_on_top_does_not_hide_it(value: str, own: Any) -> None:
+    code, said = own("Wrong", *ICM, "--env.noise", "pixel", "--env.kwargs", "key=noise_on", f"value={value}")
+    assert code == 2 and said.startswith("afterwit: the environment Wrong-v0 told noise_on") and "Traceback" not in said, said
+
+
 def test_worlds_that_draw_from_the_global_state_are_the_same_for_a_seed(own: Any) -> None:
     def rollout(seed: int) -> list[np.ndarray[Any, Any]]:
         env = Gym(GymConfig(f"{NAME}:Global-v0", num_envs=2), seed)
@@ -453,7 +459,7 @@ def test_videos_are_made_of_frames_or_of_the_last_of_a_list_and_all_else_is_one_
     for what, message in FRAMES.items():
         code, said = own.command(*video, "--set", f'kwargs=["what={what}"]')
         assert code == 2 and said.startswith("afterwit: the environment Drawn-v0 ") and message in said and "Traceback" not in said, said
-    for name, message in (("Listed", None), ("Undrawn", "was made with render_mode None; make it with 'rgb_array'")):
+    for name, message in (("Listed", None), ("Undrawn", "Undrawn-v0 cannot be drawn: it was made with render_mode None; make it with")):
         code, said = own.command(*video, "--set", f"id={NAME}:{name}-v0")
         assert (code == 0) if message is None else (code == 2 and message in said and "Traceback" not in said), said
 
