@@ -121,10 +121,10 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
     def _told(self, info: dict[str, Any], on: bool) -> dict[str, Any]:
         if "noise_on" in self.below and "noise_on" in info:
             on = bool(checked(self.name, "noise_on", info["noise_on"], None)) or on
-        told = {**info, "noise_on": on}
+        entries = {**info, "noise_on": on}
         if "executed_action" not in self.below or "executed_action" not in info:
-            told["executed_action"] = int(self.executed) - self.first_action
-        return told
+            entries["executed_action"] = int(self.executed) - self.first_action
+        return entries
 
     def _cover(self, observation: Array, action: int, first: bool) -> tuple[Array, bool]:
         """What the agent sees instead of `observation`, which stays as it is, and whether the layer is on."""

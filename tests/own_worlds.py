@@ -81,8 +81,8 @@ class Rooms(Own):
     def info(self):
         if not self.steps:
             return {}
-        told = {"room": self.steps, "noise_on": self.steps % 2, "trackers": np.array([self.steps > 2, 0]), "cell": np.int32(8)}
-        return told | {"other": np.arange(self.steps)}
+        entries = {"room": self.steps, "noise_on": self.steps % 2, "trackers": np.array([self.steps > 2, 0]), "cell": np.int32(8)}
+        return entries | {"other": np.arange(self.steps)}
 
 
 class Wrong(Rooms):

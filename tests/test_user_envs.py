@@ -72,13 +72,13 @@ def test_a_persons_world_trains_checkpoints_and_is_evaluated(name: str, own: Any
     results = json.loads((folder / "evaluation.json").read_text())["results"]
     assert results["return"]["mean"] == 7.0 and results["length"]["mean"] == 7.0
     logged = read_metrics(folder)[-1]
-    told = {key for key in logged if key.startswith(("share_of_", "explored/", "reached/", "noise/", "episode/rooms", "episode/cells"))}
+    counted = {key for key in logged if key.startswith(("share_of_", "explored/", "reached/", "noise/", "episode/rooms", "episode/cells"))}
     if name == "Rooms":
-        assert {"share_of_time/noise_on", "share_of_time/room_change", "explored/rooms", "explored/cells", "reached/R1"} <= told
+        assert {"share_of_time/noise_on", "share_of_time/room_change", "explored/rooms", "explored/cells", "reached/R1"} <= counted
         assert logged["explored/rooms"] == 7 and logged["explored/cells"] == 1
         assert logged["share_of_time/noise_on"] == pytest.approx(4 / 8, abs=0.1) and logged["reached/R1"] == 1 and logged["reached/R2"] == 0
     else:
-        assert not told
+        assert not counted
     config = read_config(folder)
     assert (
         config.env.id == f"{NAME}:{name}-v0" and json.loads((folder / "config.json").read_text())["learner"]["torso"]["encoder"] == "auto"
