@@ -151,15 +151,15 @@ class GymVector:
         entry = ENTRIES[key]
         if present.any():
             values = info[key] if present.all() else [value for value, there in zip(info[key], present, strict=True) if there]
-            told = checked(self.spec.name, key, values, int(present.sum()), self.cells)
+            given = checked(self.spec.name, key, values, int(present.sum()), self.cells)
         elif entry.many and key not in self.widths:
             return None
         else:
-            told = np.zeros((0, self.widths[key]) if entry.many else 0, bool if entry.flag else np.int64)
-        if entry.many and self.widths.setdefault(key, told.shape[1]) != told.shape[1]:
-            raise EnvironmentFault(f"the environment {self.spec.name} told {told.shape[1]} {key}, and before {self.widths[key]}")
-        result = np.zeros((len(first), *told.shape[1:]), told.dtype)
-        result[present] = told
+            given = np.zeros((0, self.widths[key]) if entry.many else 0, bool if entry.flag else np.int64)
+        if entry.many and self.widths.setdefault(key, given.shape[1]) != given.shape[1]:
+            raise EnvironmentFault(f"the environment {self.spec.name} told {given.shape[1]} {key}, and before {self.widths[key]}")
+        result = np.zeros((len(first), *given.shape[1:]), given.dtype)
+        result[present] = given
         return result
 
     def render(self) -> Array:
@@ -167,7 +167,10 @@ class GymVector:
         Raises EnvironmentFault, in one line, where it shows something else."""
         name, mode = self.spec.name, self.venv.render_mode
         if mode not in MODES:
-            raise RuntimeError(f"{name} was made with render_mode {mode!r}; make it with 'rgb_array'")
+            raise EnvironmentFault(
+                f"the environment {name} cannot be drawn: it was made with render_mode {mode!r}; make it with 'rgb_array', which its "
+                "constructor must take as an argument"
+            )
         try:
             frames: Any = self.venv.render()
         except Exception as error:  # an environment may raise anything
@@ -176,8 +179,8 @@ class GymVector:
         if isinstance(frame, list | tuple) and frame and isinstance(frame[-1], np.ndarray):
             frame = frame[-1]  # all frames since the last time
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-            shown = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-            raise EnvironmentFault(f"the environment {name} drew {shown}; render() must return uint8 [height, width, 3]")
+            kind = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+            raise EnvironmentFault(f"the environment {name} drew {kind}; render() must return uint8 [height, width, 3]")
         if self.picture not in (None, frame.shape):
             raise EnvironmentFault(f"the environment {name} drew {frame.shape}, and before {self.picture}; all frames must be of one size")
         self.picture = frame.shape

@@ -14,11 +14,11 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from afterwit.envs.infos import CELLS, TELLS
-from afterwit.envs.maze import ACTIONS, CHANNELS, HEIGHT, TOLD, VIEW, Maze, MazeConfig, build_map
+from afterwit.envs.maze import ACTIONS, CHANNELS, HEIGHT, INFOS, VIEW, Maze, MazeConfig, build_map
 from afterwit.envs.specs import Array
 
 ID = "afterwit/NoisyMaze-v0"
-METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15, TELLS: TOLD, CELLS: HEIGHT * build_map().width}
+METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15, TELLS: INFOS, CELLS: HEIGHT * build_map().width}
 
 
 def register() -> None:

@@ -27,7 +27,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import RecordConstructorArgs
 
 from afterwit.envs.images import view_of
-from afterwit.envs.infos import declared, with_declared
+from afterwit.envs.infos import checked, declared, with_declared
 from afterwit.envs.maze import DEFAULT_DOSE, MazeConfig
 from afterwit.envs.noise import LAYERS, NOOP, NoiseLayer
 from afterwit.envs.seeds import stream
@@ -74,6 +74,7 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
         self.noise, self.dose, self.density = noise, resolved_dose(noise, dose), density
         self.noise_action, self.first_action = noise_action, int(actions.start)
         self.below = declared(env.metadata)
+        self.name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
         self.metadata = with_declared(env.metadata, "noise_on", "executed_action")
         self.vector = False
         if noise in LAYERS:
@@ -118,10 +119,12 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
         return observation, reward, terminal, truncated, self._told(info, on or overridden)
 
     def _told(self, info: dict[str, Any], on: bool) -> dict[str, Any]:
-        told = {**info, "noise_on": on or ("noise_on" in self.below and bool(info.get("noise_on", False)))}
+        if "noise_on" in self.below and "noise_on" in info:
+            on = bool(checked(self.name, "noise_on", info["noise_on"], None)) or on
+        entries = {**info, "noise_on": on}
         if "executed_action" not in self.below or "executed_action" not in info:
-            told["executed_action"] = int(self.executed) - self.first_action
-        return told
+            entries["executed_action"] = int(self.executed) - self.first_action
+        return entries
 
     def _cover(self, observation: Array, action: int, first: bool) -> tuple[Array, bool]:
         """What the agent sees instead of `observation`, which stays as it is, and whether the layer is on."""

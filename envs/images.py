@@ -66,7 +66,8 @@ class View:
         observations = np.asarray(observations)
         kind = observations.dtype.kind
         if kind not in "biuf" or (self.dtype == "uint8" and kind not in "iu"):
-            raise ValueError(f"observations have dtype {observations.dtype}; they must be numbers ({self.dtype})")
+            wanted = "bytes, integers from 0 to 255" if self.dtype == "uint8" else "numbers"
+            raise ValueError(f"observations have dtype {observations.dtype}; they must be {wanted}")
         if self.dtype == "uint8" and observations.dtype != np.uint8 and not ((observations >= 0) & (observations <= 255)).all():
             raise ValueError(f"observations span {observations.min()}..{observations.max()}; bytes are 0..255")
         with np.errstate(over="ignore"):

@@ -34,7 +34,7 @@ DEFAULT_DOSE = {"none": 0.0, "brownian": 1.0, "pixel": 0.25, "on-demand": 1.0, "
 
 VIEW = 5
 RADIUS = VIEW // 2
-TOLD = ("noise_on", "block_in_view", "trackers", "cell", "executed_action")
+INFOS = ("noise_on", "block_in_view", "trackers", "cell", "executed_action")
 CHANNELS = ("wall", "block", "R1", "R2", "R3", "R4", "floor", "noise")
 WALL, BLOCK, TRACKER, FLOOR, NOISE = 0, 1, 2, 6, 7
 NUM_TRACKERS = 4
@@ -169,7 +169,7 @@ class Maze:
             num_actions=len(ACTIONS),
             max_episode_steps=config.episode_steps,
             action_names=ACTIONS,
-            tells=TOLD,
+            tells=INFOS,
             semantics={"noise": config.noise, "dose": config.resolved_dose, "density": config.density,
                        "random_blocks": config.noise == "brownian" and config.resolved_dose > 0,
                        "noise_action": NOOP if config.noise == "on-demand" and config.resolved_dose > 0 else None,

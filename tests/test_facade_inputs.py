@@ -68,7 +68,13 @@ def on_meta() -> Iterator[None]:
         torch.set_default_device(None)
 
 
-@pytest.mark.parametrize("mode", (doubles, torch.no_grad, torch.inference_mode, on_meta), ids=lambda mode: mode.__name__)
+@contextmanager
+def autocast() -> Iterator[None]:
+    with torch.autocast("cpu", torch.bfloat16):
+        yield
+
+
+@pytest.mark.parametrize("mode", (doubles, torch.no_grad, torch.inference_mode, on_meta, autocast), ids=lambda mode: mode.__name__)
 @pytest.mark.parametrize("model", WORLD_MODELS)
 def test_the_callers_torch_modes_change_nothing_and_are_kept(model: str, mode: Callable[[], Any]) -> None:
     expected = paid(made(model), *steps())

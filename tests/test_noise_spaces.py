@@ -47,7 +47,7 @@ class Lowest(Toy):
         return np.where(np.isfinite(space.low), space.low, np.minimum(space.high, 0)).astype(space.dtype)
 
 
-def shown(space: Box, noise: str, frames: int, **options: Any) -> tuple[Noise, np.ndarray[Any, Any]]:
+def played(space: Box, noise: str, frames: int, **options: Any) -> tuple[Noise, np.ndarray[Any, Any]]:
     """`frames` observations with noise, all in the space that the wrapper declares."""
     env = Noise(Lowest(space), noise, **options)
     observations = [env.reset(seed=0)[0], *(env.step(1)[0] for _ in range(frames - 1))]
@@ -66,7 +66,7 @@ def test_noise_lies_in_the_space_and_is_drawn_from_it(shape: tuple[int, ...], dt
             with pytest.raises(ValueError, match="vectors or images"):
                 Noise(Toy(space), "pixel")
             continue
-        env, observations = shown(space, "pixel", 40, dose=1.0, density=1.0)
+        env, observations = played(space, "pixel", 40, dose=1.0, density=1.0)
         noise = observations[:, 6:] if shape == VECTOR else observations
         least, most = (end.astype(np.longdouble) for end in (env.low, env.high))
         seen = noise.astype(np.longdouble) if shape == VECTOR else env.view.planes(noise).astype(np.longdouble)
@@ -81,19 +81,19 @@ def test_noise_lies_in_the_space_and_is_drawn_from_it(shape: tuple[int, ...], dt
 
 
 def test_bytes_below_256_and_above_0_keep_to_their_bounds() -> None:
-    _, image = shown(Box(0, 10, (9, 8, 3), np.uint8), "pixel", 50, dose=1.0, density=1.0)
+    _, image = played(Box(0, 10, (9, 8, 3), np.uint8), "pixel", 50, dose=1.0, density=1.0)
     assert sorted(np.unique(image)) == list(range(11))
-    _, vector = shown(Box(0, 10, (6,), np.uint8), "pixel", 50, dose=1.0, density=1.0)
+    _, vector = played(Box(0, 10, (6,), np.uint8), "pixel", 50, dose=1.0, density=1.0)
     assert sorted(np.unique(vector[:, 6:])) == list(range(11))
-    _, resting = shown(Box(3, 10, (6,), np.int32), "pixel", 20, dose=0.0)
+    _, resting = played(Box(3, 10, (6,), np.int32), "pixel", 20, dose=0.0)
     assert (resting[:, 6:] == 3).all(), "what is off shows what of its bounds is nearest to 0"
-    _, sixteen = shown(Box(0, 65535, (16, 17), np.uint16), "pixel", 50, dose=1.0, density=1.0)
+    _, sixteen = played(Box(0, 65535, (16, 17), np.uint16), "pixel", 50, dose=1.0, density=1.0)
     assert sixteen.max() > 65000 and sixteen.min() < 500
 
 
 def test_the_frozen_layer_and_vectors_of_integers_train() -> None:
-    env, once = shown(Box(-5, 5, (6,), np.int64), "frozen", 9)
-    _, again = shown(Box(-5, 5, (6,), np.int64), "frozen", 9)
+    env, once = played(Box(-5, 5, (6,), np.int64), "frozen", 9)
+    _, again = played(Box(-5, 5, (6,), np.int64), "frozen", 9)
     np.testing.assert_array_equal(once[:, 6:], again[:, 6:])
     assert once[4, 6:].any() and not once[3, 6:].any()
     spec = GymVector(toys(env.observation_space, Discrete(2)), seed=0).spec

@@ -126,7 +126,7 @@ def test_any_text_is_an_assignment_or_is_named(texts: list[str]) -> None:
 
 # --- spaces
 
-DTYPES = (np.uint8, np.int8, np.int64, np.float16, np.float32, np.float64)
+DTYPES = (np.uint8, np.int8, np.uint16, np.int64, np.uint64, np.float16, np.float32, np.float64)
 SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple) | st.sampled_from([(36, 36, 3), (1, 17, 20)])
 
 
@@ -194,6 +194,8 @@ def test_an_environment_of_any_space_trains_or_its_space_is_named(noise: str, ob
     except ValueError as error:
         return names_a_space(error, observation, action)
     step = env.reset()
+    space = env.venv.single_observation_space
+    assert all(space.contains(seen) for seen in env.venv.reset(seed=0)[0])
     learner = base("maze", "icm").learner
     policy = Policy(learner.policy, learner.torso, env.spec)
     agent = Agent(policy, 2, 0, torch.device("cpu"))

@@ -82,7 +82,7 @@ def test_overrides_are_set_at_their_path_and_nowhere_else() -> None:
         ("learner.learning_rate=fast", "learner.learning_rate is 'fast'; it takes float"),
         ("total_steps=1.5", "total_steps is 1.5; it takes int"),
         ("total_steps=true", "total_steps is True; it takes int"),
-        ("learner.torso.encoder=cnn", "learner.torso.encoder is 'cnn'; it takes Literal['mlp', 'conv', 'small', 'resnet']"),
+        ("learner.torso.encoder=cnn", "learner.torso.encoder is 'cnn'; it takes Literal['mlp', 'conv', 'small', 'resnet', 'auto']"),
         ("total_steps.x=1", "total_steps is 1500000 and has no fields"),
         ("learner.learning_rate=-1", "learner.learning_rate is -1.0; it must be above 0"),
         ("seed=4", "seed is the study's own; choose seeds with --seeds"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,257 +24,6 @@ from afterwit.runs.presets import gym
 from afterwit.runs.scores import task
 from afterwit.runs.train import Run
 
-MODULE = '''
-import random
-
-import gymnasium
-import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete
-
-
-class Own(gymnasium.Env):
-    """Seven steps long, and then over. Its constructor takes nothing."""
-
-    space, actions, length = Box(-1, 1, (4,), np.float64), Discrete(3), 7
-
-    def __init__(self):
-        self.observation_space, self.action_space = self.space, self.actions
-
-    def look(self):
-        return self.observation_space.sample()
-
-    def info(self):
-        return {}
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        if seed is not None:
-            self.observation_space.seed(seed)
-        self.steps = 0
-        return self.look(), self.info()
-
-    def step(self, action):
-        assert self.action_space.contains(action), action
-        self.steps += 1
-        return self.look(), 1.0, self.steps == self.length, False, self.info()
-
-
-class Strict(Own):
-    def __init__(self, size, mode="soft", *, num_envs=1, max_episode_steps=3):
-        super().__init__()
-        if size != 8 or mode not in ("soft", "hard"):
-            raise KeyError(f"size is {size}\\nand mode {mode}")
-        self.observation_space = Box(-1, 1, (size,), np.float32)
-
-
-class Infos(Own):
-    """Whatever a person puts there, none of it meant for us."""
-
-    def info(self):
-        t = self.steps
-        result = {"room": [300, 1.5, "hall", None, -1][t % 5], "noise_on": t % 2 / 2, "trackers": np.arange(t + 1), "cell": object(),
-                  "near": np.arange(t + 1), "ragged": [[1], [2, 3]], "text": "x" * t, "lives": {"a": {"b": t}}, "big": 10**40,
-                  "block_in_view": "yes", "executed_action": -7, "final_info": {"final_obs": t}, "_room": 3}
-        return result if t % 2 else {"near": "none"}
-
-
-class Ones(Own):
-    """Flags as numbers, which it does not declare."""
-
-    def info(self):
-        return {"noise_on": 1, "room": self.steps}
-
-
-class Rooms(Own):
-    metadata = {"afterwit_tells": ("room", "noise_on", "trackers", "cell"), "afterwit_cells": 9}
-
-    def info(self):
-        if not self.steps:
-            return {}
-        told = {"room": self.steps, "noise_on": self.steps % 2, "trackers": np.array([self.steps > 2, 0]), "cell": np.int32(8)}
-        return told | {"other": np.arange(self.steps)}
-
-
-class Wrong(Rooms):
-    def __init__(self, key, value):
-        super().__init__()
-        self.key, self.value = key, value
-
-    def info(self):
-        return super().info() | ({self.key: self.value} if self.steps > 1 else {})
-
-
-class Silent(Rooms):
-    def info(self):
-        return {}
-
-
-class Starts(Own):
-    actions = Discrete(3, start=10)
-
-
-class Last(Starts):
-    space = Box(0, 255, (20, 18, 3), np.uint8)
-
-
-class Plane(Own):
-    space = Box(0, 255, (20, 18), np.uint8)
-
-
-class Floats(Own):
-    space = Box(0, 1, (17, 18, 3), np.float32)
-
-
-class Small(Own):
-    space = Box(0, 255, (5, 6, 3), np.uint8)
-
-
-class Stack(Own):
-    space = Box(0, 255, (2, 16, 18, 3), np.uint8)
-
-
-class Integers(Own):
-    space = Box(np.array([-5, 0, 3]), np.array([5, 100, 9]), dtype=np.int64)
-
-
-class Bools(Own):
-    space = Box(0, 1, (5,), bool)
-
-
-class Global(Own):
-    """Draws from the global state, as many do."""
-
-    def __init__(self):
-        super().__init__()
-        self.bias = random.random()
-
-    def look(self):
-        import torch
-
-        return np.array([self.bias, random.random(), np.random.rand(), float(torch.rand(()))]) / 2
-
-
-class Drawn(Own):
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
-    frame = np.zeros((16, 20, 3), np.uint8)
-
-    def __init__(self, render_mode=None, what="frame"):
-        super().__init__()
-        self.render_mode, self.what = render_mode, what
-
-    def render(self):
-        frame = self.frame + np.uint8(self.steps)
-        if self.what == "error":
-            raise LookupError("no\\nscreen")
-        return {"frame": frame, "none": None, "floats": frame / 255, "gray": frame[..., 0], "empty": [], "text": "o", "list": [frame],
-                "growing": frame[: 4 + self.steps]}[self.what]
-
-
-class Listed(Drawn):
-    metadata = {"render_modes": ["rgb_array_list"], "render_fps": 5}
-
-    def render(self):
-        return [self.frame, self.frame + np.uint8(9)]
-
-
-class Undrawn(Own):
-    pass
-
-
-class Required(Own):
-    def __init__(self, render_mode):
-        super().__init__()
-        self.render_mode = render_mode
-
-
-class Anything(Own):
-    def __init__(self, **kwargs):
-        super().__init__()
-        assert not kwargs, kwargs
-
-
-class Custom(Exception):
-    def __init__(self, one, two):
-        super().__init__(one, two)
-
-
-def raising(error):
-    class Raising(Own):
-        def __init__(self):
-            raise error
-
-    return Raising
-
-
-class Spaceless(gymnasium.Env):
-    pass
-
-
-class NoSpace(Own):
-    space = None
-
-
-class Nothing(Own):
-    def reset(self, *, seed=None, options=None):
-        return None
-
-
-class NoReset(Own):
-    reset = None
-
-
-class Tuples(Own):
-    def info(self):
-        return ("not", "a dict")
-
-
-class Broken(Own):
-    def reset(self, *, seed=None, options=None):
-        raise Custom("a", "b")
-
-
-class Shut(Own):
-    def close(self):
-        raise OSError("stuck\\nfast")
-
-
-class Speechless(Exception):
-    def __str__(self):
-        raise RuntimeError
-
-
-class Mute(Own):
-    def reset(self, *, seed=None, options=None):
-        raise Speechless
-
-
-class Old(Own):
-    def step(self, action):
-        return self.look(), 1.0, False, {}
-
-
-class Misspelt(Own):
-    metadata = {"afterwit_tells": ("rooms",)}
-
-
-class Uncounted(Own):
-    metadata = {"afterwit_tells": ("cell",)}
-
-
-class Dicts(Own):
-    space = Dict({"a": Box(0, 1, (2,))})
-
-
-ERRORS = {"value": ValueError("size\\nis 3"), "type": TypeError("no"), "assertion": AssertionError(), "key": KeyError("map"),
-          "custom": Custom(1, 2), "import": ImportError("swamp"), "os": FileNotFoundError(2, "gone", "map.txt"), "speechless": Speechless()}
-for name, error in ERRORS.items():
-    gymnasium.register(f"Raising-{name}-v0", entry_point=raising(error))
-for made in list(globals().values()):
-    if isinstance(made, type) and issubclass(made, gymnasium.Env) and made is not gymnasium.Env:
-        unchecked = made.__name__ in ("NoSpace", "Spaceless", "Tuples")
-        gymnasium.register(f"{made.__name__}-v0", entry_point=made, disable_env_checker=unchecked)
-'''
-
 NAME = "persons_own_worlds"
 FAST = ["--total-steps", "400", "--env.num-envs", "2", "--learner.torso.hidden", "8", "--log-interval", "200", "--quiet"]
 FAST += ["--learner.torso.channels", "4", "--learner.torso.blocks", "1"]
@@ -282,7 +32,7 @@ FAST += ["--learner.torso.channels", "4", "--learner.torso.blocks", "1"]
 @pytest.fixture(scope="module")
 def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("module")
-    (folder / f"{NAME}.py").write_text(MODULE)
+    shutil.copy(Path(__file__).with_name("own_worlds.py"), folder / f"{NAME}.py")
     return folder
 
 
@@ -322,13 +72,13 @@ def test_a_persons_world_trains_checkpoints_and_is_evaluated(name: str, own: Any
     results = json.loads((folder / "evaluation.json").read_text())["results"]
     assert results["return"]["mean"] == 7.0 and results["length"]["mean"] == 7.0
     logged = read_metrics(folder)[-1]
-    told = {key for key in logged if key.startswith(("share_of_", "explored/", "reached/", "noise/", "episode/rooms", "episode/cells"))}
+    counted = {key for key in logged if key.startswith(("share_of_", "explored/", "reached/", "noise/", "episode/rooms", "episode/cells"))}
     if name == "Rooms":
-        assert {"share_of_time/noise_on", "share_of_time/room_change", "explored/rooms", "explored/cells", "reached/R1"} <= told
+        assert {"share_of_time/noise_on", "share_of_time/room_change", "explored/rooms", "explored/cells", "reached/R1"} <= counted
         assert logged["explored/rooms"] == 7 and logged["explored/cells"] == 1
         assert logged["share_of_time/noise_on"] == pytest.approx(4 / 8, abs=0.1) and logged["reached/R1"] == 1 and logged["reached/R2"] == 0
     else:
-        assert not told
+        assert not counted
     config = read_config(folder)
     assert (
         config.env.id == f"{NAME}:{name}-v0" and json.loads((folder / "config.json").read_text())["learner"]["torso"]["encoder"] == "auto"
@@ -399,6 +149,12 @@ def test_a_declared_entry_of_another_kind_is_named(key: str, value: str, own: An
     assert said.count("afterwit: ") == 1
 
 
+@pytest.mark.parametrize("value", ("0.5", "2", "x", "[true,false]"))
+def test_noise_on_top_does_not_hide_it(value: str, own: Any) -> None:
+    code, said = own("Wrong", *ICM, "--env.noise", "pixel", "--env.kwargs", "key=noise_on", f"value={value}")
+    assert code == 2 and said.startswith("afterwit: the environment Wrong-v0 told noise_on") and "Traceback" not in said, said
+
+
 def test_worlds_that_draw_from_the_global_state_are_the_same_for_a_seed(own: Any) -> None:
     def rollout(seed: int) -> list[np.ndarray[Any, Any]]:
         env = Gym(GymConfig(f"{NAME}:Global-v0", num_envs=2), seed)
@@ -453,7 +209,7 @@ def test_videos_are_made_of_frames_or_of_the_last_of_a_list_and_all_else_is_one_
     for what, message in FRAMES.items():
         code, said = own.command(*video, "--set", f'kwargs=["what={what}"]')
         assert code == 2 and said.startswith("afterwit: the environment Drawn-v0 ") and message in said and "Traceback" not in said, said
-    for name, message in (("Listed", None), ("Undrawn", "was made with render_mode None; make it with 'rgb_array'")):
+    for name, message in (("Listed", None), ("Undrawn", "Undrawn-v0 cannot be drawn: it was made with render_mode None; make it with")):
         code, said = own.command(*video, "--set", f"id={NAME}:{name}-v0")
         assert (code == 0) if message is None else (code == 2 and message in said and "Traceback" not in said), said
 

@@ -18,15 +18,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @contextmanager
 def own_modes() -> Iterator[None]:
-    """float32 by default, on the host, and gradients: whatever default dtype or device, `no_grad`
-    or `inference_mode` the caller has set. They are the caller's again afterwards. (The default
-    dtype is one for all threads.)"""
+    """float32 by default, on the host, with gradients and without autocast: whatever default dtype
+    or device, `no_grad`, `inference_mode` or `autocast` the caller has set. They are the caller's
+    again afterwards. (The default dtype is one for all threads.)
+    """
     dtype = torch.get_default_dtype()
     with ExitStack() as stack:
         stack.callback(torch.set_default_dtype, dtype)
         torch.set_default_dtype(torch.float32)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":  # costs time at each operation
             stack.enter_context(torch.device("cpu"))
         yield

@@ -212,7 +212,7 @@ class IntrinsicReward:
             raise ValueError(f"obs has dtype {obs.dtype}, but the observation space is uint8: give bytes 0..255, or a space of floats")
         if obs.dtype.kind not in "biuf":
             raise ValueError(f"obs has dtype {obs.dtype}; it must hold numbers")
-        if not (np.abs(obs, dtype=np.float64) <= LARGEST).all():
+        if not (float(obs.min()) >= -LARGEST and float(obs.max()) <= LARGEST):  # NaN is neither
             raise ValueError(f"obs must be finite and of order 1 (at most {LARGEST:g}); scale them first. Nothing was changed")
         if previous_dones is not None:
             previous_dones = as_array("previous_dones", previous_dones)
