@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
-from afterwit.envs.checks import check_numbers
+from afterwit.envs.checks import check_numbers, is_reading
 from afterwit.envs.gym_noise import Noise, check_noise, is_channels_last, resolved_dose
 from afterwit.envs.maze import MazeConfig
 from afterwit.envs.noise import NOOP
@@ -52,6 +52,8 @@ class GymConfig:
         if self.episode_steps is not None and self.episode_steps < 1:
             raise ValueError(f"episode_steps is {self.episode_steps}; an episode has at least 1 agent step")
         check_noise(self.noise, self.dose, self.density, self.noise_action)
+        if is_reading():
+            return
         package, _, name = self.id.rpartition(":")
         try:
             if package:

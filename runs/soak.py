@@ -175,7 +175,7 @@ def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> boo
     config = replace(maze(), total_steps=1_000_000_000, checkpoint_interval=50_000)
     write_config(replace(config, cluster="local", actors=2, policy_lag=2) if cluster else config, folder)
     before = sample(os.getpid(), 0)
-    command = [sys.executable, "-m", "afterwit.runs.cli", "train", "--resume", str(folder), "--quiet"]
+    command = [sys.executable, "-P", "-m", "afterwit.runs.cli", "train", "--resume", str(folder), "--quiet"]
     with (out / OUTPUT).open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     killer = Killer(process.pid) if cluster else None
