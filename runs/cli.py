@@ -68,7 +68,7 @@ def run_command(args: list[str]) -> int:
         )
         return 2
     except KeyboardInterrupt as stopped:
-        print(f"afterwit: stopped; {stopped or INTERRUPTED.get(args[0], 'no result was written')}", file=sys.stderr)
+        print(f"afterwit: stopped; {str(stopped) or INTERRUPTED.get(args[0], 'no result was written')}", file=sys.stderr)
         return 130
 
 

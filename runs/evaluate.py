@@ -179,11 +179,9 @@ def table(result: dict[str, Any]) -> str:
     """The evaluation as text: one row a number."""
     trained = f"{result['trained_agent_steps']:,} agent steps ({result['trained_frames']:,} frames)"
     head = f"{result['episodes']} episodes, {result['policy']} policy, after {trained}"
-    rows = [
-        rules(result["environment"]),
-        "",
-        f"{'':<14}{'mean':>10}{'95% interval':>22}{'median':>10}{'deviation':>11}{'min':>10}{'max':>10}",
-    ]
+    rows = [rules(result["environment"]), ""]
+    if result["results"]:
+        rows.append(f"{'':<14}{'mean':>10}{'95% interval':>22}{'median':>10}{'deviation':>11}{'min':>10}{'max':>10}")
     for name, value in result["results"].items():
         interval = f"{value['low']:.2f} .. {value['high']:.2f}"
         numbers = f"{value['mean']:>10.2f}{interval:>22}" + "".join(f"{value[column]:>11.2f}" for column in REST)
