@@ -114,7 +114,7 @@ def modules_from_here() -> Iterator[None]:
     folder comes first in Python, and of an installed command that is the folder of commands.)"""
     try:
         here = os.getcwd()
-    except FileNotFoundError:  # the folder is gone
+    except OSError:  # the folder is gone, or may not be seen
         here = ""
     if not here or here in sys.path or "" in sys.path:
         yield
