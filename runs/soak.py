@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import signal
 import subprocess
@@ -216,10 +217,12 @@ def write(samples: list[Sample], out: Path) -> None:
     """The samples as a table and as a picture."""
     from matplotlib.figure import Figure  # which the rest of the soak need not wait for
 
-    with (out / TABLE).open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, ["seconds", *NUMBERS], extrasaction="ignore")
-        table.writeheader()
-        table.writerows(vars(sample) for sample in samples)
+    rows = io.StringIO(newline="")
+    table = csv.DictWriter(rows, ["seconds", *NUMBERS], extrasaction="ignore")
+    table.writeheader()
+    table.writerows(vars(sample) for sample in samples)
+    with replacing(out / TABLE) as file:
+        file.write(rows.getvalue().encode())
     names = [name for name in NUMBERS if name != "shared"]
     figure = Figure(figsize=(8, 8), layout="constrained")
     minutes = [sample.seconds / 60 for sample in samples]
