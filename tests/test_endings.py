@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -165,7 +166,9 @@ def test_what_cannot_be_kept_at_the_end_is_said(trained: Path, monkeypatch: pyte
     assert (trained / "evaluation.json").read_bytes() == old
 
 
-def test_an_evaluation_that_never_ends_can_be_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_evaluation_that_never_ends_says_so_and_can_be_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = replace(CONFIG, env=replace(CONFIG.env, episode_steps=10**6))
     folder = tmp_path / "run"
     new_folder(config, folder)
@@ -184,6 +187,9 @@ def test_an_evaluation_that_never_ends_can_be_ended(tmp_path: Path, capsys: pyte
     assert "no numbers: no episode ended" in capsys.readouterr().err
     assert cli.main(["evaluate", str(folder), "--max-steps", "0"]) == 2
     assert "max_steps is 0" in capsys.readouterr().err
+    monkeypatch.setattr("afterwit.runs.watch.QUIET", 0.01)
+    evaluate(folder, 6, False, 1, False, False, max_steps=600)
+    assert re.search(r"afterwit: no episode has ended for 0 s; 0 of 6 have, and each environment took \d+", capsys.readouterr().err)
 
 
 def test_a_limit_that_is_not_reached_changes_nothing(trained: Path) -> None:
