@@ -9,6 +9,7 @@ checked before EnvPool sees them, and recorded in `EnvSpec.semantics`.
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from gymnasium.spaces import Box
 
 from afterwit.envs.atari_ale import ALEGames
 from afterwit.envs.atari_noise import NOISES, FrameNoise, Overflow
-from afterwit.envs.checks import THREADS, check_numbers
+from afterwit.envs.checks import THREADS, check_numbers, is_reading
 from afterwit.envs.images import view_of
 from afterwit.envs.interface import Interface
 from afterwit.envs.noise import NOOP
@@ -118,7 +119,7 @@ class AtariConfig:
             raise ValueError(f"unknown Atari backend {self.backend!r}; choose from {', '.join(get_args(Backend))}")
         if self.backend == "ale" and self.episodic_life:
             raise ValueError("episodic_life with backend 'ale' would start the whole game anew after each life; use backend 'envpool'")
-        if self.game not in games():
+        if not is_reading() and self.game not in games():
             raise ValueError(f"unknown game {self.game!r}; {_suggestion(self.game)}")
 
 
@@ -131,9 +132,15 @@ def games() -> dict[str, str]:
     return {"".join(word.capitalize() for word in rom.split("_")): rom for rom in atari_game_list}
 
 
+# What Gymnasium's and ALE's names have around a game's: ALE/Pong-v5, PongNoFrameskip-v4, Pong-ram-v4, PongDeterministic-v0.
+AROUND = re.compile(r"^ale/|(-ram)?(-?(noframeskip|deterministic))?(-v\d+)?$")
+
+
 def _suggestion(game: str) -> str:
     spelled = {name.lower(): name for name in games()}
-    close = difflib.get_close_matches(game.lower().replace("_", ""), spelled, n=1, cutoff=0.5)
+    plain = re.sub(r"[^a-z0-9]", "", AROUND.sub("", game.strip().lower()))
+    begun = [name for name in spelled if len(plain) > 2 and name.startswith(plain)]
+    close = [plain] if plain in spelled else begun[:1] or difflib.get_close_matches(plain, spelled, n=1, cutoff=0.5)
     return f"did you mean {spelled[close[0]]!r}?" if close else f"EnvPool has {len(games())}, such as 'MontezumaRevenge' and 'Pong'"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields
 from typing import Any
 
@@ -10,6 +12,22 @@ SIZE = 2**20  # the most of anything that memory is taken for: environments, uni
 COUNT = 10**12  # the most of anything that is only counted: agent steps of a run, of an episode
 THREADS = 1024  # more end the process on many machines
 NUMBER = 1e9  # the largest float: the squares of much larger ones leave float32
+
+_READING: ContextVar[bool] = ContextVar("reading", default=False)
+
+
+@contextmanager
+def reading_only() -> Iterator[None]:
+    """Within, configs of environments are made to be read, not played: the packages of their environments may be missing."""
+    token = _READING.set(True)
+    try:
+        yield
+    finally:
+        _READING.reset(token)
+
+
+def is_reading() -> bool:
+    return _READING.get()
 
 
 def check_numbers(config: Any, where: str = "", counts: Sequence[str] = (), others: Sequence[str] = ()) -> None:

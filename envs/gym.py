@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from afterwit.envs.assignments import arguments
-from afterwit.envs.checks import check_numbers
+from afterwit.envs.checks import check_numbers, is_reading
 from afterwit.envs.gym_make import MODES, Wrapping, import_package, make_vector, reason
 from afterwit.envs.gym_noise import Noise, check_noise, resolved_dose
 from afterwit.envs.infos import ENTRIES, cells, checked, declared
@@ -59,6 +59,8 @@ class GymConfig:
         check_noise(self.noise, self.dose, self.density, self.noise_action)
         if "render_mode" in arguments(self.kwargs, KWARGS):
             raise ValueError(f"{KWARGS} sets render_mode; leave it out: a video (afterwit evaluate --video) and env.render choose it")
+        if is_reading():
+            return
         package, _, name = self.id.rpartition(":")
         try:
             if package:

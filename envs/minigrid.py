@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import gymnasium
 
+from afterwit.envs.checks import is_reading
 from afterwit.envs.gym import Gym, GymConfig
 
 ID = "afterwit/NoisyTV-v0"
@@ -35,7 +36,7 @@ class MiniGridConfig(GymConfig):
     on-demand: a new one whenever the agent takes the action done. Other worlds have none."""
 
     def __post_init__(self) -> None:
-        if find_spec("minigrid") is None:
+        if find_spec("minigrid") is None and not is_reading():
             raise ValueError(f"{self.id} needs the package minigrid: pip install 'afterwit[minigrid]'")
         if self.tv not in TVS:
             raise ValueError(f"unknown tv {self.tv!r}; choose from {', '.join(TVS)}")

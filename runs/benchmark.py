@@ -3,7 +3,6 @@ with the config, and a plain PPO + RND beside it. Rates in agent steps per secon
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -22,7 +21,9 @@ from afterwit.agents.learner import Learner
 from afterwit.agents.memory import keep_memory
 from afterwit.envs.make import make_env
 from afterwit.runs import learner_cost
+from afterwit.runs.closing import closing_quietly
 from afterwit.runs.config import RunConfig, to_dict
+from afterwit.runs.files import results, write_json
 from afterwit.runs.ppo_rnd import PPORND
 from afterwit.runs.presets import PRESETS
 from afterwit.runs.provenance import provenance
@@ -47,6 +48,15 @@ def benchmark(
     if config.cluster is not None:
         raise ValueError(f"cluster is {config.cluster!r}, but this measures one process; leave --cluster out, or add --stand-ins 10 50 100")
     keep_memory()  # as training does
+    with results(*([out] if out is not None else [])):
+        result = measured(config, seconds, grow, baseline, progress)
+        if out is not None:
+            write_json(out, result)
+    return result
+
+
+def measured(config: RunConfig, seconds: float, grow: bool, baseline: bool, progress: bool) -> dict[str, Any]:
+    """What `benchmark` gives."""
     others = dict(grown(config)) if grow else {}
     with ExitStack() as stack:
         run = Run(config)
@@ -77,11 +87,7 @@ def benchmark(
         }
     if baseline:
         result["ppo_rnd"] = {"agent_steps_per_second": rate[BASELINE], "whole_loop_over_it": quotient(found["whole loop"], found[BASELINE])}
-    result |= {"rounds": found, "config": to_dict(config), "provenance": provenance()}
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return result
+    return result | {"rounds": found, "config": to_dict(config), "provenance": provenance()}
 
 
 def frames_per_step(config: RunConfig) -> int:
@@ -152,7 +158,7 @@ def shares(found: Mapping[str, Sequence[float]], batch: int) -> dict[str, float]
 
 def stepping(config: RunConfig, num_envs: int, stack: ExitStack) -> Work:
     """`num_envs` environments alone, with random actions drawn beforehand."""
-    env = make_env(replace(config.env, num_envs=num_envs), config.seed)
+    env = closing_quietly(make_env(replace(config.env, num_envs=num_envs), config.seed))
     stack.callback(env.close)
     env.reset()
     actions = np.random.default_rng(config.seed).integers(0, env.spec.num_actions, (10, num_envs))

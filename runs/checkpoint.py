@@ -18,6 +18,7 @@ import torch
 
 from afterwit.runs.config import RESOURCES, RunConfig, from_dict, to_dict, write_config
 from afterwit.runs.files import place, replacing, sync, sync_folder
+from afterwit.runs.reading import quoted
 
 NAME, BEST = "checkpoint.pt", "best.pt"
 FORMAT = 2
@@ -121,13 +122,13 @@ def load(folder: Path, config: RunConfig, name: str = NAME) -> dict[str, Any]:
         there = [other.name for other in (*kept(folder), folder / BEST) if other.is_file()] if folder.is_dir() else []
         if there:
             raise ValueError(f"{folder} has no {path.name}; it has {', '.join(there)}")
-        raise ValueError(f"{folder} has no checkpoint yet ({path.name}); train it first: afterwit train --resume {folder}")
+        raise ValueError(f"{folder} has no checkpoint yet ({path.name}); train it first: afterwit train --resume {quoted(folder)}")
     try:
         return checked(read(path), path, config)
     except Damaged as error:
         intact = next((other for other in kept(folder) if other != path and is_intact(other)), None)
         remedy = f"{intact.name} is intact: choose it with --checkpoint {intact.name}" if intact else "put a copy back"
-        again = f", or go on from it with: afterwit train --resume {folder}" if intact and name == NAME else ""
+        again = f", or go on from it with: afterwit train --resume {quoted(folder)}" if intact and name == NAME else ""
         raise Damaged(f"{error}; {remedy}{again}") from error
 
 

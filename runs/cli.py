@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import torch
 import tyro
@@ -18,11 +18,12 @@ from afterwit.runs import evaluate as evaluating
 from afterwit.runs import probe as probing
 from afterwit.runs import scores as scoring
 from afterwit.runs.config import RunConfig
-from afterwit.runs.options import OUT, Benchmark, Demo, Drill, Evaluate, Probe, Report, Scores, Separation, StudyOptions, Train
+from afterwit.runs.options import OUT, Benchmark, Demo, Drill, Evaluate, Probe, Report, Scores, Separation, StudyOptions, Train, at_home
+from afterwit.runs.output import lasting_output
 from afterwit.runs.overrides import assignments
 from afterwit.runs.parallel import RunsFailed
 from afterwit.runs.presets import PRESETS
-from afterwit.runs.reading import in_one_line
+from afterwit.runs.reading import in_one_line, quoted
 from afterwit.runs.separation import benchmark_separation
 from afterwit.runs.separation import table as separation_table
 from afterwit.runs.soak import PICTURE, soak
@@ -30,17 +31,22 @@ from afterwit.runs.soak import TABLE as SAMPLES
 from afterwit.runs.study import STUDIES, Study
 from afterwit.runs.study_data import rliable
 from afterwit.runs.study_run import run_study
-from afterwit.runs.train import discard_unstarted, new_folder, train
+from afterwit.runs.train import start, train
 from afterwit.world_models.make import WORLD_MODELS
 
 Flat = (tyro.conf.AvoidSubcommands,)
 
 Command = TypeVar("Command", Train, Benchmark)
+Options = TypeVar("Options")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. A user's mistake ends in one line on stderr and exit code 2."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    """Run one command. A user's mistake ends in one line on stderr and exit code 2; output that cannot be written changes nothing."""
+    with lasting_output():
+        return run_command(list(sys.argv[1:] if argv is None else argv))
+
+
+def run_command(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(overview())
         return 0
@@ -61,9 +67,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    except KeyboardInterrupt:
-        print("afterwit: stopped; what was saved goes on with the same command, or with --resume", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"afterwit: stopped; {str(stopped) or INTERRUPTED.get(args[0], 'no result was written')}", file=sys.stderr)
         return 130
+
+
+INTERRUPTED = {  # what is true when the commands that write more than a result at their end are stopped
+    "study": "the runs that had begun have saved what they had, and the same command goes on",
+    "demo": "the runs that had begun have saved what they had, and the same command goes on",
+    "report": "the report is not whole; the same command writes it again",
+    "drill": "its table was not written; the same command begins anew",
+}
 
 
 def overview() -> str:
@@ -73,8 +87,8 @@ def overview() -> str:
 
 def train_command(args: list[str]) -> int:
     """Train an agent: afterwit train PRESET [options], or afterwit train --resume RUN."""
-    if "--resume" in args:
-        return resume([Path(arg) for arg in args if arg not in ("--resume", "--quiet")], quiet="--quiet" in args)
+    if any(arg.partition("=")[0] == "--resume" for arg in args):
+        return resume(args)
     if not args or args[0] in ("-h", "--help"):
         print(f"{train_command.__doc__}\n\n{presets()}\n\nafterwit train PRESET --help explains every field of the run.")
         return 0
@@ -82,54 +96,67 @@ def train_command(args: list[str]) -> int:
     folder = chosen.out or OUT / default_name(chosen.config)
     if chosen.config.cluster is None:
         chosen.config.torch_device()
-    new_folder(chosen.config, folder)
-    try:
-        return finish(folder, quiet=chosen.quiet)
-    except Exception:
-        discard_unstarted(folder)
-        raise
+    return finish(lambda: start(chosen.config, folder, progress=not chosen.quiet), folder)
 
 
-def resume(folders: list[Path], quiet: bool) -> int:
-    if len(folders) != 1:
-        raise ValueError(f"--resume takes one run folder, not {len(folders)}: afterwit train --resume RUN (a resumed run keeps its config)")
-    return finish(folders[0], quiet)
-
-
-def finish(folder: Path, quiet: bool) -> int:
-    if train(folder, progress=not quiet):
-        print(f"finished: {folder}\nlook at it: afterwit report {folder}")
+def resume(args: Sequence[str]) -> int:
+    """`--resume RUN`, `--resume=RUN`, with or without `--quiet`, in any order."""
+    if "-h" in args or "--help" in args:
+        print("usage: afterwit train --resume RUN [--quiet]\n\nGo on with a run from its last checkpoint. It keeps its config and folder.")
         return 0
-    print(f"stopped and saved; go on with: afterwit train --resume {folder}")
+    words = [arg.removeprefix("--resume=") for arg in args if arg not in ("--resume", "--quiet")]
+    option = next((word for word in words if word.startswith("-")), None)
+    if option is not None:
+        raise ValueError(f"{option} does not go with --resume, as a resumed run keeps its config and folder; only --quiet does")
+    if len(words) != 1 or not words[0]:
+        count = len([word for word in words if word])
+        raise ValueError(f"--resume takes one run folder, not {count}: afterwit train --resume RUN (a resumed run keeps its config)")
+    folder = at_home(Path(words[0]))
+    return finish(lambda: train(folder, progress="--quiet" not in args), folder)
+
+
+def finish(work: Callable[[], bool], folder: Path) -> int:
+    """Train, and say how it ended."""
+    try:
+        done = work()
+    except KeyboardInterrupt:  # before training began or after it ended; in between, `Watch` hears of it
+        left = folder.exists()
+        raise KeyboardInterrupt(f"go on with: afterwit train --resume {quoted(folder)}" if left else "nothing had begun") from None
+    if done:
+        print(f"finished: {quoted(folder)}\nlook at it: afterwit report {quoted(folder)}")
+        return 0
+    print(f"stopped and saved; go on with: afterwit train --resume {quoted(folder)}")
     return 130
 
 
 def evaluate_command(args: list[str]) -> int:
     """Play episodes with a trained agent: afterwit evaluate RUN [--video]"""
-    chosen = tyro.cli(Evaluate, args=args, prog="afterwit evaluate")
+    chosen = parsed(Evaluate, args, "afterwit evaluate")
     result = evaluating.evaluate(
-        chosen.run, chosen.episodes, chosen.greedy, chosen.seed, chosen.video, True, assignments(chosen.set), chosen.out, chosen.checkpoint
-    )
+        chosen.run, chosen.episodes, chosen.greedy, chosen.seed, chosen.video, True, assignments(chosen.set), chosen.out, chosen.checkpoint,
+        chosen.max_steps,
+    )  # fmt: skip
     folder = chosen.out or chosen.run
     print(evaluating.table(result))
-    print(f"written: {folder / evaluating.NAME}" + (f" and {folder / evaluating.VIDEO}" if chosen.video else ""))
+    written(folder / evaluating.NAME, *([folder / evaluating.VIDEO] if chosen.video else []))
     return 0
 
 
 def scores_command(args: list[str]) -> int:
     """Aggregate evaluations over seeds and games, with intervals: afterwit scores RUN RUN [...]"""
-    chosen = tyro.cli(Scores, args=args, prog="afterwit scores")
+    chosen = parsed(Scores, args, "afterwit scores")
     print(scoring.table(scoring.scores(chosen.runs, chosen.measure, chosen.out)))
-    print(f"written: {chosen.out / scoring.RESULT} and {chosen.out / scoring.PICTURE}")
+    written(chosen.out / scoring.RESULT, chosen.out / scoring.PICTURE)
     return 0
 
 
 def probe_command(args: list[str]) -> int:
     """Put another z into a transition and look what changes: afterwit probe RUN"""
-    chosen = tyro.cli(Probe, args=args, prog="afterwit probe")
+    chosen = parsed(Probe, args, "afterwit probe")
     result = probing.probe(chosen.run, chosen.queries, chosen.swaps, chosen.steps, chosen.seed, chosen.out)
     folder = chosen.out or chosen.run
-    print(f"{probing.table(result)}\nwritten: {folder / probing.NAME} and {folder / probing.PICTURE}")
+    print(probing.table(result))
+    written(folder / probing.NAME, folder / probing.PICTURE)
     return 0
 
 
@@ -137,8 +164,8 @@ def report_command(args: list[str]) -> int:
     """Compare runs side by side in one page: afterwit report RUN [RUN ...]"""
     from afterwit.runs.report import write_report  # imports matplotlib, which the other commands need not wait for
 
-    chosen = tyro.cli(Report, args=args, prog="afterwit report")
-    print(f"report: {write_report(chosen.runs, chosen.out)}")
+    chosen = parsed(Report, args, "afterwit report")
+    print(f"report: {quoted(write_report(chosen.runs, chosen.out))}")
     return 0
 
 
@@ -156,10 +183,10 @@ def benchmark_command(args: list[str]) -> int:
 
 def separation_command(args: list[str]) -> int:
     """Judge world models on logged transitions: afterwit benchmark --separation [--models rnd icm] [--byol-hindsight.horizon 4]"""
-    chosen = tyro.cli(Separation, args=args, prog="afterwit benchmark --separation")
+    chosen = parsed(Separation, args, "afterwit benchmark --separation")
     print(separation_table(benchmark_separation(chosen.config, chosen.jobs, chosen.out)))
     if chosen.out is not None:
-        print(f"written: {chosen.out} and {chosen.out.with_suffix('.png')}")
+        written(chosen.out, chosen.out.with_suffix(".png"))
     return 0
 
 
@@ -167,8 +194,8 @@ def demo_command(args: list[str]) -> int:
     """Two agents, one noisy maze, one report: afterwit demo"""
     from afterwit.runs.demo import demo  # for the same reason
 
-    chosen = tyro.cli(Demo, args=args, prog="afterwit demo")
-    print(f"report: {demo(chosen.out, chosen.steps, chosen.seed)}")
+    chosen = parsed(Demo, args, "afterwit demo")
+    print(f"report: {quoted(demo(chosen.out, chosen.steps, chosen.seed))}")
     return 0
 
 
@@ -180,7 +207,7 @@ def study_command(args: list[str]) -> int:
     if args[0] not in STUDIES:
         raise ValueError(f"unknown study {args[0]!r}; choose from {', '.join(STUDIES)}")
     study, prog = STUDIES[args[0]](), f"afterwit study {args[0]}"
-    chosen = tyro.cli(StudyOptions, args=args[1:], prog=prog, description=f"{STUDIES[args[0]].__doc__}\n\n{contents(study)}")
+    chosen = parsed(StudyOptions, args[1:], prog, description=f"{STUDIES[args[0]].__doc__}\n\n{contents(study)}")
     steps = {} if chosen.total_steps is None else {"total_steps": chosen.total_steps}
     study = study.select(chosen.worlds, chosen.methods, chosen.seeds, steps | assignments(chosen.set))
     home = chosen.out or OUT / f"study-{study.name}"
@@ -188,7 +215,7 @@ def study_command(args: list[str]) -> int:
     if chosen.report_only:
         return study_report(home)
     cells = study.cells()
-    print(f"{len(cells)} runs of {cells[0].config.total_steps:,} agent steps, {chosen.jobs} at a time, in {home}")
+    print(f"{len(cells)} runs of {cells[0].config.total_steps:,} agent steps, {chosen.jobs} at a time, in {quoted(home)}")
     print("Ctrl-C saves; the same command goes on.", flush=True)
     try:
         run_study(study, home, chosen.jobs)
@@ -201,7 +228,7 @@ def study_command(args: list[str]) -> int:
 def study_report(home: Path) -> int:
     from afterwit.runs.study_report import write_study_report  # for the same reason as in report_command
 
-    print(f"report: {write_study_report(home)}")
+    print(f"report: {quoted(write_study_report(home))}")
     return 0
 
 
@@ -220,13 +247,14 @@ def drill_command(args: list[str]) -> int:
     """Break runs on purpose, and see what is lost: afterwit drill [--times 5] [--faults ...] [--soak MINUTES]"""
     from afterwit.runs import drill as drilling  # changes how processes are started here, and only the drill needs that
 
-    chosen = tyro.cli(Drill, args=args, prog="afterwit drill")
+    chosen = parsed(Drill, args, "afterwit drill")
     if chosen.soak is not None:
         flat = soak(chosen.soak, chosen.out, chosen.cluster)
-        print(f"written: {chosen.out / SAMPLES} and {chosen.out / PICTURE}")
+        written(chosen.out / SAMPLES, chosen.out / PICTURE)
         return int(not flat)
     trials = drilling.drill(chosen.faults, chosen.times, chosen.seed, chosen.out)
-    print(f"{drilling.table(trials)}\nwritten: {chosen.out / drilling.TABLE} and {chosen.out / drilling.RESULT}")
+    print(drilling.table(trials))
+    written(chosen.out / drilling.TABLE, chosen.out / drilling.RESULT)
     return int(any(trial.wrong for trial in trials))
 
 
@@ -251,7 +279,17 @@ def from_preset(args: list[str], command: type[Command], name: str) -> Command:
     config, rest = tyro.cli(preset, args=args[1:], prog=prog, return_unknown_args=True, add_help=False)
     options = ", ".join(f"--{option}" for option in option_names(preset))
     description = f"{preset.__doc__}\n\nThis preset's own options: {options} (afterwit list shows their values)."
-    return tyro.cli(command, args=rest, default=command(config=config), prog=prog, description=description, config=Flat)
+    return parsed(command, rest, prog, default=command(config=config), description=description, config=Flat)
+
+
+def parsed(kind: type[Options], args: Sequence[str], prog: str, **settings: Any) -> Options:
+    """What a command line asks for; paths that begin with ~ lie in a home folder, also where the shell did not see that (--out=~/x)."""
+    return at_home(tyro.cli(kind, args=args, prog=prog, **settings))
+
+
+def written(*paths: Path) -> None:
+    """Say where results are."""
+    print("written: " + " and ".join(map(quoted, paths)))
 
 
 def presets() -> str:

@@ -11,6 +11,7 @@ from afterwit.agents.learner import Learner
 from afterwit.agents.pipeline import Pipeline
 from afterwit.agents.ray_pipeline import Cluster, Plan
 from afterwit.envs.specs import Array
+from afterwit.runs.closing import quietly
 from afterwit.runs.config import RunConfig
 from afterwit.runs.train import Run
 
@@ -28,7 +29,7 @@ class ClusterRun(Run):
         return self.cluster.pipeline.load_state(state, self.agent_steps)
 
     def close(self) -> None:
-        self.cluster.close()
+        quietly(self.cluster.close, "the cluster")
 
 
 def plan(config: RunConfig) -> Plan:

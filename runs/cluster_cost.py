@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from afterwit.envs.specs import EnvSpec
 from afterwit.runs.benchmark import act, learn, measure
 from afterwit.runs.config import RunConfig, to_dict
-from afterwit.runs.files import replacing
+from afterwit.runs.files import results, write_json
 from afterwit.runs.provenance import provenance
 from afterwit.runs.train import Run
 from afterwit.world_models.trajectory import Trajectory
@@ -38,6 +37,12 @@ def cluster_cost(config: RunConfig, counts: Sequence[int], rate: float, seconds:
         raise ValueError(f"stand_ins are {list(counts)} at {rate} agent steps/s for {seconds} s; all of these must be above 0")
     if min(counts) < config.actors_per_batch:
         raise ValueError(f"stand_ins are {list(counts)}, but {config.actors_per_batch} actors make a batch; simulate at least as many")
+    with results(*([out] if out is not None else [])):
+        return costed(config, counts, rate, seconds, out)
+
+
+def costed(config: RunConfig, counts: Sequence[int], rate: float, seconds: float, out: Path | None) -> dict[str, Any]:
+    """What `cluster_cost` gives, measured and written."""
     bar = tqdm(total=1 + len(counts), unit="part", file=sys.stdout, dynamic_ncols=True)
     bar.set_description("costs")
     recorded, spec, costs = parts(config, seconds)
@@ -55,9 +60,7 @@ def cluster_cost(config: RunConfig, counts: Sequence[int], rate: float, seconds:
         "config": to_dict(config), "provenance": provenance(),
     }  # fmt: skip
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(out) as file:
-            file.write((json.dumps(result, indent=1) + "\n").encode())
+        write_json(out, result, indent=1)
     return result
 
 

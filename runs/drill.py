@@ -22,7 +22,7 @@ from afterwit.runs.config import RunConfig, read_config, write_config
 from afterwit.runs.drill_child import begin
 from afterwit.runs.drill_cluster import CLUSTER_FAULTS
 from afterwit.runs.drill_faults import FAULTS, MAZE, STEP, Scene
-from afterwit.runs.files import TEMPORARY, replacing
+from afterwit.runs.files import TEMPORARY, replacing, results
 from afterwit.runs.logging import read_metrics
 from afterwit.runs.provenance import provenance
 
@@ -54,16 +54,22 @@ def drill(faults: Sequence[str], times: int, seed: int, out: Path, progress: boo
     unknown = [name for name in faults if name not in ALL]
     if unknown:
         raise ValueError(f"unknown fault {unknown[0]!r}; choose from {', '.join(ALL)}")
+    with results(out / RESULT, out / TABLE):
+        trials = all_tried(faults or tuple(ALL), times, seed, out, progress)
+        write(trials, out)
+    return trials
+
+
+def all_tried(faults: Sequence[str], times: int, seed: int, out: Path, progress: bool) -> list[Trial]:
     trials = []
     whole = reference(MAZE, out / "runs" / "whole")
-    bar = tqdm(list(faults or ALL), unit="fault", disable=not progress, dynamic_ncols=True, file=sys.stdout)
+    bar = tqdm(list(faults), unit="fault", disable=not progress, dynamic_ncols=True, file=sys.stdout)
     for name in bar:
         for index in range(times):
             bar.set_description(f"{name} {index + 1}/{times}")
             trials.append(tried(name, index, seed, out / "runs" / name, whole))
             if trials[-1].wrong and progress:
                 bar.write(f"{name}: {'; '.join(trials[-1].wrong)}")
-    write(trials, out)
     return trials
 
 

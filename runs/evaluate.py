@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -19,11 +19,13 @@ from afterwit.envs.make import EnvConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs import checkpoint
 from afterwit.runs.config import read_config, to_dict
+from afterwit.runs.files import Unwritable, results, write_json
 from afterwit.runs.overrides import changed
 from afterwit.runs.provenance import provenance
 from afterwit.runs.statistics import Statistics, section
 from afterwit.runs.train import Run
-from afterwit.runs.video import Recorder
+from afterwit.runs.video import Recorder, check_film
+from afterwit.runs.watch import Waiting
 
 NAME, VIDEO = "evaluation.json", "video.mp4"
 
@@ -37,16 +39,20 @@ HUMAN_RANDOM = {
 
 def evaluate(
     folder: Path, episodes: int, greedy: bool, seed: int, video: bool, progress: bool = True,
-    changes: Mapping[str, Any] | None = None, out: Path | None = None, name: str = checkpoint.NAME,
+    changes: Mapping[str, Any] | None = None, out: Path | None = None, name: str = checkpoint.NAME, max_steps: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Play `episodes` whole episodes and write OUT/evaluation.json (and video.mp4 of the first). Nothing is learnt.
 
     Episodes are shared out evenly over the environments, and of each environment the first ones count, so that short
     episodes are not preferred. The environment's seed differs from every training seed. `changes` (field -> value) are rules
     that differ from training's, such as {"sticky": 0.0}. OUT is the run folder unless given; `name` is the checkpoint's file, or best.
+
+    `max_steps` ends it after so many agent steps of each environment (or a few more: unrolls are whole); what was played is then
+    the result, and its `limit` says what is missing. Raises ValueError, before anything is played, where OUT cannot be written.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes is {episodes}; at least 1 episode must be played")
+    for what, value in (("episodes", episodes), ("max_steps", max_steps)):
+        if value is not None and value < 1:
+            raise ValueError(f"{what} is {value}; at least 1 must be played")
     config = read_config(folder)
     saved = checkpoint.load(folder, config, name)
     env_config = evaluation_env(config.env, video)
@@ -55,34 +61,47 @@ def evaluate(
     if greedy and config.learner.policy.uniform:
         raise ValueError(f"{folder} acts at random, so that no action is the likeliest; leave --greedy out")
     config = replace(config.alone(), env=env_config, seed=seed)
-    run = Run(config)
-    try:
-        run.learner.load_state(saved["learner"])
-    except ValueError as error:
-        raise ValueError(f"{folder} cannot play here: {error}") from error
-    env = Recorder(run.actors[0].env) if video else run.actors[0].env
-    actor = Actor(env, run.learner.policy, config.unroll_length, seed, run.learner.device, greedy)
-    actor.set_weights(run.learner.acting, run.learner.version)
-    played = play(run, actor, episodes, progress)
-    names = sorted({name for episode in played for name in episode}, key=lambda name: (section(name) != "reached", name))
-    result: dict[str, Any] = {
-        "run": str(folder), "checkpoint": name, "episodes": episodes, "policy": "greedy" if greedy else "stochastic", "seed": seed,
-        "trained_agent_steps": saved["agent_steps"], "trained_frames": saved["agent_steps"] * env.spec.frames_per_step,
-        "results": {name: summarise(np.array([episode[name] for episode in played if name in episode])) for name in names},
-    }  # fmt: skip
-    game = getattr(config.env, "game", None)
-    if game in HUMAN_RANDOM:
-        result["human_normalised"] = human_normalised(game, result["results"]["return"])
-    result |= {"changes": dict(changes or {})}
-    result |= {"environment": dict(env.spec.semantics), "config": to_dict(config), "provenance": provenance()}
+    if video:
+        check_film()
     target = folder if out is None else out
-    target.mkdir(parents=True, exist_ok=True)
-    if isinstance(env, Recorder):
-        env.write(target / VIDEO)
-        result["video"] = VIDEO
-    env.close()
-    (target / NAME).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    film = target / VIDEO
+    with results(target / NAME, *([film] if video else [])), closing(Run(config)) as run:
+        try:
+            run.learner.load_state(saved["learner"])
+        except ValueError as error:
+            raise ValueError(f"{folder} cannot play here: {error}") from error
+        env = Recorder(run.actors[0].env) if video else run.actors[0].env
+        actor = Actor(env, run.learner.policy, config.unroll_length, seed, run.learner.device, greedy)
+        actor.set_weights(run.learner.acting, run.learner.version)
+        played, limit = play(run, actor, episodes, progress, max_steps)
+        result: dict[str, Any] = {
+            "run": str(folder), "checkpoint": name, "episodes": len(played), "policy": "greedy" if greedy else "stochastic", "seed": seed,
+            "trained_agent_steps": saved["agent_steps"], "trained_frames": saved["agent_steps"] * env.spec.frames_per_step,
+            "results": summaries(played),
+        } | ({"limit": limit} if limit else {})  # fmt: skip
+        game = getattr(config.env, "game", None)
+        if game in HUMAN_RANDOM and played:
+            result["human_normalised"] = human_normalised(game, result["results"]["return"])
+        result |= {"changes": dict(changes or {})}
+        result |= {"environment": dict(env.spec.semantics), "config": to_dict(config), "provenance": provenance()}
+        failure = filmed(env, film) if isinstance(env, Recorder) else None
+        try:
+            write_json(target / NAME, result | ({"video": VIDEO} if video and failure is None else {}))
+        except Unwritable:
+            print(table(result))  # rather than lose what was played
+            raise
+    if failure is not None:
+        raise ValueError(f"{film} could not be made ({failure}); the scores are in {target / NAME}") from failure
     return result
+
+
+def filmed(env: Recorder, path: Path) -> Exception | None:
+    """Write the film; what went wrong, if something did."""
+    try:
+        env.write(path)
+    except (OSError, RuntimeError, ValueError) as error:  # of ffmpeg, too
+        return error
+    return None
 
 
 def human_normalised(game: str, returns: Mapping[str, float]) -> dict[str, float]:
@@ -99,16 +118,28 @@ def evaluation_env(config: EnvConfig, video: bool) -> EnvConfig:
     return replace(config, render=True) if video and isinstance(config, GymConfig) else config
 
 
-def play(run: Run, actor: Actor, episodes: int, progress: bool) -> list[dict[str, float]]:
-    """Unroll until each environment has given its share of whole episodes."""
+def play(run: Run, actor: Actor, episodes: int, progress: bool, max_steps: int | None) -> tuple[list[dict[str, float]], dict[str, Any]]:
+    """Unroll until each environment has given its share of whole episodes, or taken `max_steps` agent steps: the episodes that ended,
+    and where that are not all, what is missing."""
     batch = actor.env.spec.num_envs
     missing = np.full(batch, episodes // batch) + (np.arange(batch) < episodes % batch)
-    statistics, played = Statistics(actor.env.spec, 1), []
-    with tqdm(total=episodes, unit="episode", desc="evaluation", disable=not progress, dynamic_ncols=True, file=sys.stdout) as bar:
-        while missing.any():
+    statistics, played, steps = Statistics(actor.env.spec, 1), list[dict[str, float]](), 0
+
+    def words(silence: float) -> str:
+        return (
+            f"no episode has ended for {silence:.0f} s; {len(played)} of {episodes} have, and each environment took {steps:,} agent steps; "
+            "Ctrl-C ends this without a result, --max-steps ends it with what was played until then"
+        )
+
+    with (
+        tqdm(total=episodes, unit="episode", desc="evaluation", disable=not progress, dynamic_ncols=True, file=sys.stdout) as bar,
+        Waiting(words) as waiting,
+    ):
+        while missing.any() and (max_steps is None or steps < max_steps):
             trajectory = actor.unroll()
             seen = run.learner.appraise(trajectory)
             statistics.add(trajectory, run.learner.intrinsic(seen.reward, trajectory.real.to(seen.reward.device)), 0)
+            steps += len(trajectory.action)
             if isinstance(actor.env, Recorder):
                 actor.env.explain(trajectory, {name: part[:, 0] for name, part in seen.parts.items()}, run.learner.intrinsic.deviation)
             for env, episode in statistics.episodes:
@@ -116,8 +147,19 @@ def play(run: Run, actor: Actor, episodes: int, progress: bool) -> list[dict[str
                     missing[env] -= 1
                     played.append(episode)
                     bar.update()
+                    waiting.came()
             statistics.episodes.clear()
-    return played
+    if not missing.any():
+        return played, {}
+    going_on = [{name: float(value[env]) for name, value in statistics.running.items()} for env in np.flatnonzero(missing)]
+    limit = {"max_steps": max_steps, "agent_steps": steps, "asked": episodes, "unfinished": summaries(going_on)}
+    return played, limit
+
+
+def summaries(played: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Each number of the episodes, summarised; the trackers first."""
+    names = sorted({name for episode in played for name in episode}, key=lambda name: (section(name) != "reached", name))
+    return {name: summarise(np.array([episode[name] for episode in played if name in episode])) for name in names}
 
 
 def summarise(values: np.ndarray[Any, Any]) -> dict[str, float]:
@@ -137,22 +179,31 @@ def table(result: dict[str, Any]) -> str:
     """The evaluation as text: one row a number."""
     trained = f"{result['trained_agent_steps']:,} agent steps ({result['trained_frames']:,} frames)"
     head = f"{result['episodes']} episodes, {result['policy']} policy, after {trained}"
-    rows = [
-        rules(result["environment"]),
-        "",
-        f"{'':<14}{'mean':>10}{'95% interval':>22}{'median':>10}{'deviation':>11}{'min':>10}{'max':>10}",
-    ]
+    rows = [rules(result["environment"]), ""]
+    if result["results"]:
+        rows.append(f"{'':<14}{'mean':>10}{'95% interval':>22}{'median':>10}{'deviation':>11}{'min':>10}{'max':>10}")
     for name, value in result["results"].items():
         interval = f"{value['low']:.2f} .. {value['high']:.2f}"
         numbers = f"{value['mean']:>10.2f}{interval:>22}" + "".join(f"{value[column]:>11.2f}" for column in REST)
         rare = "" if value["episodes"] == result["episodes"] else f"   in {value['episodes']} of {result['episodes']} episodes"
         rows.append(f"{name:<14}{numbers}{rare}")
+    if "limit" in result:
+        rows.append(limited(result["limit"], result["episodes"]))
     if "human_normalised" in result:
         human = result["human_normalised"]
         rows.append(
             f"human-normalised {human['mean']:.3f} ({human['low']:.3f} .. {human['high']:.3f}), capped at a human's {human['capped']:.3f}"
         )
     return "\n".join([head, *rows])
+
+
+def limited(limit: Mapping[str, Any], ended: int) -> str:
+    """That an evaluation ended early, and with what."""
+    so_far = limit["unfinished"]["return"]
+    return (
+        f"stopped by max_steps after {limit['agent_steps']:,} agent steps of each environment: {ended} of {limit['asked']} episodes ended, "
+        f"the short ones first; {so_far['episodes']} going on, with a return of {so_far['mean']:.2f} so far"
+    )
 
 
 def rules(environment: Mapping[str, Any]) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
 import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from afterwit.runs.reading import quoted
 
 LOCK, TEMPORARY = ".lock", ".tmp"
+TRIAL = 1 << 16  # bytes that a disk must have room for where results are to be written
 
 
 class Unwritable(OSError):
@@ -36,6 +41,46 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise named(error, path) from error
+        raise
+
+
+def write_json(path: Path, data: Any, indent: int = 2, allow_nan: bool = True) -> None:
+    """Plain values as a JSON file, whole or not at all. Raises Unwritable."""
+    with replacing(path) as file:
+        file.write((json.dumps(data, indent=indent, allow_nan=allow_nan) + "\n").encode())
+
+
+@contextmanager
+def results(*paths: Path) -> Iterator[None]:
+    """Around the work that these files will hold the results of: what could not be written is refused before it begins.
+
+    Makes the files' folders; where the work fails and left nothing in them, they go again. Raises ValueError, naming the file.
+    """
+    made: list[Path] = []
+    try:
+        for path in paths:
+            missing = [folder for folder in path.parents if not folder.exists()]
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                made += missing
+                if path.exists() and not path.is_file():  # a folder, or a device, which must not be replaced
+                    raise OSError(errno.EEXIST, "it is there and is no file")
+                trial = path.with_name(path.name + TEMPORARY)
+                try:
+                    with trial.open("wb") as file:
+                        file.write(bytes(TRIAL))
+                        sync(file)
+                finally:
+                    trial.unlink(missing_ok=True)
+            except OSError as error:
+                made += [folder for folder in missing if folder.is_dir()]
+                why = error.strerror or error
+                raise ValueError(f"{quoted(path)} cannot be written ({why}); nothing was begun: choose another --out") from error
+        yield
+    except BaseException:
+        for folder in sorted(set(made), key=lambda folder: len(folder.parts), reverse=True):
+            with suppress(OSError):  # something lies in it
+                folder.rmdir()
         raise
 
 
@@ -109,27 +154,46 @@ def occupied(home: Path, patience: float) -> Iterator[int]:
 
     Raises ValueError, naming the process that holds it, if `home` is in use for longer than `patience` seconds.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    since, told = time.monotonic(), False
-    with (home / LOCK).open("a+b") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                waited = time.monotonic() - since
-            if waited >= patience:
-                file.seek(0)
-                holder = file.read(20).decode(errors="replace").strip() or "unknown"
-                raise ValueError(
-                    f"{home} is in use by another afterwit process (number {holder}); wait for its end or stop it, or choose another folder"
-                )
-            if waited > 1 and not told:
-                print(f"waiting for an earlier session in {home} to save and stop", flush=True)
-                told = True
-            time.sleep(0.1)
+    since, said = time.monotonic(), False
+    while (file := take(home)) is None:
+        waited = time.monotonic() - since
+        if waited >= patience:
+            raise ValueError(
+                f"{home} is in use by another afterwit process (number {holder(home)}); "
+                "wait for its end or stop it, or choose another folder"
+            )
+        if waited > 1 and not said:
+            print(f"waiting for an earlier session in {home} to save and stop", flush=True)
+            said = True
+        time.sleep(0.1)
+    with file:
         file.truncate(0)
         with suppress(OSError):  # a full disk holds the lock as well
             file.write(f"{os.getpid()}\n".encode())
             file.flush()
         yield file.fileno()
+
+
+def take(home: Path) -> BinaryIO | None:
+    """HOME/.lock, open and locked; None while another process has it. Makes the folder."""
+    while True:
+        home.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context((home / LOCK).open("a+b"))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(file.fileno()), (home / LOCK).stat()):
+                    stack.pop_all()
+                    return file
+            except BlockingIOError:
+                return None
+            except FileNotFoundError:  # who held it has given the folder up, and removed it
+                continue
+
+
+def holder(home: Path) -> str:
+    """The number of the process that holds a folder, as its lock tells it."""
+    try:
+        return (home / LOCK).read_bytes()[:20].decode(errors="replace").strip() or "unknown"
+    except FileNotFoundError:
+        return "unknown"

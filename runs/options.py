@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, cast
 
 import tyro
 
@@ -14,6 +14,27 @@ from afterwit.runs.provenance import cores
 from afterwit.runs.separation import SeparationConfig
 
 OUT = Path("runs/out")
+T = TypeVar("T")
+
+
+def at_home(value: T) -> T:
+    """A path, or options with paths in them, with a leading ~ or ~user as that home folder. Raises ValueError for an unknown user."""
+    found: Any = value
+    if isinstance(value, Path):
+        try:
+            found = value.expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"{str(value)!r} begins with an unknown user's home; write ./{value} for a folder of that name") from error
+    elif isinstance(value, tuple):
+        found = tuple(map(at_home, value))
+    elif is_dataclass(value) and not isinstance(value, type):
+        paths = {name: at_home(getattr(value, name)) for name in (f.name for f in fields(value)) if holds_paths(getattr(value, name))}
+        found = replace(value, **paths)
+    return cast(T, found)
+
+
+def holds_paths(value: Any) -> bool:
+    return isinstance(value, Path) or (isinstance(value, tuple) and any(isinstance(item, Path) for item in value))
 
 
 @dataclass(frozen=True)
@@ -47,6 +68,9 @@ class Evaluate:
     """Folder for evaluation.json and video.mp4. Unset: the run folder."""
     checkpoint: str = NAME
     """Which checkpoint: the name of its file, or best."""
+    max_steps: int | None = None
+    """Agent steps of each environment after which to stop, though not all episodes have ended: what was played is the result then, which
+    says so. Unset: no limit."""
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,9 @@ def train_all(folders: Sequence[Path], jobs: int, lock: int, ended: Callable[[Pa
 
 
 def start(folder: Path, lock: int) -> subprocess.Popen[bytes]:
-    """The run as a process that holds `lock`, and that stops by itself when this process is gone."""
-    command = [sys.executable, "-m", "afterwit.runs.parallel", "train", "--resume", str(folder), "--quiet"]
+    """The run as a process that holds `lock`, and that stops by itself when this process is gone. -P: as for this process, modules
+    of the current folder come last."""
+    command = [sys.executable, "-P", "-m", "afterwit.runs.parallel", "train", "--resume", str(folder), "--quiet"]
     with (folder / OUTPUT).open("ab") as output:
         return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.PIPE, pass_fds=(lock,))
 

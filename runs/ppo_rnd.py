@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from afterwit.envs.make import make_env
 from afterwit.envs.specs import Array, EnvSpec
+from afterwit.runs.closing import closing_quietly
 from afterwit.runs.config import RunConfig
 from afterwit.world_models.torso import Encoder, mlp
 
@@ -54,7 +55,7 @@ class PPORND:
     def __init__(self, config: RunConfig):
         self.device, self.length = config.torch_device(), config.unroll_length
         torch.set_num_threads(config.threads)
-        self.env = make_env(config.env, config.seed)
+        self.env = closing_quietly(make_env(config.env, config.seed))
         spec = self.env.spec
         self.network = Network(config, spec).to(self.device)
         self.predictor = Encoder(config.learner.torso, spec.observation_shape).to(self.device)

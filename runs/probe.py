@@ -7,8 +7,8 @@ squared distance of embeddings. Only one step ahead is looked at (k = 1), whatev
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from afterwit.envs.specs import Array
 from afterwit.runs import checkpoint
 from afterwit.runs.config import read_config, to_dict
 from afterwit.runs.evaluate import evaluation_env
+from afterwit.runs.files import results, write_json
 from afterwit.runs.probe_bank import Bank, gather, split
 from afterwit.runs.provenance import provenance
 from afterwit.runs.train import Run
@@ -68,11 +69,24 @@ def probe(folder: Path, queries: int, swaps: int, steps: int, seed: int, out: Pa
         raise ValueError(f"{folder} was trained with {name}, which has no z to put another in its place; probe a run of byol-hindsight")
     saved = checkpoint.load(folder, config)
     config = replace(config.alone(), env=evaluation_env(config.env, video=False), seed=seed)
-    run = Run(config)
-    run.learner.load_state(saved["learner"])
-    bank = gather(run, steps, seed, progress)
-    spec, model = run.spec, run.learner.world_model
-    run.close()
+    target = folder if out is None else out
+    with results(target / NAME, target / PICTURE):
+        with closing(Run(config)) as run:
+            run.learner.load_state(saved["learner"])
+            bank = gather(run, steps, seed, progress)
+        result, pictured = swapped(run, bank, queries, swaps, seed)
+        result = {
+            "run": str(folder), "trained_agent_steps": saved["agent_steps"], "seed": seed, "swaps": swaps, **result,
+            "environment": dict(run.spec.semantics), "config": to_dict(config), "provenance": provenance(), "meaning": meaning(result),
+        }  # fmt: skip
+        draw_probe(bank, pictured, config, run.spec, result, target)
+        write_json(target / NAME, result)
+    return result
+
+
+def swapped(run: Run, bank: Bank, queries: int, swaps: int, seed: int) -> tuple[dict[str, Any], list[Row]]:
+    """The numbers, and the rows of the picture."""
+    model = run.learner.world_model
     assert isinstance(model, BYOLHindsight)
     random = np.random.default_rng(stream(seed, "probe"))
 
@@ -83,17 +97,7 @@ def probe(folder: Path, queries: int, swaps: int, steps: int, seed: int, out: Pa
         kinds = {name: measure(bank, reconstruct, members, swaps, random) for name, members in split(bank).items() if len(members)}
         chosen = choose(bank, reconstruct, queries, random)
         pictured = [picture_row(bank, reconstruct, query, kind, swaps, random) for query, kind in chosen.items()]
-    result: dict[str, Any] = {
-        "run": str(folder), "trained_agent_steps": saved["agent_steps"], "seed": seed, "swaps": swaps,
-        "transitions": len(bank), "distinct_outcomes": len(bank.representative), "kinds": kinds,
-        "environment": dict(spec.semantics), "config": to_dict(config), "provenance": provenance(),
-    }  # fmt: skip
-    result["meaning"] = meaning(result)
-    target = folder if out is None else out
-    target.mkdir(parents=True, exist_ok=True)
-    draw_probe(bank, pictured, config, spec, result, target)
-    (target / NAME).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return result
+    return {"transitions": len(bank), "distinct_outcomes": len(bank.representative), "kinds": kinds}, pictured
 
 
 def compare(bank: Bank, imagined: Tensor, query: Array, other: Array) -> Comparison:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -14,12 +13,15 @@ from typing import Any
 import matplotlib
 
 from afterwit.runs.config import to_dict
+from afterwit.runs.files import replacing, results, write_json
 from afterwit.runs.provenance import provenance
+from afterwit.runs.reading import quoted
 from afterwit.runs.report_data import HUMAN, Group, RunLog, flat, make_groups, noise_of, read_run, result_names
 from afterwit.runs.report_figures import MAX_VIDEO, STYLE, Picture, curves, panel, save
 from afterwit.runs.report_maps import overview, tenths
 from afterwit.runs.report_words import headline
 
+PAGE, SUMMARY = "report.html", "summary.json"
 CSS = """
 :root{color-scheme:light} *{box-sizing:border-box}
 body{margin:0 auto;max-width:1060px;padding:1.5rem 1rem 4rem;
@@ -60,9 +62,9 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     if twice is not None:
         raise ValueError(f"run folder {twice} is given twice; name each run once")
     groups = make_groups([read_run(Path(folder)) for folder in folders])
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "summary.json").write_text(json.dumps(summarise(groups), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    return write_page(groups, out)
+    with results(out / SUMMARY, out / PAGE):
+        write_json(out / SUMMARY, summarise(groups), allow_nan=False)
+        return write_page(groups, out)
 
 
 def summarise(groups: Sequence[Group]) -> dict[str, Any]:
@@ -122,8 +124,9 @@ def write_html(title: str, body: Sequence[str], out: Path) -> Path:
     """Write out/report.html with the parts of `body`; returns its path."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
     page = f'<!doctype html>\n<html lang="en"><head>{head}<style>{CSS}</style></head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
-    path = out / "report.html"
-    path.write_text(page, encoding="utf-8", errors="backslashreplace")  # a folder's name need not be Unicode
+    path = out / PAGE
+    with replacing(path) as file:
+        file.write(page.encode(errors="backslashreplace"))  # a folder's name need not be Unicode
     return path
 
 
@@ -243,7 +246,7 @@ def origin(runs: Sequence[RunLog], out: Path) -> str:
     for run in runs:
         config = escape(json.dumps(to_dict(run.config), indent=2))
         whole += f"<details><summary>{escape(str(run.folder))}: full config</summary><pre>{config}</pre></details>"
-    command = shlex.join(["afterwit", "report", *(str(run.folder) for run in runs), "--out", str(out)])
+    command = " ".join(["afterwit report", *(quoted(run.folder) for run in runs), "--out", quoted(out)])
     facts = provenance()
     made = f"{facts['date']}, commit {facts['commit'] or 'unknown (installed package)'}, {facts['processor']}"
     return (

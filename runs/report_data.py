@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from afterwit.envs.atari import AtariConfig
+from afterwit.envs.checks import reading_only
 from afterwit.envs.gym import GymConfig
 from afterwit.envs.maze import MazeConfig, build_map
 from afterwit.envs.noise import LAYERS
@@ -29,7 +30,7 @@ from afterwit.runs.evaluate import NAME as EVALUATION
 from afterwit.runs.evaluate import VIDEO
 from afterwit.runs.logging import MAPS, METRICS, read_metrics
 from afterwit.runs.overrides import short
-from afterwit.runs.reading import read_json
+from afterwit.runs.reading import quoted, read_json
 from afterwit.runs.statistics import MEASURES, NUM_WINDOWS
 
 HUMAN = "human_normalised"
@@ -152,7 +153,7 @@ def read_run(folder: Path) -> RunLog:
     """What a run left in its folder. Raises ValueError naming the folder and a remedy."""
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is no run folder: it has no config.json; name a folder that `afterwit train` wrote")
-    config = read_config(folder)
+    config = config_of(folder)
     entries = read_metrics(folder) if (folder / METRICS).is_file() else []
     if not entries:
         raise ValueError(
@@ -173,6 +174,12 @@ def read_run(folder: Path) -> RunLog:
         notes = (f"{folder.name} has maps of another version of the maze ({told}); they are left out.",)
         maps = None
     return RunLog(folder, config, entries, maps, read_evaluation(folder), _if_there(folder / VIDEO), notes)
+
+
+def config_of(folder: Path) -> RunConfig:
+    """The config of a run that is only looked at: what its environment needs may be missing here."""
+    with reading_only():
+        return read_config(folder)
 
 
 def _if_there(path: Path) -> Path | None:
@@ -198,7 +205,7 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
     path = folder / EVALUATION
     if not path.is_file():
         return None
-    remedy = f"remove it or write it again: afterwit evaluate {folder}"
+    remedy = f"remove it or write it again: afterwit evaluate {quoted(folder)}"
     result = read_json(path, remedy)
     if not isinstance(result, dict) or not isinstance(result.get("results"), dict):
         raise ValueError(f"{path} holds no evaluation; {remedy}")

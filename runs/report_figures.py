@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from PIL import Image
 
 from afterwit.envs.specs import Array
+from afterwit.runs.files import replacing
 from afterwit.runs.report_data import (
     Group,
     RunLog,
@@ -202,5 +203,6 @@ def save(figure: Figure, out: Path, name: str, alt: str) -> Picture:
         buffer = io.BytesIO()
         drawn.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
     file = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST] + ".png"
-    (out / file).write_bytes(buffer.getvalue())
+    with replacing(out / file) as written:
+        written.write(buffer.getvalue())
     return Picture(file, alt, buffer.getvalue())

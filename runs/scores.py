@@ -6,7 +6,6 @@ little; interquartile means with stratified bootstrap intervals say how much is 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import permutations
@@ -16,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from afterwit.envs.specs import Array
-from afterwit.runs.config import RunConfig, read_config
+from afterwit.runs.config import RunConfig
+from afterwit.runs.files import results, write_json
 from afterwit.runs.provenance import provenance
-from afterwit.runs.report_data import HUMAN, read_evaluation
+from afterwit.runs.reading import quoted
+from afterwit.runs.report_data import HUMAN, config_of, read_evaluation
 from afterwit.runs.study_data import REPETITIONS, numpy_seed, rliable
 
 RESULT, PICTURE = "scores.json", "scores.png"
@@ -35,7 +36,7 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
     """
     if len(folders) < 2:
         raise ValueError(f"scores compares runs, and was given {len(folders)}; name two or more run folders")
-    found = [(folder, read_config(folder), evaluation_of(folder)) for folder in folders]
+    found = [(folder, config_of(folder), evaluation_of(folder)) for folder in folders]
     if measure is None:
         measure = HUMAN if all(HUMAN in evaluation for _, _, evaluation in found) else "return"
     cells: dict[str, dict[str, list[float]]] = {}
@@ -44,14 +45,23 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
         value = number(evaluation, measure)
         if value is None:
             known = ", ".join([*evaluation["results"], *([HUMAN] if HUMAN in evaluation else [])])
-            raise ValueError(f"the evaluation of {folder} has no {measure!r}; it has {known}")
+            raise ValueError(f"the evaluation of {folder} has no {measure!r}; it has {known or 'no numbers: no episode ended'}")
         cells.setdefault(config.method, {}).setdefault(task(config), []).append(value)
         if same := seen.get((config.method, task(config), config.seed)):
             raise ValueError(f"{same} and {folder} are both {config.title} on {task(config)}; runs of one task must have different seeds")
         seen[config.method, task(config), config.seed] = folder
     tables = matrices(cells)
+    with results(out / RESULT, out / PICTURE):
+        return aggregated(measure, tables, found, out)
+
+
+def aggregated(
+    measure: str, tables: Mapping[str, Array], found: Sequence[tuple[Path, RunConfig, Mapping[str, Any]]], out: Path
+) -> dict[str, Any]:
+    """The aggregates of scores [runs, tasks] of each method, written to OUT."""
     result = {
-        "measure": measure, "tasks": sorted(next(iter(cells.values()))), "scores": {name: table.tolist() for name, table in tables.items()},
+        "measure": measure, "tasks": sorted({task(config) for _, config, _ in found}),
+        "scores": {name: table.tolist() for name, table in tables.items()},
         "aggregates": aggregates(tables), "improvement": improvement(tables), "profiles": profiles(tables),
         "runs": [{"folder": str(folder)} | {name: evaluation.get(name) for name in ("trained_agent_steps", "policy", "episodes")}
                  for folder, _, evaluation in found],
@@ -59,16 +69,15 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
     }  # fmt: skip
     from afterwit.runs.scores_figure import draw  # imports matplotlib, which the numbers need not wait for
 
-    out.mkdir(parents=True, exist_ok=True)
     draw(result, out / PICTURE)
-    (out / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(out / RESULT, result)
     return result
 
 
 def evaluation_of(folder: Path) -> dict[str, Any]:
     found = read_evaluation(folder)
     if found is None:
-        raise ValueError(f"{folder} was not evaluated; run: afterwit evaluate {folder}")
+        raise ValueError(f"{folder} was not evaluated; run: afterwit evaluate {quoted(folder)}")
     return found
 
 

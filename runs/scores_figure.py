@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from afterwit.runs.files import replacing
 from afterwit.runs.report_figures import COLOURS, GREY, OTHER, STYLE
 from afterwit.runs.scores import AGGREGATES
 
@@ -40,4 +41,5 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         runs = len(next(iter(result["scores"].values())))
         words = f"{runs} runs a task and method; bars and bands: 95% stratified-bootstrap intervals (rliable)"
         figure.supxlabel(words, fontsize=7, color=GREY)
-        figure.savefig(path)
+        with replacing(path) as file:
+            figure.savefig(file, format="png")

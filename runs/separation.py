@@ -9,7 +9,6 @@ the deviation only makes models comparable. Held-out logs mix the three kinds; n
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import signal
 import sys
@@ -27,6 +26,7 @@ from tqdm import tqdm
 
 from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import Array
+from afterwit.runs.files import results, write_json
 from afterwit.runs.provenance import provenance
 from afterwit.runs.separation_worlds import ACTIONS, CHANNELS, KINDS, NOISY, NOVEL, VIEW, WORLDS, Log, World
 from afterwit.world_models import IntrinsicReward, WorldModelConfig
@@ -98,6 +98,12 @@ def benchmark_separation(config: SeparationConfig, jobs: int, out: Path | None, 
     if out is not None and out.suffix != ".json":
         raise ValueError(f"out is {str(out)!r}; it must end in .json (the picture goes beside it, as .png)")
     tasks = [(world, model, seed) for seed in range(config.seeds) for world in config.worlds for model in config.models]
+    with results(*([out, out.with_suffix(".png")] if out is not None else [])):
+        return judged(config, tasks, jobs, out, progress)
+
+
+def judged(config: SeparationConfig, tasks: Sequence[tuple[str, str, int]], jobs: int, out: Path | None, progress: bool) -> dict[str, Any]:
+    """All `tasks` (world, model, seed), judged and written."""
     start = time.perf_counter()
     bar = tqdm(run_all(config, tasks, jobs), desc="separation", total=len(tasks), unit="training", disable=not progress, file=sys.stdout)
     runs = sorted(bar, key=lambda run: tasks.index((run["world"], run["model"], run["seed"])))
@@ -106,10 +112,9 @@ def benchmark_separation(config: SeparationConfig, jobs: int, out: Path | None, 
     if out is not None:
         from afterwit.runs.separation_figure import draw  # imports matplotlib, which the table need not wait for
 
-        out.parent.mkdir(parents=True, exist_ok=True)
         draw(result, out.with_suffix(".png"))
         kept = result | {"runs": [{name: value for name, value in run.items() if name != "rewards"} for run in runs]}
-        out.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        write_json(out, kept)
     return result
 
 

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from afterwit.runs.files import replacing
 from afterwit.runs.separation_worlds import KINDS, WORLDS
 
 COLOURS = {"familiar": "#8a8a8a", "noisy": "#cc3311", "novel": "#0077bb"}
@@ -42,8 +43,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         figure.supxlabel("reward (1 = median of what was never seen)", fontsize=7)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
-    with Image.open(buffer) as drawn:
-        drawn.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, format="png", optimize=True)
+    with Image.open(buffer) as drawn, replacing(path) as file:
+        drawn.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(file, format="png", optimize=True)
 
 
 def strips(ax: Any, runs: list[dict[str, Any]]) -> None:

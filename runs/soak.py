@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import signal
 import subprocess
@@ -175,7 +176,7 @@ def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> boo
     config = replace(maze(), total_steps=1_000_000_000, checkpoint_interval=50_000)
     write_config(replace(config, cluster="local", actors=2, policy_lag=2) if cluster else config, folder)
     before = sample(os.getpid(), 0)
-    command = [sys.executable, "-m", "afterwit.runs.cli", "train", "--resume", str(folder), "--quiet"]
+    command = [sys.executable, "-P", "-m", "afterwit.runs.cli", "train", "--resume", str(folder), "--quiet"]
     with (out / OUTPUT).open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     killer = Killer(process.pid) if cluster else None
@@ -216,10 +217,12 @@ def write(samples: list[Sample], out: Path) -> None:
     """The samples as a table and as a picture."""
     from matplotlib.figure import Figure  # which the rest of the soak need not wait for
 
-    with (out / TABLE).open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, ["seconds", *NUMBERS], extrasaction="ignore")
-        table.writeheader()
-        table.writerows(vars(sample) for sample in samples)
+    rows = io.StringIO(newline="")
+    table = csv.DictWriter(rows, ["seconds", *NUMBERS], extrasaction="ignore")
+    table.writeheader()
+    table.writerows(vars(sample) for sample in samples)
+    with replacing(out / TABLE) as file:
+        file.write(rows.getvalue().encode())
     names = [name for name in NUMBERS if name != "shared"]
     figure = Figure(figsize=(8, 8), layout="constrained")
     minutes = [sample.seconds / 60 for sample in samples]

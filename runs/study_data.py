@@ -18,9 +18,9 @@ import numpy as np
 from afterwit.envs.atari import AtariConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.envs.specs import Array
-from afterwit.runs.config import read_config, to_dict
+from afterwit.runs.config import to_dict
 from afterwit.runs.parallel import last_entry
-from afterwit.runs.report_data import Group, RunLog, flat, noise_of, read_run
+from afterwit.runs.report_data import Group, RunLog, config_of, flat, noise_of, read_run
 from afterwit.runs.statistics import MEASURES, NUM_WINDOWS
 from afterwit.runs.study_run import NAME, Manifest, read_manifest
 from afterwit.world_models.instruments import ALARM
@@ -158,7 +158,7 @@ def read_study(home: Path) -> StudyLog:
         else:
             groups.setdefault((cell["world"], cell["method"]), []).append(read_run(home / cell["folder"]))
     if not groups:
-        first = read_config(home / manifest.cells[0]["folder"]).log_interval
+        first = config_of(home / manifest.cells[0]["folder"]).log_interval
         raise ValueError(f"no run of the study in {home / NAME} has logged anything yet (its first entry comes after {first:,} steps)")
     named = {key: Group(key[1], key[0], tuple(runs), 0) for key, runs in groups.items()}
     return StudyLog(home, manifest, named, tuple(waiting))

@@ -18,6 +18,7 @@ import matplotlib
 from afterwit.runs.config import to_dict
 from afterwit.runs.files import replacing
 from afterwit.runs.provenance import provenance
+from afterwit.runs.reading import quoted
 from afterwit.runs.report import image, table, write_html
 from afterwit.runs.report_figures import STYLE, Picture, save
 from afterwit.runs.study_claims import EXPLORE, HINDSIGHT, Claim, Target, claims, targets, trapped_words
@@ -126,7 +127,7 @@ def origin(study: StudyLog) -> str:
     parts.append(table(["session", "commit", "processor", "cores", "gpu", "jobs", "command"], sessions))
     for title, value in (("Definition of the study", definition), (f"Full config of {study.relative(first)}", to_dict(first.config))):
         parts.append(f"<details><summary>{escape(title)}</summary><pre>{escape(json.dumps(value, indent=2))}</pre></details>")
-    command = f"afterwit study {told.study} --out {study.home} --report-only"
+    command = f"afterwit study {quoted(told.study)} --out {quoted(study.home)} --report-only"
     made = f"{facts['date']}, commit {facts['commit'] or 'unknown (installed package)'}, {facts['processor']}"
     parts.append(
         f"<p class='note'>This page: <code>{escape(command)}</code><br>{escape(made)}. All numbers: {RUNS}, {CELLS}, {SUMMARY}.</p>"

@@ -14,7 +14,7 @@ from afterwit.runs.files import occupied, replacing
 from afterwit.runs.overrides import checked
 from afterwit.runs.parallel import PATIENCE, finished, last_entry, train_all
 from afterwit.runs.provenance import provenance
-from afterwit.runs.reading import read_json
+from afterwit.runs.reading import quoted, read_json
 from afterwit.runs.study import Cell, Study, Variant
 
 NAME, FORMAT = "study.json", 1
@@ -130,7 +130,7 @@ def read_manifest(home: Path) -> Manifest:
     """The manifest of a study's folder. Raises ValueError where there is none that this version reads."""
     path = home / NAME
     if not path.is_file():
-        raise ValueError(f"{home} holds no study: it has no {NAME}; start one with: afterwit study NAME --out {home}")
+        raise ValueError(f"{home} holds no study: it has no {NAME}; start one with: afterwit study NAME --out {quoted(home)}")
     data = read_json(path, "put a copy back")
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT or data.keys() != get_type_hints(Manifest).keys():
         raise ValueError(f"{path} is no manifest that this version of afterwit reads (format {FORMAT})")

@@ -6,9 +6,8 @@ import math
 import sys
 import time
 import traceback
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,14 @@ from afterwit.agents.learner import Learner
 from afterwit.agents.memory import keep_memory
 from afterwit.agents.pipeline import LearnerLost, Pipeline
 from afterwit.envs.make import make_env
-from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec
+from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec, VectorEnv
 from afterwit.runs import checkpoint
+from afterwit.runs.closing import closing_quietly
 from afterwit.runs.config import RunConfig, read_config, to_dict, write_config
-from afterwit.runs.files import LOCK, Unwritable, discard_temporaries, occupied
+from afterwit.runs.files import LOCK, Unwritable, discard_temporaries, occupied, replacing
 from afterwit.runs.logging import Log
 from afterwit.runs.provenance import record
+from afterwit.runs.reading import quoted
 from afterwit.runs.statistics import Statistics, indifferent
 from afterwit.runs.watch import Watch, say
 from afterwit.world_models.instruments import ALARM, alarm
@@ -43,7 +44,7 @@ class Run:
         torch.set_num_threads(config.threads)
         self.config = config
         seeds = [actor_seed(config.seed, index) for index in range(config.num_actors)]
-        envs = [make_env(config.actor_env, seed) for seed in seeds]
+        envs = [self._environments(seed) for seed in seeds]
         self.learner = Learner(config.learner, replace(envs[0].spec, num_envs=config.env.num_envs), config.seed, device)
         self.actors = [Actor(env, self.learner.policy, config.unroll_length, seed, device) for env, seed in zip(envs, seeds, strict=True)]
         if config.compile:
@@ -54,6 +55,10 @@ class Run:
                 self.actors[0].warm_up()  # in threads that start together, each would compile anew
         self.pipeline = Pipeline(self.actors, config.actors_per_batch, config.policy_lag, config.acting_threads)
         self._start(replace(envs[0].spec, num_envs=config.num_actors * config.envs_per_actor))
+
+    def _environments(self, seed: int) -> VectorEnv:
+        """Those of one actor."""
+        return closing_quietly(make_env(self.config.actor_env, seed))
 
     def _start(self, spec: EnvSpec) -> None:
         """Count from nothing; `spec` is of all environments that the run has."""
@@ -95,32 +100,40 @@ class Run:
             state = {"actors": [state], "ahead": [[each] for each in state.get("ahead", ())], "turn": 0}
         states = self.pipeline.turns.fitting(state.get("actors", []))
         for actor, saved in zip(self.actors, states, strict=True):
-            actor.resume(saved, partial(make_env, self.config.actor_env), self.agent_steps)
+            actor.resume(saved, self._environments, self.agent_steps)
         if not all("env" in saved for saved in states):
             return [np.arange(self.spec.num_envs)]
         self.pipeline.load_state(state)
         return []
 
     def close(self) -> None:
-        with ExitStack() as stack:  # where one cannot be closed, the others are
-            for actor in self.actors:
-                stack.callback(actor.env.close)
-            self.pipeline.close()
+        self.pipeline.close()
+        for actor in self.actors:
+            actor.env.close()
 
 
 def new_folder(config: RunConfig, folder: Path) -> None:
     """Make a run folder. Raises ValueError where it exists: no run is ever overwritten."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"run folder {folder} exists; go on with: afterwit train --resume {folder}; or choose another --out")
-    write_config(config, folder)
+    refuse_existing(folder)
+    with occupied(folder, patience=0):
+        refuse_existing(folder)  # another process may have made it since
+        write_config(config, folder)
 
 
-def discard_unstarted(folder: Path) -> None:
-    """Remove the folder of a run that could not be set up, so that the corrected command finds its place free."""
-    if {path.name for path in folder.iterdir()} <= {"config.json", LOCK}:
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+def refuse_existing(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {LOCK}):
+        raise ValueError(f"run folder {folder} exists; go on with: afterwit train --resume {quoted(folder)}; or choose another --out")
+
+
+def discard_unstarted(folder: Path) -> bool:
+    """Remove the folder of a run that could not be set up, so that the corrected command finds its place free. True if it is gone.
+    Only the process that holds the folder may do that."""
+    if {path.name for path in folder.iterdir()} - {"config.json", LOCK}:
+        return False
+    for name in ("config.json", LOCK):
+        (folder / name).unlink(missing_ok=True)
+    folder.rmdir()
+    return True
 
 
 def make_run(config: RunConfig) -> Run:
@@ -137,6 +150,22 @@ def make_run(config: RunConfig) -> Run:
 ERROR = "error.txt"  # the traceback of an environment
 
 
+def start(config: RunConfig, folder: Path, progress: bool = True) -> bool:
+    """Train a new run in a new folder, as `train` does. Of two processes that start one in the same folder, one gets it.
+
+    What could not be set up leaves no folder behind. Raises ValueError where the folder exists or is being made.
+    """
+    refuse_existing(folder)
+    with occupied(folder, patience=0):
+        refuse_existing(folder)  # another process may have made it since
+        try:
+            write_config(config, folder)
+            return _train_in(folder, progress)
+        except BaseException:
+            discard_unstarted(folder)
+            raise
+
+
 def train(folder: Path, progress: bool = True) -> bool:
     """Train the run whose config lies in `folder`, from its checkpoint if there is one. False if it was interrupted.
 
@@ -145,26 +174,32 @@ def train(folder: Path, progress: bool = True) -> bool:
     that is not finite, or a disk without room. Then nothing is lost but the steps since its last checkpoint.
     """
     line = checkpoint.restore_config(folder)
-    config = read_config(folder)
+    read_config(folder)  # no lock is left in a folder that is none of a run
     with occupied(folder, patience=0):
         if line:
             say(line)
-        discard_temporaries(folder)
-        keep_memory()
-        reached = -1
-        while True:
-            run = make_run(config)
-            try:
-                return _train(run, folder, progress)
-            except LearnerLost as error:
-                before, reached = reached, last_checkpoint(folder, config)
-                if reached <= before:
-                    raise ValueError(f"{error}, twice after {reached:,} agent steps; go on with --resume once that is mended") from error
-                say(f"{error}; going on from the last checkpoint, at {reached:,} agent steps")
-            except (FloatingPointError, EnvironmentFault, Unwritable) as error:
-                raise ValueError(stop_line(error, run, folder)) from error
-            finally:
-                run.close()
+        return _train_in(folder, progress)
+
+
+def _train_in(folder: Path, progress: bool) -> bool:
+    """Train in a folder that this process holds."""
+    config = read_config(folder)
+    discard_temporaries(folder)
+    keep_memory()
+    reached = -1
+    while True:
+        run = make_run(config)
+        try:
+            return _train(run, folder, progress)
+        except LearnerLost as error:
+            before, reached = reached, last_checkpoint(folder, config)
+            if reached <= before:
+                raise ValueError(f"{error}, twice after {reached:,} agent steps; go on with --resume once that is mended") from error
+            say(f"{error}; going on from the last checkpoint, at {reached:,} agent steps")
+        except (FloatingPointError, EnvironmentFault, Unwritable) as error:
+            raise ValueError(stop_line(error, run, folder)) from error
+        finally:
+            run.close()
 
 
 def last_checkpoint(folder: Path, config: RunConfig) -> int:
@@ -205,10 +240,11 @@ def stop_line(error: FloatingPointError | EnvironmentFault | Unwritable, run: Ru
     if isinstance(error, Unwritable):
         said, wanted = f"{error.filename} cannot be written: {error.strerror}", "there is room"
     elif error.__cause__ is not None:
-        with suppress(OSError):
-            (folder / ERROR).write_text("".join(traceback.format_exception(error.__cause__)), encoding="utf-8")
+        with suppress(OSError), replacing(folder / ERROR) as file:
+            file.write("".join(traceback.format_exception(error.__cause__)).encode(errors="backslashreplace"))
             said += f" (traceback in {folder / ERROR})"
-    return f"{said}; the run stopped after {run.agent_steps:,} agent steps and {saved}; when {wanted}: afterwit train --resume {folder}"
+    command = f"afterwit train --resume {quoted(folder)}"
+    return f"{said}; the run stopped after {run.agent_steps:,} agent steps and {saved}; when {wanted}: {command}"
 
 
 def magnitudes(run: Run) -> str:

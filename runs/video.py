@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from afterwit.envs.specs import Array, EnvSpec, TimeStep, VectorEnv
+from afterwit.runs.files import TEMPORARY
 from afterwit.world_models.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -58,23 +60,49 @@ class Recorder:
         self.pending = []
 
     def write(self, path: Path) -> None:
-        """Write an mp4 of 20 agent steps a second."""
+        """Write an mp4 of 20 agent steps a second, whole or not at all. Raises OSError or RuntimeError where ffmpeg fails."""
         marks = peaks([paid(entry) for entry in self.values])
         peak = max([0.1, *map(paid, self.values)])
         height, width, _ = compose(self.frames[0], self.values[:1], peak, marks).shape
         import imageio_ffmpeg  # here, as Pillow below: scores alone need neither
 
-        writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=20, macro_block_size=2, quality=6, ffmpeg_log_level="error")
-        writer.send(None)
-        for index, frame in enumerate(self.frames):
-            writer.send(compose(frame, self.values[: index + 1], peak, marks).tobytes())
-        writer.close()
+        begun = path.with_name(path.name + TEMPORARY)
+        try:
+            writer = imageio_ffmpeg.write_frames(
+                str(begun.absolute()),
+                (width, height),
+                fps=20,
+                macro_block_size=2,
+                quality=6,
+                ffmpeg_log_level="error",
+                output_params=["-f", "mp4"],
+            )
+            writer.send(None)
+            for index, frame in enumerate(self.frames):
+                writer.send(compose(frame, self.values[: index + 1], peak, marks).tobytes())
+            writer.close()
+            if b"moov" not in begun.read_bytes():  # the index, which comes last
+                raise OSError("ffmpeg did not finish it; is the disk full?")
+            os.replace(begun, path)
+        finally:
+            begun.unlink(missing_ok=True)
 
     def render(self) -> Array:
         return self.env.render()
 
     def close(self) -> None:
         self.env.close()
+
+
+def check_film() -> None:
+    """Raise ValueError where films cannot be made here."""
+    try:
+        import imageio_ffmpeg
+        import PIL  # noqa: F401
+
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(f"no film can be made here ({error}); leave --video out, or install imageio-ffmpeg and pillow") from error
 
 
 def paid(entry: dict[str, float]) -> float:

@@ -9,13 +9,18 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 from tqdm import tqdm
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from afterwit.runs.reading import quoted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TWICE = (signal.SIGINT, signal.SIGTERM)  # a closed terminal's SIGHUP comes twice by itself: from the shell, and from the system
 QUIET = 60.0  # seconds without a learner step after which a line says so
 PATIENCE = 3.0  # seconds after a signal in which a step usually ends
 STOPPED = 130  # exit code of a run that was interrupted
@@ -23,11 +28,11 @@ WAITING = ("threading.py", "queue.py", "_base.py", "thread.py", "selectors.py") 
 
 
 class Watch:
-    """While a run trains: `stop` fills with the SIGINTs and SIGTERMs that came, for the loop to end after its learner step.
+    """While a run trains: `stop` fills with the SIGINTs, SIGTERMs and SIGHUPs that came, for the loop to end after its learner step.
 
-    A second one of the same kind ends the process at once, wherever it hangs (also in an environment's C++): a thread hears
-    of signals through a pipe that the C handler fills. The same thread prints a line when no step has ended for QUIET seconds.
-    Enter it in the main thread.
+    A second SIGINT or SIGTERM ends the process at once, wherever it hangs (also in an environment's C++): a thread hears of
+    signals through a pipe that the C handler fills. Where SIGHUP is ignored, as under nohup, it stays ignored: the run goes on
+    when its terminal is closed. The same thread prints a line when no step has ended for QUIET seconds. Enter it in the main thread.
     """
 
     def __init__(self, folder: Path):
@@ -44,7 +49,8 @@ class Watch:
         self.inlet, self.outlet = os.pipe()
         os.set_blocking(self.outlet, False)
         self.main = threading.get_ident()
-        self.previous: dict[int, Any] = {number: signal.signal(number, self._note) for number in SIGNALS}
+        numbers = [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
+        self.previous: dict[int, Any] = {number: signal.signal(number, self._note) for number in numbers}
         self.wakeup = signal.set_wakeup_fd(self.outlet, warn_on_full_buffer=False)
         self.thread = threading.Thread(target=self._listen, name="watch", daemon=True)
         self.thread.start()
@@ -69,8 +75,8 @@ class Watch:
             heard = os.read(self.inlet, 64) if select.select([self.inlet], [], [], min(1.0, QUIET / 4))[0] else b""
             if 0 in heard:
                 return
-            came.update(number for number in heard if number in SIGNALS)
-            if any(count > 1 for count in came.values()):
+            came.update(number for number in heard if number in self.previous)
+            if any(came[number] > 1 for number in TWICE):
                 self._end()
             now, last = time.monotonic(), self.last
             if came and self.asked is None:
@@ -97,9 +103,42 @@ class Watch:
 
     def _end(self) -> None:
         """Not by an exception: whoever hangs would not see it, and the interpreter would wait for its threads."""
-        line = f"\nafterwit: ended at once, unsaved since the last checkpoint; go on with: afterwit train --resume {self.folder}\n"
-        os.write(2, line.encode())
+        line = f"\nafterwit: ended at once, unsaved since the last checkpoint; go on with: afterwit train --resume {quoted(self.folder)}\n"
+        with suppress(OSError):  # nobody reads it
+            os.write(2, line.encode(errors="backslashreplace"))
         os._exit(STOPPED)
+
+
+class Waiting:
+    """While something is waited for that may never come: a line on stderr after QUIET seconds without `came`, and again whenever
+    that silence has become twice as long. `words` gives the line, from the seconds of silence.
+    """
+
+    def __init__(self, words: Callable[[float], str]):
+        self.words = words
+        self.over, self.last = threading.Event(), time.monotonic()
+        self.thread = threading.Thread(target=self._listen, name="waiting", daemon=True)
+
+    def came(self) -> None:
+        self.last = time.monotonic()
+
+    def __enter__(self) -> Waiting:
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _listen(self) -> None:
+        since, patience = self.last, QUIET
+        while not self.over.wait(min(1.0, QUIET / 4)):
+            if self.last != since:
+                since, patience = self.last, QUIET
+            silence = time.monotonic() - since
+            if silence > patience:
+                patience = 2 * silence
+                say(self.words(silence))
 
 
 def say(line: str) -> None:

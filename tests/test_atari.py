@@ -16,6 +16,12 @@ NOOP, FIRE, UP, RIGHT, LEFT, DOWN = 0, 1, 2, 3, 4, 5
 PADDLE_BYTE = 72  # Breakout: the paddle's place, in RAM
 PADDLE_SPEED = 5.7  # Breakout: how far the paddle goes in one emulator frame
 
+MONTEZUMAS = ("MontezumaRevenge-v5", "ALE/MontezumaRevenge-v5", "MontezumaRevengeNoFrameskip-v4", "montezuma_revenge", "MontezumasRevenge",
+              "montezuma_revenge-v5", "Montezuma-v0", "ale/montezuma")  # fmt: skip
+OTHERS = {"Breakout-ram-v4": "Breakout", "Breakout-ramNoFrameskip-v4": "Breakout", "PongDeterministic-v4": "Pong", "pong": "Pong",
+          "Ms. Pac-Man": "MsPacman", "ALE/Qbert-ram-v5": "Qbert", "Q*bert": "Qbert", "Pitfall!": "Pitfall",
+          "Space": "SpaceInvaders", "Montezuma's Revenge": "MontezumaRevenge"}  # fmt: skip
+
 
 def config(game: str, **settings: Any) -> AtariConfig:
     return AtariConfig(game, **{"num_envs": 3, "noop_max": 1, "image_size": 32, "threads": 1, **settings})
@@ -242,6 +248,8 @@ def test_every_setting_is_recorded() -> None:
     [
         ({"game": "Montezuma"}, "^unknown game 'Montezuma'; did you mean 'MontezumaRevenge'\\?$"),
         ({"game": "space_invaders"}, "did you mean 'SpaceInvaders'"),
+        *(({"game": name}, f"^unknown game '{name}'; did you mean 'MontezumaRevenge'\\?$") for name in MONTEZUMAS),
+        *(({"game": name}, f"did you mean '{right}'") for name, right in OTHERS.items()),
         ({"game": "Tetris99999"}, "unknown game 'Tetris99999'; "),
         ({"num_envs": 0}, "num_envs is 0; it must be at least 1"),
         ({"frame_skip": 0}, "frame_skip is 0"),

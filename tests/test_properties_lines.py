@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from afterwit.runs import cli
+from afterwit.runs.config import RunConfig
 from afterwit.runs.options import Benchmark, Demo, Drill, Evaluate, Probe, Report, Scores, Separation, StudyOptions, Train
 from afterwit.runs.presets import PRESETS
 from afterwit.runs.separation import SeparationConfig
@@ -42,6 +43,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious").write_text("data")
     monkeypatch.setattr(cli, "train", begin)
+    monkeypatch.setattr("afterwit.runs.train._train_in", begin)
     monkeypatch.setattr(cli.benchmarking, "Run", begin)
     monkeypatch.setattr("afterwit.runs.separation.run_all", begin)
     monkeypatch.setattr("afterwit.runs.study_run.train_all", begin)
@@ -136,10 +138,10 @@ def test_too_little_memory_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch, ca
     line = ["train", "maze", "--learner.policy.hidden", "1000000", "--learner.torso.belief", "1000000", "--out", str(out)]
     for error in (MemoryError("Unable to allocate 8 TiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 TB")):
 
-        def fail(folder: Path, progress: bool, error: Exception = error) -> None:
+        def fail(config: RunConfig, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr(cli, "train", fail)
+        monkeypatch.setattr("afterwit.runs.train.make_run", fail)
         assert cli.main(line) == 2
         told = capsys.readouterr().err
         assert "not enough memory" in told and told.count("\n") == 1 and not out.exists()
