@@ -19,6 +19,7 @@ from afterwit.agents.policy import Policy
 from afterwit.envs.make import EnvConfig, make_env
 from afterwit.envs.specs import Array, EnvSpec
 from afterwit.world_models import shares
+from afterwit.world_models.callers import own_modes
 from afterwit.world_models.torso import compile_encoders
 from afterwit.world_models.trajectory import Trajectory, joined
 
@@ -65,7 +66,8 @@ class ActorProcess:
         self.plan = plan
         seed = actor_seed(plan.seed, index, life)
         env = make_env(plan.actor_env, seed)
-        policy = Policy(plan.learner.policy, plan.learner.torso, env.spec)
+        with own_modes():  # the environment may have set its own
+            policy = Policy(plan.learner.policy, plan.learner.torso, env.spec)
         self.actor = Actor(env, policy, plan.unroll_length, seed, torch.device("cpu"))
         self.version: int | None = None
         if plan.compile:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -33,6 +35,7 @@ from afterwit.runs.study_data import rliable
 from afterwit.runs.study_run import run_study
 from afterwit.runs.train import start, train
 from afterwit.world_models.make import WORLD_MODELS
+from afterwit.world_models.published import DEVIATIONS
 
 Flat = (tyro.conf.AvoidSubcommands,)
 
@@ -240,6 +243,7 @@ def studies() -> str:
 def contents(study: Study) -> str:
     names = {"worlds": [world.name for world in study.worlds], "methods": [method.name for method in study.methods]}
     names |= {"seeds": [str(seed) for seed in study.seeds]} | {"more worlds": [w.name for w in study.more_worlds]}
+    names |= {"more methods": [method.name for method in study.more_methods]}
     return "\n\n".join(f"{what}: {', '.join(values)}" for what, values in names.items() if values)
 
 
@@ -259,8 +263,15 @@ def drill_command(args: list[str]) -> int:
 
 
 def list_command(args: list[str]) -> int:
-    """Presets, studies, environments and world models that are there: afterwit list"""
+    """Presets, studies, environments and world models that are there: afterwit list [published]"""
+    if args == ["published"]:
+        for model, lines in DEVIATIONS.items():
+            print("\n".join([f"{model}:", *(textwrap.fill(line, 100, initial_indent="  - ", subsequent_indent="    ") for line in lines)]))
+        return 0
+    if args:
+        raise ValueError(f"list takes nothing, or published, not {' '.join(args)!r}")
     print(f"{presets()}\n\n{studies()}\n\nenvironments: {', '.join(ENVS)}\nworld models: {', '.join(WORLD_MODELS)}")
+    print("\nvariant published: the world model as its paper has it; afterwit list published tells what still differs")
     return 0
 
 
@@ -311,10 +322,10 @@ def option_names(preset: Callable[..., RunConfig]) -> list[str]:
 
 def default_name(config: RunConfig) -> str:
     env = config.env
-    task, noise = getattr(env, "game", None) or getattr(env, "id", None), getattr(env, "noise", None)
+    task, noise = getattr(env, "game", None) or getattr(env, "label", None), getattr(env, "noise", None)
     world = [task, getattr(env, "tv", None), None if task and noise == "none" else noise]  # the maze has no task: its noise, or none, tells
     parts = [config.preset, config.method, *filter(None, world), f"s{config.seed}"]
-    return "-".join(parts).replace("/", "_")
+    return re.sub(r"[^\w.:=+-]+", "_", "-".join(parts)).strip("_")  # an id may have slashes, its arguments anything
 
 
 if __name__ == "__main__":

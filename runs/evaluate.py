@@ -26,6 +26,7 @@ from afterwit.runs.statistics import Statistics, section
 from afterwit.runs.train import Run
 from afterwit.runs.video import Recorder, check_film
 from afterwit.runs.watch import Waiting
+from afterwit.world_models.callers import own_modes
 
 NAME, VIDEO = "evaluation.json", "video.mp4"
 
@@ -137,7 +138,8 @@ def play(run: Run, actor: Actor, episodes: int, progress: bool, max_steps: int |
     ):
         while missing.any() and (max_steps is None or steps < max_steps):
             trajectory = actor.unroll()
-            seen = run.learner.appraise(trajectory)
+            with own_modes():
+                seen = run.learner.appraise(trajectory)
             statistics.add(trajectory, run.learner.intrinsic(seen.reward, trajectory.real.to(seen.reward.device)), 0)
             steps += len(trajectory.action)
             if isinstance(actor.env, Recorder):

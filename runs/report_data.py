@@ -261,7 +261,7 @@ def world_name(config: RunConfig) -> str:
         return "the maze without noise" if env.noise == "none" else f"the maze with {env.noise} noise{dose}"
     if isinstance(env, AtariConfig):
         return env.game if env.noise == "none" else f"{env.game} with {env.noise} noise"
-    return env.id if isinstance(env, GymConfig) else type(env).__name__
+    return env.label if isinstance(env, GymConfig) else type(env).__name__
 
 
 def noise_of(group: Group) -> tuple[str, str] | None:

@@ -85,7 +85,10 @@ def curves(groups: Sequence[Group]) -> list[Curve]:
     chosen += [Curve(name, f"Intrinsic reward: {name.split('_', 1)[1]}", log=name.endswith("reconstruction")) for name in parts]
     chosen += [
         Curve("share_of_time/noop", "Share of no-ops", share=True), Curve("learner/entropy", "Entropy of the policy [nats]"),
-        Curve("learner/kl", "KL, old to new policy [nats]"), Curve("noise/seeking", "Seeks noise (1 = does not care)", reference=1.0),
+        Curve("learner/kl", "KL, old to new policy [nats]"),
+        Curve("learner/trust_region_ratio", "That KL / what is allowed", reference=1.0),
+        Curve("learner/curiosity_share", "Curiosity's share of what is paid", share=True),
+        Curve("noise/seeking", "Seeks noise (1 = does not care)", reference=1.0),
         Curve("rank/embedding", "Effective rank of the embedding"), Curve("rank/belief", "Effective rank of the belief"),
         Curve("rank/latent", "Effective rank of z"), Curve("spread/target", "Error of the best constant guess"),
         Curve("leak/critic", "Leak: critic's estimate / log n", reference=0.0),
@@ -102,6 +105,8 @@ def _worth(curve: Curve, groups: Sequence[Group]) -> bool:
     logged = [values for group in groups for run in group.runs if np.isfinite(values := run.column(curve.name)).any()]
     if curve.name == "episode/return":  # all zero where the world pays nothing and has trackers to show
         return any(np.nan_to_num(values).any() for values in logged) or bool(logged and not any(g.names("reached/") for g in groups))
+    if curve.name == "learner/curiosity_share":  # 1 where nothing else pays
+        return any(np.nanmin(values) < 1 for values in logged)
     return bool(logged) or curve.name.startswith("ratio/")
 
 

@@ -27,10 +27,11 @@ from afterwit.runs.closing import closing_quietly
 from afterwit.runs.config import RunConfig, read_config, to_dict, write_config
 from afterwit.runs.files import LOCK, Unwritable, discard_temporaries, occupied, replacing
 from afterwit.runs.logging import Log
-from afterwit.runs.provenance import record
+from afterwit.runs.provenance import FIRST, record, record_losses
 from afterwit.runs.reading import quoted
 from afterwit.runs.statistics import Statistics, indifferent
 from afterwit.runs.watch import Watch, say
+from afterwit.world_models.callers import own_modes
 from afterwit.world_models.instruments import ALARM, alarm
 from afterwit.world_models.torso import compile_encoders
 from afterwit.world_models.trajectory import Trajectory
@@ -45,7 +46,8 @@ class Run:
         self.config = config
         seeds = [actor_seed(config.seed, index) for index in range(config.num_actors)]
         envs = [self._environments(seed) for seed in seeds]
-        self.learner = Learner(config.learner, replace(envs[0].spec, num_envs=config.env.num_envs), config.seed, device)
+        with own_modes():  # an environment's package may have set its own
+            self.learner = Learner(config.learner, replace(envs[0].spec, num_envs=config.env.num_envs), config.seed, device)
         self.actors = [Actor(env, self.learner.policy, config.unroll_length, seed, device) for env, seed in zip(envs, seeds, strict=True)]
         if config.compile:
             compile_encoders(self.learner)
@@ -67,13 +69,17 @@ class Run:
             spec, self.config.total_steps, indifferent(self.config.env, spec), self.config.learner.extrinsic_weight > 0
         )
         self.trajectory: Trajectory | None = None  # of the last step, for instruments
+        self.first_losses: list[float] = []  # of the run's first FIRST learner steps, as far as this session took them
         self.agent_steps = 0
         self.seconds = 0.0
 
     def step(self) -> dict[str, Tensor]:
         """One trajectory and one learner step. Raises FloatingPointError, before anything is saved, if the loss is not finite."""
         trajectory = self.trajectory = self.pipeline.next(self.learner.acting, self.learner.version)
-        metrics = self.learner.update(trajectory)
+        with own_modes():
+            metrics = self.learner.update(trajectory)
+        if self.learner.steps <= FIRST:
+            self.first_losses.append(float(metrics["loss"]))
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(float(metrics[name])):
                 raise FloatingPointError(f"the {name.replace('_', ' ')} is {float(metrics[name])} after {self.agent_steps} agent steps")
@@ -216,6 +222,7 @@ def _train(run: Run, folder: Path, progress: bool) -> bool:
     if state is not None:
         run.load_state(state)
         pending, saved = unstacked(state.get("pending", {}), run.learner.device), run.agent_steps
+    say_what_is_seen(run)
     record(folder)
     log = Log(folder, run.agent_steps)
     bar = tqdm(total=config.total_steps, initial=run.agent_steps, unit="step", unit_scale=True, desc=config.title,
@@ -229,6 +236,13 @@ def _train(run: Run, folder: Path, progress: bool) -> bool:
         log.close()
         bar.close()
     return run.agent_steps >= config.total_steps
+
+
+def say_what_is_seen(run: Run) -> None:
+    """What was made of a person's observations, and what reads them, where that was chosen for them."""
+    seen, torso = run.spec.semantics.get("observations"), run.config.learner.torso
+    if seen and torso.encoder == "auto":
+        say(f"observations: {seen}; encoder: {torso.resolved(run.spec.observation_shape).encoder}")
 
 
 def stop_line(error: FloatingPointError | EnvironmentFault | Unwritable, run: Run, folder: Path) -> str:
@@ -265,6 +279,8 @@ def _loop(run: Run, folder: Path, log: Log, bar: Any, watch: Watch, pending: lis
     while run.agent_steps < config.total_steps and not watch.stop:
         before = run.agent_steps
         pending.append(run.step())
+        if run.learner.steps == len(run.first_losses) == FIRST:
+            record_losses(folder, run.first_losses)
         watch.alive(run.agent_steps)
         bar.update(run.agent_steps - before)
         done = run.agent_steps >= config.total_steps
@@ -301,7 +317,8 @@ def log_entry(run: Run, pending: list[dict[str, Tensor]], rate: float) -> dict[s
     """Means over the learner steps since the last entry, what the episodes did, instruments, and time in its several units."""
     assert run.trajectory is not None
     means = {name: torch.stack([m[name].float() for m in pending]).mean().item() for name in pending[0]}
-    readings = {name: value.item() for name, value in run.learner.inspect(run.trajectory).items()}
+    with own_modes():
+        readings = {name: value.item() for name, value in run.learner.inspect(run.trajectory).items()}
     return {
         "agent_steps": run.agent_steps, "frames": run.agent_steps * run.spec.frames_per_step, "learner_steps": run.learner.steps,
         "seconds": round(run.seconds, 3), "agent_steps_per_second": rate,

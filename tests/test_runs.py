@@ -281,3 +281,29 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(
     error = capsys.readouterr().err
     assert "the loss is nan after 200 agent steps" in error and "--learner.learning-rate" in error and error.count("\n") == 1
     assert (folder / checkpoint.NAME).read_bytes() == bad != good
+
+
+def test_the_first_losses_and_their_digest_tell_whether_two_machines_compute_alike(tmp_path: Path) -> None:
+    """In the provenance of the session that took them; other seeds have others, a later session none."""
+    sessions = {}
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        config = replace(maze("rnd"), env=MazeConfig(num_envs=2), unroll_length=5, total_steps=120, seed=seed)
+        new_folder(config, tmp_path / name)
+        assert train(tmp_path / name, progress=False)
+        (sessions[name],) = json.loads((tmp_path / name / "provenance.json").read_text())
+        assert len(sessions[name]["first_losses"]) == 10 and len(sessions[name]["first_losses_sha256"]) == 16
+    assert sessions["one"]["first_losses"] == sessions["same"]["first_losses"] != sessions["other"]["first_losses"]
+    digests = {name: session["first_losses_sha256"] for name, session in sessions.items()}
+    assert digests["one"] == digests["same"] != digests["other"]
+    (tmp_path / "one" / "config.json").write_text(json.dumps(to_dict(replace(read_config(tmp_path / "one"), total_steps=240))))
+    assert train(tmp_path / "one", progress=False)
+    first, second = json.loads((tmp_path / "one" / "provenance.json").read_text())
+    assert first == sessions["one"] and "first_losses" not in second
+
+
+def test_the_pay_of_cartpole_is_not_all_its_own(tmp_path: Path) -> None:
+    """With the gym preset's defaults curiosity is a few hundredths of what is paid; it was a thousandth of a constant 100."""
+    assert main(["train", "gym", "--total-steps", "16000", "--log-interval", "16000", "--quiet", "--out", str(tmp_path / "run")]) == 0
+    (entry,) = read_metrics(tmp_path / "run")
+    assert 0.01 < entry["learner/curiosity_share"] < 0.3
+    assert entry["learner/temperature_ratio"] == pytest.approx(1, abs=0.02)

@@ -21,7 +21,7 @@ DEVIATIONS: dict[str, tuple[str, ...]] = {
     EVERYWHERE: (
         "V-MPO's temperature is solved for on each batch, and its trust region's multiplier follows log-KL; the papers take a "
         "gradient step on each.",
-        "Advantages are in units of their root mean square in the batch, which the exact temperature makes nearly irrelevant.",
+        "Advantages are in units of their root mean square in the batch; with the exact temperature no unit makes a difference.",
         "Extrinsic rewards are divided by their root mean square, not by their deviation about the mean.",
         "The floor under a reward's deviation is 1% of its root mean square, not 1e-4.",
         "Gradients are clipped to a global norm of 10; the papers give none.",
