@@ -242,7 +242,7 @@ def say_what_is_seen(run: Run) -> None:
     """What was made of a person's observations, and what reads them, where that was chosen for them."""
     seen, torso = run.spec.semantics.get("observations"), run.config.learner.torso
     if seen and torso.encoder == "auto":
-        say(f"observations: {seen}; encoder: {torso.resolved(run.spec.observation_shape).encoder}")
+        print(f"observations: {seen}; encoder: {torso.resolved(run.spec.observation_shape).encoder}", flush=True)
 
 
 def stop_line(error: FloatingPointError | EnvironmentFault | Unwritable, run: Run, folder: Path) -> str:

@@ -7,6 +7,7 @@ import random
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium.spaces import Box, Dict, Discrete
 
 
@@ -234,6 +235,14 @@ class Broken(Own):
 class Shut(Own):
     def close(self):
         raise OSError("stuck\nfast")
+
+
+class Doubles(Own):
+    """Its package computes in doubles, and says so to all of torch."""
+
+    def step(self, action):
+        torch.set_default_dtype(torch.float64)
+        return super().step(action)
 
 
 class Speechless(Exception):

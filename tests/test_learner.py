@@ -201,22 +201,3 @@ def test_the_world_models_own_layers_learn_at_their_own_rate() -> None:
     for name, once in steps[0].items():  # Adam's first step is as long as the rate
         assert steps[1][name] == pytest.approx((4 if name.startswith("world_model.") else 1) * once, rel=1e-3), name
 
-
-def test_a_default_dtype_and_no_grad_of_the_programs_own_change_nothing() -> None:
-    """An environment's package may set them for itself."""
-    ends = []
-    for own in (False, True):
-        torch.set_default_dtype(torch.float64 if own else torch.float32)
-        try:
-            with torch.set_grad_enabled(not own):
-                actor, learner = pair()
-                for _ in range(3):
-                    actor.set_weights(learner.acting, learner.version)
-                    learner.update(actor.unroll())
-                learner.inspect(trajectory := actor.unroll())
-                learner.appraise(trajectory)
-                ends.append(learner.state_dict())
-        finally:
-            torch.set_default_dtype(torch.float32)
-    for name, value in ends[0].items():
-        assert not isinstance(value, Tensor) or torch.equal(value, ends[1][name]), name

@@ -117,7 +117,6 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "reset raises": (("Broken",), "raised Custom: ('a', 'b')"),
     "cannot say why": (("Mute",), "raised Speechless"),
     "steps as in 2021": (("Old",), "the environment NoSuch raised"),
-    "cannot be closed": (("Shut",), "the environment NoSuch cannot be closed: OSError: stuck fast"),
     "no dict": (("Tuples",), "returned info ('not', 'a dict'); it must be a dict"),
     "declares nothing known": (("Misspelt",), "metadata['afterwit_tells'] has 'rooms'; what can be told is noise_on"),
     "cells uncounted": (("Uncounted",), "metadata['afterwit_cells'] is None"),
@@ -134,6 +133,21 @@ def test_a_world_that_cannot_be_trained_is_named_in_one_line(why: str, own: Any)
     code, said = own(name, *options)
     assert code == 2 and message.replace("NoSuch", f"{name}-v0") in " ".join(said.split()), said
     assert "Traceback" not in said and (said.startswith("afterwit: ") or "For full helptext" in said), said
+
+
+def test_a_world_that_cannot_be_closed_costs_nothing(own: Any, tmp_path: Path) -> None:
+    code, said = own("Shut")
+    assert code == 0 and "Shut-v0" in said and "stuck fast" in " ".join(said.split()) and "Traceback" not in said, said
+    assert (tmp_path / "run" / "checkpoint.pt").is_file()
+
+
+def test_a_world_whose_torch_computes_in_doubles_is_trained_in_floats(own: Any, tmp_path: Path) -> None:
+    try:
+        assert own("Doubles") == (0, "") and torch.get_default_dtype() == torch.float64
+        assert own.command("evaluate", str(tmp_path / "run"), "--episodes", "2") == (0, "")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(value.dtype != torch.float64 for value in load_agent(tmp_path / "run").policy.state_dict().values())
 
 
 OF_ANOTHER_KIND = {
