@@ -138,7 +138,7 @@ class Learner(nn.Module):
         shares.average_gradients(self.trained)
         norm = nn.utils.clip_grad_norm_(self.trained, config.max_gradient_norm, foreach=True)
         self.optimiser.step()
-        self.trust_region.follow(shares.average(metrics["kl"]))
+        self.trust_region.follow(shares.average(metrics["kl"]), shares.anywhere(real))
         self.world_model.after_step()
         self.steps += 1
         if self.steps % config.vmpo.target_period == 0:

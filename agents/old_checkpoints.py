@@ -18,8 +18,8 @@ def translated(state: dict[str, Any], modules: Mapping[str, Tensor], sizes: list
     parameters each group of its optimiser has.
 
     Until then V-MPO's temperature and alpha, and the critic of BYOL-Hindsight, were trained by the networks' Adam: the
-    temperature is solved for now, alpha is kept, the critic's Adam is its own. RND's target was predicted in its own units,
-    and it goes on in these. Other states are given back as they are.
+    temperature is solved for now, alpha is kept, the critic's Adam is its own. RND's error was taken in the target's own units;
+    its unit starts there, and the predictor's task stays what it was. Other states are given back as they are.
     """
     if ALPHA not in state["modules"]:
         return state
@@ -28,8 +28,6 @@ def translated(state: dict[str, Any], modules: Mapping[str, Tensor], sizes: list
     for name in modules.keys() - saved.keys():
         if ".target_scale." in name:
             saved[name] = torch.ones_like(modules[name])
-        elif ".reward.size." in name or ".invariance_reward.size." in name:
-            saved[name] = torch.zeros_like(modules[name])
     moments, first, second = state["optimiser"]["state"], *sizes
     # The two duals stood at the end of the first group, the critic at the end of the second.
     places = {index: index for index in range(first)} | {first + 2 + index: first + index for index in range(second)}

@@ -4,8 +4,9 @@ Both constraints are met, not only pulled at. V-MPO publishes a gradient step on
 networks' rate these take longer than a run. Here (our choice) the temperature eta is solved for on each batch, where its
 convex problem has one unknown, and the multiplier alpha climbs by the factor exp(rate * (KL / epsilon_alpha - 1)), so that
 it crosses orders of magnitude in tens of steps. `temperature_ratio` and `trust_region_ratio` say how well they do: each is
-a KL by its epsilon, 1 where the constraint is met with equality. A trust region that never binds stays below 1 with alpha
-at its least: then the learning rate limits the policy, and epsilon_alpha does not.
+a KL by its epsilon, 1 where the constraint is met with equality. Two ends of alpha are worth knowing. At LEAST the trust
+region does not bind: the learning rate limits the policy, and the ratio stays below 1. At MOST it is broken: what is asked
+is less than what one step of Adam moves, and the ratio stays above 1.
 """
 
 from __future__ import annotations
@@ -37,13 +38,16 @@ class VMPOConfig:
     trust_region_init: float = 0.5
     """First value of the multiplier alpha of the trust region."""
     trust_region_rate: float = 0.1
-    """How fast alpha follows: per learner step, log alpha moves by this times (KL / trust_region_epsilon - 1). (Our choice.)"""
+    """How fast alpha follows: per learner step, log alpha moves by this times (KL / trust_region_epsilon - 1), and where the
+    period is longer than 10 steps by 10 / period of that, since the KL grows from 0 within each. (Our choice.)"""
     target_period: int = 10
-    """Learner steps after which the trained policy becomes the acting one."""
+    """Learner steps after which the trained policy becomes the acting one. At 1 the KL is 0: there is no trust region."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "vmpo.", counts=("target_period",))
-        for name in ("temperature_epsilon", "trust_region_epsilon", "trust_region_rate"):
+        if not self.temperature_epsilon >= 1e-5:
+            raise ValueError(f"vmpo.temperature_epsilon is {self.temperature_epsilon}; it must be at least 1e-5: float32 tells no less")
+        for name in ("trust_region_epsilon", "trust_region_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"vmpo.{name} is {getattr(self, name)}; it must be above 0")
         if not LEAST <= self.trust_region_init <= MOST:
@@ -63,10 +67,12 @@ class TrustRegion(nn.Module):
         self.register_buffer("alpha", torch.tensor(config.trust_region_init))
 
     @torch.no_grad()
-    def follow(self, kl: Tensor) -> None:
-        """Take in the mean KL [] of a learner step: alpha rises where it is above epsilon_alpha, and falls where it is below."""
+    def follow(self, kl: Tensor, happened: Tensor) -> None:
+        """Take in the mean KL [] of a learner step: alpha rises where it is above epsilon_alpha, and falls where it is below.
+        Where nothing `happened` (bool []), there was no KL, and alpha stays."""
         excess = (kl / self.config.trust_region_epsilon - 1).clamp(max=SURPRISE)
-        self.alpha.mul_((self.config.trust_region_rate * excess).exp()).clamp_(LEAST, MOST)
+        rate = self.config.trust_region_rate * min(1.0, 10 / self.config.target_period)
+        self.alpha.mul_(torch.where(happened, rate * excess, 0.0).exp()).clamp_(LEAST, MOST)
 
 
 @torch.no_grad()
@@ -80,8 +86,9 @@ def solve_temperature(advantage: Tensor, chosen: Tensor, epsilon: float) -> tupl
     """
     best = advantage.masked_fill(~chosen, -torch.inf).max()
     below = torch.where(chosen, advantage - best, 0.0)  # at most 0
-    high = -below.min() / (8 * epsilon) ** 0.5
-    high = torch.where(high > 0, high, 1.0)
+    spread = torch.where(below.min() < 0, -below.min(), 1.0)
+    below = below / spread  # from -1 to 0: the products below stay in float32 whatever the unit
+    high = torch.full_like(spread, (8 * epsilon) ** -0.5)
     low, log_count = high / RANGE, chosen.sum().clamp(min=1).log()
 
     def divergence(temperature: Tensor) -> Tensor:
@@ -92,7 +99,7 @@ def solve_temperature(advantage: Tensor, chosen: Tensor, epsilon: float) -> tupl
         middle = (low * high).sqrt()
         sharp = divergence(middle) > epsilon
         low, high = torch.where(sharp, middle, low), torch.where(sharp, high, middle)
-    return high, torch.where(chosen.any(), divergence(high), 0.0)
+    return spread * high, torch.where(chosen.any(), divergence(high), 0.0)
 
 
 def top_half(advantage: Tensor, real: Tensor) -> Tensor:

@@ -190,6 +190,7 @@ def _plain(value: Any) -> Any:
 
 
 GONE = ("learner.vmpo.temperature_init",)  # fields of earlier versions that mean nothing any more
+BEFORE = {"learner.world_model.reward_edges": "sum"}  # what versions did that did not have the field yet
 
 
 def from_dict(data: dict[str, Any]) -> RunConfig:
@@ -218,6 +219,7 @@ def _made(data: Any, hint: Any, path: str) -> Any:
         hint = TAGGED[hint][name][0]
     hints = get_type_hints(hint)
     data = {key: value for key, value in data.items() if f"{path}.{key}" not in GONE}
+    data = {key: BEFORE[f"{path}.{key}"] for key in hints if f"{path}.{key}" in BEFORE} | data
     for key in data:
         if key not in hints:
             raise ValueError(f"not a config of this version of afterwit: {where} has the unknown field {short(key)}")

@@ -30,7 +30,7 @@ def maze(model: Model = "byol-hindsight", noise: Noise = "brownian", variant: Fo
     # best for BYOL-Explore and BYOL-Hindsight together (runs/results/maze-mended.md). And at the published reward decay of 0.99
     # the first, large errors would leave a fifth of the steps without pay.
     learner = LearnerConfig(
-        world_model=model_config(model, variant, sizes="ours"),
+        world_model=model_config(model, variant, "ours", rate=LearnerConfig.learning_rate),
         vmpo=VMPOConfig(temperature_epsilon=0.1, trust_region_epsilon=1e-4),
         **curiosity(variant, reward_decay=0.9),
     )
@@ -46,7 +46,7 @@ def atari_small(
     # rate (at three times, the entropy was still 2.87 of 2.89 after 100,000 steps), hands the policy out twice as often, and, as on the
     # maze, chooses its samples more sharply and soon forgets the first, large errors.
     learner = LearnerConfig(
-        torso=torso, world_model=model_config(model, variant, sizes="ours"), learning_rate=1e-3,
+        torso=torso, world_model=model_config(model, variant, "ours", rate=1e-3), learning_rate=1e-3,
         vmpo=VMPOConfig(temperature_epsilon=0.1, target_period=5), **curiosity(variant, reward_decay=0.95),
     )  # fmt: skip
     return RunConfig(
@@ -62,7 +62,7 @@ def atari(
     """Sticky-action Atari with BYOL-Explore's published sizes and rates; --variant published for the published world models, too."""
     torso = TorsoConfig(encoder="resnet", channels=(16, 32, 32), blocks=2, embedding=512, belief=256, action_embedding=32)
     learner = LearnerConfig(
-        torso=torso, policy=PolicyConfig(hidden=256), world_model=model_config(model, variant, sizes="published"), discount=0.999,
+        torso=torso, policy=PolicyConfig(hidden=256), world_model=model_config(model, variant, "published", rate=1e-4), discount=0.999,
         extrinsic_weight=1.0 if reward == "mixed" else 0.0, intrinsic_weight=0.1, learning_rate=1e-4,
     )  # fmt: skip
     return RunConfig(
@@ -76,7 +76,7 @@ def gym(model: Model = "byol-hindsight", id: str = "CartPole-v1", variant: Form 
     # As in atari_small: where the first, large errors are remembered, curiosity is a thousandth of the pay once these are learnt.
     learner = LearnerConfig(
         torso=TorsoConfig(encoder="auto"),
-        world_model=model_config(model, variant, sizes="ours"),
+        world_model=model_config(model, variant, "ours", rate=LearnerConfig.learning_rate),
         extrinsic_weight=1.0,
         **curiosity(variant, reward_decay=0.95),
     )
@@ -88,7 +88,7 @@ def minigrid(model: Model = "byol-hindsight", tv: TV = "on-demand", variant: For
     # A sharper choice of samples, as on the maze; and as little memory of the first, large errors as in atari_small.
     learner = LearnerConfig(
         torso=TorsoConfig(encoder="auto"),
-        world_model=model_config(model, variant, sizes="ours"),
+        world_model=model_config(model, variant, "ours", rate=LearnerConfig.learning_rate),
         vmpo=VMPOConfig(temperature_epsilon=0.1),
         **curiosity(variant, reward_decay=0.95),
     )

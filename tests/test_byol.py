@@ -75,7 +75,7 @@ class Pairs(NamedTuple):
         """The sum over p + q = t + 1; "whole": by the share that the distances which are there have in the whole."""
         total, there = torch.zeros(T, B), torch.zeros(T, B)
         sizes = [
-            torch.stack([e.detach().abs() for (q, _, _), e in errors.items() if q == k] or [torch.zeros(())]) for k in range(1, horizon + 1)
+            torch.stack([e.detach().abs() for (q, _, _), e in errors.items() if q == k] or [torch.ones(())]) for k in range(1, horizon + 1)
         ]
         for (k, t, b), error in errors.items():
             total[t + k - 1, b] += error.detach()
@@ -169,7 +169,7 @@ def test_byol_hindsight_equals_the_loops(horizon: int, resets: tuple[tuple[int, 
     model.random.manual_seed(5)
     out = model(trajectory, beliefs, embeddings)
     pairs = slow(model, trajectory, beliefs, horizon, draws(config, 5))
-    reconstruction, invariance = (pairs.reward(errors, edges, horizon) for errors in (pairs.reconstruction, pairs.invariance))
+    reconstruction, invariance = pairs.reward(pairs.reconstruction, edges, horizon), pairs.reward(pairs.invariance, "sum", horizon)
     close(out.reward, reconstruction / config.invariance_weight + (invariance if in_reward else 0))
     close(sum(out.parts.values(), torch.zeros(T, B)), out.reward)
     close(out.parts["reconstruction"], reconstruction / config.invariance_weight)

@@ -200,4 +200,3 @@ def test_the_world_models_own_layers_learn_at_their_own_rate() -> None:
         steps.append({name: (p.detach() - before[name]).abs().max().item() for name, p in learner.named_parameters() if p.requires_grad})
     for name, once in steps[0].items():  # Adam's first step is as long as the rate
         assert steps[1][name] == pytest.approx((4 if name.startswith("world_model.") else 1) * once, rel=1e-3), name
-

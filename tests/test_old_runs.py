@@ -52,6 +52,9 @@ def test_its_moments_stay_with_their_parameters(folder: Path) -> None:
         assert state[index]["exp_avg"].shape == parameter.shape, name
         assert torch.equal(state[index]["exp_avg"], old["exp_avg"]) and torch.equal(state[index]["exp_avg_sq"], old["exp_avg_sq"])
     assert len(state) == first + second
+    assert getattr(config.learner.world_model, "reward_edges", "sum") == "sum"  # what was done before there was a choice
+    if folder.name == "rnd":  # the same function, in the same unit: it moves from there
+        assert float(run.learner.world_model.target_scale.size) == 1  # type: ignore[union-attr]
     assert float(run.learner.trust_region.alpha) == pytest.approx(float(saved["learner"]["modules"]["duals.trust_region"]))
     run.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -100,7 +101,7 @@ def test_losses_and_gradients_equal_numpy(seed: int) -> None:
 
 
 @pytest.mark.parametrize("epsilon", (1e-3, 0.01, 0.1, 1.0))
-@pytest.mark.parametrize("scale", (1e-12, 1e-3, 1.0, 1e6))
+@pytest.mark.parametrize("scale", (1e-22, 1e-12, 1e-3, 1.0, 1e6, 1e19))
 def test_the_temperature_meets_its_constraint_in_any_unit(epsilon: float, scale: float) -> None:
     random = torch.Generator().manual_seed(0)
     for advantage in (torch.randn(400, generator=random), torch.rand(400, generator=random) ** 8, torch.arange(400.0)):
@@ -166,11 +167,17 @@ def test_the_multiplier_climbs_with_the_kl_and_stays_in_its_bounds() -> None:
     config = VMPOConfig(trust_region_epsilon=0.02, trust_region_rate=0.1)
     for kl, factor in ((0.02, 1.0), (0.04, np.exp(0.1)), (0.0, np.exp(-0.1)), (9.0, np.exp(0.4))):
         region = TrustRegion(config)
-        region.follow(torch.tensor(kl))
+        region.follow(torch.tensor(kl), torch.tensor(True))
         assert float(region.alpha) == pytest.approx(0.5 * factor, rel=1e-5)
+    before = float(region.alpha)
+    region.follow(torch.tensor(0.0), torch.tensor(False))  # a batch of resets tells nothing
+    assert float(region.alpha) == before
+    slow = TrustRegion(replace(config, target_period=100))
+    slow.follow(torch.tensor(0.04), torch.tensor(True))
+    assert float(slow.alpha) == pytest.approx(0.5 * np.exp(0.01), rel=1e-5)
     for kl, end in ((0.0, LEAST), (1.0, MOST)):
         for _ in range(500):
-            region.follow(torch.tensor(kl))
+            region.follow(torch.tensor(kl), torch.tensor(True))
         assert float(region.alpha) == pytest.approx(end)
 
 
@@ -194,7 +201,7 @@ def test_the_trust_region_is_met_in_closed_loop(epsilon: float) -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        region.follow(metrics["kl"])
+        region.follow(metrics["kl"], real.any())
         ratios.append(float(metrics["trust_region_ratio"]))
     assert 0.7 < np.mean(ratios[200:]) < 1.4
 
@@ -236,7 +243,7 @@ def test_it_finds_the_best_arm_of_a_bandit() -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        region.follow(metrics["kl"])
+        region.follow(metrics["kl"], real.any())
     assert chances[0] < 0.2 and chances[-1] > 0.8
     assert max(after - before for before, after in pairwise(chances)) < 0.3  # inside the trust region
 

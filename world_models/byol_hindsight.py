@@ -185,7 +185,7 @@ class BYOLHindsight(WorldModel):
         self.target = TargetEncoder(torso.encoder, sizes.embedding, config.target_decay, config.standardise_decay)
         self.open_loop = OpenLoop(sizes.belief, sizes.action_embedding, spec.num_actions, config.horizon)
         self.reward = TransitionReward(config.horizon, config.reward_edges)
-        self.invariance_reward = TransitionReward(config.horizon, config.reward_edges) if config.invariance_in_reward else None
+        self.invariance_reward = TransitionReward(config.horizon, "sum") if config.invariance_in_reward else None
         self.generator = mlp(config.noise + state + sizes.embedding, config.hidden, config.latent, config.layers)
         self.reconstructor = mlp(sizes.belief + config.latent, config.hidden, sizes.embedding, config.layers)
         self.predictor = mlp(sizes.belief, config.hidden, sizes.embedding, 1) if config.foresight_weight else None

@@ -37,6 +37,7 @@ class StreamState:
     action: Tensor  # int64 [B]: the last action, counted from 0
     opens: Tensor  # bool [B]: the next obs[0] opens an episode
     ended: Tensor  # bool [B]: the last step ended one
+    autoreset: str  # next-step or same-step: what `opens` and `ended` follow from
 
     def __repr__(self) -> str:
         return f"the state of {len(self.opens)} environments"
@@ -119,7 +120,7 @@ class IntrinsicReward:
             raise ValueError(f"num_envs is {num_envs!r}; it must be an integer of at least 1")
         opens = torch.ones(int(num_envs), dtype=torch.bool)
         core = torch.zeros(len(opens), self.torso.config.belief)
-        return StreamState(core, torch.zeros(len(opens), dtype=torch.int64), opens, ~opens)
+        return StreamState(core, torch.zeros(len(opens), dtype=torch.int64), opens, ~opens, self.autoreset)
 
     @in_own_modes
     def update(
@@ -136,7 +137,7 @@ class IntrinsicReward:
         norm = nn.utils.clip_grad_norm_(self.trained, 10.0)
         if not bool(torch.isfinite(norm)):
             raise FloatingPointError(
-                f"the gradient of {self.name} is {norm.item()}; nothing was changed. Are all observations finite and of order 1?"
+                f"the gradient of {self.name} is {norm.item()}; no weight was changed. Are all observations finite and of order 1?"
             )
         self.optimiser.step()
         self.model.after_step()
@@ -166,7 +167,8 @@ class IntrinsicReward:
             return bonus
         ended = torch.from_numpy(as_array("dones", dones)[-1].copy())
         # The memory before obs[-1], which is the next call's obs[0]: a GRU's output is its state.
-        return bonus, StreamState(beliefs[-2].cpu(), trajectory.action[-1].cpu(), trajectory.first[-1].cpu(), ended)
+        last = beliefs[-2].cpu(), trajectory.action[-1].cpu(), trajectory.first[-1].cpu()
+        return bonus, StreamState(*last, ended, self.autoreset)
 
     @in_own_modes
     def inspect(
@@ -215,6 +217,8 @@ class IntrinsicReward:
         if not (float(obs.min()) >= -LARGEST and float(obs.max()) <= LARGEST):  # NaN is neither
             raise ValueError(f"obs must be finite and of order 1 (at most {LARGEST:g}); scale them first. Nothing was changed")
         if previous_dones is not None:
+            if self.autoreset == "same-step":
+                raise ValueError("previous_dones is for next-step autoreset; with same-step an ending shows in dones alone: leave it out")
             previous_dones = as_array("previous_dones", previous_dones)
             if previous_dones.shape != (batch,) or previous_dones.dtype != np.bool_:
                 raise ValueError(f"previous_dones is {previous_dones!r}; it must be bool of shape ({batch},)")
@@ -222,7 +226,10 @@ class IntrinsicReward:
             state = self.initial_state(batch)
         elif previous_dones is not None:
             raise ValueError("state and previous_dones are both given; the state knows which episodes ended, so leave previous_dones out")
-        elif not isinstance(state, StreamState) or len(state.opens) != batch or state.core.shape[1] != self.torso.config.belief:
+        elif (
+            not isinstance(state, StreamState)
+            or (len(state.opens), state.core.shape[1], state.autoreset) != (batch, self.torso.config.belief, self.autoreset)
+        ):  # fmt: skip
             raise ValueError(
                 f"state is {state!r}; it must come from initial_state({batch}), or from reward(..., state=...) of {batch} environments"
             )

@@ -14,11 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from afterwit.world_models import shares
-from afterwit.world_models.running_scale import RunningMean
-from afterwit.world_models.trajectory import masked_mean
 
 Edges = Literal["whole", "sum"]
-SIZE_DECAY = 0.99  # of the errors' running size at each distance, per learner step (ours)
 
 
 def pair_mask(real: Tensor, horizon: int) -> Tensor:
@@ -53,26 +50,32 @@ class TransitionReward(nn.Module):
 
     The first K - 1 transitions of an unroll and of an episode have fewer than K such pairs. edges "sum": the sum over those
     that exist, as BYOL-Explore publishes it (for unrolls of 128 steps); transition n then has n of K parts of the pay, and
-    after prioritisation close to none. "whole": that sum by the share of the whole that such pairs have on average (errors
-    far ahead are larger), so that the pay does not depend on where unrolls and episodes begin. (Our choice.)
+    after prioritisation close to none. "whole": that sum by the share of the whole that such pairs have in the batch (errors
+    far ahead are larger), so that on average the raw reward does not depend on where unrolls and episodes begin. (Our
+    choice. One error times K varies more than a sum of K, so after prioritisation beginnings may be paid more than others.)
     """
+
+    size: Tensor
 
     def __init__(self, horizon: int, edges: Edges):
         super().__init__()
-        self.size = RunningMean(SIZE_DECAY, (horizon,)) if edges == "whole" and horizon > 1 else None  # magnitude at each distance
+        self.whole = edges == "whole" and horizon > 1
+        if self.whole:  # mean error at each distance, in the last batch of training that had such pairs
+            self.register_buffer("size", torch.ones(horizon))
 
     @torch.no_grad()
     def forward(self, errors: Tensor, valid: Tensor) -> Tensor:
-        """[K, T, B] to [T, B]; 0 where no pair is valid. In training the sizes follow."""
-        total = by_transition(torch.where(valid, errors, 0.0))
-        if self.size is None:
+        """Errors of at least 0 [K, T, B] to [T, B]; 0 where no pair is valid. In training the sizes are taken from them."""
+        errors = torch.where(valid, errors, 0.0)
+        total = by_transition(errors)
+        if not self.whole:
             return total
         if self.training:
-            sizes = torch.stack([masked_mean(row.abs(), there) for row, there in zip(errors, valid, strict=True)])
-            self.size.update(sizes[None, None], torch.ones(1, 1, dtype=torch.bool, device=sizes.device))
-        size = torch.where(self.size.mean.sum() > 0, self.size.mean, 1.0)
-        present = by_transition(torch.where(valid, size[:, None, None], 0.0))
-        return total * (size.sum() / torch.where(present > 0, present, torch.inf))
+            count = shares.average(valid.sum((1, 2)))  # [K]
+            mean = shares.average(errors.sum((1, 2))) / torch.where(count > 0, count, 1.0)
+            self.size.copy_(torch.where(count > 0, mean, self.size))
+        present = by_transition(torch.where(valid, self.size[:, None, None], 0.0))
+        return total * (self.size.sum() / torch.where(present > 0, present, torch.inf))
 
 
 class OpenLoop(nn.Module):

@@ -24,12 +24,12 @@ class RNDConfig:
     normalise_observations: bool = True
     """Whiten each input by its running mean and deviation and clip to +-5, as Burda et al. do."""
     predictor_layers: int = 0
-    """Hidden layers that the predictor has and its target lacks, at the end of the encoder. (Burda et al.: 2.)"""
+    """Linear layers that the predictor has and its target lacks, after the encoder's own. (Burda et al.: 2.)"""
     predictor_hidden: int = 128
-    """Width of these layers. (Burda et al.: 512.)"""
+    """Width between these layers. (Burda et al.: 512.)"""
     size_decay: float = 0.99
-    """Share kept at each learner step by the running size of the target's output, in whose units it is predicted: the error
-    is about 1 at the start, however small the outputs of a random network are. (Our choice.)"""
+    """Share kept at each learner step by the running size of the target's output, in whose units the error is taken: it is of
+    order 1 at the start, however small the outputs of a random network are. (Our choice.)"""
     loss_scale: float = 1.0
     """Weight of the world model's loss in the total."""
     prioritise: bool = False
@@ -45,7 +45,7 @@ class RNDConfig:
 
     @classmethod
     def published(cls) -> RNDConfig:
-        """As Burda et al. publish it: two more hidden layers in the predictor."""
+        """As Burda et al. publish it: two more layers in the predictor."""
         return cls(predictor_layers=2, predictor_hidden=512)
 
 
@@ -60,7 +60,7 @@ class RND(WorldModel):
         self.fixed = Encoder(torso.config, spec.observation_shape).requires_grad_(False)
         self.predictor = Encoder(torso.config, spec.observation_shape)
         size, layers = torso.config.embedding, config.predictor_layers
-        self.head = nn.Sequential(nn.ReLU(), mlp(size, config.predictor_hidden, size, layers)) if layers else nn.Identity()
+        self.head = nn.Sequential(nn.ReLU(), mlp(size, config.predictor_hidden, size, layers - 1)) if layers else nn.Identity()
         self.target_scale = RunningScale(config.size_decay)
         self.register_buffer("mean", torch.zeros(spec.observation_shape))
         self.register_buffer("square", torch.zeros(spec.observation_shape))
@@ -77,8 +77,7 @@ class RND(WorldModel):
             target = self.fixed(obs)
             if self.training:
                 self.target_scale.update(target.square().mean(-1).sqrt(), trajectory.real)
-            target = target / self.target_scale.size
-        error = (self.head(self.predictor(obs)) - target).square().mean(-1)  # [T, B]
+        error = (self.head(self.predictor(obs)) - target).square().mean(-1) / self.target_scale.size.square()  # [T, B]
         reward = torch.where(trajectory.real, error, 0.0).detach()
         loss = masked_mean(error, trajectory.real)
         return WorldModelOutput(loss, reward, {"reconstruction": reward}, {"reconstruction": loss.detach()})
