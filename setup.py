@@ -50,5 +50,5 @@ setup(
             "setuptools>=77",
         ],
     },
-    entry_points={"console_scripts": ["afterwit=afterwit.runs.cli:main"]},
+    entry_points={"console_scripts": ["afterwit=afterwit.runs.entry:main"]},
 )

@@ -207,7 +207,7 @@ class Learner(nn.Module):
         try:
             self.load_state_dict(state["modules"])
         except RuntimeError as error:
-            line = str(error).splitlines()[-1].strip()
+            line = str(error).splitlines()[-1].strip()[:200]
             raise ValueError(
                 f"the saved networks do not fit: {line} (networks are read by the version and config that wrote them)"
             ) from error

@@ -127,7 +127,9 @@ def new_folder(config: RunConfig, folder: Path) -> None:
 
 
 def refuse_existing(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {LOCK}):
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; choose another --out for the run's folder")
+    if folder.exists() and {path.name for path in folder.iterdir()} - {LOCK}:
         raise ValueError(f"run folder {folder} exists; go on with: afterwit train --resume {quoted(folder)}; or choose another --out")
 
 
@@ -162,6 +164,10 @@ def start(config: RunConfig, folder: Path, progress: bool = True) -> bool:
     What could not be set up leaves no folder behind. Raises ValueError where the folder exists or is being made.
     """
     refuse_existing(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be made ({error.strerror}); choose another --out") from error
     with occupied(folder, patience=0):
         refuse_existing(folder)  # another process may have made it since
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import json
 import os
 import signal
@@ -307,3 +308,25 @@ def test_the_pay_of_cartpole_is_not_all_its_own(tmp_path: Path) -> None:
     (entry,) = read_metrics(tmp_path / "run")
     assert 0.01 < entry["learner/curiosity_share"] < 0.3
     assert entry["learner/temperature_ratio"] == pytest.approx(1, abs=0.02)
+
+
+def test_ctrl_c_while_torch_is_imported_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from afterwit.runs import entry
+
+    class Impatient(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+            if name == "afterwit.runs.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "afterwit.runs.cli")
+    monkeypatch.setattr("sys.meta_path", [Impatient(), *sys.meta_path])
+    assert entry.main() == 130 and capsys.readouterr().err == "afterwit: stopped; nothing was begun\n"
+
+
+@pytest.mark.parametrize("place", ("file", "file/below", "/proc/none"))
+def test_a_place_where_no_run_can_be_is_named(place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert main(["train", "maze", "--total-steps", "100", "--out", str(tmp_path / place)]) == 2
+    said = capsys.readouterr().err
+    assert "choose another --out" in said and "--resume" not in said and len(said.splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "mine"

@@ -50,12 +50,12 @@ def in_own_modes(function: Function) -> Function:
 def as_array(name: str, value: Any) -> Array:
     """What a caller gave as `name`, an array, a tensor (on any device) or lists of numbers, in
     NumPy. Raises a ValueError that names it where it is no array."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        return np.asarray((value.float() if value.dtype == torch.bfloat16 else value).numpy())
     try:
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu()
+            value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
         return np.asarray(value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:  # a tensor without numbers (meta) or without a place for each (sparse), too
         raise ValueError(f"{name} is no array: {' '.join(str(error).split())}") from error
 
 

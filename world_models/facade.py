@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
@@ -38,6 +39,12 @@ class StreamState:
     opens: Tensor  # bool [B]: the next obs[0] opens an episode
     ended: Tensor  # bool [B]: the last step ended one
     autoreset: str  # next-step or same-step: what `opens` and `ended` follow from
+
+    def fits(self, batch: int, belief: int, num_actions: int, autoreset: str) -> bool:
+        """Can it belong to `batch` environments with `num_actions` actions, seen by a torso with beliefs of `belief` numbers?"""
+        flags = all(flag.dtype == torch.bool and flag.shape == (batch,) for flag in (self.opens, self.ended))
+        known = self.action.shape == (batch,) and bool((self.action < num_actions).all())
+        return flags and known and self.core.shape == (batch, belief) and self.autoreset == autoreset
 
     def __repr__(self) -> str:
         return f"the state of {len(self.opens)} environments"
@@ -114,6 +121,7 @@ class IntrinsicReward:
         self.name = world_model_name(config)
         logging.getLogger("afterwit").info("observations: %s; %s", self.spec.semantics["observations"], self.torso.describe())
 
+    @in_own_modes
     def initial_state(self, num_envs: int) -> StreamState:
         """The state of `num_envs` environments whose first observation opens an episode."""
         if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
@@ -187,8 +195,13 @@ class IntrinsicReward:
 
     @in_own_modes
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.modules.load_state_dict(state["modules"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        """Take back what `state_dict` gave. Raises ValueError where it is of another model, or none."""
+        try:
+            self.modules.load_state_dict(state["modules"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+            words = " ".join(str(error).split())[:200]
+            raise ValueError(f"this is no state of {self.name} with these spaces and this torso: {words}") from error
 
     def _seen(self, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
         """Beliefs [T+1, B, M] and embeddings [T+1, B, N]."""
@@ -226,12 +239,10 @@ class IntrinsicReward:
             state = self.initial_state(batch)
         elif previous_dones is not None:
             raise ValueError("state and previous_dones are both given; the state knows which episodes ended, so leave previous_dones out")
-        elif (
-            not isinstance(state, StreamState)
-            or (len(state.opens), state.core.shape[1], state.autoreset) != (batch, self.torso.config.belief, self.autoreset)
-        ):  # fmt: skip
+        elif not isinstance(state, StreamState) or not state.fits(batch, self.torso.config.belief, self.spec.num_actions, self.autoreset):
             raise ValueError(
-                f"state is {state!r}; it must come from initial_state({batch}), or from reward(..., state=...) of {batch} environments"
+                f"state is {reprlib.repr(state)}; it must come from this one's initial_state({batch}), "
+                f"or be the second of what reward(..., state=...) gave for {batch} environments"
             )
         first = np.zeros((length + 1, batch), bool)
         first[0] = state.opens.numpy()
