@@ -86,7 +86,7 @@ def curves(groups: Sequence[Group]) -> list[Curve]:
     chosen += [
         Curve("share_of_time/noop", "Share of no-ops", share=True), Curve("learner/entropy", "Entropy of the policy [nats]"),
         Curve("learner/kl", "KL, old to new policy [nats]"),
-        Curve("learner/trust_region_ratio", "That KL / what is allowed", reference=1.0),
+        Curve("learner/trust_region_ratio", "KL, old to new policy / its limit", reference=1.0),
         Curve("learner/curiosity_share", "Curiosity's share of what is paid", share=True),
         Curve("noise/seeking", "Seeks noise (1 = does not care)", reference=1.0),
         Curve("rank/embedding", "Effective rank of the embedding"), Curve("rank/belief", "Effective rank of the belief"),
