@@ -372,7 +372,7 @@ ERRORS = {
     "base": Base("gone"),
     "generator": GeneratorExit(),
     "memory": MemoryError("no room\nfor the map"),
-    "no memory": MemoryError(),
+    "no-memory": MemoryError(),
 }
 for name, error in ERRORS.items():
     gymnasium.register(f"Raising-{name}-v0", entry_point=raising(error))

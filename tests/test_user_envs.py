@@ -127,7 +127,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "dict": (("Dicts",), "wrap it so that it is a Box"),
     **{f"raises {name}": ((f"Raising-{name}",), f"Raising-{name}-v0' cannot be made: ")
        for name in ("value", "type", "assertion", "key", "custom", "import", "os", "speechless", "exit", "base", "generator", "memory",
-                    "no memory")},
+                    "no-memory")},
 }  # fmt: skip
 
 
@@ -209,7 +209,9 @@ def test_what_means_the_same_is_taken_whatever_numpy_is_set_to(what: str, which:
     with np.errstate(all="raise"):
         steps = stepped(what, which, noise=noise)()
     assert [step.terminal.tolist() for step in steps].count([True, True]) == 1
-    assert steps[0].observation.dtype == np.float32 and {"zero": 0.0, "count": 2.0}.get(which, 1.0) == steps[4].reward[0] or what != "reward"
+    assert (
+        steps[0].observation.dtype == np.float32 and {"zero": 0.0, "count": 2.0}.get(which, 1.0) == steps[4].reward[0] or what != "reward"
+    )
 
 
 @pytest.mark.parametrize("error", ("exit", "base", "generator", "cannot"))
@@ -223,9 +225,7 @@ def test_a_world_that_leaves_while_it_is_closed_or_drawn_is_named_once(error: st
 
 @pytest.mark.parametrize(("line", "said"), [("raise SystemExit(0)", "SystemExit: 0"), ("import sys; sys.exit()", "SystemExit"),
                                            ("raise BaseException('no')", "BaseException: no")])  # fmt: skip
-def test_a_module_that_leaves_while_it_is_imported_is_named(
-    line: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_module_that_leaves_while_it_is_imported_is_named(line: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a_leaving_world.py").write_text(line)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(tmp_path))])
@@ -238,7 +238,10 @@ def test_a_module_that_leaves_while_it_is_imported_is_named(
 def test_ctrl_c_in_a_persons_code_stays_one() -> None:
     with pytest.raises(KeyboardInterrupt), blamed("the environment"):
         raise KeyboardInterrupt
-    with pytest.raises(EnvironmentFault, match=r"^mine raised LookupError: two words \(test_user_envs.py line \d+\)$"), blamed("mine raised", where=True):
+    with (
+        pytest.raises(EnvironmentFault, match=r"^mine raised LookupError: two words \(test_user_envs.py line \d+\)$"),
+        blamed("mine raised", where=True),
+    ):
         raise LookupError("two\nwords")
 
 
