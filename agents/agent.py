@@ -11,27 +11,27 @@ import torch
 from torch import Tensor
 
 from afterwit.agents.policy import Policy
-from afterwit.envs.checks import NUMBER
+from afterwit.envs.checks import NUMBER, check_counts
 from afterwit.envs.images import View
 from afterwit.envs.interface import Interface
-from afterwit.envs.seeds import stream
+from afterwit.envs.seeds import read_seed, stream
 from afterwit.envs.specs import Array
 from afterwit.world_models.callers import as_array
 
 
 class Agent:
     """Acts in B environments at once with its own copy of `policy`, and remembers each one's past.
-    All its randomness comes from `seed`.
+    All its randomness comes from `seed`; None is another one each time.
 
     `interface`: to environments of a person's own, whose observations `act` turns into what the
     policy reads, and whose actions it gives. Unset: they show and take what the policy does.
     """
 
     def __init__(
-        self, policy: Policy, num_envs: int, seed: int, device: torch.device, greedy: bool = False, interface: Interface | None = None
+        self, policy: Policy, num_envs: int, seed: int | None, device: torch.device, greedy: bool = False, interface: Interface | None = None
     ):
-        if num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs}; an agent acts in at least 1 environment")
+        check_counts(num_envs=num_envs)
+        seed = read_seed(seed)
         self.num_envs, self.seed, self.device, self.greedy, self.interface = num_envs, seed, device, greedy, interface
         self.policy = deepcopy(policy).requires_grad_(False).to(device)
         self.weights: Mapping[str, Tensor] | None = None  # what the policy was last given
@@ -67,21 +67,22 @@ class Agent:
 
     def _read(self, observation: Any) -> tuple[Array, bool]:
         """`observation` as the policy reads it, and whether it is that of a single environment,
-        without the B."""
+        without the B. Where a shape may be both, it is the environment's own: [1, H, W] a batch of
+        one plane, not one image with one channel."""
         views = [View(self.policy.torso.encoder.shape, self.policy.observation_dtype, image=False, channels_last=False)]
         if self.interface is not None:
-            views.append(self.interface.view)
+            views.insert(0, self.interface.view)
         array = None if isinstance(observation, Mapping) else as_array("the observation", observation)
         for view in views:
             single = self.num_envs == 1 and array is not None and array.shape == view.raw
             if array is not None and (single or array.shape == (self.num_envs, *view.raw)):
-                if view.dtype != "uint8" and array.dtype.kind in "biuf" and not (np.abs(array, dtype=np.float64) <= NUMBER).all():
+                if view.dtype != "uint8" and array.dtype.kind in "biuf" and not small(array):
                     raise ValueError(f"the observation is not finite, or beyond {NUMBER:g}")
                 return view(array), single
         given = f"is a {type(observation).__name__}" if array is None else f"has shape {array.shape}"
         wrapping = "" if self.interface is None else self.interface.wrapping
         raise ValueError(
-            f"the observation {given}; this agent acts on {(self.num_envs, *views[-1].raw)}"
+            f"the observation {given}; this agent acts on {(self.num_envs, *views[0].raw)}"
             + (f": wrap the environment as in training, in {wrapping}" if wrapping else "")
         )
 
@@ -106,3 +107,9 @@ class Agent:
     def state(self) -> dict[str, Any]:
         """Random state and memory."""
         return {"random": self.random.get_state(), "core": self.core, "prev_action": self.prev_action}
+
+
+@np.errstate(all="ignore")  # whatever the caller has set
+def small(numbers: Array) -> bool:
+    """Whether all are finite, and at most NUMBER in magnitude."""
+    return bool((np.abs(numbers, dtype=np.float64) <= NUMBER).all())

@@ -140,7 +140,7 @@ def _suggestion(game: str) -> str:
     spelled = {name.lower(): name for name in games()}
     plain = re.sub(r"[^a-z0-9]", "", AROUND.sub("", game.strip().lower()))
     begun = [name for name in spelled if len(plain) > 2 and name.startswith(plain)]
-    close = [plain] if plain in spelled else begun[:1] or difflib.get_close_matches(plain, spelled, n=1, cutoff=0.5)
+    close = [plain] if plain in spelled else begun[:1] or difflib.get_close_matches(plain, spelled, n=1, cutoff=0.7)
     return f"did you mean {spelled[close[0]]!r}?" if close else f"EnvPool has {len(games())}, such as 'MontezumaRevenge' and 'Pong'"
 
 

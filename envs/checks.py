@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+
 SIZE = 2**20  # the most of anything that memory is taken for: environments, units, layers, steps of an unroll
 COUNT = 10**12  # the most of anything that is only counted: agent steps of a run, of an episode
 THREADS = 1024  # more end the process on many machines
@@ -28,6 +30,21 @@ def reading_only() -> Iterator[None]:
 
 def is_reading() -> bool:
     return _READING.get()
+
+
+def is_number(value: Any) -> bool:
+    """Of Python's kinds or NumPy's; a bool is none."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def check_counts(least: int = 1, **counts: Any) -> None:
+    """Raise a ValueError that names the first that is no integer, of Python's kind or NumPy's, from
+    `least` to COUNT."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise ValueError(f"{name} is {value!r}; it must be an integer")
+        if value < least:
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
 
 
 def check_numbers(config: Any, where: str = "", counts: Sequence[str] = (), others: Sequence[str] = ()) -> None:

@@ -11,15 +11,15 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from afterwit.envs.assignments import arguments
-from afterwit.envs.checks import check_numbers, is_reading
-from afterwit.envs.gym_make import MODES, Wrapping, import_package, make_vector, reason
+from afterwit.envs.checks import check_counts, check_numbers, is_reading
+from afterwit.envs.gym_make import MODES, Wrapping, import_package, make_vector
 from afterwit.envs.gym_noise import Noise, check_noise, resolved_dose
 from afterwit.envs.infos import ENTRIES, cells, checked, declared
 from afterwit.envs.interface import interface_of
 from afterwit.envs.maze import MazeConfig
 from afterwit.envs.noise import LAYERS, NOOP
 from afterwit.envs.seeds import global_draws_of, seed_global, stream
-from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec, TimeStep, check_action
+from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec, TimeStep, blamed, check_action
 
 KWARGS = "env.kwargs"
 
@@ -51,23 +51,18 @@ class GymConfig:
     """The action, counted from 0, that on-demand noise answers to."""
 
     def __post_init__(self) -> None:
+        check_counts(num_envs=self.num_envs, **({} if self.episode_steps is None else {"episode_steps": self.episode_steps}))
         check_numbers(self, counts=("episode_steps",))
-        if self.num_envs < 1:
-            raise ValueError(f"num_envs is {self.num_envs}; it must be at least 1")
-        if self.episode_steps is not None and self.episode_steps < 1:
-            raise ValueError(f"episode_steps is {self.episode_steps}; an episode has at least 1 agent step")
         check_noise(self.noise, self.dose, self.density, self.noise_action)
         if "render_mode" in arguments(self.kwargs, KWARGS):
             raise ValueError(f"{KWARGS} sets render_mode; leave it out: a video (afterwit evaluate --video) and env.render choose it")
         if is_reading():
             return
         package, _, name = self.id.rpartition(":")
-        try:
+        with blamed(f"unknown Gymnasium environment {self.id!r}", ValueError):
             if package:
                 import_package(package)
             gymnasium.spec(name)
-        except Exception as error:  # a package may raise anything while it is imported
-            raise ValueError(f"unknown Gymnasium environment {self.id!r}: {reason(error)}") from error
 
     @property
     def label(self) -> str:
@@ -137,8 +132,23 @@ class GymVector:
         self.over = terminal | truncated
         known = {key: value for key in self.spec.tells if (value := self._entry(key, info, first)) is not None}
         # Copies throughout: some vector environments hand out the arrays that they work in.
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite: the actor tells
-            return TimeStep(self.interface.view(observation), first, np.array(reward, np.float32), terminal, truncated, known)
+        self._check_size("observations", np.asarray(observation))
+        self._check_size("rewards", np.asarray(reward))
+        with np.errstate(all="ignore"):  # whatever the caller has set
+            rewards = np.array(reward, np.float32)
+        return TimeStep(self.interface.view(observation), first, rewards, terminal, truncated, known)
+
+    def _check_size(self, what: str, numbers: Array) -> None:
+        """Raise an EnvironmentFault that names the first number that float32 cannot hold."""
+        if numbers.dtype.kind != "f" or numbers.dtype.itemsize <= 4:
+            return
+        size = np.abs(numbers)
+        if (beyond := (size > np.finfo(np.float32).max) & (size < np.inf)).any():
+            index = np.argwhere(beyond)[0]
+            raise EnvironmentFault(
+                f"the environment {self.spec.name} returned {what} with {numbers[tuple(index)]} (environment {index[0]} of "
+                f"{self.spec.num_envs}), which float32 cannot hold: scale or clip them in a wrapper"
+            )
 
     def _entry(self, key: str, info: dict[str, Any], first: Array) -> Array | None:
         """A declared entry for all B environments: 0 for those that reset and do not tell it; None
@@ -173,10 +183,8 @@ class GymVector:
                 f"the environment {name} cannot be drawn: it was made with render_mode {mode!r}; make it with 'rgb_array', which its "
                 "constructor must take as an argument"
             )
-        try:
+        with blamed(f"the environment {name} cannot be drawn"):
             frames: Any = self.venv.render()
-        except Exception as error:  # an environment may raise anything
-            raise EnvironmentFault(f"the environment {name} cannot be drawn: {reason(error)}") from error
         frame = frames[0] if isinstance(frames, list | tuple) and frames else frames
         if isinstance(frame, list | tuple) and frame and isinstance(frame[-1], np.ndarray):
             frame = frame[-1]  # all frames since the last time
@@ -191,10 +199,10 @@ class GymVector:
     def close(self) -> None:
         """Raises EnvironmentFault, in one line, where an environment cannot be closed."""
         try:
-            self.venv.close()
-        except Exception as error:  # an environment may raise anything
+            with blamed(f"the environment {self.spec.name} cannot be closed"):
+                self.venv.close()
+        finally:
             self.venv.unwrapped.closed = True  # Gymnasium would try again, and print a traceback
-            raise EnvironmentFault(f"the environment {self.spec.name} cannot be closed: {reason(error)}") from error
 
 
 class Gym(GymVector):

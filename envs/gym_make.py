@@ -19,7 +19,8 @@ from gymnasium.spaces import Space
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from afterwit.envs.infos import Declared
-from afterwit.envs.specs import words
+from afterwit.envs.returned import Checked
+from afterwit.envs.specs import blamed
 
 Wrapping = Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]
 MODES = ("rgb_array", "rgb_array_list")  # pictures for a video, the better one first
@@ -37,7 +38,7 @@ def import_package(name: str) -> None:
         sys.path.append(here)
         try:
             importlib.import_module(name)
-        except Exception:
+        except BaseException:
             sys.path.remove(here)
             raise
 
@@ -47,26 +48,37 @@ def make_vector(
 ) -> SyncVectorEnv:
     """`num_envs` environments of `id`, stepped one after the other, with next-step autoreset.
     Raises a ValueError in one line that names the environment, whatever its package, its
-    constructor or a wrapper raises."""
-    name = id.rpartition(":")[2]
+    constructor or a wrapper raises; a MemoryError, which names it, too, where there is no room."""
     try:
-        registered = copy.deepcopy(gymnasium.spec(name))
-        registered.kwargs = {**registered.kwargs, **arguments, **rendering(registered, render)}
-        if episode_steps is not None:
-            registered.max_episode_steps = episode_steps
-        sizes: dict[str, int] = {}
-        one = partial(_single, registered, (*wrappers, partial(Declared, name=name, sizes=sizes)))
-        vector = SyncVectorEnv([one] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
-    except MemoryError:
+        with blamed(f"{id!r} cannot be made", ValueError):
+            return _vector(id.rpartition(":")[2], num_envs, arguments, wrappers, episode_steps, render)
+    except ValueError as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise MemoryError(str(error)) from error.__cause__
         raise
-    except Exception as error:  # an environment may raise anything
-        raise ValueError(f"{id!r} cannot be made: {reason(error)}") from error
+
+
+def _vector(
+    name: str, num_envs: int, arguments: dict[str, Any], wrappers: Sequence[Wrapping], episode_steps: int | None, render: bool
+) -> SyncVectorEnv:
+    registered = copy.deepcopy(gymnasium.spec(name))
+    registered.kwargs = {**registered.kwargs, **arguments, **rendering(registered, render)}
+    if episode_steps is not None:
+        registered.max_episode_steps = episode_steps
+    sizes: dict[str, int] = {}
+    checks = (partial(Checked, name=name), partial(Declared, name=name, sizes=sizes))
+    one = partial(_single, registered, (*wrappers, *checks), name)
+    vector = SyncVectorEnv([one] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
     vector.spec = registered
     return vector
 
 
-def _single(registered: Registered, wrappers: Sequence[Wrapping]) -> gymnasium.Env[Any, Any]:
-    env = gymnasium.make(registered)
+def _single(registered: Registered, wrappers: Sequence[Wrapping], name: str) -> gymnasium.Env[Any, Any]:
+    entry = registered.entry_point
+    assert entry is not None  # `rendering` has seen it
+    checked = copy.copy(registered)
+    checked.entry_point = _checked(entry if callable(entry) else load_env_creator(entry), name)
+    env = gymnasium.make(checked)
     for what in ("observation_space", "action_space"):
         space = getattr(env, what, None)
         if not isinstance(space, Space):
@@ -74,6 +86,18 @@ def _single(registered: Registered, wrappers: Sequence[Wrapping]) -> gymnasium.E
     for wrap in wrappers:
         env = wrap(env)
     return env
+
+
+def _checked(creator: Any, name: str) -> Any:
+    """What makes the same environment, checked below all wrappers of Gymnasium's."""
+
+    def create(**arguments: Any) -> Any:
+        env = creator(**arguments)
+        return Checked(env, name) if isinstance(env, gymnasium.Env) else env
+
+    if hasattr(creator, "metadata"):  # Gymnasium reads there which pictures it draws
+        create.metadata = creator.metadata  # type: ignore[attr-defined]
+    return create
 
 
 def rendering(registered: Registered, render: bool) -> dict[str, Any]:
@@ -95,11 +119,3 @@ def rendering(registered: Registered, render: bool) -> dict[str, Any]:
     metadata = getattr(creator, "metadata", None)
     modes = metadata.get("render_modes") if isinstance(metadata, dict) else None
     return {"render_mode": next((mode for mode in MODES if mode in (modes or ())), MODES[0])}
-
-
-def reason(error: Exception) -> str:
-    """What an exception says, in one line. Of kinds that a person reads without their name, the
-    words alone."""
-    said = words(error)
-    plain = isinstance(error, ValueError | ImportError | gymnasium.error.Error) and said
-    return said if plain else f"{type(error).__name__}: {said}".removesuffix(": ")

@@ -26,6 +26,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import RecordConstructorArgs
 
+from afterwit.envs.checks import check_counts, is_number
 from afterwit.envs.images import view_of
 from afterwit.envs.infos import checked, declared, with_declared
 from afterwit.envs.maze import DEFAULT_DOSE, MazeConfig
@@ -84,9 +85,9 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
             self.view, self.dtype = view_of(space), space.dtype
             if self.vector:
                 self.low, self.high = entry_range(space)
-                self.observation_space = Box(
-                    np.concatenate([space.low, self.low]), np.concatenate([space.high, self.high]), dtype=space.dtype.type
-                )
+                low, high = np.concatenate([space.low, self.low]), np.concatenate([space.high, self.high])
+                with np.errstate(all="ignore"):
+                    self.observation_space = Box(low, high, dtype=space.dtype.type)
             else:
                 self.low, self.high = (self.view.planes(end) for end in narrowed(space.low, space.high))
         self._draw_from(np.random.default_rng())
@@ -126,6 +127,7 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
             entries["executed_action"] = int(self.executed) - self.first_action
         return entries
 
+    @np.errstate(all="ignore")  # whatever the caller has set
     def _cover(self, observation: Array, action: int, first: bool) -> tuple[Array, bool]:
         """What the agent sees instead of `observation`, which stays as it is, and whether the layer is on."""
         if self.layer is None:
@@ -145,6 +147,7 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
         return self.view.restored(covered), True
 
 
+@np.errstate(all="ignore")
 def entry_range(space: Box) -> tuple[Array, Array]:
     """The least and the greatest number of the entries beside a vector of `space`, of its dtype and
     shape."""
@@ -156,6 +159,7 @@ def entry_range(space: Box) -> tuple[Array, Array]:
     return narrowed(low.astype(space.dtype), high.astype(space.dtype))
 
 
+@np.errstate(all="ignore")  # the width of a wide range is infinite
 def narrowed(low: Array, high: Array) -> tuple[Array, Array]:
     """The least and the greatest value of each number between `low` and `high`, both of them in the
     range: where that is wider than WIDEST, 256 integers, or an interval of length 1, from 0 on or
@@ -173,6 +177,7 @@ def narrowed(low: Array, high: Array) -> tuple[Array, Array]:
     return low, high
 
 
+@np.errstate(all="ignore")
 def spread(values: Array, low: Array, high: Array) -> Array:
     """Numbers in 0..1 as numbers evenly from `low` to `high`, both of them among them where they
     are integers; of their dtype."""
@@ -193,9 +198,8 @@ def check_noise(noise: str, dose: float | None, density: float, noise_action: in
     """Raise a ValueError that names the bad value, if there is one."""
     if noise not in NOISES:
         raise ValueError(f"unknown noise {noise!r}; choose from {', '.join(NOISES)}")
-    if dose is not None and not 0 <= dose <= 1:
-        raise ValueError(f"dose is {dose}; it is a probability, between 0 and 1")
-    if not 0 <= density <= 1:
-        raise ValueError(f"density is {density}; it is a share of the observation, between 0 and 1")
-    if noise_action < 0:
-        raise ValueError(f"noise_action is {noise_action}; actions are counted from 0")
+    if dose is not None and not (is_number(dose) and 0 <= dose <= 1):
+        raise ValueError(f"dose is {dose!r}; it is a probability, a number between 0 and 1")
+    if not is_number(density) or not 0 <= density <= 1:
+        raise ValueError(f"density is {density!r}; it is a share of the observation, a number between 0 and 1")
+    check_counts(least=0, noise_action=noise_action)

@@ -57,6 +57,7 @@ class View:
         *frames, height, width, channels = self.raw
         return np.ascontiguousarray(np.moveaxis(planes.reshape(*frames, channels, height, width), -3, -1))
 
+    @np.errstate(all="ignore")  # whatever the caller has set
     def __call__(self, observations: Any) -> Array:
         """A copy of observations [..., *raw] as networks read it: [..., *shape] of `dtype`. What
         float32 cannot hold is infinite.
@@ -70,8 +71,7 @@ class View:
             raise ValueError(f"observations have dtype {observations.dtype}; they must be {wanted}")
         if self.dtype == "uint8" and observations.dtype != np.uint8 and not ((observations >= 0) & (observations <= 255)).all():
             raise ValueError(f"observations span {observations.min()}..{observations.max()}; bytes are 0..255")
-        with np.errstate(over="ignore"):
-            return np.array(self.planes(observations), self.dtype, order="C")
+        return np.array(self.planes(observations), self.dtype, order="C")
 
     def _first(self, observations: Array) -> Array:
         return np.moveaxis(observations, -1, -3) if self.channels_last else observations

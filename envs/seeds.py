@@ -6,8 +6,18 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
+
+
+def read_seed(seed: Any) -> int:
+    """A seed as an int of at least 0; for None one that the operating system draws."""
+    if seed is None:
+        return int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
+    if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed is {seed!r}; it must be an integer of 0 or more, or None for a new one each time")
+    return int(seed)
 
 
 def stream(seed: int, *names: str | int) -> int:

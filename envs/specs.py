@@ -7,11 +7,15 @@ observation of the next episode with `first` set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from gymnasium.error import Error as GymnasiumError
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -60,6 +64,33 @@ def words(error: BaseException, most: int = 500) -> str:
         return " ".join(str(error).split())[:most]
     except Exception:
         return "(an exception that cannot be written)"
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, in one line. Of kinds that a person reads without their name, the
+    words alone."""
+    said = words(error)
+    plain = isinstance(error, ValueError | ImportError | GymnasiumError) and said
+    return said if plain else f"{type(error).__name__}: {said}".removesuffix(": ")
+
+
+@contextmanager
+def blamed(what: str, kind: type[Exception] = EnvironmentFault, where: bool = False) -> Iterator[None]:
+    """Around what calls a person's code: whatever that raises, SystemExit too, becomes a `kind` in
+    one line, `what`: the reason. With `where`, `what`, name of the exception, reason, file, line.
+
+    KeyboardInterrupt passes: it is not the code's. So does EnvironmentFault, which is such a line.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, EnvironmentFault):
+        raise
+    except BaseException as error:  # a person's code may raise anything
+        if not where:
+            raise kind(f"{what}: {reason(error)}") from error
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{type(error).__name__}: {words(error, 200)}".removesuffix(": ")
+        raise kind(f"{what} {said} ({Path(place.filename).name} line {place.lineno})") from error
 
 
 class VectorEnv(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, partial
 
-from afterwit.envs.specs import VectorEnv
+from afterwit.envs.specs import EnvironmentFault, VectorEnv
 from afterwit.runs.reading import in_one_line
 from afterwit.runs.watch import say
 
@@ -22,4 +22,6 @@ def quietly(close: Callable[[], None], what: str) -> None:
         close()
     except (Exception, SystemExit) as error:
         why = f"{type(error).__name__}: {error}".removesuffix(": ")
-        say(in_one_line(f"{what} could not be closed ({why}); nothing is lost by that"))
+        # An EnvironmentFault names the environment, and says that this was its close().
+        said = str(error) if isinstance(error, EnvironmentFault) else f"{what} could not be closed ({why})"
+        say(in_one_line(f"{said}; nothing is lost by that"))

@@ -9,13 +9,16 @@ import torch
 
 from afterwit.agents.agent import Agent
 from afterwit.agents.policy import Policy
+from afterwit.envs.checks import check_counts
 from afterwit.envs.make import make_env
+from afterwit.envs.seeds import read_seed
 from afterwit.runs import checkpoint
+from afterwit.runs.closing import closing_quietly
 from afterwit.runs.config import read_config
 from afterwit.world_models.callers import own_modes
 
 
-def load_agent(run: Path | str, num_envs: int = 1, greedy: bool = False, seed: int = 0, name: str = checkpoint.NAME) -> Agent:
+def load_agent(run: Path | str, num_envs: int = 1, greedy: bool = False, seed: int | None = 0, name: str = checkpoint.NAME) -> Agent:
     """The acting policy of a run folder's checkpoint, on the CPU, for `num_envs` environments stepped together.
 
     >>> agent = load_agent("runs/out/maze-byol-hindsight-brownian-s0")
@@ -26,14 +29,22 @@ def load_agent(run: Path | str, num_envs: int = 1, greedy: bool = False, seed: i
     last, doubles, integers), and gives actions as that environment's action space counts them: what
     training turned, `act` turns. What training wrapped the environment in, noise beside a vector,
     MiniGrid's OneHot, a game's small gray frames, has to be around it here, too; `act` says so
-    where it is not. `name` is the checkpoint's file, or best. Raises ValueError where there is no
-    run or no checkpoint, or it is damaged.
+    where it is not. `name` is the checkpoint's file, or best. `seed` None is another one each
+    time. Raises ValueError where there is no run or no checkpoint, it is damaged, or an argument is
+    none of its kind.
     """
-    folder = Path(run)
+    if not isinstance(run, str | Path):
+        raise ValueError(f"run is {run!r}; it must be the folder of a run")
+    if not isinstance(name, str):
+        raise ValueError(f"name is {name!r}; it must be the name of a checkpoint's file, or best")
+    if not isinstance(greedy, bool):
+        raise ValueError(f"greedy is {greedy!r}; it must be True or False")
+    check_counts(num_envs=num_envs)
+    seed, folder = read_seed(seed), Path(run).expanduser()
     config = read_config(folder)
     saved = checkpoint.load(folder, config, name)
     env = make_env(replace(config.env, num_envs=1), config.seed)
-    env.close()
+    closing_quietly(env).close()
     with own_modes():
         policy = Policy(config.learner.policy, config.learner.torso, env.spec)
         agent = Agent(policy, num_envs, seed, torch.device("cpu"), greedy, env.spec.interface)

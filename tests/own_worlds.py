@@ -260,6 +260,93 @@ class Old(Own):
         return self.look(), 1.0, False, {}
 
 
+class OldReset(Own):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0]
+
+
+class Returns(Own):
+    """Shows what it should, but for one thing from the third step on: `what`, of those below."""
+
+    space = Box(-10, 10, (4,), np.float32)
+    right = {"observation": np.zeros(4, np.float32), "reward": 1.0, "terminated": False, "truncated": False, "info": {}}
+
+    def __init__(self, what, which):
+        super().__init__()
+        self.what, self.value = what, self.values()[which]
+
+    @staticmethod
+    def values():
+        return {
+            "none": None,
+            "text": "False",
+            "words": "1.5",
+            "two": np.zeros(2),
+            "list": [1.0, 2.0],
+            "ragged": [[1.0], [2.0, 3.0]],
+            "columns": np.zeros((4, 1), np.float32),
+            "more": np.zeros(5),
+            "texts": np.array(["a"] * 4),
+            "complex": 1 + 2j,
+            "gradient": torch.ones(4, requires_grad=True),
+            "large": np.full(4, 1e300),
+            "largest": 1e300,
+            "thousands": 10**400,
+            "nan": float("nan"),
+            "count": 2,
+            "one": np.array([1.0]),
+            "tensor": torch.tensor(1.0),
+            "numbers": [1, 0, 1, 0],
+            "doubles": np.full(4, 1e-300),
+            "zero": np.int64(0),
+            "flag": np.array([False]),
+            "mapping": {"observation": 1},
+        }
+
+    def step(self, action):
+        super().step(action)
+        values = self.right | ({self.what: self.value} if self.steps > 2 else {"terminated": False})
+        if self.steps == self.length:
+            values["terminated"] = True
+        return tuple(values.values())
+
+
+class Bytes(Returns):
+    space = Box(0, 255, (4,), np.uint8)
+    right = Returns.right | {"observation": np.zeros(4, np.uint8)}
+
+    @staticmethod
+    def values():
+        return {"floats": np.zeros(4), "many": np.array([0, 256, 1, 2]), "few": np.array([0, -1, 1, 2]), "integers": np.arange(4)}
+
+
+class Wide(Returns):
+    space = Box(-np.inf, np.inf, (4,), np.float64)
+
+
+class Leaves(Drawn):
+    """Ends the process, or tries to, in one of its methods."""
+
+    def __init__(self, render_mode=None, at="close", error="exit"):
+        super().__init__(render_mode)
+        self.at, self.error = at, error
+
+    def leave(self, at):
+        if at == self.at:
+            raise {"exit": SystemExit(0), "base": Base("gone"), "generator": GeneratorExit(), "cannot": OSError("stuck")}[self.error]
+
+    def render(self):
+        self.leave("render")
+        return self.frame
+
+    def close(self):
+        self.leave("close")
+
+
+class Base(BaseException):
+    pass
+
+
 class Misspelt(Own):
     metadata = {"afterwit_tells": ("rooms",)}
 
@@ -281,6 +368,11 @@ ERRORS = {
     "import": ImportError("swamp"),
     "os": FileNotFoundError(2, "gone", "map.txt"),
     "speechless": Speechless(),
+    "exit": SystemExit(0),
+    "base": Base("gone"),
+    "generator": GeneratorExit(),
+    "memory": MemoryError("no room\nfor the map"),
+    "no-memory": MemoryError(),
 }
 for name, error in ERRORS.items():
     gymnasium.register(f"Raising-{name}-v0", entry_point=raising(error))

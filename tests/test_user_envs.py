@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from afterwit.envs.gym import Gym, GymConfig
+from afterwit.envs.specs import EnvironmentFault, blamed
 from afterwit.runs.cli import main
 from afterwit.runs.config import read_config
 from afterwit.runs.load import load_agent
@@ -113,17 +114,20 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "no spaces": (("Spaceless",), "observation_space"),
     "no space": (("NoSpace",), "its observation_space is None"),
     "no reset": (("NoReset",), "the environment NoSuch raised TypeError"),
-    "reset gives nothing": (("Nothing",), "the environment NoSuch"),
+    "reset gives nothing": (("Nothing",), "the environment NoSuch: reset() must return (observation, info), it returned None"),
     "reset raises": (("Broken",), "raised Custom: ('a', 'b')"),
     "cannot say why": (("Mute",), "raised Speechless"),
-    "steps as in 2021": (("Old",), "the environment NoSuch raised"),
+    "steps as in 2021": (
+        ("Old",), "the environment NoSuch: step() must return (observation, reward, terminated, truncated, info), it returned 4 values"),
+    "resets as in 2021": (("OldReset",), "the environment NoSuch: reset() must return (observation, info), it returned float64 (4,)"),
     "no dict": (("Tuples",), "returned info ('not', 'a dict'); it must be a dict"),
     "declares nothing known": (("Misspelt",), "metadata['afterwit_tells'] has 'rooms'; what can be told is noise_on"),
     "cells uncounted": (("Uncounted",), "metadata['afterwit_cells'] is None"),
     "does not tell": (("Silent",), "declares that it tells room, and environment 0 did not"),
     "dict": (("Dicts",), "wrap it so that it is a Box"),
     **{f"raises {name}": ((f"Raising-{name}",), f"Raising-{name}-v0' cannot be made: ")
-       for name in ("value", "type", "assertion", "key", "custom", "import", "os", "speechless")},
+       for name in ("value", "type", "assertion", "key", "custom", "import", "os", "speechless", "exit", "base", "generator", "memory",
+                    "no-memory")},
 }  # fmt: skip
 
 
@@ -135,9 +139,115 @@ def test_a_world_that_cannot_be_trained_is_named_in_one_line(why: str, own: Any)
     assert "Traceback" not in said and (said.startswith("afterwit: ") or "For full helptext" in said), said
 
 
+WRONG_VALUES = {
+    ("observation", "none"): "an observation that is None from step(); its observation space says float32 (4,)",
+    ("observation", "columns"): "an observation that is float32 (4, 1) from step(); its observation space says float32 (4,)",
+    ("observation", "more"): "an observation that is float64 (5,) from step(); its",
+    ("observation", "texts"): "an observation that is <U1 (4,) from step(); its",
+    ("observation", "ragged"): "an observation from step() that is no array",
+    ("observation", "gradient"): "an observation from step() that is no array: ",
+    ("observation", "mapping"): "an observation that is {'observation': 1} from step(); its",
+    ("observation", "large"): "an observation with 1e+300 from step(); float32 cannot hold it",
+    ("reward", "none"): "a reward that is None from step(); it must be one finite number",
+    ("reward", "words"): "a reward that is '1.5' from step()",
+    ("reward", "two"): "a reward that is float64 (2,) from step()",
+    ("reward", "list"): "a reward that is [1.0, 2.0] from step()",
+    ("reward", "complex"): "a reward that is (1+2j) from step()",
+    ("reward", "thousands"): "a reward that is 1000",
+    ("reward", "largest"): "rewards with 1e+300 (environment 0 of 2), which float32 cannot hold",
+    ("terminated", "text"): "terminated that is 'False' from step(); it must be True or False",
+    ("terminated", "none"): "terminated that is None from step()",
+    ("truncated", "none"): "truncated that is None from step()",
+    ("truncated", "count"): "truncated that is 2 from step()",
+    ("truncated", "nan"): "truncated that is nan from step()",
+    ("terminated", "two"): "terminated that is float64 (2,) from step()",
+    ("info", "none"): "info None; it must be a dict",
+    ("info", "list"): "info [1.0, 2.0]; it must be a dict",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "which"), WRONG_VALUES)
+def test_what_a_step_returns_wrongly_is_named(what: str, which: str, own: Any) -> None:
+    assert_named(stepped(what, which), f"the environment Returns-v0 returned {WRONG_VALUES[what, which]}")
+
+
+WRONG_NUMBERS = {
+    ("Bytes", "floats"): "an observation that is float64 (4,) from step(); its observation space says uint8 (4,)",
+    ("Bytes", "many"): "an observation from 0 to 256 from step(); uint8 holds 0 to 255",
+    ("Bytes", "few"): "an observation from -1 to 2 from step(); uint8 holds 0 to 255",
+    ("Wide", "large"): "observations with 1e+300 (environment 0 of 2), which float32 cannot hold",
+}
+
+
+@pytest.mark.parametrize(("name", "which"), WRONG_NUMBERS)
+def test_numbers_that_a_space_cannot_hold_are_named(name: str, which: str, own: Any) -> None:
+    assert_named(stepped("observation", which, name), f"the environment {name}-v0 returned {WRONG_NUMBERS[name, which]}")
+
+
+def stepped(what: str, which: str, name: str = "Returns", **config: Any) -> Any:
+    env = Gym(GymConfig(f"{NAME}:{name}-v0", num_envs=2, kwargs=(f"what={what}", f"which={which}"), **config), 0)
+    env.reset()
+
+    def steps() -> list[Any]:
+        return [env.step(np.zeros(2, int)) for _ in range(9)]
+
+    return steps
+
+
+def assert_named(call: Any, message: str) -> None:
+    with pytest.raises(EnvironmentFault) as raised:
+        call()
+    assert str(raised.value).startswith(message) and "\n" not in str(raised.value), raised.value
+
+
+@pytest.mark.parametrize(
+    ("what", "which"), [("observation", "numbers"), ("observation", "doubles"), ("reward", "one"), ("reward", "tensor"), ("reward", "zero"),
+                        ("reward", "count"), ("terminated", "zero"), ("truncated", "flag")],
+)  # fmt: skip
+@pytest.mark.parametrize("noise", ("none", "pixel"))
+def test_what_means_the_same_is_taken_whatever_numpy_is_set_to(what: str, which: str, noise: str, own: Any) -> None:
+    with np.errstate(all="raise"):
+        steps = stepped(what, which, noise=noise)()
+    assert [step.terminal.tolist() for step in steps].count([True, True]) == 1
+    assert (
+        steps[0].observation.dtype == np.float32 and {"zero": 0.0, "count": 2.0}.get(which, 1.0) == steps[4].reward[0] or what != "reward"
+    )
+
+
+@pytest.mark.parametrize("error", ("exit", "base", "generator", "cannot"))
+def test_a_world_that_leaves_while_it_is_closed_or_drawn_is_named_once(error: str, own: Any) -> None:
+    named = {"exit": "SystemExit: 0", "base": "Base: gone", "generator": "GeneratorExit", "cannot": "OSError: stuck"}[error]
+    for at, message in (("close", "closed"), ("render", "drawn")):
+        env = Gym(GymConfig(f"{NAME}:Leaves-v0", num_envs=2, render=True, kwargs=(f"at={at}", f"error={error}")), 0)
+        env.reset()
+        assert_named(getattr(env, at), f"the environment Leaves-v0 cannot be {message}: {named}")
+
+
+@pytest.mark.parametrize(("line", "said"), [("raise SystemExit(0)", "SystemExit: 0"), ("import sys; sys.exit()", "SystemExit"),
+                                           ("raise BaseException('no')", "BaseException: no")])  # fmt: skip
+def test_a_module_that_leaves_while_it_is_imported_is_named(line: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a_leaving_world.py").write_text(line)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    before = list(sys.path)
+    with pytest.raises(ValueError) as raised:  # noqa: PT011  (the whole message is compared)
+        GymConfig("a_leaving_world:Here-v0")
+    assert str(raised.value) == f"unknown Gymnasium environment 'a_leaving_world:Here-v0': {said}" and sys.path == before
+
+
+def test_ctrl_c_in_a_persons_code_stays_one() -> None:
+    with pytest.raises(KeyboardInterrupt), blamed("the environment"):
+        raise KeyboardInterrupt
+    with (
+        pytest.raises(EnvironmentFault, match=r"^mine raised LookupError: two words \(test_user_envs.py line \d+\)$"),
+        blamed("mine raised", where=True),
+    ):
+        raise LookupError("two\nwords")
+
+
 def test_a_world_that_cannot_be_closed_costs_nothing(own: Any, tmp_path: Path) -> None:
     code, said = own("Shut")
-    assert code == 0 and "Shut-v0" in said and "stuck fast" in " ".join(said.split()) and "Traceback" not in said, said
+    assert code == 0 and said.count("Shut-v0") == 1 and "stuck fast" in " ".join(said.split()) and "Traceback" not in said, said
     assert (tmp_path / "run" / "checkpoint.pt").is_file()
 
 

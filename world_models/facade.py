@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from afterwit.envs.checks import NUMBER
 from afterwit.envs.interface import interface_of
-from afterwit.envs.seeds import stream
+from afterwit.envs.seeds import read_seed, stream
 from afterwit.envs.specs import Array, EnvSpec
 from afterwit.world_models.byol_hindsight import BYOLHindsight
 from afterwit.world_models.callers import as_array, find_device, in_own_modes
@@ -272,15 +272,6 @@ def default_torso(spec: EnvSpec) -> TorsoConfig:
     """The encoder follows what is seen; what reads images is larger."""
     config = TorsoConfig(encoder="auto")
     return config if config.resolved(spec.observation_shape).encoder == "mlp" else replace(config, embedding=256, belief=256)
-
-
-def read_seed(seed: Any) -> int:
-    """A seed as an int of at least 0; for None one that the operating system draws."""
-    if seed is None:
-        return int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
-    if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; it must be an integer of 0 or more, or None for a new one each time")
-    return int(seed)
 
 
 def read_autoreset(mode: Any) -> str:
