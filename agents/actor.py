@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from afterwit.agents.agent import Agent
 from afterwit.agents.policy import Policy
 from afterwit.envs.checks import NUMBER
 from afterwit.envs.seeds import stream
-from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec, TimeStep, VectorEnv, words
+from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec, TimeStep, VectorEnv, blamed
 from afterwit.world_models.trajectory import Trajectory
 
 
@@ -59,16 +57,8 @@ class Actor(Agent):
         )
 
     def _tried(self, call: Callable[..., TimeStep], *arguments: Array) -> TimeStep:
-        try:
+        with blamed(f"the environment {self.env.spec.name} raised", where=True):
             step = call(*arguments)
-        except EnvironmentFault:
-            raise
-        except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            said = f"{type(error).__name__}: {words(error, 200)}".removesuffix(": ")
-            raise EnvironmentFault(
-                f"the environment {self.env.spec.name} raised {said} ({Path(place.filename).name} line {place.lineno})"
-            ) from error
         spec = self.env.spec
         check(spec, "observations", step.observation, spec.observation_shape, spec.observation_dtype)
         check(spec, "rewards", step.reward, (), "float32")
