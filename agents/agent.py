@@ -28,7 +28,13 @@ class Agent:
     """
 
     def __init__(
-        self, policy: Policy, num_envs: int, seed: int | None, device: torch.device, greedy: bool = False, interface: Interface | None = None
+        self,
+        policy: Policy,
+        num_envs: int,
+        seed: int | None,
+        device: torch.device,
+        greedy: bool = False,
+        interface: Interface | None = None,
     ):
         check_counts(num_envs=num_envs)
         seed = read_seed(seed)

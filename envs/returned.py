@@ -90,7 +90,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
             return value
         number = single(value)
         try:
-            return float(value if number is None and isinstance(value, Real) else number)  # type: ignore[arg-type]
+            return float(value if number is None and isinstance(value, Real) else number)
         except (TypeError, OverflowError):
             raise self._fault("step", f"a reward that is {described(value)}", "it must be one finite number") from None
 
