@@ -115,7 +115,8 @@ def test_the_widest_of_ranges_is_noised_without_a_warning(shape: tuple[int, ...]
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dose": "a"}, "dose is 'a'; it is a probability"), ({"dose": True}, "dose is True"), ({"density": None}, "density is None; it is"),
+        ({"dose": "a"}, "dose is 'a'; it is a probability"), ({"dose": True}, "dose is True"),
+        ({"density": None}, "density is None; it is"),
         ({"density": [0.5]}, "density is "), ({"noise_action": 1.5}, "noise_action is 1.5; it must be an integer"),
         ({"noise_action": None}, "noise_action is None"), ({"noise_action": -1}, "noise_action is -1; it must be at least 0"),
         ({"dose": float("nan")}, "dose is nan"),
