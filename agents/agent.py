@@ -28,9 +28,14 @@ class Agent:
     """
 
     def __init__(
-        self, policy: Policy, num_envs: int, seed: int | None, device: torch.device, greedy: bool = False,
+        self,
+        policy: Policy,
+        num_envs: int,
+        seed: int | None,
+        device: torch.device,
+        greedy: bool = False,
         interface: Interface | None = None,
-    ):  # fmt: skip
+    ):
         check_counts(num_envs=num_envs)
         seed = read_seed(seed)
         self.num_envs, self.seed, self.device, self.greedy, self.interface = num_envs, seed, device, greedy, interface

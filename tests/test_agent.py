@@ -181,3 +181,53 @@ def test_a_loaded_agent_acts_whatever_torchs_default_is(tmp_path: Path) -> None:
             assert load_agent(folder, seed=3).act(observation, True) == expected
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+class Plane(Camera):
+    """Shows pictures of one plane."""
+
+    def __init__(self) -> None:
+        self.observation_space, self.action_space = Box(0, 255, (17, 16), np.uint8), Discrete(3)
+
+    def look(self) -> Any:
+        return self.np_random.integers(0, 256, (17, 16), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def plane_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if "Plane-v0" not in gymnasium.registry:
+        gymnasium.register("Plane-v0", entry_point=Plane)
+    return gym_run(tmp_path_factory.mktemp("plane") / "run", GymConfig("Plane-v0", num_envs=2))
+
+
+def test_a_batch_of_one_plane_is_a_batch(plane_run: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (17, 16), np.uint8)
+    shapes = {(17, 16): (), (1, 17, 16): (1,), (1, 1, 17, 16): (1,)}
+    actions = {shape: load_agent(plane_run).act(image.reshape(shape), True) for shape in shapes}
+    assert {shape: np.shape(action) for shape, action in actions.items()} == shapes
+    assert len({int(np.ravel(action)[0]) for action in actions.values()}) == 1
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "text": ({"num_envs": "1"}, "^num_envs is '1'; it must be an integer$"),
+    "half": ({"num_envs": 1.5}, "^num_envs is 1.5; it must be an integer$"),
+    "none": ({"num_envs": 0}, "^num_envs is 0; it must be at least 1$"),
+    "negative": ({"seed": -1}, "^seed is -1; it must be an integer of 0 or more"),
+    "seed": ({"seed": "x"}, "^seed is 'x'; it must be"),
+    "greedy": ({"greedy": "no"}, "^greedy is 'no'; it must be True or False$"),
+    "name": ({"name": None}, "^name is None; it must be the name"),
+    "run": ({"run": 3}, "^run is 3; it must be the folder"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_arguments_of_another_kind_are_named(what: str, plane_run: Path) -> None:
+    arguments, message = BAD[what]
+    with pytest.raises(ValueError, match=message):
+        load_agent(**({"run": plane_run} | arguments))
+
+
+def test_a_home_folder_is_found_and_no_seed_is_another_each_time(plane_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(plane_run.parent))
+    one, other = (load_agent(f"~/{plane_run.name}", np.int64(2), seed=None) for _ in range(2))
+    assert one.seed != other.seed and one.num_envs == 2

@@ -250,6 +250,7 @@ def test_every_setting_is_recorded() -> None:
         ({"game": "space_invaders"}, "did you mean 'SpaceInvaders'"),
         *(({"game": name}, f"^unknown game '{name}'; did you mean 'MontezumaRevenge'\\?$") for name in MONTEZUMAS),
         *(({"game": name}, f"did you mean '{right}'") for name, right in OTHERS.items()),
+        *(({"game": name}, f"^unknown game '{name}'; EnvPool has") for name in ("Nope", "Doom", "none", "go")),
         ({"game": "Tetris99999"}, "unknown game 'Tetris99999'; "),
         ({"num_envs": 0}, "num_envs is 0; it must be at least 1"),
         ({"frame_skip": 0}, "frame_skip is 0"),

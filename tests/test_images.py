@@ -99,3 +99,12 @@ def test_auto_takes_a_convolution_from_a_size_on(shape: tuple[int, ...], encoder
     assert torso.encoder(torch.zeros(2, *shape)).shape == (2, 3)
     named = seeded(lambda: Torso(replace(config, encoder=encoder), shape, 2), 0)  # type: ignore[arg-type]
     assert all(torch.equal(value, named.state_dict()[name]) for name, value in torso.state_dict().items())
+
+
+@pytest.mark.parametrize("number", (1e-300, 1e300, np.nan, np.inf), ids=str)
+def test_numbers_are_read_whatever_numpy_is_set_to(number: float) -> None:
+    view = view_of(Box(-np.inf, np.inf, (4,), np.float64))
+    with np.errstate(all="raise"):
+        read = view(np.full((2, 4), number))
+    expected = {1e-300: 0.0, 1e300: np.inf}.get(number, number)
+    np.testing.assert_array_equal(read, np.full((2, 4), expected, np.float32))

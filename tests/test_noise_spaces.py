@@ -98,3 +98,30 @@ def test_the_frozen_layer_and_vectors_of_integers_train() -> None:
     assert once[4, 6:].any() and not once[3, 6:].any()
     spec = GymVector(toys(env.observation_space, Discrete(2)), seed=0).spec
     assert (spec.observation_shape, spec.observation_dtype) == ((12,), "float32")
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", (VECTOR, (3, 9, 8)), ids=str)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_the_widest_of_ranges_is_noised_without_a_warning(shape: tuple[int, ...], dtype: Any) -> None:
+    most = np.finfo(dtype).max
+    for errors in ("warn", "raise"):
+        with np.errstate(all=errors):
+            _, observations = played(Box(-most, most, shape, dtype), "pixel", 9, dose=1.0, density=1.0)
+        noise = observations[:, 6:] if shape == VECTOR else observations
+        assert (np.abs(noise) <= 1).all() or dtype == np.float16
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dose": "a"}, "dose is 'a'; it is a probability"), ({"dose": True}, "dose is True"),
+        ({"density": None}, "density is None; it is"),
+        ({"density": [0.5]}, "density is "), ({"noise_action": 1.5}, "noise_action is 1.5; it must be an integer"),
+        ({"noise_action": None}, "noise_action is None"), ({"noise_action": -1}, "noise_action is -1; it must be at least 0"),
+        ({"dose": float("nan")}, "dose is nan"),
+    ],
+)  # fmt: skip
+def test_options_of_another_kind_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Noise(Toy(Box(0, 1, (6,))), "pixel", **options)
