@@ -183,7 +183,7 @@ def test_a_loaded_agent_acts_whatever_torchs_default_is(tmp_path: Path) -> None:
         torch.set_default_dtype(torch.float32)
 
 
-class Plane(Camera):
+class OnePlane(Camera):
     """Shows pictures of one plane."""
 
     def __init__(self) -> None:
@@ -195,9 +195,9 @@ class Plane(Camera):
 
 @pytest.fixture(scope="module")
 def plane_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if "Plane-v0" not in gymnasium.registry:
-        gymnasium.register("Plane-v0", entry_point=Plane)
-    return gym_run(tmp_path_factory.mktemp("plane") / "run", GymConfig("Plane-v0", num_envs=2))
+    if "OnePlane-v0" not in gymnasium.registry:
+        gymnasium.register("OnePlane-v0", entry_point=OnePlane)
+    return gym_run(tmp_path_factory.mktemp("plane") / "run", GymConfig("OnePlane-v0", num_envs=2))
 
 
 def test_a_batch_of_one_plane_is_a_batch(plane_run: Path) -> None:
