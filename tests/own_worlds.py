@@ -339,6 +339,14 @@ class Leaves(Drawn):
         self.leave("render")
         return self.frame
 
+    def reset(self, *, seed=None, options=None):
+        self.leave("reset")
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        self.leave("step")
+        return super().step(action)
+
     def close(self):
         self.leave("close")
 

@@ -213,6 +213,15 @@ def test_what_means_the_same_is_taken_whatever_numpy_is_set_to(what: str, which:
     assert steps[4].reward[0] == ({"zero": 0.0, "count": 2.0}.get(which, 1.0) if what == "reward" else 1.0)
 
 
+@pytest.mark.parametrize("at", ("reset", "step"))
+@pytest.mark.parametrize("error", ("exit", "base", "generator", "cannot"))
+def test_a_world_that_leaves_while_it_is_trained_is_named(error: str, at: str, own: Any) -> None:
+    """sys.exit(0) would end a training as if it had finished."""
+    code, said = own("Leaves", "--model", "icm", "--env.kwargs", f"at={at}", f"error={error}")
+    named = {"exit": "SystemExit: 0", "base": "Base: gone", "generator": "GeneratorExit", "cannot": "OSError: stuck"}[error]
+    assert code == 2 and f"the environment Leaves-v0 raised {named} (" in said and "Traceback" not in said, said
+
+
 @pytest.mark.parametrize("error", ("exit", "base", "generator", "cannot"))
 def test_a_world_that_leaves_while_it_is_closed_or_drawn_is_named_once(error: str, own: Any) -> None:
     named = {"exit": "SystemExit: 0", "base": "Base: gone", "generator": "GeneratorExit", "cannot": "OSError: stuck"}[error]

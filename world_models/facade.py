@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 from torch import Tensor, nn
 
-from afterwit.envs.checks import NUMBER
+from afterwit.envs.checks import NUMBER, is_number
 from afterwit.envs.interface import interface_of
 from afterwit.envs.seeds import read_seed, stream
 from afterwit.envs.specs import Array, EnvSpec
@@ -288,7 +288,3 @@ def read_autoreset(mode: Any) -> str:
     if spelled not in names:
         raise ValueError(f"unknown autoreset {mode!r}; choose next-step or same-step")
     return names[spelled]
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
