@@ -1,4 +1,6 @@
-"""Afterwit's metadata. The source lies in the top-level folders and installs as afterwit.agents, afterwit.envs, …"""
+"""Afterwit's metadata. The source lies in the top-level folders and installs as afterwit.agents,
+afterwit.envs, …
+"""
 
 from pathlib import Path
 
@@ -12,7 +14,9 @@ STUDY = ["rliable>=1.2,<1.3", "pandas>=2.2,<3"]  # rliable's arch cannot be impo
 setup(
     name="afterwit",
     version="0.1.0",
-    description="Curiosity that survives noise: BYOL-Explore and BYOL-Hindsight with V-MPO in PyTorch",
+    description=(
+        "Curiosity that survives noise: BYOL-Explore and BYOL-Hindsight with V-MPO in PyTorch"
+    ),
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -1,4 +1,6 @@
-"""The actor: an agent with its environments, unrolled into trajectories that overlap by one observation."""
+"""The actor: an agent with its environments, unrolled into trajectories that overlap by one
+observation.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +22,25 @@ from afterwit.world_models.trajectory import Trajectory
 class Actor(Agent):
     """Steps `env`, T agent steps at a time."""
 
-    def __init__(self, env: VectorEnv, policy: Policy, unroll_length: int, seed: int, device: torch.device, greedy: bool = False):
+    def __init__(
+        self,
+        env: VectorEnv,
+        policy: Policy,
+        unroll_length: int,
+        seed: int,
+        device: torch.device,
+        greedy: bool = False,
+    ):
         super().__init__(policy, env.spec.num_envs, seed, device, greedy)
         self.env, self.unroll_length = env, unroll_length
         self.step: TimeStep | None = None
 
     def unroll(self) -> Trajectory:
-        """The next T agent steps of all environments; `obs[0]` is the last observation of the unroll before.
+        """The next T agent steps of all environments; `obs[0]` is the last observation of the
+        unroll before.
 
-        Raises EnvironmentFault where the environment raises, or returns other shapes or types than its spec says, or an
-        observation or reward that is not finite or above NUMBER.
+        Raises EnvironmentFault where the environment raises, or returns other shapes or types than
+        its spec says, or an observation or reward that is not finite or above NUMBER.
         """
         if self.step is None:
             self.step = self._tried(self.env.reset)
@@ -53,27 +64,41 @@ class Actor(Agent):
             terminal=stack([s.terminal for s in steps]),
             core=core.cpu(),
             prev_action=prev_action,
-            info={name: stack([s.info[name] for s in steps]) for name in self.env.spec.tells if all(name in s.info for s in steps)},
+            info={
+                name: stack([s.info[name] for s in steps])
+                for name in self.env.spec.tells
+                if all(name in s.info for s in steps)
+            },
         )
 
     def _tried(self, call: Callable[..., TimeStep], *arguments: Array) -> TimeStep:
         with blamed(f"the environment {self.env.spec.name} raised", where=True):
             step = call(*arguments)
         spec = self.env.spec
-        check(spec, "observations", step.observation, spec.observation_shape, spec.observation_dtype)
+        check(
+            spec, "observations", step.observation, spec.observation_shape, spec.observation_dtype
+        )
         check(spec, "rewards", step.reward, (), "float32")
         return step
 
     def state(self) -> dict[str, Any]:
-        """Random state; with environments that can be saved (the maze can), also theirs and the memory that belongs to it."""
+        """Random state; with environments that can be saved (the maze can), also theirs and the
+        memory that belongs to it.
+        """
         if self.step is None or not hasattr(self.env, "state_dict"):
             return {"random": self.random.get_state()}
-        seen = {"observation": torch.from_numpy(self.step.observation), "first": torch.from_numpy(self.step.first)}
+        seen = {
+            "observation": torch.from_numpy(self.step.observation),
+            "first": torch.from_numpy(self.step.first),
+        }
         return super().state() | {"env": self.env.state_dict()} | seen
 
-    def resume(self, state: dict[str, Any], make: Callable[[int], VectorEnv], agent_steps: int) -> None:
-        """Go on where `state` was taken, after `agent_steps` of the run. Where there is none, or environments cannot be saved, in those
-        that `make` makes of a seed, which belongs to this place in the run."""
+    def resume(
+        self, state: dict[str, Any], make: Callable[[int], VectorEnv], agent_steps: int
+    ) -> None:
+        """Go on where `state` was taken, after `agent_steps` of the run. Where there is none, or
+        environments cannot be saved, in those that `make` makes of a seed, which belongs to this
+        place in the run."""
         if "env" not in state:
             self.env.close()
             self.env, self.step = make(stream(self.seed, "resumed", agent_steps)), None
@@ -81,7 +106,9 @@ class Actor(Agent):
             self.load_state(state)
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave. Environments that cannot be saved start new episodes, with a blank memory."""
+        """Take back what `state` gave. Environments that cannot be saved start new episodes, with a
+        blank memory.
+        """
         self.random.set_state(state["random"])
         if "env" not in state:
             return
@@ -93,18 +120,23 @@ class Actor(Agent):
 
 
 def check(spec: EnvSpec, what: str, values: Array, shape: tuple[int, ...], dtype: str) -> None:
-    """Raise EnvironmentFault unless `values` are [B, *shape] of `dtype`, and floats finite and at most NUMBER in magnitude.
+    """Raise EnvironmentFault unless `values` are [B, *shape] of `dtype`, and floats finite and at
+    most NUMBER in magnitude.
 
     At each step, as the policy would fail at the next one.
     """
     if values.shape != (spec.num_envs, *shape) or values.dtype != dtype:
         wanted = f"{dtype} {(spec.num_envs, *shape)}"
-        raise EnvironmentFault(f"the environment {spec.name} returned {what} of {values.dtype} {values.shape}; its spec says {wanted}")
+        raise EnvironmentFault(
+            f"the environment {spec.name} returned {what} of {values.dtype} {values.shape}; its"
+            f" spec says {wanted}"
+        )
     if dtype != "uint8" and not (usable := np.abs(values) <= NUMBER).all():  # NaN is not, either
         index = np.argwhere(~usable)[0].tolist()
         raise EnvironmentFault(
-            f"the environment {spec.name} returned {what} with {values[tuple(index)]} (environment {index[0]} of {spec.num_envs}); "
-            f"they must be finite and at most {NUMBER:g} in magnitude: scale or clip them in a wrapper"
+            f"the environment {spec.name} returned {what} with {values[tuple(index)]} (environment"
+            f" {index[0]} of {spec.num_envs}); they must be finite and at most {NUMBER:g} in"
+            " magnitude: scale or clip them in a wrapper"
         )
 
 
@@ -113,5 +145,7 @@ def stack(arrays: list[Array]) -> Tensor:
 
 
 def actor_seed(seed: int, index: int, life: int = 0) -> int:
-    """Of all randomness of a run's actor `index` and its environments. The first has the run's own; a replacement has another `life`."""
+    """Of all randomness of a run's actor `index` and its environments. The first has the run's own;
+    a replacement has another `life`.
+    """
     return stream(seed, "actor process", index, life) if index or life else seed

@@ -1,4 +1,6 @@
-"""The agent that acts: a policy and its memory. Observations in, actions out, whoever steps the environments."""
+"""The agent that acts: a policy and its memory. Observations in, actions out, whoever steps the
+environments.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +40,18 @@ class Agent:
     ):
         check_counts(num_envs=num_envs)
         seed = read_seed(seed)
-        self.num_envs, self.seed, self.device, self.greedy, self.interface = num_envs, seed, device, greedy, interface
+        self.num_envs, self.seed, self.device, self.greedy, self.interface = (
+            num_envs,
+            seed,
+            device,
+            greedy,
+            interface,
+        )
         self.policy = deepcopy(policy).requires_grad_(False).to(device)
         self.weights: Mapping[str, Tensor] | None = None  # what the policy was last given
         self.version = 0
-        self.random = torch.Generator().manual_seed(stream(seed, "actor"))  # on the host: the same draws whatever the device
+        # on the host: the same draws whatever the device
+        self.random = torch.Generator().manual_seed(stream(seed, "actor"))
         self.core = self.policy.torso.initial_core(num_envs)
         self.prev_action = torch.zeros(num_envs, dtype=torch.int64)
 
@@ -53,7 +62,8 @@ class Agent:
             self.weights, self.version = weights, version
 
     def act(self, observation: Array, first: Array | bool) -> Array:
-        """Actions, int64 [B], on observations [B, ...]; where `first`, bool [B], an episode opens and the past is forgotten.
+        """Actions, int64 [B], on observations [B, ...]; where `first`, bool [B], an episode opens
+        and the past is forgotten.
 
         A single environment may leave the B out: an observation and a bool, and one number back.
         Each call is one step: the memory moves on. With an interface, observations are the
@@ -64,7 +74,10 @@ class Agent:
         observation, single = self._read(observation)
         first = np.asarray(first)
         if first.dtype != np.bool_ or first.shape not in ((), (self.num_envs,)):
-            raise ValueError(f"first has dtype {first.dtype} and shape {first.shape}; it must be a bool, or bools ({self.num_envs},)")
+            raise ValueError(
+                f"first has dtype {first.dtype} and shape {first.shape}; it must be a bool, or"
+                f" bools ({self.num_envs},)"
+            )
         firsts = np.broadcast_to(first, self.num_envs).copy()
         action = self.choose(observation[None] if single else observation, firsts)[0]
         if self.interface is not None:
@@ -75,17 +88,28 @@ class Agent:
         """`observation` as the policy reads it, and whether it is that of a single environment,
         without the B. Where a shape may be both, it is the environment's own: [1, H, W] a batch of
         one plane, not one image with one channel."""
-        views = [View(self.policy.torso.encoder.shape, self.policy.observation_dtype, image=False, channels_last=False)]
+        views = [
+            View(
+                self.policy.torso.encoder.shape,
+                self.policy.observation_dtype,
+                image=False,
+                channels_last=False,
+            )
+        ]
         if self.interface is not None:
             views.insert(0, self.interface.view)
-        array = None if isinstance(observation, Mapping) else as_array("the observation", observation)
+        array = (
+            None if isinstance(observation, Mapping) else as_array("the observation", observation)
+        )
         for view in views:
             single = self.num_envs == 1 and array is not None and array.shape == view.raw
             if array is not None and (single or array.shape == (self.num_envs, *view.raw)):
                 if view.dtype != "uint8" and array.dtype.kind in "biuf" and not small(array):
                     raise ValueError(f"the observation is not finite, or beyond {NUMBER:g}")
                 return view(array), single
-        given = f"is a {type(observation).__name__}" if array is None else f"has shape {array.shape}"
+        given = (
+            f"is a {type(observation).__name__}" if array is None else f"has shape {array.shape}"
+        )
         wrapping = "" if self.interface is None else self.interface.wrapping
         raise ValueError(
             f"the observation {given}; this agent acts on {(self.num_envs, *views[0].raw)}"
@@ -94,9 +118,19 @@ class Agent:
 
     @torch.no_grad()
     def warm_up(self) -> None:
-        """Encode nothing, as `choose` would: a compiled encoder is compiled, and no memory moves on."""
+        """Encode nothing, as `choose` would: a compiled encoder is compiled, and no memory moves
+        on.
+        """
         encoder = self.policy.torso.encoder
-        encoder(torch.zeros(1, self.num_envs, *encoder.shape, dtype=getattr(torch, self.policy.observation_dtype), device=self.device))
+        encoder(
+            torch.zeros(
+                1,
+                self.num_envs,
+                *encoder.shape,
+                dtype=getattr(torch, self.policy.observation_dtype),
+                device=self.device,
+            )
+        )
 
     @torch.no_grad()
     def choose(self, observation: Array, first: Array) -> tuple[Array, Tensor]:
@@ -107,12 +141,18 @@ class Agent:
         if self.greedy:
             self.prev_action = log_probs.argmax(-1)
         else:
-            self.prev_action = torch.multinomial(log_probs.exp(), 1, generator=self.random).squeeze(-1)
+            self.prev_action = torch.multinomial(log_probs.exp(), 1, generator=self.random).squeeze(
+                -1
+            )
         return self.prev_action.numpy(), log_probs
 
     def state(self) -> dict[str, Any]:
         """Random state and memory."""
-        return {"random": self.random.get_state(), "core": self.core, "prev_action": self.prev_action}
+        return {
+            "random": self.random.get_state(),
+            "core": self.core,
+            "prev_action": self.prev_action,
+        }
 
 
 @np.errstate(all="ignore")  # whatever the caller has set

@@ -35,14 +35,16 @@ class LearnerConfig:
     world_model: WorldModelConfig = field(default_factory=BYOLHindsightConfig)
     vmpo: VMPOConfig = field(default_factory=VMPOConfig)
     shared_torso: bool = True
-    """The world model looks through the policy's torso, which both train. Off: it has its own, whose memory starts
-    blank at each unroll; the first transition of an unroll is then paid more (raw error 1.1 to 1.2 x the mean on the maze)."""
+    """The world model looks through the policy's torso, which both train. Off: it has its own,
+    whose memory starts blank at each unroll; the first transition of an unroll is then paid more
+    (raw error 1.1 to 1.2 x the mean on the maze)."""
     discount: float = 0.995
     """gamma, per agent step. The paper's Atari value is 0.999."""
     extrinsic_weight: float = 0.0
-    """Weight of the environment's own reward in units of its running root mean square, so that a reward of 1 at each step is 1.
-    A rare reward is large in these units: the first one after batches of N zeros counts as sqrt(N / popart_step). 0: curiosity
-    alone. (BYOL-Explore's PopArt divides by the deviation about the mean: the same for rare rewards, 0 for constant ones.)"""
+    """Weight of the environment's own reward in units of its running root mean square, so that a
+    reward of 1 at each step is 1. A rare reward is large in these units: the first one after
+    batches of N zeros counts as sqrt(N / popart_step). 0: curiosity alone. (BYOL-Explore's PopArt
+    divides by the deviation about the mean: the same for rare rewards, 0 for constant ones.)"""
     intrinsic_weight: float = 0.1
     """Weight of the intrinsic reward (the paper's lambda_mix). 0: no curiosity."""
     reward_decay: float = 0.99
@@ -52,10 +54,13 @@ class LearnerConfig:
     entropy_weight: float = 0.001
     """Weight of the policy's entropy."""
     learning_rate: float = 3e-4
-    """Adam's step size. The paper's Atari value is 1e-4; on the maze 5e-4 exhausts curiosity sooner."""
+    """Adam's step size. The paper's Atari value is 1e-4; on the maze 5e-4 exhausts curiosity
+    sooner.
+    """
     world_model_rate: float = 1.0
-    """The world model's own layers (not the torso) learn at this multiple of `learning_rate`. (Ours: what z explains of the
-    noise has to be learnt before the policy learns to seek it; the paper has 3 million learner steps for that.)"""
+    """The world model's own layers (not the torso) learn at this multiple of `learning_rate`.
+    (Ours: what z explains of the noise has to be learnt before the policy learns to seek it; the
+    paper has 3 million learner steps for that.)"""
     adam_beta1: float = 0.9
     """Adam's momentum (the paper's b1)."""
     max_gradient_norm: float = 10.0
@@ -64,31 +69,54 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         check_numbers(self, "learner.")
         if not 0 <= self.discount < 1:
-            raise ValueError(f"learner.discount is {self.discount}; it must be at least 0 and below 1")
+            raise ValueError(
+                f"learner.discount is {self.discount}; it must be at least 0 and below 1"
+            )
         for name in ("learning_rate", "world_model_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"learner.{name} is {getattr(self, name)}; it must be above 0")
         if not 0 <= self.reward_decay < 1:
-            raise ValueError(f"learner.reward_decay is {self.reward_decay}; it must be at least 0 and below 1")
+            raise ValueError(
+                f"learner.reward_decay is {self.reward_decay}; it must be at least 0 and below 1"
+            )
         if not 0 <= self.adam_beta1 < 1:
-            raise ValueError(f"learner.adam_beta1 is {self.adam_beta1}; it must be at least 0 and below 1")
+            raise ValueError(
+                f"learner.adam_beta1 is {self.adam_beta1}; it must be at least 0 and below 1"
+            )
         if not self.max_gradient_norm > 0:
-            raise ValueError(f"learner.max_gradient_norm is {self.max_gradient_norm}; it must be above 0")
+            raise ValueError(
+                f"learner.max_gradient_norm is {self.max_gradient_norm}; it must be above 0"
+            )
         if self.extrinsic_weight == 0 and self.intrinsic_weight == 0:
-            raise ValueError("learner.extrinsic_weight and learner.intrinsic_weight are both 0; the agent needs a reward")
+            raise ValueError(
+                "learner.extrinsic_weight and learner.intrinsic_weight are both 0; the agent needs"
+                " a reward"
+            )
 
 
 class Learner(nn.Module):
-    """Policy, world model, reward statistics and optimiser. `state_dict` holds all that a resumed run needs."""
+    """Policy, world model, reward statistics and optimiser. `state_dict` holds all that a resumed
+    run needs.
+    """
 
     def __init__(self, config: LearnerConfig, spec: EnvSpec, seed: int, device: torch.device):
         super().__init__()
         self.config, self.device = config, device
-        with torch.random.fork_rng(devices=[]):  # initial weights follow the seed; the global state is left alone
+        # initial weights follow the seed; the global state is left alone
+        with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(stream(seed, "weights"))
             self.policy = Policy(config.policy, config.torso, spec)
-            self.own_torso = None if config.shared_torso else Torso(config.torso, spec.observation_shape, spec.num_actions)
-            self.world_model = make_world_model(config.world_model, self.own_torso or self.policy.torso, spec, stream(seed, "world model"))
+            self.own_torso = (
+                None
+                if config.shared_torso
+                else Torso(config.torso, spec.observation_shape, spec.num_actions)
+            )
+            self.world_model = make_world_model(
+                config.world_model,
+                self.own_torso or self.policy.torso,
+                spec,
+                stream(seed, "world model"),
+            )
         self.trust_region = TrustRegion(config.vmpo)
         self.intrinsic = RewardNormaliser(config.world_model.prioritise, config.reward_decay)
         self.extrinsic = RunningScale(1 - config.policy.popart_step)
@@ -97,10 +125,15 @@ class Learner(nn.Module):
         fast = {p for p in self.world_model.parameters() if p.requires_grad}
         groups = [
             {"params": [p for p in self.trained if p not in fast], "lr": config.learning_rate},
-            {"params": [p for p in self.trained if p in fast], "lr": config.learning_rate * config.world_model_rate},
+            {
+                "params": [p for p in self.trained if p in fast],
+                "lr": config.learning_rate * config.world_model_rate,
+            },
         ]
         fused = device.type == "cuda"
-        self.optimiser = torch.optim.Adam(groups, config.learning_rate, (config.adam_beta1, 0.999), foreach=not fused, fused=fused)
+        self.optimiser = torch.optim.Adam(
+            groups, config.learning_rate, (config.adam_beta1, 0.999), foreach=not fused, fused=fused
+        )
         self.steps = 0
         self.acting = self._snapshot()
         self.version = 0  # counts the acting policies handed out
@@ -109,10 +142,12 @@ class Learner(nn.Module):
         return {name: value.detach().clone() for name, value in self.policy.state_dict().items()}
 
     def update(self, trajectory: Trajectory) -> dict[str, Tensor]:
-        """One optimiser step on T steps of B environments. Metrics stay on the device; [] each, `bonus` [T, B].
+        """One optimiser step on T steps of B environments. Metrics stay on the device; [] each,
+        `bonus` [T, B].
 
-        The bonus is paid for the error before this step. The trust region's KL is from the recorded policy: with a policy lag
-        that one is up to `lag` learner steps older than the newest acting policy, so the trained one may move less in between.
+        The bonus is paid for the error before this step. The trust region's KL is from the recorded
+        policy: with a policy lag that one is up to `lag` learner steps older than the newest acting
+        policy, so the trained one may move less in between.
         """
         trajectory = trajectory.to(self.device)
         config, real = self.config, trajectory.real
@@ -125,12 +160,19 @@ class Learner(nn.Module):
         value = self.policy.value(out.beliefs[:-1])
         log_probs = out.log_probs[:-1]
         policy_loss, metrics = vmpo_loss(
-            log_probs=log_probs, behaviour=trajectory.behaviour, action=trajectory.action,
-            advantage=advantage, real=real, alpha=self.trust_region.alpha, config=config.vmpo,
-        )  # fmt: skip
+            log_probs=log_probs,
+            behaviour=trajectory.behaviour,
+            action=trajectory.action,
+            advantage=advantage,
+            real=real,
+            alpha=self.trust_region.alpha,
+            config=config.vmpo,
+        )
         value_loss = masked_mean((value - self.policy.popart.normalise(targets)).square(), real)
         policy_entropy = masked_mean(entropy(log_probs), real)
-        loss = policy_loss + config.value_weight * value_loss - config.entropy_weight * policy_entropy
+        loss = (
+            policy_loss + config.value_weight * value_loss - config.entropy_weight * policy_entropy
+        )
         loss = loss + config.world_model.loss_scale * model.loss
 
         self.optimiser.zero_grad(set_to_none=True)
@@ -146,39 +188,69 @@ class Learner(nn.Module):
             self.version += 1
         parts = {f"intrinsic_{name}": masked_mean(part, real) for name, part in model.parts.items()}
         return {
-            **metrics, **{f"model_{name}": value for name, value in model.metrics.items()}, **parts,
-            "loss": loss.detach(), "value_loss": value_loss.detach(), "entropy": policy_entropy.detach(),
-            "gradient_norm": norm, "value_scale": self.policy.popart.scale.deviation,
-            "intrinsic_scale": self.intrinsic.deviation, "curiosity_share": curiosity_share, "bonus": bonus,
-        }  # fmt: skip
+            **metrics,
+            **{f"model_{name}": value for name, value in model.metrics.items()},
+            **parts,
+            "loss": loss.detach(),
+            "value_loss": value_loss.detach(),
+            "entropy": policy_entropy.detach(),
+            "gradient_norm": norm,
+            "value_scale": self.policy.popart.scale.deviation,
+            "intrinsic_scale": self.intrinsic.deviation,
+            "curiosity_share": curiosity_share,
+            "bonus": bonus,
+        }
 
-    def _seen(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """What the world model looks through: the policy's beliefs and embeddings, or those of its own torso."""
+    def _seen(
+        self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the world model looks through: the policy's beliefs and embeddings, or those of its
+        own torso.
+        """
         if self.own_torso is None:
             return beliefs, embeddings
         blank = torch.zeros_like(trajectory.core)
-        return self.own_torso(trajectory.obs, trajectory.first, trajectory.previous_actions, blank, trajectory.resets)[:2]
+        return self.own_torso(
+            trajectory.obs, trajectory.first, trajectory.previous_actions, blank, trajectory.resets
+        )[:2]
 
     @torch.no_grad()
-    def _targets(self, trajectory: Trajectory, beliefs: Tensor, bonus: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Value targets [T, B] on the reward's own scale, advantages [T, B] in units of their root mean square in this batch
-        (our choice), and curiosity's share [] of what is paid, in absolute amounts."""
+    def _targets(
+        self, trajectory: Trajectory, beliefs: Tensor, bonus: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Value targets [T, B] on the reward's own scale, advantages [T, B] in units of their root
+        mean square in this batch (our choice), and curiosity's share [] of what is paid, in
+        absolute amounts."""
         popart, real = self.policy.popart, trajectory.real
         self.extrinsic.update(trajectory.reward, real)
         own = self.config.extrinsic_weight * trajectory.reward / self.extrinsic.size
         curiosity = self.config.intrinsic_weight * bonus
-        paid, earned = (shares.average(masked_mean(reward.abs(), real)) for reward in (curiosity, own))
+        paid, earned = (
+            shares.average(masked_mean(reward.abs(), real)) for reward in (curiosity, own)
+        )
         reward = (1 - self.config.discount) * (own + curiosity)
         value = popart.denormalise(self.policy.value(beliefs))
-        targets = n_step_returns(reward=reward, terminal=trajectory.terminal, real=real, value=value, discount=self.config.discount)
+        targets = n_step_returns(
+            reward=reward,
+            terminal=trajectory.terminal,
+            real=real,
+            value=value,
+            discount=self.config.discount,
+        )
         popart.update(targets, real)
         advantage = targets - value[:-1]
         size = shares.average(masked_mean(advantage.square(), real)).sqrt()
-        return targets, advantage / torch.where(size > 0, size, 1.0), paid / torch.where(paid + earned > 0, paid + earned, 1.0)
+        return (
+            targets,
+            advantage / torch.where(size > 0, size, 1.0),
+            paid / torch.where(paid + earned > 0, paid + earned, 1.0),
+        )
 
     @torch.no_grad()
     def perceive(self, trajectory: Trajectory) -> tuple[Trajectory, Tensor, Tensor]:
-        """What the world model reads: the trajectory on the learner's device, beliefs [T+1, B, M] and embeddings [T+1, B, N]."""
+        """What the world model reads: the trajectory on the learner's device, beliefs [T+1, B, M]
+        and embeddings [T+1, B, N].
+        """
         trajectory = trajectory.to(self.device)
         out = self.policy(*trajectory.inputs)
         return trajectory, *self._seen(trajectory, out.beliefs, out.embeddings)
@@ -191,25 +263,41 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def inspect(self, trajectory: Trajectory) -> dict[str, Tensor]:
-        """The instruments of world_models/instruments.py on a trajectory, [] each, learning nothing from it."""
+        """The instruments of world_models/instruments.py on a trajectory, [] each, learning nothing
+        from it.
+        """
         with self.world_model.watching():
             trajectory, beliefs, embeddings = self.perceive(trajectory)
-            return representation(beliefs, embeddings, trajectory.real) | self.world_model.inspect(trajectory, beliefs, embeddings)
+            return representation(beliefs, embeddings, trajectory.real) | self.world_model.inspect(
+                trajectory, beliefs, embeddings
+            )
 
     def state(self) -> dict[str, Any]:
-        """Everything: weights, targets, statistics, random state, optimiser, acting policy, counters."""
-        return {"modules": self.state_dict(), "optimiser": self.optimiser.state_dict(), "acting": self.acting,
-                "steps": self.steps, "version": self.version}  # fmt: skip
+        """Everything: weights, targets, statistics, random state, optimiser, acting policy,
+        counters.
+        """
+        return {
+            "modules": self.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "acting": self.acting,
+            "steps": self.steps,
+            "version": self.version,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave. Raises ValueError where it belongs to other networks."""
-        state = translated(state, self.state_dict(), [len(group["params"]) for group in self.optimiser.param_groups])
+        state = translated(
+            state,
+            self.state_dict(),
+            [len(group["params"]) for group in self.optimiser.param_groups],
+        )
         try:
             self.load_state_dict(state["modules"])
         except RuntimeError as error:
             line = str(error).splitlines()[-1].strip()[:200]
             raise ValueError(
-                f"the saved networks do not fit: {line} (networks are read by the version and config that wrote them)"
+                f"the saved networks do not fit: {line} (networks are read by the version and"
+                " config that wrote them)"
             ) from error
         self.optimiser.load_state_dict(state["optimiser"])
         self.acting = {name: value.to(self.device) for name, value in state["acting"].items()}

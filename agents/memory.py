@@ -1,4 +1,6 @@
-"""Keep freed memory: large images cost more time in page faults than in arithmetic where every learner step asks the system anew."""
+"""Keep freed memory: large images cost more time in page faults than in arithmetic where every
+learner step asks the system anew.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ NEVER, PAD = 2**31 - 1, 2**28
 
 
 def keep_memory() -> bool:
-    """Tell glibc's malloc to take memory in large pieces and give none back, for this process. False where there is no glibc."""
+    """Tell glibc's malloc to take memory in large pieces and give none back, for this process.
+    False where there is no glibc.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # musl, macOS, Windows

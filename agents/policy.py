@@ -1,4 +1,6 @@
-"""The recurrent policy: torso, action distribution, value. Actor, learner and evaluator call the same `forward`."""
+"""The recurrent policy: torso, action distribution, value. Actor, learner and evaluator call the
+same `forward`.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,18 @@ class PolicyConfig:
     popart_step: float = 0.01
     """Rate of the running scale of value targets and of extrinsic rewards."""
     uniform: bool = False
-    """Act uniformly at random, whatever is learned: the control that an agent is compared with. The rest still trains."""
+    """Act uniformly at random, whatever is learned: the control that an agent is compared with. The
+    rest still trains.
+    """
 
     def __post_init__(self) -> None:
         check_numbers(self, "policy.")
         if self.hidden < 1:
             raise ValueError(f"policy.hidden is {self.hidden}; it must be at least 1")
         if not 0 < self.popart_step <= 1:
-            raise ValueError(f"policy.popart_step is {self.popart_step}; it must be above 0 and at most 1")
+            raise ValueError(
+                f"policy.popart_step is {self.popart_step}; it must be above 0 and at most 1"
+            )
 
 
 class PolicyOutput(NamedTuple):
@@ -48,7 +54,14 @@ class Policy(nn.Module):
         self.value_head = nn.Sequential(nn.Linear(torso.belief, config.hidden), nn.ReLU())
         self.popart = PopArt(config.hidden, config.popart_step)
 
-    def forward(self, obs: Tensor, first: Tensor, previous_actions: Tensor, core: Tensor, resets: tuple[int, ...] = ()) -> PolicyOutput:
+    def forward(
+        self,
+        obs: Tensor,
+        first: Tensor,
+        previous_actions: Tensor,
+        core: Tensor,
+        resets: tuple[int, ...] = (),
+    ) -> PolicyOutput:
         """T steps of B environments; arguments as in Torso.forward."""
         beliefs, embeddings, core = self.torso(obs, first, previous_actions, core, resets)
         preferences = self.action_head(beliefs) * (not self.uniform)

@@ -1,4 +1,6 @@
-"""PopArt (van Hasselt et al., 2016): value outputs on a scale that follows the targets, outputs preserved."""
+"""PopArt (van Hasselt et al., 2016): value outputs on a scale that follows the targets, outputs
+preserved.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class PopArt(nn.Module):
 
     @torch.no_grad()
     def update(self, targets: Tensor, mask: Tensor) -> None:
-        """Follow the targets [T, B] where `mask`; rescale the last layer so that denormalised outputs stay the same."""
+        """Follow the targets [T, B] where `mask`; rescale the last layer so that denormalised
+        outputs stay the same.
+        """
         mean, deviation = self.scale.mean, self.scale.deviation
         self.scale.update(targets, mask)
         new_mean, new_deviation = self.scale.mean, self.scale.deviation

@@ -1,4 +1,6 @@
-"""An actor and a learner as processes of their own: what they are asked for and what they answer are plain values and arrays."""
+"""An actor and a learner as processes of their own: what they are asked for and what they answer
+are plain values and arrays.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ class Plan:
 
 
 class ActorProcess:
-    """The actor `index` with its environments; a replacement has another `life`, and so other seeds."""
+    """The actor `index` with its environments; a replacement has another `life`, and so other
+    seeds.
+    """
 
     def __init__(self, plan: Plan, index: int, life: int):
         keep_memory()
@@ -88,7 +92,9 @@ class ActorProcess:
         return self.actor.state()
 
     def resume(self, state: dict[str, Any], resumed: int) -> None:
-        """Go on where `state` was taken; where environments cannot be saved, in new episodes that belong to the step `resumed`."""
+        """Go on where `state` was taken; where environments cannot be saved, in new episodes that
+        belong to the step `resumed`.
+        """
         self.actor.resume(state, partial(make_env, self.plan.actor_env), resumed)
 
 
@@ -108,7 +114,9 @@ class LearnerProcess:
             shares.join(address, self.rank, self.plan.learners, EXCHANGE)
 
     def update(self, *parts: Arrays) -> tuple[list[str], Array, Array, int, int]:
-        """Names and values of the metrics, bonus [T, B], learner steps, version of the acting policy."""
+        """Names and values of the metrics, bonus [T, B], learner steps, version of the acting
+        policy.
+        """
         metrics = self.learner.update(together(parts))
         bonus = metrics.pop("bonus").cpu().numpy()
         values = torch.stack([value.float() for value in metrics.values()]).cpu().numpy()
@@ -130,7 +138,9 @@ class LearnerProcess:
 
 def arrays(trajectory: Trajectory) -> Arrays:
     info = {name: value.numpy() for name, value in trajectory.info.items()}
-    return {name: value.numpy() for name, value in trajectory.state().items() if name != "info"} | {"info": info}
+    return {name: value.numpy() for name, value in trajectory.state().items() if name != "info"} | {
+        "info": info
+    }
 
 
 def brief(whole: Arrays) -> Arrays:
@@ -142,7 +152,12 @@ def blank(brief: Arrays) -> Arrays:
     """Empty fields for what a brief leaves out."""
     length, batch = brief["action"].shape
     rows = np.empty((length + 1, batch, 0), np.float32)
-    return {"obs": rows, "behaviour": rows[1:], "core": rows[0], "prev_action": np.zeros(batch, np.int64)}
+    return {
+        "obs": rows,
+        "behaviour": rows[1:],
+        "core": rows[0],
+        "prev_action": np.zeros(batch, np.int64),
+    }
 
 
 def tensors(values: Mapping[str, Array]) -> dict[str, Tensor]:
@@ -153,7 +168,10 @@ def tensors(values: Mapping[str, Array]) -> dict[str, Tensor]:
 
 
 def trajectory(values: Arrays) -> Trajectory:
-    return Trajectory(**tensors({name: value for name, value in values.items() if name != "info"}), info=tensors(values["info"]))
+    return Trajectory(
+        **tensors({name: value for name, value in values.items() if name != "info"}),
+        info=tensors(values["info"]),
+    )
 
 
 def together(parts: Sequence[Arrays]) -> Trajectory:

@@ -1,12 +1,15 @@
 """The same Actor and Learner as processes on a Ray cluster. The only file that imports ray.
 
-`Cluster.learner` and `Cluster.pipeline` stand in for Learner and Pipeline: the training loop does not know where they run. It
-handles references; observations go from actors to learners through Ray's object store, as arrays that are not pickled.
+`Cluster.learner` and `Cluster.pipeline` stand in for Learner and Pipeline: the training loop does
+not know where they run. It handles references; observations go from actors to learners through
+Ray's object store, as arrays that are not pickled.
 
-Each actor steps `actor_envs` environments. A learner step takes `num_envs` environments: those of the next actors in turn, and
-each learner has an equal share of these actors. Learner step n learns from what was acted with the weights after n - lag steps,
-whoever is faster: so the lag is exact, at most lag + 1 batches exist at a time, and with one learner this is the local run, bit
-for bit (on CPUs, with one thread for an actor's operations). The price: the slowest actor sets the pace, so give all of them like cores.
+Each actor steps `actor_envs` environments. A learner step takes `num_envs` environments: those of
+the next actors in turn, and each learner has an equal share of these actors. Learner step n learns
+from what was acted with the weights after n - lag steps, whoever is faster: so the lag is exact, at
+most lag + 1 batches exist at a time, and with one learner this is the local run, bit for bit (on
+CPUs, with one thread for an actor's operations). The price: the slowest actor sets the pace, so
+give all of them like cores.
 """
 
 from __future__ import annotations
@@ -29,7 +32,16 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import Tensor
 
 from afterwit.agents.pipeline import LearnerLost, Turns
-from afterwit.agents.processes import ActorProcess, Arrays, LearnerProcess, Plan, arrays, blank, brief, trajectory
+from afterwit.agents.processes import (
+    ActorProcess,
+    Arrays,
+    LearnerProcess,
+    Plan,
+    arrays,
+    blank,
+    brief,
+    trajectory,
+)
 from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec
 from afterwit.world_models.trajectory import Trajectory, joined
 
@@ -45,7 +57,9 @@ class RemoteTrajectory(Trajectory):
 
 @dataclass
 class Unroll:
-    """A trajectory that an actor was asked for; from a checkpoint it comes without weights, and nobody has to act it again."""
+    """A trajectory that an actor was asked for; from a checkpoint it comes without weights, and
+    nobody has to act it again.
+    """
 
     actor: int
     weights: Any
@@ -58,7 +72,8 @@ class Unroll:
 class Cluster:
     """Processes on Ray, from their start to `close`. Raises ValueError where they cannot be had.
 
-    `stand_ins`: a trajectory, its environments' spec and a period, for StandIns in the actors' place.
+    `stand_ins`: a trajectory, its environments' spec and a period, for StandIns in the actors'
+    place.
     """
 
     def __init__(self, plan: Plan, stand_ins: tuple[Trajectory, EnvSpec, float] | None = None):
@@ -66,7 +81,11 @@ class Cluster:
         if self.ours:
             connect(plan)
         try:
-            gpu = plan.device.type == "cuda" if plan.device else ray.cluster_resources().get("GPU", 0) >= plan.learners
+            gpu = (
+                plan.device.type == "cuda"
+                if plan.device
+                else ray.cluster_resources().get("GPU", 0) >= plan.learners
+            )
             self.group = pairs(plan, gpu) if plan.placement == "pairs" else None
             if stand_ins is None:
                 self.pipeline = RemotePipeline(plan, self.group)
@@ -74,14 +93,20 @@ class Cluster:
             else:
                 recorded, self.spec, period = stand_ins
                 self.pipeline = StandIns(plan, recorded, period)
-            self.learner = RemoteLearner(plan, replace(self.spec, num_envs=plan.actor_envs * self.pipeline.per_batch), gpu, self.group)
+            self.learner = RemoteLearner(
+                plan,
+                replace(self.spec, num_envs=plan.actor_envs * self.pipeline.per_batch),
+                gpu,
+                self.group,
+            )
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """End all processes, and the connection if it is this one's own."""
-        if not ray.is_initialized():  # whoever connected has left already; any call would start a new cluster
+        # whoever connected has left already; any call would start a new cluster
+        if not ray.is_initialized():
             return
         for part in (getattr(self, "pipeline", None), getattr(self, "learner", None)):
             if part is not None:
@@ -94,7 +119,11 @@ class Cluster:
 
 def connect(plan: Plan) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}
+    quiet: dict[str, Any] = {
+        "logging_level": "ERROR",
+        "log_to_driver": False,
+        "include_dashboard": False,
+    }
     try:
         if plan.address == "local":  # as many as are asked for: the cores are shared
             ray.init(address="local", num_cpus=plan.actors + plan.learners * plan.threads, **quiet)
@@ -102,15 +131,20 @@ def connect(plan: Plan) -> None:
             del quiet["include_dashboard"]
             if plan.address != "auto":
                 host, _, port = plan.address.rpartition(":")
-                socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for many minutes
+                # Ray itself would try for many minutes
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address=plan.address, **quiet)
-    except Exception as error:  # Ray raises many kinds here, plain Exception among them; all mean that there is no cluster
+    # Ray raises many kinds here, plain Exception among them; all mean that there is no cluster
+    except Exception as error:
         line = str(error).strip().splitlines()[0][:200] if str(error) else type(error).__name__
         if plan.address == "local":
-            raise ValueError(f"Ray could not start on this machine: {line}; is it short of memory, or overloaded?") from error
+            raise ValueError(
+                f"Ray could not start on this machine: {line}; is it short of memory, or"
+                " overloaded?"
+            ) from error
         raise ValueError(
-            f"cluster {plan.address!r} does not answer: {line}; start one with 'ray start --head' here (--cluster auto), "
-            "or use --cluster local"
+            f"cluster {plan.address!r} does not answer: {line}; start one with 'ray start --head'"
+            " here (--cluster auto), or use --cluster local"
         ) from error
 
 
@@ -122,19 +156,32 @@ def pairs(plan: Plan, gpu: bool) -> Any:
 
 def start(kind: type, group: Any, bundle: int, cpus: int, gpus: int, *arguments: Any) -> Any:
     strategy = PlacementGroupSchedulingStrategy(group, bundle) if group is not None else "SPREAD"
-    options = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": strategy, "max_restarts": 0}
+    options = {
+        "num_cpus": cpus,
+        "num_gpus": gpus,
+        "scheduling_strategy": strategy,
+        "max_restarts": 0,
+    }
     return ray.remote(kind).options(**options).remote(*arguments)
 
 
 def patient(references: list[Any], what: str) -> list[Any]:
-    """What the references hold; says on stderr what is waited for where the cluster has no room yet. Raises ValueError where a
-    process could not start."""
+    """What the references hold; says on stderr what is waited for where the cluster has no room
+    yet. Raises ValueError where a process could not start."""
     while True:
         _, missing = ray.wait(references, num_returns=len(references), timeout=30)
         if not missing:
             break
-        free = {name: amount for name, amount in ray.available_resources().items() if name in ("CPU", "GPU")}
-        print(f"waiting for {what}: {len(missing)} of {len(references)} have no place yet; the cluster has free: {free}", file=sys.stderr)
+        free = {
+            name: amount
+            for name, amount in ray.available_resources().items()
+            if name in ("CPU", "GPU")
+        }
+        print(
+            f"waiting for {what}: {len(missing)} of {len(references)} have no place yet; the"
+            f" cluster has free: {free}",
+            file=sys.stderr,
+        )
     try:
         return ray.get(references)
     except (RayActorError, RayTaskError) as error:
@@ -142,10 +189,16 @@ def patient(references: list[Any], what: str) -> list[Any]:
 
 
 def told(error: BaseException) -> str:
-    """The last line of what an error says, which is where Ray puts the cause; where a process is gone, Ray knows of many causes."""
+    """The last line of what an error says, which is where Ray puts the cause; where a process is
+    gone, Ray knows of many causes.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = (lines or [type(error).__name__])[-1]
-    return "its process has ended (killed, or out of memory?)" if "Worker exit type" in line else line[:300]
+    return (
+        "its process has ended (killed, or out of memory?)"
+        if "Worker exit type" in line
+        else line[:300]
+    )
 
 
 class RemotePipeline:
@@ -159,18 +212,27 @@ class RemotePipeline:
         self.ahead: deque[list[Unroll]] = deque()
         self.turns = Turns(plan.actors, plan.actor_envs)
         self.environments = self.turns.columns(range(self.per_batch))
-        self.lost: list[Array] = []  # environments of actors that were replaced since they were last read
+        # environments of actors that were replaced since they were last read
+        self.lost: list[Array] = []
 
     def _start(self, index: int) -> Any:
         place = index % self.per_batch * self.plan.learners // self.per_batch
         return start(ActorProcess, self.group, place, 1, 0, self.plan, index, self.lives[index])
 
     def next(self, weights: Any, version: int) -> RemoteTrajectory:
-        """The batch to learn from now; `weights`, a reference, are for the one `lag` after it. Actors that died, raised or gave nothing
-        for too long are replaced and asked again; raises EnvironmentFault where that does not help."""
+        """The batch to learn from now; `weights`, a reference, are for the one `lag` after it.
+        Actors that died, raised or gave nothing for too long are replaced and asked again; raises
+        EnvironmentFault where that does not help."""
         while len(self.ahead) <= self.plan.lag:
-            self.ahead.append([self._ask(Unroll(self.turns.take(), weights, version)) for _ in range(self.per_batch)])
-        batch = self.ahead[0]  # stays there until all is received: where an actor is replaced, all that it owes is asked again
+            self.ahead.append(
+                [
+                    self._ask(Unroll(self.turns.take(), weights, version))
+                    for _ in range(self.per_batch)
+                ]
+            )
+        # stays there until all is received: where an actor is replaced, all that it owes is asked
+        # again
+        batch = self.ahead[0]
         known = [self._receive(unroll) for unroll in batch]
         self.ahead.popleft()
         self.environments = self.turns.columns([unroll.actor for unroll in batch])
@@ -189,11 +251,15 @@ class RemotePipeline:
                 return unroll.known
             except GetTimeoutError:
                 reason = f"gave nothing for {self.plan.patience:g} seconds"
-            except RayError as error:  # it died, it raised, or the node that held the trajectory is gone
+            # it died, it raised, or the node that held the trajectory is gone
+            except RayError as error:
                 reason = told(error)
             print(f"actor {unroll.actor} is replaced: {reason}", file=sys.stderr)
             self._replace(unroll.actor)
-        raise EnvironmentFault(f"actor {unroll.actor} was replaced {TRIES} times in a row, the last time because: {reason}")
+        raise EnvironmentFault(
+            f"actor {unroll.actor} was replaced {TRIES} times in a row, the last time because:"
+            f" {reason}"
+        )
 
     def _replace(self, index: int) -> None:
         with suppress(RayError):
@@ -212,7 +278,9 @@ class RemotePipeline:
         return lost
 
     def state(self) -> dict[str, Any]:
-        """All actors' states, and, where environments can be saved, the trajectories that nobody has learnt from yet."""
+        """All actors' states, and, where environments can be saved, the trajectories that nobody
+        has learnt from yet.
+        """
         states = []
         for actor in self.actors:
             try:
@@ -222,15 +290,30 @@ class RemotePipeline:
         ahead: list[list[dict[str, Any]]] = []
         if all("env" in state for state in states):
             with suppress(RayError):
-                ahead = [[trajectory(ray.get(unroll.whole)).state() for unroll in batch] for batch in self.ahead]
-        return {"actors": states, "ahead": ahead, "turn": self.turns.before(len(ahead) * self.per_batch)}
+                ahead = [
+                    [trajectory(ray.get(unroll.whole)).state() for unroll in batch]
+                    for batch in self.ahead
+                ]
+        return {
+            "actors": states,
+            "ahead": ahead,
+            "turn": self.turns.before(len(ahead) * self.per_batch),
+        }
 
     def load_state(self, state: dict[str, Any], resumed: int) -> list[Array]:
-        """Go on where `state` was taken, as far as it fits; gives the environments whose episodes are new."""
+        """Go on where `state` was taken, as far as it fits; gives the environments whose episodes
+        are new.
+        """
         self.ahead.clear()
         self.turns.turn = 0
         states = self.turns.fitting(state.get("actors", []))
-        patient([actor.resume.remote(each, resumed) for actor, each in zip(self.actors, states, strict=True)], "the actors")
+        patient(
+            [
+                actor.resume.remote(each, resumed)
+                for actor, each in zip(self.actors, states, strict=True)
+            ],
+            "the actors",
+        )
         if not all("env" in each for each in states):
             return [self.turns.columns(range(len(self.actors)))]
         self.turns.turn = state["turn"]
@@ -249,20 +332,28 @@ class RemotePipeline:
 
 
 class RemoteLearner:
-    """Learner's place: one or several, which average their gradients. All raise LearnerLost where one is gone."""
+    """Learner's place: one or several, which average their gradients. All raise LearnerLost where
+    one is gone.
+    """
 
     def __init__(self, plan: Plan, spec: EnvSpec, gpu: bool, group: Any):
         device, ranks = torch.device("cuda" if gpu else "cpu"), range(plan.learners)
-        self.learners = [start(LearnerProcess, group, rank, plan.threads, int(gpu), plan, device, spec, rank) for rank in ranks]
+        self.learners = [
+            start(LearnerProcess, group, rank, plan.threads, int(gpu), plan, device, spec, rank)
+            for rank in ranks
+        ]
         patient([learner.state.remote() for learner in self.learners[:1]], "a learner")
         address = ray.get(self.learners[0].__ray_call__.remote(lambda process: meeting_place()))
         patient([learner.join.remote(address) for learner in self.learners], "the learners")
         self.device = torch.device("cpu")  # of metrics, here
         self.steps = self.version = 0
-        self.acting = self.learners[0].weights.remote()  # a reference: weights go to each node once for each version
+        # a reference: weights go to each node once for each version
+        self.acting = self.learners[0].weights.remote()
 
     def update(self, trajectory: RemoteTrajectory) -> dict[str, Tensor]:
-        """As Learner.update: metrics are means over learners, `bonus` [T, B] is of all environments."""
+        """As Learner.update: metrics are means over learners, `bonus` [T, B] is of all
+        environments.
+        """
         results = self._all("update", self._shares(trajectory))
         names, _, _, self.steps, version = results[0]
         values = torch.from_numpy(np.mean([result[1] for result in results], 0))
@@ -274,23 +365,37 @@ class RemoteLearner:
     def inspect(self, trajectory: RemoteTrajectory) -> dict[str, Tensor]:
         """As Learner.inspect: means over learners, each of which looks at its own share."""
         results = self._all("inspect", self._shares(trajectory))
-        return {name: torch.tensor(np.mean([result[name] for result in results])) for name in results[0]}
+        return {
+            name: torch.tensor(np.mean([result[name] for result in results])) for name in results[0]
+        }
 
     def _shares(self, trajectory: RemoteTrajectory) -> list[tuple[Any, ...]]:
         size = len(trajectory.parts) // len(self.learners)
-        return [trajectory.parts[rank * size : (rank + 1) * size] for rank in range(len(self.learners))]
+        return [
+            trajectory.parts[rank * size : (rank + 1) * size] for rank in range(len(self.learners))
+        ]
 
     def _all(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The answers of all learners. Where one fails, the others wait for it in vain: each is heard, and the first cause told."""
-        pending = [getattr(learner, method).remote(*each) for learner, each in zip(self.learners, arguments, strict=True)]
+        """The answers of all learners. Where one fails, the others wait for it in vain: each is
+        heard, and the first cause told.
+        """
+        pending = [
+            getattr(learner, method).remote(*each)
+            for learner, each in zip(self.learners, arguments, strict=True)
+        ]
         waiting, failed = list(pending), False
         while waiting and not failed:
             done, waiting = ray.wait(waiting)
             failed = self._failure(done[0]) is not None
         if not failed:
             return ray.get(pending)
-        done, _ = ray.wait(pending, num_returns=len(pending), timeout=10)  # the others hear of it soon
-        errors = {pending.index(each): error for each in done if (error := self._failure(each)) is not None}
+        # the others hear of it soon
+        done, _ = ray.wait(pending, num_returns=len(pending), timeout=10)
+        errors = {
+            pending.index(each): error
+            for each in done
+            if (error := self._failure(each)) is not None
+        }
         dead = [rank for rank, error in errors.items() if isinstance(error, RayActorError)]
         rank = dead[0] if dead else min(errors)
         raise LearnerLost(f"learner {rank} failed: {told(errors[rank])}") from errors[rank]
@@ -313,7 +418,9 @@ class RemoteLearner:
 
     def load_state(self, state: dict[str, Any]) -> None:
         shared = ray.put(state)
-        self.steps, self.version = patient([learner.load_state.remote(shared) for learner in self.learners], "the learners")[0]
+        self.steps, self.version = patient(
+            [learner.load_state.remote(shared) for learner in self.learners], "the learners"
+        )[0]
         self.acting = self.learners[0].weights.remote()
 
     def close(self) -> None:
@@ -330,8 +437,9 @@ def meeting_place() -> str:
 
 
 class StandIns(RemotePipeline):
-    """Actors' places taken by processes that replay a recorded trajectory, one every `period` seconds each: what do learners and the
-    object store bear, with more actors than there are cores?"""
+    """Actors' places taken by processes that replay a recorded trajectory, one every `period`
+    seconds each: what do learners and the object store bear, with more actors than there are cores?
+    """
 
     def __init__(self, plan: Plan, recorded: Trajectory, period: float):
         whole = arrays(recorded)
@@ -339,11 +447,15 @@ class StandIns(RemotePipeline):
         super().__init__(plan, None)
 
     def _start(self, index: int) -> Any:
-        return start(stand_in(), None, 0, 1, 0, self.recorded, self.period, index / self.plan.actors)
+        return start(
+            stand_in(), None, 0, 1, 0, self.recorded, self.period, index / self.plan.actors
+        )
 
 
 def stand_in() -> type:
-    """Made here, so that Ray sends its code: a process that imported this package would take a hundred MiB more."""
+    """Made here, so that Ray sends its code: a process that imported this package would take a
+    hundred MiB more.
+    """
 
     class StandIn:
         def __init__(self, recorded: tuple[Arrays, Arrays], period: float, phase: float):

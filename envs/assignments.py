@@ -31,7 +31,9 @@ def arguments(texts: Sequence[str], option: str) -> dict[str, Any]:
     result = assignments(texts, option, "name=value, such as size=8 mode=hard")
     for name in result:
         if not name.isidentifier():
-            raise ValueError(f"{option} names {name!r}, which no argument of a constructor can be called")
+            raise ValueError(
+                f"{option} names {name!r}, which no argument of a constructor can be called"
+            )
     if len(result) < len(texts):
         raise ValueError(f"{option} sets an argument twice: {' '.join(map(repr, texts))}")
     return result

@@ -1,11 +1,15 @@
-"""ALE's own vector environment behind EnvPool's interface: the second opinion on what an Atari game does.
+"""ALE's own vector environment behind EnvPool's interface: the second opinion on what an Atari game
+does.
 
-For the same game, seed and actions the two agree bit for bit in observations, rewards and endings, sticky actions included, as
-long as a game opens alike (tests/test_atari_ale.py). They differ, and neither is wrong, in this:
+For the same game, seed and actions the two agree bit for bit in observations, rewards and endings,
+sticky actions included, as long as a game opens alike (tests/test_atari_ale.py). They differ, and
+neither is wrong, in this:
 
-- EnvPool opens an episode with 1 to `noop_max` no-ops, ALE with 0 to `noop_max`; each draws them in its own way.
+- EnvPool opens an episode with 1 to `noop_max` no-ops, ALE with 0 to `noop_max`; each draws them in
+  its own way.
 - The frame of the very step that reaches the time limit is not always the same.
-- With `frame_stack` above 1, ALE fills the frames before the first with zeros, EnvPool with copies of the first.
+- With `frame_stack` above 1, ALE fills the frames before the first with zeros, EnvPool with copies
+  of the first.
 - ALE does not show the game's RAM, so `info` has no `room` and no `cell`.
 - With `episodic_life`, ALE starts the whole game anew after a lost life, so it is refused.
 """
@@ -20,7 +24,9 @@ from afterwit.envs.specs import Array
 
 
 class ALEGames:
-    """`reset` and `step` return what EnvPool's would, but for RAM. Arguments are checked by AtariConfig: bad ones hang ALE."""
+    """`reset` and `step` return what EnvPool's would, but for RAM. Arguments are checked by
+    AtariConfig: bad ones hang ALE.
+    """
 
     def __init__(self, rom: str, seeds: list[int], threads: int, settings: dict[str, Any]):
         import ale_py
@@ -30,21 +36,33 @@ class ALEGames:
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self.seeds, self.frame_skip = np.array(seeds, np.int64), settings["frame_skip"]
         self.games = AtariVectorEnv(
-            rom, len(seeds), num_threads=threads, autoreset_mode=AutoresetMode.NEXT_STEP, maxpool=self.frame_skip > 1,
-            max_num_frames_per_episode=settings["max_episode_steps"] * self.frame_skip,  # opening no-ops not counted, as in EnvPool
+            rom,
+            len(seeds),
+            num_threads=threads,
+            autoreset_mode=AutoresetMode.NEXT_STEP,
+            maxpool=self.frame_skip > 1,
+            # opening no-ops not counted, as in EnvPool
+            max_num_frames_per_episode=settings["max_episode_steps"] * self.frame_skip,
             noop_max=settings["noop_max"] + 1,  # it draws below this
-            repeat_action_probability=settings["repeat_action_probability"], full_action_space=settings["full_action_space"],
-            img_height=settings["img_height"], img_width=settings["img_width"], grayscale=settings["gray_scale"],
-            stack_num=settings["stack_num"], frameskip=self.frame_skip, episodic_life=False, reward_clipping=False,
+            repeat_action_probability=settings["repeat_action_probability"],
+            full_action_space=settings["full_action_space"],
+            img_height=settings["img_height"],
+            img_width=settings["img_width"],
+            grayscale=settings["gray_scale"],
+            stack_num=settings["stack_num"],
+            frameskip=self.frame_skip,
+            episodic_life=False,
+            reward_clipping=False,
             use_fire_reset=settings["use_fire_reset"],
-        )  # fmt: skip
+        )
         self.action_space = self.games.single_action_space
         self.length = np.zeros(len(seeds), np.int64)  # agent steps of the episode
         self.over = np.zeros(len(seeds), bool)
         self.seeded = False
 
     def reset(self) -> tuple[Array, dict[str, Array]]:
-        observation, info = self.games.reset(seed=None if self.seeded else self.seeds)  # seeding again would play the same game again
+        # seeding again would play the same game again
+        observation, info = self.games.reset(seed=None if self.seeded else self.seeds)
         self.seeded = True
         self.length[:], self.over[:] = 0, False
         return self._frames(observation), self._info(info)
@@ -53,7 +71,13 @@ class ALEGames:
         observation, reward, terminal, truncated, info = self.games.step(action)
         self.length = np.where(self.over, 0, self.length + 1)
         self.over = terminal | truncated
-        return self._frames(observation), reward.astype(np.float32), terminal & ~truncated, truncated, self._info(info)
+        return (
+            self._frames(observation),
+            reward.astype(np.float32),
+            terminal & ~truncated,
+            truncated,
+            self._info(info),
+        )
 
     def _frames(self, observation: Array) -> Array:
         """Channels first: [B, stack, height, width], or of colours [B, stack * 3, height, width]."""

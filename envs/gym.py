@@ -36,26 +36,40 @@ class GymConfig:
     """Arguments of the environment's constructor, as name=value: --env.kwargs size=8 mode=hard.
     Values are JSON or words."""
     episode_steps: int | None = None
-    """Agent steps after which an episode is truncated. Unset: the limit that the environment was registered with."""
+    """Agent steps after which an episode is truncated. Unset: the limit that the environment was
+    registered with.
+    """
     render: bool = False
-    """Make environments that can be rendered (video of an evaluation needs it); many ask for extra packages then."""
+    """Make environments that can be rendered (video of an evaluation needs it); many ask for extra
+    packages then.
+    """
     noise: str = "none"
-    """none; pixel / on-demand / frozen: a layer of noise lies on images, or beside the entries of vectors, at random /
-    when noise_action is taken / in a fixed pattern and rhythm; sticky: the previous action is repeated."""
+    """none; pixel / on-demand / frozen: a layer of noise lies on images, or beside the entries of
+    vectors, at random / when noise_action is taken / in a fixed pattern and rhythm; sticky: the
+    previous action is repeated."""
     dose: float | None = None
-    """Strength of the noise, a probability per agent step (on-demand: per noise_action; frozen: share of frames).
-    Unset: 1 for on-demand, 0.25 for the others. 0 is no noise, in observations of the same shape."""
+    """Strength of the noise, a probability per agent step (on-demand: per noise_action; frozen:
+    share of frames). Unset: 1 for on-demand, 0.25 for the others. 0 is no noise, in observations of
+    the same shape."""
     density: float = MazeConfig.density
-    """Share of the picture that a noise layer covers, or of the entries beside a vector that carry noise."""
+    """Share of the picture that a noise layer covers, or of the entries beside a vector that carry
+    noise.
+    """
     noise_action: int = NOOP
     """The action, counted from 0, that on-demand noise answers to."""
 
     def __post_init__(self) -> None:
-        check_counts(num_envs=self.num_envs, **({} if self.episode_steps is None else {"episode_steps": self.episode_steps}))
+        check_counts(
+            num_envs=self.num_envs,
+            **({} if self.episode_steps is None else {"episode_steps": self.episode_steps}),
+        )
         check_numbers(self, counts=("episode_steps",))
         check_noise(self.noise, self.dose, self.density, self.noise_action)
         if "render_mode" in arguments(self.kwargs, KWARGS):
-            raise ValueError(f"{KWARGS} sets render_mode; leave it out: a video (afterwit evaluate --video) and env.render choose it")
+            raise ValueError(
+                f"{KWARGS} sets render_mode; leave it out: a video (afterwit evaluate --video) and"
+                " env.render choose it"
+            )
         if is_reading():
             return
         package, _, name = self.id.rpartition(":")
@@ -80,15 +94,20 @@ class GymVector:
     first reset is seeded with `seed`, later ones continue from there.
     """
 
-    def __init__(self, venv: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int, wrapping: str = ""):
+    def __init__(
+        self, venv: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int, wrapping: str = ""
+    ):
         name = venv.spec.id if venv.spec is not None else type(venv.unwrapped).__name__
         mode = venv.metadata.get("autoreset_mode")
         if mode is not AutoresetMode.NEXT_STEP:
             raise ValueError(
-                f"{name} has autoreset mode {mode}; make it with autoreset_mode=AutoresetMode.NEXT_STEP "
-                "(or set metadata['autoreset_mode'] where that is what it does)"
+                f"{name} has autoreset mode {mode}; make it with"
+                " autoreset_mode=AutoresetMode.NEXT_STEP (or set metadata['autoreset_mode'] where"
+                " that is what it does)"
             )
-        self.interface = interface_of(name, venv.single_observation_space, venv.single_action_space, wrapping)
+        self.interface = interface_of(
+            name, venv.single_observation_space, venv.single_action_space, wrapping
+        )
         view, tells = self.interface.view, declared(venv.metadata)
         self.venv, self.seed = venv, self._spread(seed)
         self.cells = cells(venv.metadata) if "cell" in tells else None
@@ -99,11 +118,16 @@ class GymVector:
             observation_dtype=view.dtype,
             num_actions=self.interface.num_actions,
             max_episode_steps=venv.spec.max_episode_steps if venv.spec is not None else None,
-            semantics={"backend": "gymnasium", "backend_version": gymnasium.__version__, "autoreset": "next-step",
-                       "observations": str(view), **({} if self.cells is None else {"cells": self.cells})},
+            semantics={
+                "backend": "gymnasium",
+                "backend_version": gymnasium.__version__,
+                "autoreset": "next-step",
+                "observations": str(view),
+                **({} if self.cells is None else {"cells": self.cells}),
+            },
             tells=tells,
             interface=self.interface,
-        )  # fmt: skip
+        )
         self.over = np.ones(venv.num_envs, bool)  # the next step is a reset
         self.started = False
         self.widths: dict[str, int] = {}  # of entries of `info` with an axis of their own
@@ -111,7 +135,9 @@ class GymVector:
 
     @staticmethod
     def _spread(seed: int) -> int:
-        """Gymnasium gives environment k the seed s + k: neighbouring seeds would share environments."""
+        """Gymnasium gives environment k the seed s + k: neighbouring seeds would share
+        environments.
+        """
         return int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1)
 
     def reset(self) -> TimeStep:
@@ -124,19 +150,34 @@ class GymVector:
     def step(self, action: Array) -> TimeStep:
         if not self.started:
             raise RuntimeError("step() before reset(): call reset() once to start the environments")
-        return self._time_step(*self.venv.step(self.interface.taken(check_action(action, self.spec))))
+        return self._time_step(
+            *self.venv.step(self.interface.taken(check_action(action, self.spec)))
+        )
 
-    def _time_step(self, observation: Array, reward: Array, terminal: Array, truncated: Array, info: dict[str, Any]) -> TimeStep:
+    def _time_step(
+        self,
+        observation: Array,
+        reward: Array,
+        terminal: Array,
+        truncated: Array,
+        info: dict[str, Any],
+    ) -> TimeStep:
         first, terminal = self.over, np.array(terminal, bool)
         truncated = np.array(truncated, bool) & ~terminal
         self.over = terminal | truncated
-        known = {key: value for key in self.spec.tells if (value := self._entry(key, info, first)) is not None}
+        known = {
+            key: value
+            for key in self.spec.tells
+            if (value := self._entry(key, info, first)) is not None
+        }
         # Copies throughout: some vector environments hand out the arrays that they work in.
         self._check_size("observations", np.asarray(observation))
         self._check_size("rewards", np.asarray(reward))
         with np.errstate(all="ignore"):  # whatever the caller has set
             rewards = np.array(reward, np.float32)
-        return TimeStep(self.interface.view(observation), first, rewards, terminal, truncated, known)
+        return TimeStep(
+            self.interface.view(observation), first, rewards, terminal, truncated, known
+        )
 
     def _check_size(self, what: str, numbers: Array) -> None:
         """Raise an EnvironmentFault that names the first number that float32 cannot hold."""
@@ -146,8 +187,9 @@ class GymVector:
         if (beyond := (size > np.finfo(np.float32).max) & (size < np.inf)).any():
             index = np.argwhere(beyond)[0]
             raise EnvironmentFault(
-                f"the environment {self.spec.name} returned {what} with {numbers[tuple(index)]} (environment {index[0]} of "
-                f"{self.spec.num_envs}), which float32 cannot hold: scale or clip them in a wrapper"
+                f"the environment {self.spec.name} returned {what} with {numbers[tuple(index)]}"
+                f" (environment {index[0]} of {self.spec.num_envs}), which float32 cannot hold:"
+                " scale or clip them in a wrapper"
             )
 
     def _entry(self, key: str, info: dict[str, Any], first: Array) -> Array | None:
@@ -157,19 +199,29 @@ class GymVector:
         if not (present | first).all():
             index = int(np.argmin(present | first))
             raise EnvironmentFault(
-                f"the environment {self.spec.name} declares that it tells {key}, and environment {index} did not in this step; "
-                "put it into every step's info, or take it out of metadata['afterwit_tells']"
+                f"the environment {self.spec.name} declares that it tells {key}, and environment"
+                f" {index} did not in this step; put it into every step's info, or take it out of"
+                " metadata['afterwit_tells']"
             )
         entry = ENTRIES[key]
         if present.any():
-            values = info[key] if present.all() else [value for value, there in zip(info[key], present, strict=True) if there]
+            values = (
+                info[key]
+                if present.all()
+                else [value for value, there in zip(info[key], present, strict=True) if there]
+            )
             given = checked(self.spec.name, key, values, int(present.sum()), self.cells)
         elif entry.many and key not in self.widths:
             return None
         else:
-            given = np.zeros((0, self.widths[key]) if entry.many else 0, bool if entry.flag else np.int64)
+            given = np.zeros(
+                (0, self.widths[key]) if entry.many else 0, bool if entry.flag else np.int64
+            )
         if entry.many and self.widths.setdefault(key, given.shape[1]) != given.shape[1]:
-            raise EnvironmentFault(f"the environment {self.spec.name} told {given.shape[1]} {key}, and before {self.widths[key]}")
+            raise EnvironmentFault(
+                f"the environment {self.spec.name} told {given.shape[1]} {key}, and before"
+                f" {self.widths[key]}"
+            )
         result = np.zeros((len(first), *given.shape[1:]), given.dtype)
         result[present] = given
         return result
@@ -180,19 +232,34 @@ class GymVector:
         name, mode = self.spec.name, self.venv.render_mode
         if mode not in MODES:
             raise EnvironmentFault(
-                f"the environment {name} cannot be drawn: it was made with render_mode {mode!r}; make it with 'rgb_array', which its "
-                "constructor must take as an argument"
+                f"the environment {name} cannot be drawn: it was made with render_mode {mode!r};"
+                " make it with 'rgb_array', which its constructor must take as an argument"
             )
         with blamed(f"the environment {name} cannot be drawn"):
             frames: Any = self.venv.render()
         frame = frames[0] if isinstance(frames, list | tuple) and frames else frames
         if isinstance(frame, list | tuple) and frame and isinstance(frame[-1], np.ndarray):
             frame = frame[-1]  # all frames since the last time
-        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-            kind = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-            raise EnvironmentFault(f"the environment {name} drew {kind}; render() must return uint8 [height, width, 3]")
+        if (
+            not isinstance(frame, np.ndarray)
+            or frame.dtype != np.uint8
+            or frame.ndim != 3
+            or frame.shape[2] != 3
+            or not frame.size
+        ):
+            kind = (
+                f"{frame.dtype} {frame.shape}"
+                if isinstance(frame, np.ndarray)
+                else type(frame).__name__
+            )
+            raise EnvironmentFault(
+                f"the environment {name} drew {kind}; render() must return uint8 [height, width, 3]"
+            )
         if self.picture not in (None, frame.shape):
-            raise EnvironmentFault(f"the environment {name} drew {frame.shape}, and before {self.picture}; all frames must be of one size")
+            raise EnvironmentFault(
+                f"the environment {name} drew {frame.shape}, and before {self.picture}; all frames"
+                " must be of one size"
+            )
         self.picture = frame.shape
         return frame.copy()
 
@@ -213,25 +280,51 @@ class Gym(GymVector):
     `seed`: it is seeded while they are made, and again at the first reset.
     """
 
-    def __init__(self, config: GymConfig, seed: int, wrappers: tuple[Wrapping, ...] = (), wrapping: str = "", **options: Any):
+    def __init__(
+        self,
+        config: GymConfig,
+        seed: int,
+        wrappers: tuple[Wrapping, ...] = (),
+        wrapping: str = "",
+        **options: Any,
+    ):
         self.config, self.run_seed = config, seed
         chosen = arguments(config.kwargs, KWARGS)
         for name in chosen.keys() & options.keys():
             raise ValueError(f"{KWARGS} sets {name}, which has an option of its own: --env.{name}")
         if config.noise != "none":
-            noise = partial(Noise, noise=config.noise, dose=config.dose, density=config.density, noise_action=config.noise_action)
+            noise = partial(
+                Noise,
+                noise=config.noise,
+                dose=config.dose,
+                density=config.density,
+                noise_action=config.noise_action,
+            )
             wrappers = (*wrappers, noise)
         with global_draws_of(stream(seed, "global")):
-            venv = make_vector(config.id, config.num_envs, {**options, **chosen}, wrappers, config.episode_steps, config.render)
+            venv = make_vector(
+                config.id,
+                config.num_envs,
+                {**options, **chosen},
+                wrappers,
+                config.episode_steps,
+                config.render,
+            )
         dose = resolved_dose(config.noise, config.dose)
         if config.noise in LAYERS:
             noise_call = (
-                f"afterwit.envs.Noise(env, {config.noise!r}, dose={dose}, density={config.density}, noise_action={config.noise_action})"
+                f"afterwit.envs.Noise(env, {config.noise!r}, dose={dose}, density={config.density},"
+                f" noise_action={config.noise_action})"
             )
             wrapping = ", then ".join(filter(None, (wrapping, noise_call)))
         super().__init__(venv, seed, wrapping)
         noise_action = config.noise_action if config.noise == "on-demand" and dose > 0 else None
-        semantics = {"noise": config.noise, "dose": dose, "density": config.density, "noise_action": noise_action}
+        semantics = {
+            "noise": config.noise,
+            "dose": dose,
+            "density": config.density,
+            "noise_action": noise_action,
+        }
         if config.kwargs:
             semantics["kwargs"] = list(config.kwargs)
         self.spec = replace(self.spec, semantics={**self.spec.semantics, **semantics})

@@ -44,14 +44,21 @@ def import_package(name: str) -> None:
 
 
 def make_vector(
-    id: str, num_envs: int, arguments: dict[str, Any], wrappers: Sequence[Wrapping], episode_steps: int | None, render: bool
+    id: str,
+    num_envs: int,
+    arguments: dict[str, Any],
+    wrappers: Sequence[Wrapping],
+    episode_steps: int | None,
+    render: bool,
 ) -> SyncVectorEnv:
     """`num_envs` environments of `id`, stepped one after the other, with next-step autoreset.
     Raises a ValueError in one line that names the environment, whatever its package, its
     constructor or a wrapper raises; a MemoryError, which names it, too, where there is no room."""
     try:
         with blamed(f"{id!r} cannot be made", ValueError):
-            return _vector(id.rpartition(":")[2], num_envs, arguments, wrappers, episode_steps, render)
+            return _vector(
+                id.rpartition(":")[2], num_envs, arguments, wrappers, episode_steps, render
+            )
     except ValueError as error:
         if isinstance(error.__cause__, MemoryError):
             raise MemoryError(str(error)) from error.__cause__
@@ -59,7 +66,12 @@ def make_vector(
 
 
 def _vector(
-    name: str, num_envs: int, arguments: dict[str, Any], wrappers: Sequence[Wrapping], episode_steps: int | None, render: bool
+    name: str,
+    num_envs: int,
+    arguments: dict[str, Any],
+    wrappers: Sequence[Wrapping],
+    episode_steps: int | None,
+    render: bool,
 ) -> SyncVectorEnv:
     registered = copy.deepcopy(gymnasium.spec(name))
     registered.kwargs = {**registered.kwargs, **arguments, **rendering(registered, render)}
@@ -73,7 +85,9 @@ def _vector(
     return vector
 
 
-def _single(registered: Registered, wrappers: Sequence[Wrapping], name: str) -> gymnasium.Env[Any, Any]:
+def _single(
+    registered: Registered, wrappers: Sequence[Wrapping], name: str
+) -> gymnasium.Env[Any, Any]:
     entry = registered.entry_point
     assert entry is not None  # `rendering` has seen it
     checked = copy.copy(registered)
@@ -82,7 +96,10 @@ def _single(registered: Registered, wrappers: Sequence[Wrapping], name: str) -> 
     for what in ("observation_space", "action_space"):
         space = getattr(env, what, None)
         if not isinstance(space, Space):
-            raise ValueError(f"its {what} is {space!r}, no space of Gymnasium's; set self.{what} in the constructor")
+            raise ValueError(
+                f"its {what} is {space!r}, no space of Gymnasium's; set self.{what} in the"
+                " constructor"
+            )
     for wrap in wrappers:
         env = wrap(env)
     return env

@@ -1,6 +1,8 @@
-"""The noisy maze for people who work with Gymnasium: `gymnasium.make("afterwit/NoisyMaze-v0")`, alone or as a vector.
+"""The noisy maze for people who work with Gymnasium: `gymnasium.make("afterwit/NoisyMaze-v0")`,
+alone or as a vector.
 
-Import `afterwit.envs` first, or name it: `gymnasium.make("afterwit.envs:afterwit/NoisyMaze-v0", noise="pixel")`.
+Import `afterwit.envs` first, or name it: `gymnasium.make("afterwit.envs:afterwit/NoisyMaze-v0",
+noise="pixel")`.
 """
 
 from __future__ import annotations
@@ -18,14 +20,21 @@ from afterwit.envs.maze import ACTIONS, CHANNELS, HEIGHT, INFOS, VIEW, Maze, Maz
 from afterwit.envs.specs import Array
 
 ID = "afterwit/NoisyMaze-v0"
-METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15, TELLS: INFOS, CELLS: HEIGHT * build_map().width}
+METADATA: dict[str, Any] = {
+    "render_modes": ["rgb_array"],
+    "render_fps": 15,
+    TELLS: INFOS,
+    CELLS: HEIGHT * build_map().width,
+}
 
 
 def register() -> None:
     """Make the maze known to Gymnasium. Calling it again changes nothing."""
     if ID not in gymnasium.registry:
         gymnasium.register(
-            ID, entry_point=f"{__name__}:{NoisyMazeEnv.__name__}", vector_entry_point=f"{__name__}:{NoisyMazeVectorEnv.__name__}"
+            ID,
+            entry_point=f"{__name__}:{NoisyMazeEnv.__name__}",
+            vector_entry_point=f"{__name__}:{NoisyMazeVectorEnv.__name__}",
         )
 
 
@@ -34,7 +43,9 @@ def _spaces() -> tuple[Box, Discrete]:
 
 
 class NoisyMazeEnv(gymnasium.Env[Array, np.int64]):
-    """One maze. Options as in MazeConfig; `reset(seed=s)` gives the rollout of `Maze(config, s)` bit for bit."""
+    """One maze. Options as in MazeConfig; `reset(seed=s)` gives the rollout of `Maze(config, s)`
+    bit for bit.
+    """
 
     metadata = METADATA
 
@@ -46,24 +57,40 @@ class NoisyMazeEnv(gymnasium.Env[Array, np.int64]):
         goal_reward: bool = MazeConfig.goal_reward,
         render_mode: str | None = None,
     ):
-        self.config = MazeConfig(1, noise, dose, episode_steps=episode_steps, goal_reward=goal_reward, stagger=False)
+        self.config = MazeConfig(
+            1, noise, dose, episode_steps=episode_steps, goal_reward=goal_reward, stagger=False
+        )
         self.observation_space, self.action_space = _spaces()
         self.render_mode = render_mode
         self.maze: Maze | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
         super().reset(seed=seed)
         if seed is not None or self.maze is None:
-            self.maze = Maze(self.config, int(self.np_random.integers(2**32)) if seed is None else seed)
+            self.maze = Maze(
+                self.config, int(self.np_random.integers(2**32)) if seed is None else seed
+            )
         step = self.maze.reset()
         return step.observation[0], {key: value[0] for key, value in step.info.items()}
 
-    def step(self, action: int | np.integer[Any]) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+    def step(
+        self, action: int | np.integer[Any]
+    ) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         if self.maze is None or self.maze.over[0]:
-            raise gymnasium.error.ResetNeeded("the episode is over or has not begun; call reset() before step()")
+            raise gymnasium.error.ResetNeeded(
+                "the episode is over or has not begun; call reset() before step()"
+            )
         step = self.maze.step(np.array([action]))
         info = {key: value[0] for key, value in step.info.items()}
-        return step.observation[0], float(step.reward[0]), bool(step.terminal[0]), bool(step.truncated[0]), info
+        return (
+            step.observation[0],
+            float(step.reward[0]),
+            bool(step.terminal[0]),
+            bool(step.truncated[0]),
+            info,
+        )
 
     def render(self) -> Array | None:
         if self.maze is None:
@@ -72,9 +99,11 @@ class NoisyMazeEnv(gymnasium.Env[Array, np.int64]):
 
 
 class NoisyMazeVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
-    """Many mazes stepped together in NumPy, about a hundred times faster than one by one. Autoreset is next-step.
+    """Many mazes stepped together in NumPy, about a hundred times faster than one by one. Autoreset
+    is next-step.
 
-    Episodes all have their full length from the first one on, as with any set of single environments.
+    Episodes all have their full length from the first one on, as with any set of single
+    environments.
     """
 
     metadata = METADATA | {"autoreset_mode": AutoresetMode.NEXT_STEP}
@@ -88,17 +117,28 @@ class NoisyMazeVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         goal_reward: bool = MazeConfig.goal_reward,
         render_mode: str | None = None,
     ):
-        self.config = MazeConfig(num_envs, noise, dose, episode_steps=episode_steps, goal_reward=goal_reward, stagger=False)
+        self.config = MazeConfig(
+            num_envs,
+            noise,
+            dose,
+            episode_steps=episode_steps,
+            goal_reward=goal_reward,
+            stagger=False,
+        )
         self.num_envs, self.render_mode = num_envs, render_mode
         self.single_observation_space, self.single_action_space = _spaces()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.maze: Maze | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
         super().reset(seed=seed)
         if seed is not None or self.maze is None:
-            self.maze = Maze(self.config, int(self.np_random.integers(2**32)) if seed is None else seed)
+            self.maze = Maze(
+                self.config, int(self.np_random.integers(2**32)) if seed is None else seed
+            )
         step = self.maze.reset()
         return step.observation, dict(step.info)
 

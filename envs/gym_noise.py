@@ -1,20 +1,25 @@
-"""The maze's noise on any Gymnasium environment: a wrapper that works alone, with `gymnasium.make_vec`, or through GymConfig.
+"""The maze's noise on any Gymnasium environment: a wrapper that works alone, with
+`gymnasium.make_vec`, or through GymConfig.
 
-    gymnasium.make_vec("CartPole-v1", num_envs=8, wrappers=[functools.partial(Noise, noise="pixel")])
+    gymnasium.make_vec("CartPole-v1", num_envs=8, wrappers=[functools.partial(Noise,
+    noise="pixel")])
 
 What each kind does to an observation depends on what the observation's numbers mean:
 
-    image   (envs/images.py)  random pixels lie on the picture: a share `density` of them, each channel drawn evenly from its
+    image   (envs/images.py)  random pixels lie on the picture: a share `density` of them, each
+            channel drawn evenly from its
                               bounds in the space
-    vector  (1 axis)          every entry has its own meaning, so none is touched. As many entries follow: a share `density`
-                              of them carries random numbers where noise is on, all are 0 elsewhere (or what of their
-                              bounds is nearest to 0)
+    vector  (1 axis)          every entry has its own meaning, so none is touched. As many entries
+            follow: a share `density`
+                              of them carries random numbers where noise is on, all are 0 elsewhere
+                              (or what of their bounds is nearest to 0)
 
 The entries beside a vector are from -1 to 1 where it has floats. Where it has integers, they have
 its least and greatest bound, or at most 256 values where these are more than 65,536 apart. Pixels
 without bounds are drawn from 0 to 1.
 
-Kinds and doses are the maze's (`afterwit.envs.noise`), without the random walk, which needs the maze's blocks.
+Kinds and doses are the maze's (`afterwit.envs.noise`), without the random walk, which needs the
+maze's blocks.
 """
 
 from __future__ import annotations
@@ -41,11 +46,12 @@ WIDEST = 2**16  # of a range that numbers are drawn from; beyond it, bounds say 
 class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
     """Noise on an environment with Box observations and Discrete actions.
 
-    `noise` is one of NOISES: none; pixel (with probability `dose` a frame); on-demand (with probability `dose` when
-    `noise_action` is taken); frozen (the control: one fixed pattern on a share `dose` of the frames); sticky (with
-    probability `dose` a step the previous action is executed again, never on an episode's first step). `dose` unset
-    is the maze's: 1 for on-demand, 0.25 for the others. A dose of 0 is the same environment without its noise, observation
-    shape included. `noise_action` is counted from 0, wherever the action space starts.
+    `noise` is one of NOISES: none; pixel (with probability `dose` a frame); on-demand (with
+    probability `dose` when `noise_action` is taken); frozen (the control: one fixed pattern on a
+    share `dose` of the frames); sticky (with probability `dose` a step the previous action is
+    executed again, never on an episode's first step). `dose` unset is the maze's: 1 for on-demand,
+    0.25 for the others. A dose of 0 is the same environment without its noise, observation shape
+    included. `noise_action` is counted from 0, wherever the action space starts.
 
     Infos, on resets too: `noise_on` (a layer lies on this frame, or the chosen action was
     overridden; or the environment below, where it declares that it tells, said so) and
@@ -64,14 +70,21 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
         density: float = MazeConfig.density,
         noise_action: int = NOOP,
     ):
-        RecordConstructorArgs.__init__(self, noise=noise, dose=dose, density=density, noise_action=noise_action)
+        RecordConstructorArgs.__init__(
+            self, noise=noise, dose=dose, density=density, noise_action=noise_action
+        )
         super().__init__(env)
         check_noise(noise, dose, density, noise_action)
         space, actions = env.observation_space, env.action_space
         if not isinstance(actions, Discrete):
-            raise ValueError(f"noise needs Discrete actions, not {actions}; wrap the environment so that it has them")
+            raise ValueError(
+                f"noise needs Discrete actions, not {actions}; wrap the environment so that it has"
+                " them"
+            )
         if noise_action >= actions.n:
-            raise ValueError(f"noise_action is {noise_action}; the environment has actions 0..{actions.n - 1}")
+            raise ValueError(
+                f"noise_action is {noise_action}; the environment has actions 0..{actions.n - 1}"
+            )
         self.noise, self.dose, self.density = noise, resolved_dose(noise, dose), density
         self.noise_action, self.first_action = noise_action, int(actions.start)
         self.below = declared(env.metadata)
@@ -81,15 +94,23 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
         if noise in LAYERS:
             self.vector = isinstance(space, Box) and len(space.shape) == 1
             if not isinstance(space, Box) or not (self.vector or view_of(space).image):
-                raise ValueError(f"noise needs Box observations that are vectors or images, not {space}; flatten or convert them")
+                raise ValueError(
+                    f"noise needs Box observations that are vectors or images, not {space}; flatten"
+                    " or convert them"
+                )
             self.view, self.dtype = view_of(space), space.dtype
             if self.vector:
                 self.low, self.high = entry_range(space)
-                low, high = np.concatenate([space.low, self.low]), np.concatenate([space.high, self.high])
+                low, high = (
+                    np.concatenate([space.low, self.low]),
+                    np.concatenate([space.high, self.high]),
+                )
                 with np.errstate(all="ignore"):
                     self.observation_space = Box(low, high, dtype=space.dtype.type)
             else:
-                self.low, self.high = (self.view.planes(end) for end in narrowed(space.low, space.high))
+                self.low, self.high = (
+                    self.view.planes(end) for end in narrowed(space.low, space.high)
+                )
         self._draw_from(np.random.default_rng())
         self.elapsed = 0  # agent steps in this episode
         self.executed: Any = actions.start
@@ -99,9 +120,13 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
         self.layer: NoiseLayer | None = None
         if self.noise in LAYERS:
             plane = self.view.shape if self.vector else self.view.shape[1:]
-            self.layer = NoiseLayer(self.noise, self.dose, self.density, plane, rng, self.noise_action)
+            self.layer = NoiseLayer(
+                self.noise, self.dose, self.density, plane, rng, self.noise_action
+            )
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
         if seed is not None:
             self._draw_from(np.random.default_rng(stream(seed, "noise")))
         observation, info = self.env.reset(seed=seed, options=options)
@@ -129,10 +154,14 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
 
     @np.errstate(all="ignore")  # whatever the caller has set
     def _cover(self, observation: Array, action: int, first: bool) -> tuple[Array, bool]:
-        """What the agent sees instead of `observation`, which stays as it is, and whether the layer is on."""
+        """What the agent sees instead of `observation`, which stays as it is, and whether the layer
+        is on.
+        """
         if self.layer is None:
             return observation, False
-        on = bool(self.layer.active(np.array([action]), np.array([self.elapsed]), np.array([first]))[0])
+        on = bool(
+            self.layer.active(np.array([action]), np.array([self.elapsed]), np.array([first]))[0]
+        )
         if self.vector:
             rest = np.clip(np.zeros(self.low.shape, self.dtype), self.low, self.high)
             beside = rest
@@ -143,7 +172,11 @@ class Noise(gymnasium.Wrapper[Array, Any, Array, Any], RecordConstructorArgs):
         if not on:
             return observation, False
         planes = self.view.planes(np.asarray(observation, self.dtype))
-        covered = np.where(self.layer.pixels(1), spread(self.layer.values(len(planes)), self.low, self.high), planes)
+        covered = np.where(
+            self.layer.pixels(1),
+            spread(self.layer.values(len(planes)), self.low, self.high),
+            planes,
+        )
         return self.view.restored(covered), True
 
 
@@ -201,5 +234,7 @@ def check_noise(noise: str, dose: float | None, density: float, noise_action: in
     if dose is not None and not (is_number(dose) and 0 <= dose <= 1):
         raise ValueError(f"dose is {dose!r}; it is a probability, a number between 0 and 1")
     if not is_number(density) or not 0 <= density <= 1:
-        raise ValueError(f"density is {density!r}; it is a share of the observation, a number between 0 and 1")
+        raise ValueError(
+            f"density is {density!r}; it is a share of the observation, a number between 0 and 1"
+        )
     check_counts(least=0, noise_action=noise_action)

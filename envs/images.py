@@ -55,7 +55,9 @@ class View:
         if not self.channels_last:
             return planes.reshape(self.raw)
         *frames, height, width, channels = self.raw
-        return np.ascontiguousarray(np.moveaxis(planes.reshape(*frames, channels, height, width), -3, -1))
+        return np.ascontiguousarray(
+            np.moveaxis(planes.reshape(*frames, channels, height, width), -3, -1)
+        )
 
     @np.errstate(all="ignore")  # whatever the caller has set
     def __call__(self, observations: Any) -> Array:
@@ -69,8 +71,14 @@ class View:
         if kind not in "biuf" or (self.dtype == "uint8" and kind not in "iu"):
             wanted = "bytes, integers from 0 to 255" if self.dtype == "uint8" else "numbers"
             raise ValueError(f"observations have dtype {observations.dtype}; they must be {wanted}")
-        if self.dtype == "uint8" and observations.dtype != np.uint8 and not ((observations >= 0) & (observations <= 255)).all():
-            raise ValueError(f"observations span {observations.min()}..{observations.max()}; bytes are 0..255")
+        if (
+            self.dtype == "uint8"
+            and observations.dtype != np.uint8
+            and not ((observations >= 0) & (observations <= 255)).all()
+        ):
+            raise ValueError(
+                f"observations span {observations.min()}..{observations.max()}; bytes are 0..255"
+            )
         return np.array(self.planes(observations), self.dtype, order="C")
 
     def _first(self, observations: Array) -> Array:
@@ -78,24 +86,37 @@ class View:
 
     def __str__(self) -> str:
         if not self.image:
-            return f"vectors of {self.raw[0]} numbers" if len(self.raw) == 1 else f"tables of {'x'.join(map(str, self.raw))} numbers"
+            return (
+                f"vectors of {self.raw[0]} numbers"
+                if len(self.raw) == 1
+                else f"tables of {'x'.join(map(str, self.raw))} numbers"
+            )
         *lead, height, width = self._first(np.empty(self.raw, bool)).shape
         count = f"stacks of {lead[0]} images" if len(lead) == 2 else "images"
         channels = f"with {lead[-1]} channel{'s' * (lead[-1] > 1)}" if lead else "of one plane"
-        order = "" if not lead else " last, turned channels first" if self.channels_last else " first"
+        order = (
+            "" if not lead else " last, turned channels first" if self.channels_last else " first"
+        )
         return f"{count} {height}x{width} {channels}{order}"
 
 
 def view_of(space: Box) -> View:
     """How observations of `space` become what networks read."""
-    whole = bool((space.low == 0).all() and (space.high == 255).all()) and np.issubdtype(space.dtype, np.integer)
+    whole = bool((space.low == 0).all() and (space.high == 255).all()) and np.issubdtype(
+        space.dtype, np.integer
+    )
     shape = space.shape
     image = len(shape) in (3, 4)
     if len(shape) == 2:
         bounded = bool(np.isfinite(space.low).all() and np.isfinite(space.high).all())
         image = space.dtype == np.uint8 or whole or (bounded and min(shape) >= PICTURE)
     bytes_ = space.dtype == np.uint8 or (image and whole)
-    return View(shape, "uint8" if bytes_ else "float32", image, image and len(shape) > 2 and has_channels_last(shape[-3:]))
+    return View(
+        shape,
+        "uint8" if bytes_ else "float32",
+        image,
+        image and len(shape) > 2 and has_channels_last(shape[-3:]),
+    )
 
 
 def has_channels_last(shape: tuple[int, ...]) -> bool:

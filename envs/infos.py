@@ -39,7 +39,9 @@ class Entry:
 
 
 ENTRIES = {
-    "noise_on": Entry("noise lies on the observation, or the chosen action was overridden", flag=True),
+    "noise_on": Entry(
+        "noise lies on the observation, or the chosen action was overridden", flag=True
+    ),
     "block_in_view": Entry("a block is seen, which may move at random", flag=True),
     "trackers": Entry("which goals the episode has reached, up to 256", flag=True, many=True),
     "room": Entry("the room that the agent is in, 0 to 255", below=ROOMS),
@@ -55,10 +57,14 @@ def declared(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     entry."""
     names = metadata.get(TELLS, ())
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"metadata[{TELLS!r}] is {brief(names)}; it must be a tuple of names, such as ('room',)")
+        raise ValueError(
+            f"metadata[{TELLS!r}] is {brief(names)}; it must be a tuple of names, such as ('room',)"
+        )
     for name in names:
         if name not in ENTRIES:
-            raise ValueError(f"metadata[{TELLS!r}] has {brief(name)}; what can be told is {', '.join(ENTRIES)}")
+            raise ValueError(
+                f"metadata[{TELLS!r}] has {brief(name)}; what can be told is {', '.join(ENTRIES)}"
+            )
     if "cell" in names:
         cells(metadata)
     return tuple(dict.fromkeys(names))
@@ -68,7 +74,10 @@ def cells(metadata: Mapping[str, Any]) -> int:
     """How many there are. Raises a ValueError where the metadata does not say."""
     number = metadata.get(CELLS)
     if type(number) is not int or not 1 <= number <= SIZE:
-        raise ValueError(f"metadata[{CELLS!r}] is {brief(number)}; who tells `cell` says how many there are, 1 to {SIZE:,}")
+        raise ValueError(
+            f"metadata[{CELLS!r}] is {brief(number)}; who tells `cell` says how many there are, 1"
+            f" to {SIZE:,}"
+        )
     return number
 
 
@@ -78,7 +87,9 @@ def with_declared(metadata: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 @np.errstate(all="ignore")
-def checked(name: str, key: str, value: Any, rows: int | None, number_of_cells: int | None = None) -> Array:
+def checked(
+    name: str, key: str, value: Any, rows: int | None, number_of_cells: int | None = None
+) -> Array:
     """A declared entry as bools or int64: of one environment [] or [n], or [rows] or [rows, n].
 
     Raises an EnvironmentFault that names environment `name`, `key` and the value.
@@ -87,16 +98,27 @@ def checked(name: str, key: str, value: Any, rows: int | None, number_of_cells: 
     below = number_of_cells if key == "cell" else entry.below
 
     def fault(wanted: str) -> EnvironmentFault:
-        return EnvironmentFault(f"the environment {name} told {key}: {' '.join(brief(value).split())}; it must be {wanted}")
+        return EnvironmentFault(
+            f"the environment {name} told {key}: {' '.join(brief(value).split())}; it must be"
+            f" {wanted}"
+        )
 
-    wanted = "True or False" if entry.flag else "an integer from 0" + (f" to {below - 1}" if below is not None else "")
+    wanted = (
+        "True or False"
+        if entry.flag
+        else "an integer from 0" + (f" to {below - 1}" if below is not None else "")
+    )
     try:
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
         raise fault(wanted) from None
     lead = () if rows is None else (rows,)
     if entry.many:
-        if array.ndim != len(lead) + 1 or array.shape[:-1] != lead or not 1 <= array.shape[-1] <= MANY:
+        if (
+            array.ndim != len(lead) + 1
+            or array.shape[:-1] != lead
+            or not 1 <= array.shape[-1] <= MANY
+        ):
             raise fault(f"one axis of 1 to {MANY} bools")
     elif array.size != (1 if rows is None else rows):
         raise fault(wanted)
@@ -105,7 +127,11 @@ def checked(name: str, key: str, value: Any, rows: int | None, number_of_cells: 
     kinds = "biuf" if entry.flag else "iuf"
     if array.dtype.kind not in kinds:
         raise fault(wanted)
-    usable = (array == 0) | (array == 1) if entry.flag else (array >= 0) & (array < (2**53 if below is None else below))
+    usable = (
+        (array == 0) | (array == 1)
+        if entry.flag
+        else (array >= 0) & (array < (2**53 if below is None else below))
+    )
     if not usable.all() or not (array == np.floor(array)).all():
         raise fault(wanted)
     return array.astype(bool if entry.flag else np.int64)
@@ -126,7 +152,9 @@ class Declared(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.tells = declared(env.metadata)
         self.cells = cells(env.metadata) if "cell" in self.tells else None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
         return observation, self._kept(info)
 
@@ -144,6 +172,9 @@ class Declared(gymnasium.Wrapper[Any, Any, Any, Any]):
                     continue
                 value = checked(self.name, key, value, None, self.cells)
                 if value.ndim and self.sizes.setdefault(key, len(value)) != len(value):
-                    raise EnvironmentFault(f"the environment {self.name} told {len(value)} {key}, and before {self.sizes[key]}")
+                    raise EnvironmentFault(
+                        f"the environment {self.name} told {len(value)} {key}, and before"
+                        f" {self.sizes[key]}"
+                    )
                 result[key] = value if value.ndim else value.item()
         return result

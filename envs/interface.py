@@ -44,13 +44,23 @@ def interface_of(name: str, observation: Any, action: Any, wrapping: str = "") -
     """Of the spaces of `name`. Raises a ValueError that names the space, where networks cannot read
     what it shows or choose what it takes."""
     if not isinstance(observation, Box):
-        raise ValueError(f"{name} has observation space {in_line(observation)}; wrap it so that it is a Box of numbers")
+        raise ValueError(
+            f"{name} has observation space {in_line(observation)}; wrap it so that it is a Box of"
+            " numbers"
+        )
     if not isinstance(action, Discrete):
-        raise ValueError(f"{name} has action space {in_line(action)}; wrap it so that it is Discrete")
+        raise ValueError(
+            f"{name} has action space {in_line(action)}; wrap it so that it is Discrete"
+        )
     if not observation.shape or 0 in observation.shape:
-        raise ValueError(f"{name} has observation space {observation}, which holds no vector and no image; reshape it")
+        raise ValueError(
+            f"{name} has observation space {observation}, which holds no vector and no image;"
+            " reshape it"
+        )
     if action.n > SIZE:
-        raise ValueError(f"{name} has action space {action}; at most {SIZE:,} actions can be told apart")
+        raise ValueError(
+            f"{name} has action space {action}; at most {SIZE:,} actions can be told apart"
+        )
     return Interface(view_of(observation), int(action.n), int(action.start), wrapping)
 
 

@@ -12,15 +12,22 @@ from afterwit.envs.specs import VectorEnv
 
 EnvConfig = MazeConfig | AtariConfig | MiniGridConfig | GymConfig
 ENVS: dict[str, tuple[type[Any], type[Any]]] = {
-    "maze": (MazeConfig, Maze), "atari": (AtariConfig, Atari), "gym": (GymConfig, Gym), "minigrid": (MiniGridConfig, MiniGrid),
-}  # fmt: skip
+    "maze": (MazeConfig, Maze),
+    "atari": (AtariConfig, Atari),
+    "gym": (GymConfig, Gym),
+    "minigrid": (MiniGridConfig, MiniGrid),
+}
 
 
 def make_env(config: EnvConfig, seed: int) -> VectorEnv:
-    """The environments that `config` describes. Raises TypeError for a config of no registered environment."""
+    """The environments that `config` describes. Raises TypeError for a config of no registered
+    environment.
+    """
     for config_type, env_type in ENVS.values():
         if type(config) is config_type:
             env: VectorEnv = env_type(config, seed)
             return env
     known = ", ".join(config_type.__name__ for config_type, _ in ENVS.values())
-    raise TypeError(f"no environment has a config of type {type(config).__name__}; give one of {known}")
+    raise TypeError(
+        f"no environment has a config of type {type(config).__name__}; give one of {known}"
+    )

@@ -1,8 +1,10 @@
-"""The noisy maze: four chambers in a row, each behind oscillating blocks, each with its own tracker.
+"""The noisy maze: four chambers in a row, each behind oscillating blocks, each with its own
+tracker.
 
-After the Pycolab maze of BYOL-Hindsight (Jarrett et al., 2023, section 5.1), whose map is not public. The
-agent starts at the left, sees the 5x5 cells around it, and has 500 steps; nothing pays but (by a flag)
-the last tracker. All environments are stepped together in NumPy; there is no loop over them.
+After the Pycolab maze of BYOL-Hindsight (Jarrett et al., 2023, section 5.1), whose map is not
+public. The agent starts at the left, sees the 5x5 cells around it, and has 500 steps; nothing pays
+but (by a flag) the last tracker. All environments are stepped together in NumPy; there is no loop
+over them.
 
     #############################################################
     ########          ### . . . . .### . . . . ### .  . .   . ..#
@@ -12,7 +14,8 @@ the last tracker. All environments are stepped together in NumPy; there is no lo
     ########          ### . . . . .### . . . . ###.  ..  ..  ...#
     #############################################################
 
-S start, # wall, o a block that moves up and down in its column of the passage, 1-4 the trackers, . painted floor.
+S start, # wall, o a block that moves up and down in its column of the passage, 1-4 the trackers, .
+painted floor.
 """
 
 from __future__ import annotations
@@ -30,7 +33,14 @@ from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action
 ACTIONS = ("no-op", "up", "down", "left", "right")
 MOVES = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])
 NOISES = ("none", "brownian", *LAYERS, "sticky")
-DEFAULT_DOSE = {"none": 0.0, "brownian": 1.0, "pixel": 0.25, "on-demand": 1.0, "frozen": 0.25, "sticky": 0.25}
+DEFAULT_DOSE = {
+    "none": 0.0,
+    "brownian": 1.0,
+    "pixel": 0.25,
+    "on-demand": 1.0,
+    "frozen": 0.25,
+    "sticky": 0.25,
+}
 
 VIEW = 5
 RADIUS = VIEW // 2
@@ -44,11 +54,20 @@ START_WIDTH = 4
 GUARD_WIDTH = 3  # columns of a passage
 GUARD_COLUMNS = (0, 2)  # the ones with a block
 CHAMBER_WIDTHS = (10, 10, 9, 14)
-TRACKER_COLUMNS = (9, 9, 8, 8)  # in the chamber: a random policy reaches R1..R4 in about 58%, 6%, 0.4%, 0.0% of the episodes
+# in the chamber: a random policy reaches R1..R4 in about 58%, 6%, 0.4%, 0.0% of the episodes
+TRACKER_COLUMNS = (9, 9, 8, 8)
 PALETTE = {
-    "wall": (52, 58, 64), "open": (248, 249, 250), "floor": (222, 226, 230), "block": (214, 40, 40), "agent": (29, 53, 87),
-    "R1": (42, 157, 143), "R2": (233, 196, 106), "R3": (244, 162, 97), "R4": (131, 56, 236), "noise": (72, 202, 228),
-}  # fmt: skip
+    "wall": (52, 58, 64),
+    "open": (248, 249, 250),
+    "floor": (222, 226, 230),
+    "block": (214, 40, 40),
+    "agent": (29, 53, 87),
+    "R1": (42, 157, 143),
+    "R2": (233, 196, 106),
+    "R3": (244, 162, 97),
+    "R4": (131, 56, 236),
+    "noise": (72, 202, 228),
+}
 
 
 @dataclass(frozen=True)
@@ -58,11 +77,13 @@ class MazeConfig:
     num_envs: int = 32
     """Mazes stepped together."""
     noise: str = "brownian"
-    """none: blocks bounce; brownian: blocks walk at random; pixel / on-demand / frozen: a layer of pixels lies
-    on the view at random / on no-op / in a fixed pattern and rhythm; sticky: the previous action is repeated."""
+    """none: blocks bounce; brownian: blocks walk at random; pixel / on-demand / frozen: a layer of
+    pixels lies on the view at random / on no-op / in a fixed pattern and rhythm; sticky: the
+    previous action is repeated."""
     dose: float | None = None
-    """Strength of the noise, a probability per agent step (brownian: share of random block moves; on-demand:
-    per no-op; frozen: share of frames). Unset: 1 for brownian and on-demand, 0.25 for the others. 0 is no noise."""
+    """Strength of the noise, a probability per agent step (brownian: share of random block moves;
+    on-demand: per no-op; frozen: share of frames). Unset: 1 for brownian and on-demand, 0.25 for
+    the others. 0 is no noise."""
     density: float = 0.5
     """Share of the view that a noise layer covers."""
     episode_steps: int = 500
@@ -70,7 +91,9 @@ class MazeConfig:
     goal_reward: bool = False
     """Pay +1 when an episode first reaches the last tracker. Off: the maze pays nothing."""
     stagger: bool = True
-    """Cut the first episode of each environment at another length, so that they do not all reset together."""
+    """Cut the first episode of each environment at another length, so that they do not all reset
+    together.
+    """
 
     def __post_init__(self) -> None:
         check_numbers(self, counts=("episode_steps",))
@@ -81,9 +104,13 @@ class MazeConfig:
         if self.dose is not None and not 0 <= self.dose <= 1:
             raise ValueError(f"dose is {self.dose}; it is a probability, between 0 and 1")
         if not 0 <= self.density <= 1:
-            raise ValueError(f"density is {self.density}; it is a share of the view, between 0 and 1")
+            raise ValueError(
+                f"density is {self.density}; it is a share of the view, between 0 and 1"
+            )
         if self.episode_steps < 1:
-            raise ValueError(f"episode_steps is {self.episode_steps}; an episode has at least 1 agent step")
+            raise ValueError(
+                f"episode_steps is {self.episode_steps}; an episode has at least 1 agent step"
+            )
 
     @property
     def resolved_dose(self) -> float:
@@ -118,8 +145,11 @@ class MazeMap:
         padded = np.zeros((len(CHANNELS), HEIGHT + 2 * RADIUS, self.width + 2 * RADIUS), np.uint8)
         padded[WALL] = 255
         padded[:, RADIUS:-RADIUS, RADIUS:-RADIUS] = self.channels
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (VIEW, VIEW), axis=(1, 2))  # [C, H, W, 5, 5]
-        return np.ascontiguousarray(windows.transpose(1, 2, 0, 3, 4).reshape(-1, len(CHANNELS), VIEW, VIEW))
+        # [C, H, W, 5, 5]
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (VIEW, VIEW), axis=(1, 2))
+        return np.ascontiguousarray(
+            windows.transpose(1, 2, 0, 3, 4).reshape(-1, len(CHANNELS), VIEW, VIEW)
+        )
 
     @cached_property
     def reaches(self) -> Array:
@@ -134,7 +164,8 @@ def build_map() -> MazeMap:
     walls, floor = np.ones((HEIGHT, width), bool), np.zeros((HEIGHT, width), bool)
     walls[PASSAGE, 1 : 1 + START_WIDTH] = False
     rows, columns = np.indices((HEIGHT, width))
-    # Each chamber takes more to learn than the one before it; the last is a fixed mosaic, the same in every run.
+    # Each chamber takes more to learn than the one before it; the last is a fixed mosaic, the same
+    # in every run.
     mosaic = np.random.default_rng(0).random((HEIGHT, width)) < 0.5
     patterns = (rows % 2 == 0, columns % 2 == 0, (rows + columns) % 2 == 0, mosaic)
     trackers, blocks, left = [], [], 1 + START_WIDTH
@@ -151,10 +182,10 @@ def build_map() -> MazeMap:
 class Maze:
     """B noisy mazes as a VectorEnv. Observations are uint8 [B, 8, 5, 5] with values 0 and 255.
 
-    `info` per environment: `noise_on` (a layer lies on the frame, or the last action was overridden),
-    `block_in_view` (a block is in the 5x5 view and not hidden), `trackers` [B, 4] (reached in this
-    episode), `cell` (row * width + column), `executed_action` (differs from the chosen one under sticky
-    noise; 0 on reset steps).
+    `info` per environment: `noise_on` (a layer lies on the frame, or the last action was
+    overridden), `block_in_view` (a block is in the 5x5 view and not hidden), `trackers` [B, 4]
+    (reached in this episode), `cell` (row * width + column), `executed_action` (differs from the
+    chosen one under sticky noise; 0 on reset steps).
     """
 
     def __init__(self, config: MazeConfig, seed: int):
@@ -170,19 +201,34 @@ class Maze:
             max_episode_steps=config.episode_steps,
             action_names=ACTIONS,
             tells=INFOS,
-            semantics={"noise": config.noise, "dose": config.resolved_dose, "density": config.density,
-                       "random_blocks": config.noise == "brownian" and config.resolved_dose > 0,
-                       "noise_action": NOOP if config.noise == "on-demand" and config.resolved_dose > 0 else None,
-                       "goal_reward": config.goal_reward, "autoreset": "next-step", "map": [HEIGHT, self.map.width]},
-        )  # fmt: skip
+            semantics={
+                "noise": config.noise,
+                "dose": config.resolved_dose,
+                "density": config.density,
+                "random_blocks": config.noise == "brownian" and config.resolved_dose > 0,
+                "noise_action": (
+                    NOOP if config.noise == "on-demand" and config.resolved_dose > 0 else None
+                ),
+                "goal_reward": config.goal_reward,
+                "autoreset": "next-step",
+                "map": [HEIGHT, self.map.width],
+            },
+        )
         dose = config.resolved_dose
-        self.layer = NoiseLayer(config.noise, dose, config.density, (VIEW, VIEW), self.rng) if config.noise in LAYERS else None
+        self.layer = (
+            NoiseLayer(config.noise, dose, config.density, (VIEW, VIEW), self.rng)
+            if config.noise in LAYERS
+            else None
+        )
         self.brownian = dose if config.noise == "brownian" else 0.0
         self.sticky = dose if config.noise == "sticky" else 0.0
         batch, blocks = config.num_envs, len(self.map.block_columns)
         self.index = np.arange(batch)
         self.row, self.column = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
-        self.block_row, self.block_way = np.zeros((batch, blocks), np.int64), np.ones((batch, blocks), np.int64)
+        self.block_row, self.block_way = (
+            np.zeros((batch, blocks), np.int64),
+            np.ones((batch, blocks), np.int64),
+        )
         self.elapsed = np.zeros(batch, np.int64)
         self.executed = np.zeros(batch, np.int64)
         self.reached = np.zeros((batch, NUM_TRACKERS), bool)
@@ -209,7 +255,8 @@ class Maze:
             overridden = (self.rng.random(len(action)) < self.sticky) & ~first & (self.elapsed > 0)
         executed = np.where(overridden, self.executed, action)
         executed[first] = NOOP
-        overridden &= executed != action  # repeating the action that was chosen anyway changes nothing
+        # repeating the action that was chosen anyway changes nothing
+        overridden &= executed != action
         self._move_agent(executed)
         self._move_blocks()
         if first.any():
@@ -228,10 +275,21 @@ class Maze:
             block_in_view &= ~noise_on | (covered[:, BLOCK] > 0).any((1, 2))
         truncated = self.elapsed >= self.config.episode_steps
         self.over = truncated.copy()
-        info = {"noise_on": noise_on, "block_in_view": block_in_view, "trackers": self.reached.copy(),
-                "cell": cell, "executed_action": executed.copy()}  # fmt: skip
-        reward = goal.astype(np.float32) if self.config.goal_reward else np.zeros(len(action), np.float32)
-        return TimeStep(observation, first.copy(), reward, np.zeros(len(action), bool), truncated, info)
+        info = {
+            "noise_on": noise_on,
+            "block_in_view": block_in_view,
+            "trackers": self.reached.copy(),
+            "cell": cell,
+            "executed_action": executed.copy(),
+        }
+        reward = (
+            goal.astype(np.float32)
+            if self.config.goal_reward
+            else np.zeros(len(action), np.float32)
+        )
+        return TimeStep(
+            observation, first.copy(), reward, np.zeros(len(action), bool), truncated, info
+        )
 
     def _restart(self, first: Array) -> None:
         count = int(first.sum())
@@ -247,7 +305,9 @@ class Maze:
         self.row, self.column = np.where(free, row, self.row), np.where(free, column, self.column)
 
     def _move_blocks(self) -> None:
-        """Blocks bounce between the passage's walls, or (brownian) walk at random. None enters the agent's cell."""
+        """Blocks bounce between the passage's walls, or (brownian) walk at random. None enters the
+        agent's cell.
+        """
         target = self.block_row + self.block_way
         outside = (target < PASSAGE.start) | (target >= PASSAGE.stop)
         self.block_way = np.where(outside, -self.block_way, self.block_way)
@@ -261,7 +321,10 @@ class Maze:
 
     def _look(self, cell: Array) -> tuple[Array, Array]:
         observation = self.map.views[cell]
-        down, right = self.block_row - self.row[:, None] + RADIUS, self.map.block_columns - self.column[:, None] + RADIUS
+        down, right = (
+            self.block_row - self.row[:, None] + RADIUS,
+            self.map.block_columns - self.column[:, None] + RADIUS,
+        )
         env, block = np.nonzero((down >= 0) & (down < VIEW) & (right >= 0) & (right < VIEW))
         observation[env, BLOCK, down[env, block], right[env, block]] = 255
         seen = np.zeros(len(cell), bool)
@@ -269,7 +332,9 @@ class Maze:
         return observation, seen
 
     def _cover(self, observation: Array, active: Array) -> Array:
-        """Lay noise pixels on the active frames: they show in their own channel and hide all others."""
+        """Lay noise pixels on the active frames: they show in their own channel and hide all
+        others.
+        """
         assert self.layer is not None
         pixels = self.layer.pixels(int(active.sum()))
         observation[active] *= ~pixels[:, None]
@@ -277,7 +342,9 @@ class Maze:
         return observation
 
     def render(self) -> Array:
-        """The whole of maze 0, seen cells in full colour and the rest dimmed: uint8 [7 * 8, width * 8, 3]."""
+        """The whole of maze 0, seen cells in full colour and the rest dimmed: uint8 [7 * 8, width *
+        8, 3].
+        """
         image = draw_map(self.map)
         image[self.block_row[0], self.map.block_columns] = PALETTE["block"]
         image[self.row[0], self.column[0]] = PALETTE["agent"]
@@ -314,9 +381,12 @@ def draw_map(maze: MazeMap) -> Array:
 
 
 def draw_view(observation: Array) -> Array:
-    """One observation [8, 5, 5] as a picture, the agent a small square in its middle: uint8 [5 * 8, 5 * 8, 3]."""
+    """One observation [8, 5, 5] as a picture, the agent a small square in its middle: uint8 [5 * 8,
+    5 * 8, 3].
+    """
     image = np.full((VIEW, VIEW, 3), PALETTE["open"], np.uint8)
-    for index in sorted(range(len(CHANNELS)), key=lambda index: index != FLOOR):  # the floor lies under all others
+    # the floor lies under all others
+    for index in sorted(range(len(CHANNELS)), key=lambda index: index != FLOOR):
         image[observation[index] > 0] = PALETTE[CHANNELS[index]]
     image = image.repeat(8, 0).repeat(8, 1)
     middle = np.s_[RADIUS * 8 + 2 : RADIUS * 8 + 6]

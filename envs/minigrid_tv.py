@@ -1,4 +1,5 @@
-"""The noisy-TV room in MiniGrid: five rooms in a row, and in the first one a television that shows something new.
+"""The noisy-TV room in MiniGrid: five rooms in a row, and in the first one a television that shows
+something new.
 
     #####################
     T   #   #   #   #   #
@@ -6,8 +7,9 @@
     T   #   #   #   #   #
     #####################
 
-Each room has a floor of its own colour. The agent starts somewhere in the first room; nothing pays but curiosity. After
-the thought experiment of Burda et al. (2018): whoever is paid for surprise alone never leaves the television.
+Each room has a floor of its own colour. The agent starts somewhere in the first room; nothing pays
+but curiosity. After the thought experiment of Burda et al. (2018): whoever is paid for surprise
+alone never leaves the television.
 
 Needs the package minigrid (Chevalier-Boisvert et al., 2023): pip install 'afterwit[minigrid]'.
 """
@@ -34,19 +36,26 @@ try:
     from minigrid.core.world_object import Box as Crate
     from minigrid.minigrid_env import MiniGridEnv
 except ImportError as error:
-    raise ImportError(f"MiniGrid's worlds need a package of their own ({error}): pip install 'afterwit[minigrid]'") from error
+    raise ImportError(
+        f"MiniGrid's worlds need a package of their own ({error}): pip install 'afterwit[minigrid]'"
+    ) from error
 
 ROOMS = 5
 ROOM_WIDTH, ROOM_HEIGHT = 3, 3  # cells, walls not counted
-COLOURS = ("grey", "blue", "purple", "yellow", "green")  # floor of each room, and of the door into it
-SCREEN = tuple((0, y + 1) for y in range(ROOM_HEIGHT))  # cells (x, y) of the television: the first room's left wall
+# floor of each room, and of the door into it
+COLOURS = ("grey", "blue", "purple", "yellow", "green")
+# cells (x, y) of the television: the first room's left wall
+SCREEN = tuple((0, y + 1) for y in range(ROOM_HEIGHT))
 LOOKS = {"key": Key, "ball": Ball, "box": Crate}
 PICTURES = tuple((look, colour) for look in LOOKS for colour in COLOR_TO_IDX)
-ENDLESS = 2**31  # agent steps: Gymnasium's TimeLimit ends episodes, so that it can be set as everywhere
+# agent steps: Gymnasium's TimeLimit ends episodes, so that it can be set as everywhere
+ENDLESS = 2**31
 
 
 class Television(WorldObj):
-    """One cell of the screen. It looks like a key, a ball or a box of some colour, but it is part of the wall."""
+    """One cell of the screen. It looks like a key, a ball or a box of some colour, but it is part
+    of the wall.
+    """
 
     def __init__(self) -> None:
         super().__init__("ball", "grey")
@@ -60,17 +69,21 @@ class Television(WorldObj):
 
 
 class NoisyTVEnv(MiniGridEnv):
-    """The noisy-TV room as MiniGrid has its worlds: its seven actions, and a dict with the 7x7 view in `image`.
+    """The noisy-TV room as MiniGrid has its worlds: its seven actions, and a dict with the 7x7 view
+    in `image`.
 
-    `tv`: off (the picture stays as it is), always (a new one every step), on-demand (a new one whenever the agent takes
-    the action `done`, wherever it is). A picture is drawn evenly from 18 looks for each of its three cells.
+    `tv`: off (the picture stays as it is), always (a new one every step), on-demand (a new one
+    whenever the agent takes the action `done`, wherever it is). A picture is drawn evenly from 18
+    looks for each of its three cells.
 
-    Infos, on resets too: `noise_on` (the picture was drawn anew in this step, and the agent sees some of it), `room`
-    (0..4; a door belongs to the room before it), `trackers` (bool [4]: rooms 1..4 entered in this episode).
+    Infos, on resets too: `noise_on` (the picture was drawn anew in this step, and the agent sees
+    some of it), `room` (0..4; a door belongs to the room before it), `trackers` (bool [4]: rooms
+    1..4 entered in this episode).
     """
 
     metadata = with_declared(MiniGridEnv.metadata, "noise_on", "room", "trackers")
-    views: ClassVar[dict[tuple[int, ...], tuple[Array, bool]]] = {}  # by the agent's place and the doors: the same in all rooms alike
+    # by the agent's place and the doors: the same in all rooms alike
+    views: ClassVar[dict[tuple[int, ...], tuple[Array, bool]]] = {}
 
     def __init__(self, tv: str = "on-demand", render_mode: str | None = None):
         if tv not in TVS:
@@ -78,10 +91,14 @@ class NoisyTVEnv(MiniGridEnv):
         self.tv = tv
         self.reached = np.zeros(ROOMS - 1, bool)
         super().__init__(
-            MissionSpace(lambda: "explore"), width=ROOMS * (ROOM_WIDTH + 1) + 1, height=ROOM_HEIGHT + 2, max_steps=ENDLESS,
+            MissionSpace(lambda: "explore"),
+            width=ROOMS * (ROOM_WIDTH + 1) + 1,
+            height=ROOM_HEIGHT + 2,
+            max_steps=ENDLESS,
             render_mode=render_mode,
-        )  # fmt: skip
-        # MiniGrid asks for `self.actions.left` and the like in every step, and Python 3.11's enums are slow to answer.
+        )
+        # MiniGrid asks for `self.actions.left` and the like in every step, and Python 3.11's enums
+        # are slow to answer.
         self.actions = SimpleNamespace(**Actions.__members__)  # type: ignore[assignment]
 
     def _gen_grid(self, width: int, height: int) -> None:
@@ -90,7 +107,10 @@ class NoisyTVEnv(MiniGridEnv):
         for x, y in np.ndindex(width - 2, height - 2):
             wall = x % (ROOM_WIDTH + 1) == ROOM_WIDTH
             self.grid.set(x + 1, y + 1, Wall() if wall else Floor(COLOURS[x // (ROOM_WIDTH + 1)]))
-        self.doors, self.screen = [Door(colour) for colour in COLOURS[1:]], [Television() for _ in SCREEN]
+        self.doors, self.screen = (
+            [Door(colour) for colour in COLOURS[1:]],
+            [Television() for _ in SCREEN],
+        )
         doorways = [(room * (ROOM_WIDTH + 1), height // 2) for room in range(1, ROOMS)]
         self.changing: dict[int, WorldObj] = {}  # by its place in `cells`
         for (x, y), part in zip((*doorways, *SCREEN), (*self.doors, *self.screen), strict=True):
@@ -98,10 +118,13 @@ class NoisyTVEnv(MiniGridEnv):
             self.changing[x * height + y] = part
         self.agent_pos = (self._rand_int(1, ROOM_WIDTH + 1), self._rand_int(1, ROOM_HEIGHT + 1))
         self.agent_dir = self._rand_int(0, 4)
-        # The whole grid as numbers, and at its end one cell for all that is hidden: what gen_obs reads.
+        # The whole grid as numbers, and at its end one cell for all that is hidden: what gen_obs
+        # reads.
         self.cells = np.concatenate([self.grid.encode().reshape(-1, 3), np.zeros((1, 3), np.uint8)])
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         observation, _ = super().reset(seed=seed, options=options)
         self.reached = np.zeros(ROOMS - 1, bool)
         return observation, self._facts(redrawn=False)
@@ -112,20 +135,26 @@ class NoisyTVEnv(MiniGridEnv):
             drawn = self.np_random.integers(len(PICTURES), size=len(SCREEN))
             for part, index in zip(self.screen, drawn.tolist(), strict=True):
                 part.type, part.color = PICTURES[index]
-        observation, reward, terminal, truncated, _ = super().step(int(action))  # NumPy's integers are slow to compare
+        # NumPy's integers are slow to compare
+        observation, reward, terminal, truncated, _ = super().step(int(action))
         return observation, reward, terminal, truncated, self._facts(redrawn)
 
     def _facts(self, redrawn: bool) -> dict[str, Any]:
         room = (int(self.agent_pos[0]) - 1) // (ROOM_WIDTH + 1)
         if room:
             self.reached[room - 1] = True
-        return {"noise_on": redrawn and self._view()[1], "room": room, "trackers": self.reached.copy()}
+        return {
+            "noise_on": redrawn and self._view()[1],
+            "room": room,
+            "trackers": self.reached.copy(),
+        }
 
     def _view(self) -> tuple[Array, bool]:
-        """Which of `cells` each of the 7x7 cells of the view shows [x, y], and whether the screen is among them.
+        """Which of `cells` each of the 7x7 cells of the view shows [x, y], and whether the screen
+        is among them.
 
-        MiniGrid works this out anew in every step, which takes most of its time. Here nothing but the agent's place
-        and the doors decides it, so that it is kept.
+        MiniGrid works this out anew in every step, which takes most of its time. Here nothing but
+        the agent's place and the doors decides it, so that it is kept.
         """
         key = (*self.agent_pos, self.agent_dir, *(door.is_open for door in self.doors))
         if key not in self.views:
@@ -135,12 +164,19 @@ class NoisyTVEnv(MiniGridEnv):
             inside = (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)
             # Beyond the grid MiniGrid shows wall: any wall will do, such as the corner's.
             numbers = np.where(inside, x * self.height + y, 0)
-            turned = np.where(visible, np.rot90(numbers, -(self.agent_dir + 1)), len(self.cells) - 1)
-            self.views[key] = turned, bool(np.isin(turned, [x * self.height + y for x, y in SCREEN]).any())
+            turned = np.where(
+                visible, np.rot90(numbers, -(self.agent_dir + 1)), len(self.cells) - 1
+            )
+            self.views[key] = (
+                turned,
+                bool(np.isin(turned, [x * self.height + y for x, y in SCREEN]).any()),
+            )
         return self.views[key]
 
     def gen_obs(self) -> dict[str, Any]:
-        """What MiniGrid's own gen_obs gives, an order of magnitude faster (a test compares the two)."""
+        """What MiniGrid's own gen_obs gives, an order of magnitude faster (a test compares the
+        two).
+        """
         for index, part in self.changing.items():
             self.cells[index] = part.encode()
         image = self.cells[self._view()[0]]
@@ -154,8 +190,12 @@ CHANNELS = (*SEEN, *COLOR_TO_IDX, *STATE_TO_IDX)
 
 
 def _codes() -> Array:
-    """uint8 [objects, colours, states, channels]: 255 in the channels of what a cell of MiniGrid's view says."""
-    table = np.zeros((len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_IDX) + 1, len(CHANNELS)), np.uint8)
+    """uint8 [objects, colours, states, channels]: 255 in the channels of what a cell of MiniGrid's
+    view says.
+    """
+    table = np.zeros(
+        (len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_IDX) + 1, len(CHANNELS)), np.uint8
+    )
     for name in SEEN:
         number = OBJECT_TO_IDX[name]
         table[number, ..., CHANNELS.index(name)] = 255
@@ -172,21 +212,28 @@ CODES = _codes()
 
 
 class OneHot(gymnasium.ObservationWrapper[Array, Any, Any]):
-    """MiniGrid's view as an image for networks: uint8 [19, 7, 7], 255 where a cell has an object, a colour, a door's state.
+    """MiniGrid's view as an image for networks: uint8 [19, 7, 7], 255 where a cell has an object, a
+    colour, a door's state.
 
-    MiniGrid numbers them 0..10, 0..5 and 0..2: as the bytes of a picture they would all be black. What the agent does not
-    see is 0 in all channels. Direction and mission are left out, as in MiniGrid's ImgObsWrapper.
+    MiniGrid numbers them 0..10, 0..5 and 0..2: as the bytes of a picture they would all be black.
+    What the agent does not see is 0 in all channels. Direction and mission are left out, as in
+    MiniGrid's ImgObsWrapper.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]):
         super().__init__(env)
         space = env.observation_space
         if not isinstance(space, Dict) or not isinstance(space.spaces.get("image"), Box):
-            raise ValueError(f"{env} has observation space {space}; OneHot reads the dict with an `image` that MiniGrid's worlds give")
+            raise ValueError(
+                f"{env} has observation space {space}; OneHot reads the dict with an `image` that"
+                " MiniGrid's worlds give"
+            )
         shape = space["image"].shape
         assert shape is not None
         self.observation_space = Box(0, 255, (len(CHANNELS), shape[1], shape[0]), np.uint8)
 
     def observation(self, observation: dict[str, Any]) -> Array:
         image = observation["image"]
-        return np.ascontiguousarray(CODES[image[..., 0], image[..., 1], image[..., 2]].transpose(2, 1, 0))
+        return np.ascontiguousarray(
+            CODES[image[..., 0], image[..., 1], image[..., 2]].transpose(2, 1, 0)
+        )

@@ -37,7 +37,9 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         """As without this wrapper: it changes nothing that a spec tells."""
         return self.env.spec
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         result = self.env.reset(seed=seed, options=options)
         observation, info = self._values("reset", result, ("observation", "info"))
         return self._observation("reset", observation), self._info("reset", info)
@@ -47,41 +49,69 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         names = ("observation", "reward", "terminated", "truncated", "info")
         observation, reward, terminated, truncated, info = self._values("step", result, names)
         return (
-            self._observation("step", observation), self._reward(reward), self._flag("terminated", terminated),
-            self._flag("truncated", truncated), self._info("step", info),
-        )  # fmt: skip
+            self._observation("step", observation),
+            self._reward(reward),
+            self._flag("terminated", terminated),
+            self._flag("truncated", truncated),
+            self._info("step", info),
+        )
 
     def _fault(self, call: str, returned: str, wanted: str) -> EnvironmentFault:
-        return EnvironmentFault(f"the environment {self.name} returned {returned} from {call}(); {wanted}")
+        return EnvironmentFault(
+            f"the environment {self.name} returned {returned} from {call}(); {wanted}"
+        )
 
     def _values(self, call: str, result: Any, names: tuple[str, ...]) -> Any:
         if isinstance(result, tuple) and len(result) == len(names):
             return result
         given = f"{len(result)} values" if isinstance(result, tuple) else described(result)
-        raise EnvironmentFault(f"the environment {self.name}: {call}() must return ({', '.join(names)}), it returned {given}")
+        raise EnvironmentFault(
+            f"the environment {self.name}: {call}() must return ({', '.join(names)}), it returned"
+            f" {given}"
+        )
 
     def _observation(self, call: str, value: Any) -> Any:
         space = self.env.observation_space
         if not isinstance(space, Box):
             return value
-        if isinstance(value, np.ndarray) and value.dtype == space.dtype and value.shape == space.shape:
+        if (
+            isinstance(value, np.ndarray)
+            and value.dtype == space.dtype
+            and value.shape == space.shape
+        ):
             return value
-        with blamed(f"the environment {self.name} returned an observation from {call}() that is no array"):
+        with blamed(
+            f"the environment {self.name} returned an observation from {call}() that is no array"
+        ):
             array = np.asarray(value)
         dtype = np.dtype(space.dtype)
         if array.shape != space.shape or array.dtype.kind not in TAKES[dtype.kind]:
             given = described(value if value is None or array.dtype.kind not in "biuf" else array)
-            raise self._fault(call, f"an observation that is {given}", f"its observation space says {dtype} {space.shape}")
+            raise self._fault(
+                call,
+                f"an observation that is {given}",
+                f"its observation space says {dtype} {space.shape}",
+            )
         if dtype.kind in "iu":
             least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
             if array.size and not (least <= int(array.min()) and int(array.max()) <= most):
-                raise self._fault(call, f"an observation from {array.min()} to {array.max()}", f"{dtype} holds {least} to {most}")
+                raise self._fault(
+                    call,
+                    f"an observation from {array.min()} to {array.max()}",
+                    f"{dtype} holds {least} to {most}",
+                )
         with np.errstate(all="ignore"):
             result = array.astype(dtype)
-            lost = np.isinf(result) & np.isfinite(array) if dtype.kind == "f" else np.zeros(array.shape, bool)
+            lost = (
+                np.isinf(result) & np.isfinite(array)
+                if dtype.kind == "f"
+                else np.zeros(array.shape, bool)
+            )
         if lost.any():
             raise self._fault(
-                call, f"an observation with {array[lost][0]}", f"{dtype} cannot hold it: scale or clip observations in a wrapper"
+                call,
+                f"an observation with {array[lost][0]}",
+                f"{dtype} cannot hold it: scale or clip observations in a wrapper",
             )
         return result
 
@@ -92,19 +122,25 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         try:
             return float(value if number is None and isinstance(value, Real) else number)
         except (TypeError, OverflowError):
-            raise self._fault("step", f"a reward that is {described(value)}", "it must be one finite number") from None
+            raise self._fault(
+                "step", f"a reward that is {described(value)}", "it must be one finite number"
+            ) from None
 
     def _flag(self, name: str, value: Any) -> bool:
         if type(value) is bool:
             return value
         number = single(value)
         if number is None or number not in (0, 1):
-            raise self._fault("step", f"{name} that is {described(value)}", "it must be True or False")
+            raise self._fault(
+                "step", f"{name} that is {described(value)}", "it must be True or False"
+            )
         return bool(number)
 
     def _info(self, call: str, info: Any) -> Any:
         if not isinstance(info, Mapping):
-            raise EnvironmentFault(f"the environment {self.name} returned info {described(info)}; it must be a dict")
+            raise EnvironmentFault(
+                f"the environment {self.name} returned info {described(info)}; it must be a dict"
+            )
         return info
 
 

@@ -1,4 +1,6 @@
-"""One seed, many independent streams: every random source takes its own, so that no two draw the same numbers."""
+"""One seed, many independent streams: every random source takes its own, so that no two draw the
+same numbers.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ def read_seed(seed: Any) -> int:
     if seed is None:
         return int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
     if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; it must be an integer of 0 or more, or None for a new one each time")
+        raise ValueError(
+            f"seed is {seed!r}; it must be an integer of 0 or more, or None for a new one each time"
+        )
     return int(seed)
 
 

@@ -1,8 +1,8 @@
 """The contract every environment meets: what it is (EnvSpec) and what a step returns (TimeStep).
 
-Autoreset is next-step, as in Gymnasium's and EnvPool's defaults: the step that ends an episode returns
-the true last observation; the step after it ignores its action, has reward 0 and returns the first
-observation of the next episode with `first` set.
+Autoreset is next-step, as in Gymnasium's and EnvPool's defaults: the step that ends an episode
+returns the true last observation; the step after it ignores its action, has reward 0 and returns
+the first observation of the next episode with `first` set.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class TimeStep:
 
 
 class EnvironmentFault(RuntimeError):
-    """An environment raised, or returned what its spec rules out. The message is one line that names environment and value."""
+    """An environment raised, or returned what its spec rules out. The message is one line that
+    names environment and value.
+    """
 
 
 def words(error: BaseException, most: int = 500) -> str:
@@ -75,7 +77,9 @@ def reason(error: BaseException) -> str:
 
 
 @contextmanager
-def blamed(what: str, kind: type[Exception] = EnvironmentFault, where: bool = False) -> Iterator[None]:
+def blamed(
+    what: str, kind: type[Exception] = EnvironmentFault, where: bool = False
+) -> Iterator[None]:
     """Around what calls a person's code: whatever that raises, SystemExit too, becomes a `kind` in
     one line, `what`: the reason. With `where`, `what`, name of the exception, reason, file, line.
 
@@ -118,9 +122,18 @@ def check_action(action: Array, spec: EnvSpec) -> Array:
     """Return `action` as int64 [B], or raise a ValueError that names what is wrong with it."""
     action = np.asarray(action)
     if action.shape != (spec.num_envs,):
-        raise ValueError(f"actions have shape {action.shape}; {spec.name} with {spec.num_envs} environments needs ({spec.num_envs},)")
+        raise ValueError(
+            f"actions have shape {action.shape}; {spec.name} with {spec.num_envs} environments"
+            f" needs ({spec.num_envs},)"
+        )
     if not np.issubdtype(action.dtype, np.integer):
-        raise ValueError(f"actions have dtype {action.dtype}; {spec.name} needs integers 0..{spec.num_actions - 1}")
+        raise ValueError(
+            f"actions have dtype {action.dtype}; {spec.name} needs integers"
+            f" 0..{spec.num_actions - 1}"
+        )
     if action.size and not (action.min() >= 0 and action.max() < spec.num_actions):
-        raise ValueError(f"actions span {action.min()}..{action.max()}; {spec.name} takes 0..{spec.num_actions - 1}")
+        raise ValueError(
+            f"actions span {action.min()}..{action.max()}; {spec.name} takes"
+            f" 0..{spec.num_actions - 1}"
+        )
     return action.astype(np.int64, copy=False)

@@ -1,5 +1,6 @@
-"""How fast: environments alone, acting alone, learning alone, and the whole loop; what a learner step is spent on, how it grows
-with the config, and a plain PPO + RND beside it. Rates in agent steps per second."""
+"""How fast: environments alone, acting alone, learning alone, and the whole loop; what a learner
+step is spent on, how it grows with the config, and a plain PPO + RND beside it. Rates in agent
+steps per second."""
 
 from __future__ import annotations
 
@@ -36,17 +37,28 @@ from afterwit.world_models.trajectory import Trajectory
 HORIZONS = (1, 2, 4, 8)
 ROUNDS = 5
 BASELINE = "plain PPO + RND"
-Work = Callable[[], int]  # does a part of what is measured, and returns how many agent steps that was
+# does a part of what is measured, and returns how many agent steps that was
+Work = Callable[[], int]
 
 
 def benchmark(
-    config: RunConfig, seconds: float, grow: bool = False, baseline: bool = False, out: Path | None = None, progress: bool = True
+    config: RunConfig,
+    seconds: float,
+    grow: bool = False,
+    baseline: bool = False,
+    out: Path | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
-    """Measure `config`'s training loop, each part for about `seconds`, and write the numbers as JSON to `out`."""
+    """Measure `config`'s training loop, each part for about `seconds`, and write the numbers as
+    JSON to `out`.
+    """
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds is {seconds}; each measurement needs more than 0, and an end")
     if config.cluster is not None:
-        raise ValueError(f"cluster is {config.cluster!r}, but this measures one process; leave --cluster out, or add --stand-ins 10 50 100")
+        raise ValueError(
+            f"cluster is {config.cluster!r}, but this measures one process; leave --cluster out, or"
+            " add --stand-ins 10 50 100"
+        )
     keep_memory()  # as training does
     with results(*([out] if out is not None else [])):
         result = measured(config, seconds, grow, baseline, progress)
@@ -55,7 +67,9 @@ def benchmark(
     return result
 
 
-def measured(config: RunConfig, seconds: float, grow: bool, baseline: bool, progress: bool) -> dict[str, Any]:
+def measured(
+    config: RunConfig, seconds: float, grow: bool, baseline: bool, progress: bool
+) -> dict[str, Any]:
     """What `benchmark` gives."""
     others = dict(grown(config)) if grow else {}
     with ExitStack() as stack:
@@ -72,7 +86,9 @@ def measured(config: RunConfig, seconds: float, grow: bool, baseline: bool, prog
     loop = {name: rate[name] for name in parts}
     result: dict[str, Any] = {
         "agent_steps_per_second": loop,
-        "frames_per_second": {name: value * frames_per_step(config) for name, value in loop.items()},
+        "frames_per_second": {
+            name: value * frames_per_step(config) for name, value in loop.items()
+        },
         "whole_loop_share": shares(found, config.env.num_envs),
         "learner": learner,
     }
@@ -86,7 +102,10 @@ def measured(config: RunConfig, seconds: float, grow: bool, baseline: bool, prog
             for name, other in others.items()
         }
     if baseline:
-        result["ppo_rnd"] = {"agent_steps_per_second": rate[BASELINE], "whole_loop_over_it": quotient(found["whole loop"], found[BASELINE])}
+        result["ppo_rnd"] = {
+            "agent_steps_per_second": rate[BASELINE],
+            "whole_loop_over_it": quotient(found["whole loop"], found[BASELINE]),
+        }
     return result | {"rounds": found, "config": to_dict(config), "provenance": provenance()}
 
 
@@ -95,16 +114,27 @@ def frames_per_step(config: RunConfig) -> int:
 
 
 def measure(
-    works: Mapping[str, Work], seconds: float, settle: Callable[[], None], warm_ups: int = 1, progress: bool = False
+    works: Mapping[str, Work],
+    seconds: float,
+    settle: Callable[[], None],
+    warm_ups: int = 1,
+    progress: bool = False,
 ) -> dict[str, list[float]]:
     """Agent steps per second of each of `works`, in ROUNDS stretches of `seconds` / ROUNDS.
 
-    Before each, `settle` ends what goes on beside it, and `warm_ups` use up the batches that a policy lag then holds ready. They
-    take turns: where others slow the machine for a while, they slow all works alike, and the quotient of two rates in the same
-    round tells more than that of two medians.
+    Before each, `settle` ends what goes on beside it, and `warm_ups` use up the batches that a
+    policy lag then holds ready. They take turns: where others slow the machine for a while, they
+    slow all works alike, and the quotient of two rates in the same round tells more than that of
+    two medians.
     """
     found: dict[str, list[float]] = {name: [] for name in works}
-    with tqdm(total=ROUNDS * len(works), unit="stretch", disable=not progress, dynamic_ncols=True, file=sys.stdout) as bar:
+    with tqdm(
+        total=ROUNDS * len(works),
+        unit="stretch",
+        disable=not progress,
+        dynamic_ncols=True,
+        file=sys.stdout,
+    ) as bar:
         for _ in range(ROUNDS):
             for name, work in works.items():
                 bar.set_description(name)
@@ -124,7 +154,9 @@ def quotient(rates: ArrayLike, others: ArrayLike) -> float:
     return float(np.median(np.asarray(rates) / np.asarray(others)))
 
 
-def loop_parts(config: RunConfig, run: Run, trajectory: Trajectory, stack: ExitStack) -> dict[str, Work]:
+def loop_parts(
+    config: RunConfig, run: Run, trajectory: Trajectory, stack: ExitStack
+) -> dict[str, Work]:
     """Each part of the training loop alone, and the whole."""
     batch = config.env.num_envs
 
@@ -134,7 +166,10 @@ def loop_parts(config: RunConfig, run: Run, trajectory: Trajectory, stack: ExitS
         return run.agent_steps - before
 
     return {
-        **{stepping_name(count): stepping(config, count, stack) for count in (batch, 4 * batch, 8 * batch)},
+        **{
+            stepping_name(count): stepping(config, count, stack)
+            for count in (batch, 4 * batch, 8 * batch)
+        },
         "acting": lambda: act(run).action.numel(),
         "learning": lambda: learn(run.learner, trajectory),
         "whole loop": whole,
@@ -146,7 +181,9 @@ def stepping_name(count: int) -> str:
 
 
 def shares(found: Mapping[str, Sequence[float]], batch: int) -> dict[str, float]:
-    """The whole loop's rate over what could be: all in turn, the slower of acting and learning, and the emulator alone."""
+    """The whole loop's rate over what could be: all in turn, the slower of acting and learning, and
+    the emulator alone.
+    """
     acting, learning = np.array(found["acting"]), np.array(found["learning"])
     could_be = {
         "acting and learning in turn": 1 / (1 / acting + 1 / learning),
@@ -197,26 +234,34 @@ def plain_ppo_rnd(config: RunConfig, stack: ExitStack) -> Work:
 
 
 def cost(config: RunConfig, run: Run, trajectory: Trajectory, rate: float) -> dict[str, Any]:
-    """A learner step that takes in `rate` agent steps a second: its time, where that goes, its arithmetic and traffic, and both
-    against the device's ceilings."""
+    """A learner step that takes in `rate` agent steps a second: its time, where that goes, its
+    arithmetic and traffic, and both against the device's ceilings."""
     run.pipeline.wait()
     step_seconds = trajectory.action.numel() / rate
     spec = replace(run.spec, num_envs=config.env.num_envs)
-    done = learner_cost.work(Learner(config.learner, spec, config.seed, torch.device("cpu")), trajectory)
+    done = learner_cost.work(
+        Learner(config.learner, spec, config.seed, torch.device("cpu")), trajectory
+    )
     device = run.learner.device
     return {
         "seconds_per_step": step_seconds,
         "share_of_time": learner_cost.split(run.learner, trajectory),
-        "flop_per_step": done["flop"], "bytes_per_step": done["bytes"],
-        "flop_per_second": done["flop"] / step_seconds, "bytes_per_second": done["bytes"] / step_seconds,
+        "flop_per_step": done["flop"],
+        "bytes_per_step": done["bytes"],
+        "flop_per_second": done["flop"] / step_seconds,
+        "bytes_per_second": done["bytes"] / step_seconds,
         "ceilings": learner_cost.ceilings(device),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
-    }  # fmt: skip
+        "device": (
+            torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else f"CPU, {torch.get_num_threads()} threads"
+        ),
+    }
 
 
 def grown(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
-    """Configs of learners, each with one actor, that differ from `config`'s in one thing: world model, horizon K, or number of
-    environments B."""
+    """Configs of learners, each with one actor, that differ from `config`'s in one thing: world
+    model, horizon K, or number of environments B."""
     config = config.alone()
     for name in WORLD_MODELS:
         model = PRESETS[config.preset](model=name).learner.world_model
@@ -226,7 +271,15 @@ def grown(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
     if isinstance(model, BYOLExploreConfig | BYOLHindsightConfig):
         for horizon in HORIZONS:
             if horizon != model.horizon and horizon < config.unroll_length:
-                yield f"K = {horizon}", replace(config, learner=replace(config.learner, world_model=replace(model, horizon=horizon)))
+                yield (
+                    f"K = {horizon}",
+                    replace(
+                        config,
+                        learner=replace(
+                            config.learner, world_model=replace(model, horizon=horizon)
+                        ),
+                    ),
+                )
     for factor in (0.5, 2):
         count = int(config.env.num_envs * factor)
         if count > 1:
@@ -238,27 +291,48 @@ def table(result: dict[str, Any]) -> str:
     rows = [f"{'':<30}{'agent steps/s':>16}{'frames/s':>16}{'slowest, quickest round':>28}"]
     for name, rate in result["agent_steps_per_second"].items():
         between = f"{min(result['rounds'][name]):,.0f} to {max(result['rounds'][name]):,.0f}"
-        rows.append(f"{name:<30}{rate:>16,.0f}{result['frames_per_second'][name]:>16,.0f}{between:>28}")
-    rows.append("whole loop: " + ", ".join(f"{share:.0%} of {what}" for what, share in result["whole_loop_share"].items()))
+        rows.append(
+            f"{name:<30}{rate:>16,.0f}{result['frames_per_second'][name]:>16,.0f}{between:>28}"
+        )
+    rows.append(
+        "whole loop: "
+        + ", ".join(f"{share:.0%} of {what}" for what, share in result["whole_loop_share"].items())
+    )
     if "ppo_rnd" in result:
         plain = result["ppo_rnd"]
         rows.append(
-            f"plain PPO + RND: {plain['agent_steps_per_second']:,.0f}; the whole loop is {plain['whole_loop_over_it']:.1f} x as fast"
+            f"plain PPO + RND: {plain['agent_steps_per_second']:,.0f}; the whole loop is"
+            f" {plain['whole_loop_over_it']:.1f} x as fast"
         )
     learner = result["learner"]
-    rows += ["", f"a learner step: {learner['seconds_per_step'] * 1e3:,.1f} ms ({learner['device']})"]
+    rows += [
+        "",
+        f"a learner step: {learner['seconds_per_step'] * 1e3:,.1f} ms ({learner['device']})",
+    ]
     rows += [f"  {share:>6.1%}  {part}" for part, share in learner["share_of_time"].items()]
     top = learner["ceilings"]
     for unit, what in (("flop", "GFLOP"), ("bytes", "GB")):
-        done, rate, ceiling = learner[f"{unit}_per_step"], learner[f"{unit}_per_second"], top[f"{unit}_per_second"]
+        done, rate, ceiling = (
+            learner[f"{unit}_per_step"],
+            learner[f"{unit}_per_second"],
+            top[f"{unit}_per_second"],
+        )
         rows.append(
-            f"  {done / 1e9:,.2f} {what} a step, {rate / 1e9:,.1f} {what}/s: {rate / ceiling:.0%} of the {ceiling / 1e9:,.0f} reached alone"
+            f"  {done / 1e9:,.2f} {what} a step, {rate / 1e9:,.1f} {what}/s: {rate / ceiling:.0%}"
+            f" of the {ceiling / 1e9:,.0f} reached alone"
         )
     if "growth" in result:
-        rows += ["", f"{'learning alone':<30}{'agent steps/s':>16}{'ms a step':>16}{'x as given':>16}"]
+        rows += [
+            "",
+            f"{'learning alone':<30}{'agent steps/s':>16}{'ms a step':>16}{'x as given':>16}",
+        ]
         rate, seconds = result["agent_steps_per_second"]["learning"], learner["seconds_per_step"]
         given = {"agent_steps_per_second": rate, "seconds_per_step": seconds, "x_as_given": 1.0}
         for name, row in {"as given": given, **result["growth"]}.items():
-            shown = (f"{row['agent_steps_per_second']:,.0f}", f"{row['seconds_per_step'] * 1e3:,.1f}", f"{row['x_as_given']:.2f}")
+            shown = (
+                f"{row['agent_steps_per_second']:,.0f}",
+                f"{row['seconds_per_step'] * 1e3:,.1f}",
+                f"{row['x_as_given']:.2f}",
+            )
             rows.append(f"{name:<30}" + "".join(f"{value:>16}" for value in shown))
     return "\n".join(rows)

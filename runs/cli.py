@@ -1,4 +1,6 @@
-"""The command line. `afterwit COMMAND --help` explains each command, `afterwit train PRESET --help` every field of a run."""
+"""The command line. `afterwit COMMAND --help` explains each command, `afterwit train PRESET --help`
+every field of a run.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,20 @@ from afterwit.runs import evaluate as evaluating
 from afterwit.runs import probe as probing
 from afterwit.runs import scores as scoring
 from afterwit.runs.config import RunConfig
-from afterwit.runs.options import OUT, Benchmark, Demo, Drill, Evaluate, Probe, Report, Scores, Separation, StudyOptions, Train, at_home
+from afterwit.runs.options import (
+    OUT,
+    Benchmark,
+    Demo,
+    Drill,
+    Evaluate,
+    Probe,
+    Report,
+    Scores,
+    Separation,
+    StudyOptions,
+    Train,
+    at_home,
+)
 from afterwit.runs.output import lasting_output
 from afterwit.runs.overrides import assignments
 from afterwit.runs.parallel import RunsFailed
@@ -44,7 +59,9 @@ Options = TypeVar("Options")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. A user's mistake ends in one line on stderr and exit code 2; output that cannot be written changes nothing."""
+    """Run one command. A user's mistake ends in one line on stderr and exit code 2; output that
+    cannot be written changes nothing.
+    """
     with lasting_output():
         return run_command(list(sys.argv[1:] if argv is None else argv))
 
@@ -62,20 +79,28 @@ def run_command(args: list[str]) -> int:
         print(f"afterwit: {in_one_line(str(error))}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        if not isinstance(
+            error, MemoryError | torch.OutOfMemoryError
+        ) and "allocate memory" not in str(error):
             raise
         told = in_one_line(str(error).splitlines()[0])
         print(
-            f"afterwit: not enough memory ({told}): take fewer --env.num-envs, a shorter --unroll-length or smaller networks",
+            f"afterwit: not enough memory ({told}): take fewer --env.num-envs, a shorter"
+            " --unroll-length or smaller networks",
             file=sys.stderr,
         )
         return 2
     except KeyboardInterrupt as stopped:
-        print(f"afterwit: stopped; {str(stopped) or INTERRUPTED.get(args[0], 'no result was written')}", file=sys.stderr)
+        print(
+            "afterwit: stopped;"
+            f" {str(stopped) or INTERRUPTED.get(args[0], 'no result was written')}",
+            file=sys.stderr,
+        )
         return 130
 
 
-INTERRUPTED = {  # what is true when the commands that write more than a result at their end are stopped
+# what is true when the commands that write more than a result at their end are stopped
+INTERRUPTED = {
     "study": "the runs that had begun have saved what they had, and the same command goes on",
     "demo": "the runs that had begun have saved what they had, and the same command goes on",
     "report": "the report is not whole; the same command writes it again",
@@ -84,8 +109,19 @@ INTERRUPTED = {  # what is true when the commands that write more than a result 
 
 
 def overview() -> str:
-    lines = ["Afterwit: curiosity that survives noise.", "", "usage: afterwit COMMAND ...   (afterwit COMMAND --help explains it)", ""]
-    return "\n".join(lines + [f"  {name:<10} {(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()])
+    lines = [
+        "Afterwit: curiosity that survives noise.",
+        "",
+        "usage: afterwit COMMAND ...   (afterwit COMMAND --help explains it)",
+        "",
+    ]
+    return "\n".join(
+        lines
+        + [
+            f"  {name:<10} {(function.__doc__ or '').splitlines()[0]}"
+            for name, function in COMMANDS.items()
+        ]
+    )
 
 
 def train_command(args: list[str]) -> int:
@@ -93,7 +129,10 @@ def train_command(args: list[str]) -> int:
     if any(arg.partition("=")[0] == "--resume" for arg in args):
         return resume(args)
     if not args or args[0] in ("-h", "--help"):
-        print(f"{train_command.__doc__}\n\n{presets()}\n\nafterwit train PRESET --help explains every field of the run.")
+        print(
+            f"{train_command.__doc__}\n\n{presets()}\n\nafterwit train PRESET --help explains every"
+            " field of the run."
+        )
         return 0
     chosen = from_preset(args, Train, "train")
     folder = chosen.out or OUT / default_name(chosen.config)
@@ -105,15 +144,24 @@ def train_command(args: list[str]) -> int:
 def resume(args: Sequence[str]) -> int:
     """`--resume RUN`, `--resume=RUN`, with or without `--quiet`, in any order."""
     if "-h" in args or "--help" in args:
-        print("usage: afterwit train --resume RUN [--quiet]\n\nGo on with a run from its last checkpoint. It keeps its config and folder.")
+        print(
+            "usage: afterwit train --resume RUN [--quiet]\n\nGo on with a run from its last"
+            " checkpoint. It keeps its config and folder."
+        )
         return 0
     words = [arg.removeprefix("--resume=") for arg in args if arg not in ("--resume", "--quiet")]
     option = next((word for word in words if word.startswith("-")), None)
     if option is not None:
-        raise ValueError(f"{option} does not go with --resume, as a resumed run keeps its config and folder; only --quiet does")
+        raise ValueError(
+            f"{option} does not go with --resume, as a resumed run keeps its config and folder;"
+            " only --quiet does"
+        )
     if len(words) != 1 or not words[0]:
         count = len([word for word in words if word])
-        raise ValueError(f"--resume takes one run folder, not {count}: afterwit train --resume RUN (a resumed run keeps its config)")
+        raise ValueError(
+            f"--resume takes one run folder, not {count}: afterwit train --resume RUN (a resumed"
+            " run keeps its config)"
+        )
     folder = at_home(Path(words[0]))
     return finish(lambda: train(folder, progress="--quiet" not in args), folder)
 
@@ -122,9 +170,12 @@ def finish(work: Callable[[], bool], folder: Path) -> int:
     """Train, and say how it ended."""
     try:
         done = work()
-    except KeyboardInterrupt:  # before training began or after it ended; in between, `Watch` hears of it
+    # before training began or after it ended; in between, `Watch` hears of it
+    except KeyboardInterrupt:
         left = folder.exists()
-        raise KeyboardInterrupt(f"go on with: afterwit train --resume {quoted(folder)}" if left else "nothing had begun") from None
+        raise KeyboardInterrupt(
+            f"go on with: afterwit train --resume {quoted(folder)}" if left else "nothing had begun"
+        ) from None
     if done:
         print(f"finished: {quoted(folder)}\nlook at it: afterwit report {quoted(folder)}")
         return 0
@@ -136,9 +187,17 @@ def evaluate_command(args: list[str]) -> int:
     """Play episodes with a trained agent: afterwit evaluate RUN [--video]"""
     chosen = parsed(Evaluate, args, "afterwit evaluate")
     result = evaluating.evaluate(
-        chosen.run, chosen.episodes, chosen.greedy, chosen.seed, chosen.video, True, assignments(chosen.set), chosen.out, chosen.checkpoint,
+        chosen.run,
+        chosen.episodes,
+        chosen.greedy,
+        chosen.seed,
+        chosen.video,
+        True,
+        assignments(chosen.set),
+        chosen.out,
+        chosen.checkpoint,
         chosen.max_steps,
-    )  # fmt: skip
+    )
     folder = chosen.out or chosen.run
     print(evaluating.table(result))
     written(folder / evaluating.NAME, *([folder / evaluating.VIDEO] if chosen.video else []))
@@ -156,7 +215,9 @@ def scores_command(args: list[str]) -> int:
 def probe_command(args: list[str]) -> int:
     """Put another z into a transition and look what changes: afterwit probe RUN"""
     chosen = parsed(Probe, args, "afterwit probe")
-    result = probing.probe(chosen.run, chosen.queries, chosen.swaps, chosen.steps, chosen.seed, chosen.out)
+    result = probing.probe(
+        chosen.run, chosen.queries, chosen.swaps, chosen.steps, chosen.seed, chosen.out
+    )
     folder = chosen.out or chosen.run
     print(probing.table(result))
     written(folder / probing.NAME, folder / probing.PICTURE)
@@ -165,7 +226,8 @@ def probe_command(args: list[str]) -> int:
 
 def report_command(args: list[str]) -> int:
     """Compare runs side by side in one page: afterwit report RUN [RUN ...]"""
-    from afterwit.runs.report import write_report  # imports matplotlib, which the other commands need not wait for
+    # imports matplotlib, which the other commands need not wait for
+    from afterwit.runs.report import write_report
 
     chosen = parsed(Report, args, "afterwit report")
     print(f"report: {quoted(write_report(chosen.runs, chosen.out))}")
@@ -173,19 +235,41 @@ def report_command(args: list[str]) -> int:
 
 
 def benchmark_command(args: list[str]) -> int:
-    """Measure a preset's speed: afterwit benchmark [PRESET] [options]; or how models tell news from noise: --separation"""
+    """Measure a preset's speed: afterwit benchmark [PRESET] [options]; or how models tell news from
+    noise: --separation
+    """
     if "--separation" in args:
         return separation_command([arg for arg in args if arg != "--separation"])
-    chosen = from_preset(args if args and not args[0].startswith("-") else ["maze", *args], Benchmark, "benchmark")
+    chosen = from_preset(
+        args if args and not args[0].startswith("-") else ["maze", *args], Benchmark, "benchmark"
+    )
     if chosen.stand_ins:
-        print(costing.table(costing.cluster_cost(chosen.config, chosen.stand_ins, chosen.stand_in_rate, chosen.seconds, chosen.out)))
+        print(
+            costing.table(
+                costing.cluster_cost(
+                    chosen.config,
+                    chosen.stand_ins,
+                    chosen.stand_in_rate,
+                    chosen.seconds,
+                    chosen.out,
+                )
+            )
+        )
         return 0
-    print(benchmarking.table(benchmarking.benchmark(chosen.config, chosen.seconds, chosen.grow, chosen.baseline, chosen.out)))
+    print(
+        benchmarking.table(
+            benchmarking.benchmark(
+                chosen.config, chosen.seconds, chosen.grow, chosen.baseline, chosen.out
+            )
+        )
+    )
     return 0
 
 
 def separation_command(args: list[str]) -> int:
-    """Judge world models on logged transitions: afterwit benchmark --separation [--models rnd icm] [--byol-hindsight.horizon 4]"""
+    """Judge world models on logged transitions: afterwit benchmark --separation [--models rnd icm]
+    [--byol-hindsight.horizon 4]
+    """
     chosen = parsed(Separation, args, "afterwit benchmark --separation")
     print(separation_table(benchmark_separation(chosen.config, chosen.jobs, chosen.out)))
     if chosen.out is not None:
@@ -205,20 +289,30 @@ def demo_command(args: list[str]) -> int:
 def study_command(args: list[str]) -> int:
     """Many runs compared, resumable at any point: afterwit study NAME [options]"""
     if not args or args[0] in ("-h", "--help"):
-        print(f"{study_command.__doc__}\n\n{studies()}\n\nafterwit study NAME --help explains the options.")
+        print(
+            f"{study_command.__doc__}\n\n{studies()}\n\nafterwit study NAME --help explains the"
+            " options."
+        )
         return 0
     if args[0] not in STUDIES:
         raise ValueError(f"unknown study {args[0]!r}; choose from {', '.join(STUDIES)}")
     study, prog = STUDIES[args[0]](), f"afterwit study {args[0]}"
-    chosen = parsed(StudyOptions, args[1:], prog, description=f"{STUDIES[args[0]].__doc__}\n\n{contents(study)}")
+    chosen = parsed(
+        StudyOptions, args[1:], prog, description=f"{STUDIES[args[0]].__doc__}\n\n{contents(study)}"
+    )
     steps = {} if chosen.total_steps is None else {"total_steps": chosen.total_steps}
-    study = study.select(chosen.worlds, chosen.methods, chosen.seeds, steps | assignments(chosen.set))
+    study = study.select(
+        chosen.worlds, chosen.methods, chosen.seeds, steps | assignments(chosen.set)
+    )
     home = chosen.out or OUT / f"study-{study.name}"
     rliable()  # what the report needs: told before hours of training
     if chosen.report_only:
         return study_report(home)
     cells = study.cells()
-    print(f"{len(cells)} runs of {cells[0].config.total_steps:,} agent steps, {chosen.jobs} at a time, in {quoted(home)}")
+    print(
+        f"{len(cells)} runs of {cells[0].config.total_steps:,} agent steps, {chosen.jobs} at a"
+        f" time, in {quoted(home)}"
+    )
     print("Ctrl-C saves; the same command goes on.", flush=True)
     try:
         run_study(study, home, chosen.jobs)
@@ -229,7 +323,8 @@ def study_command(args: list[str]) -> int:
 
 
 def study_report(home: Path) -> int:
-    from afterwit.runs.study_report import write_study_report  # for the same reason as in report_command
+    # for the same reason as in report_command
+    from afterwit.runs.study_report import write_study_report
 
     print(f"report: {quoted(write_study_report(home))}")
     return 0
@@ -237,19 +332,30 @@ def study_report(home: Path) -> int:
 
 def studies() -> str:
     """The studies as text."""
-    return "studies:\n" + "\n".join(f"  {name:<17} {(function.__doc__ or '').splitlines()[0]}" for name, function in STUDIES.items())
+    return "studies:\n" + "\n".join(
+        f"  {name:<17} {(function.__doc__ or '').splitlines()[0]}"
+        for name, function in STUDIES.items()
+    )
 
 
 def contents(study: Study) -> str:
-    names = {"worlds": [world.name for world in study.worlds], "methods": [method.name for method in study.methods]}
-    names |= {"seeds": [str(seed) for seed in study.seeds]} | {"more worlds": [w.name for w in study.more_worlds]}
+    names = {
+        "worlds": [world.name for world in study.worlds],
+        "methods": [method.name for method in study.methods],
+    }
+    names |= {"seeds": [str(seed) for seed in study.seeds]} | {
+        "more worlds": [w.name for w in study.more_worlds]
+    }
     names |= {"more methods": [method.name for method in study.more_methods]}
     return "\n\n".join(f"{what}: {', '.join(values)}" for what, values in names.items() if values)
 
 
 def drill_command(args: list[str]) -> int:
-    """Break runs on purpose, and see what is lost: afterwit drill [--times 5] [--faults ...] [--soak MINUTES]"""
-    from afterwit.runs import drill as drilling  # changes how processes are started here, and only the drill needs that
+    """Break runs on purpose, and see what is lost: afterwit drill [--times 5] [--faults ...]
+    [--soak MINUTES]
+    """
+    # changes how processes are started here, and only the drill needs that
+    from afterwit.runs import drill as drilling
 
     chosen = parsed(Drill, args, "afterwit drill")
     if chosen.soak is not None:
@@ -266,35 +372,71 @@ def list_command(args: list[str]) -> int:
     """Presets, studies, environments and world models that are there: afterwit list [published]"""
     if args == ["published"]:
         for model, lines in DEVIATIONS.items():
-            print("\n".join([f"{model}:", *(textwrap.fill(line, 100, initial_indent="  - ", subsequent_indent="    ") for line in lines)]))
+            print(
+                "\n".join(
+                    [
+                        f"{model}:",
+                        *(
+                            textwrap.fill(
+                                line, 100, initial_indent="  - ", subsequent_indent="    "
+                            )
+                            for line in lines
+                        ),
+                    ]
+                )
+            )
         return 0
     if args:
         raise ValueError(f"list takes nothing, or published, not {' '.join(args)!r}")
-    print(f"{presets()}\n\n{studies()}\n\nenvironments: {', '.join(ENVS)}\nworld models: {', '.join(WORLD_MODELS)}")
-    print("\nvariant published: the world model as its paper has it; afterwit list published tells what still differs")
+    print(
+        f"{presets()}\n\n{studies()}\n\nenvironments: {', '.join(ENVS)}\nworld models:"
+        f" {', '.join(WORLD_MODELS)}"
+    )
+    print(
+        "\nvariant published: the world model as its paper has it; afterwit list published tells"
+        " what still differs"
+    )
     return 0
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "demo": demo_command, "train": train_command, "evaluate": evaluate_command, "scores": scores_command, "probe": probe_command,
-    "report": report_command, "study": study_command, "benchmark": benchmark_command,
-    "drill": drill_command, "list": list_command,
-}  # fmt: skip
+    "demo": demo_command,
+    "train": train_command,
+    "evaluate": evaluate_command,
+    "scores": scores_command,
+    "probe": probe_command,
+    "report": report_command,
+    "study": study_command,
+    "benchmark": benchmark_command,
+    "drill": drill_command,
+    "list": list_command,
+}
 
 
 def from_preset(args: list[str], command: type[Command], name: str) -> Command:
-    """Parse `PRESET [the preset's own options] [overrides]`: first the preset is made, then every field can be changed."""
+    """Parse `PRESET [the preset's own options] [overrides]`: first the preset is made, then every
+    field can be changed.
+    """
     if args[0] not in PRESETS:
         raise ValueError(f"unknown preset {args[0]!r}; choose from {', '.join(PRESETS)}")
     preset, prog = PRESETS[args[0]], f"afterwit {name} {args[0]}"
-    config, rest = tyro.cli(preset, args=args[1:], prog=prog, return_unknown_args=True, add_help=False)
+    config, rest = tyro.cli(
+        preset, args=args[1:], prog=prog, return_unknown_args=True, add_help=False
+    )
     options = ", ".join(f"--{option}" for option in option_names(preset))
-    description = f"{preset.__doc__}\n\nThis preset's own options: {options} (afterwit list shows their values)."
-    return parsed(command, rest, prog, default=command(config=config), description=description, config=Flat)
+    description = (
+        f"{preset.__doc__}\n\nThis preset's own options: {options} (afterwit list shows their"
+        " values)."
+    )
+    return parsed(
+        command, rest, prog, default=command(config=config), description=description, config=Flat
+    )
 
 
 def parsed(kind: type[Options], args: Sequence[str], prog: str, **settings: Any) -> Options:
-    """What a command line asks for; paths that begin with ~ lie in a home folder, also where the shell did not see that (--out=~/x)."""
+    """What a command line asks for; paths that begin with ~ lie in a home folder, also where the
+    shell did not see that (--out=~/x).
+    """
     return at_home(tyro.cli(kind, args=args, prog=prog, **settings))
 
 
@@ -312,7 +454,10 @@ def presets() -> str:
         rows.append(f"  {name:<12} {(preset.__doc__ or '').splitlines()[0]}")
         for option, default in defaults.items():
             others = [choice for choice in get_args(hints[option]) if choice != default]
-            rows.append(f"  {'':<12} --{option} {default}" + (f"   or {', '.join(others)}" if others else ""))
+            rows.append(
+                f"  {'':<12} --{option} {default}"
+                + (f"   or {', '.join(others)}" if others else "")
+            )
     return "presets, with their own options:\n" + "\n".join(rows)
 
 
@@ -322,10 +467,15 @@ def option_names(preset: Callable[..., RunConfig]) -> list[str]:
 
 def default_name(config: RunConfig) -> str:
     env = config.env
-    task, noise = getattr(env, "game", None) or getattr(env, "label", None), getattr(env, "noise", None)
-    world = [task, getattr(env, "tv", None), None if task and noise == "none" else noise]  # the maze has no task: its noise, or none, tells
+    task, noise = (
+        getattr(env, "game", None) or getattr(env, "label", None),
+        getattr(env, "noise", None),
+    )
+    # the maze has no task: its noise, or none, tells
+    world = [task, getattr(env, "tv", None), None if task and noise == "none" else noise]
     parts = [config.preset, config.method, *filter(None, world), f"s{config.seed}"]
-    return re.sub(r"[^\w.:=+-]+", "_", "-".join(parts)).strip("_")  # an id may have slashes, its arguments anything
+    # an id may have slashes, its arguments anything
+    return re.sub(r"[^\w.:=+-]+", "_", "-".join(parts)).strip("_")
 
 
 if __name__ == "__main__":

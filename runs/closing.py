@@ -1,4 +1,6 @@
-"""Environments are closed when all that counts is done: what goes wrong then is said in a line, and costs nothing."""
+"""Environments are closed when all that counts is done: what goes wrong then is said in a line, and
+costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from afterwit.runs.watch import say
 
 
 def closing_quietly(env: VectorEnv) -> VectorEnv:
-    """`env`, whose close() cannot fail from now on, whoever calls it: what it raises is said in a line. A second call does nothing."""
+    """`env`, whose close() cannot fail from now on, whoever calls it: what it raises is said in a
+    line. A second call does nothing.
+    """
     setattr(env, "close", cache(partial(quietly, env.close, f"the environment {env.spec.name}")))  # noqa: B010  (a method, for mypy)
     return env
 
@@ -23,5 +27,9 @@ def quietly(close: Callable[[], None], what: str) -> None:
     except (Exception, SystemExit) as error:
         why = f"{type(error).__name__}: {error}".removesuffix(": ")
         # An EnvironmentFault names the environment, and says that this was its close().
-        said = str(error) if isinstance(error, EnvironmentFault) else f"{what} could not be closed ({why})"
+        said = (
+            str(error)
+            if isinstance(error, EnvironmentFault)
+            else f"{what} could not be closed ({why})"
+        )
         say(in_one_line(f"{said}; nothing is lost by that"))

@@ -1,4 +1,6 @@
-"""A run whose actors and learners are processes on a Ray cluster; the training loop, logs and checkpoints stay here."""
+"""A run whose actors and learners are processes on a Ray cluster; the training loop, logs and
+checkpoints stay here.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,17 @@ from afterwit.runs.train import Run
 
 
 class ClusterRun(Run):
-    """Its checkpoints are a local run's: any of the two goes on with the other's, in new episodes where their environments differ."""
+    """Its checkpoints are a local run's: any of the two goes on with the other's, in new episodes
+    where their environments differ.
+    """
 
     def __init__(self, config: RunConfig):
         self.config = config
         self.cluster = Cluster(plan(config))
-        self.learner, self.pipeline = cast(Learner, self.cluster.learner), cast(Pipeline, self.cluster.pipeline)
+        self.learner, self.pipeline = (
+            cast(Learner, self.cluster.learner),
+            cast(Pipeline, self.cluster.pipeline),
+        )
         self._start(replace(self.cluster.spec, num_envs=config.num_actors * config.envs_per_actor))
 
     def _resume(self, state: dict[str, Any]) -> list[Array]:
@@ -35,8 +42,19 @@ class ClusterRun(Run):
 def plan(config: RunConfig) -> Plan:
     assert config.cluster is not None
     return Plan(
-        address=config.cluster, env=config.env, learner=config.learner, seed=config.seed, unroll_length=config.unroll_length,
-        lag=config.policy_lag, actors=config.num_actors, actor_envs=config.envs_per_actor, learners=config.learners,
-        device=None if config.device == "auto" else torch.device(config.device), threads=config.threads,
-        acting_threads=config.acting_threads, compile=config.compile, placement=config.placement, patience=config.actor_patience,
-    )  # fmt: skip
+        address=config.cluster,
+        env=config.env,
+        learner=config.learner,
+        seed=config.seed,
+        unroll_length=config.unroll_length,
+        lag=config.policy_lag,
+        actors=config.num_actors,
+        actor_envs=config.envs_per_actor,
+        learners=config.learners,
+        device=None if config.device == "auto" else torch.device(config.device),
+        threads=config.threads,
+        acting_threads=config.acting_threads,
+        compile=config.compile,
+        placement=config.placement,
+        patience=config.actor_patience,
+    )

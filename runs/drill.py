@@ -1,4 +1,6 @@
-"""The fault drill: real runs in real processes, a fault at a random moment, and what was lost of each run."""
+"""The fault drill: real runs in real processes, a fault at a random moment, and what was lost of
+each run.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,11 @@ class Trial:
     wrong: list[str]  # what broke the promise; empty: passed
 
 
-def drill(faults: Sequence[str], times: int, seed: int, out: Path, progress: bool = True) -> list[Trial]:
-    """Try each of `faults` `times` times, and write OUT/drill.md and OUT/drill.json. The folders of trials that fail are kept.
+def drill(
+    faults: Sequence[str], times: int, seed: int, out: Path, progress: bool = True
+) -> list[Trial]:
+    """Try each of `faults` `times` times, and write OUT/drill.md and OUT/drill.json. The folders of
+    trials that fail are kept.
 
     Raises ValueError for an unknown fault.
     """
@@ -60,10 +65,14 @@ def drill(faults: Sequence[str], times: int, seed: int, out: Path, progress: boo
     return trials
 
 
-def all_tried(faults: Sequence[str], times: int, seed: int, out: Path, progress: bool) -> list[Trial]:
+def all_tried(
+    faults: Sequence[str], times: int, seed: int, out: Path, progress: bool
+) -> list[Trial]:
     trials = []
     whole = reference(MAZE, out / "runs" / "whole")
-    bar = tqdm(list(faults), unit="fault", disable=not progress, dynamic_ncols=True, file=sys.stdout)
+    bar = tqdm(
+        list(faults), unit="fault", disable=not progress, dynamic_ncols=True, file=sys.stdout
+    )
     for name in bar:
         for index in range(times):
             bar.set_description(f"{name} {index + 1}/{times}")
@@ -77,14 +86,18 @@ def reference(config: RunConfig, folder: Path) -> Path:
     """The run that nothing happens to."""
     shutil.rmtree(folder, ignore_errors=True)
     write_config(config, folder)
-    child = begin(["train", "--resume", str(folder), "--quiet"], folder.with_name(folder.name + "-1"))
+    child = begin(
+        ["train", "--resume", str(folder), "--quiet"], folder.with_name(folder.name + "-1")
+    )
     if child.wait() != 0:
         raise ValueError(f"the run without a fault failed already: {child.errors()}")
     return folder
 
 
 def tried(name: str, index: int, seed: int, home: Path, whole: Path) -> Trial:
-    """One trial. The run is brought to its end afterwards, and must be bit for bit `whole`, the run that nothing happened to."""
+    """One trial. The run is brought to its end afterwards, and must be bit for bit `whole`, the run
+    that nothing happened to.
+    """
     folder = home / str(index)
     shutil.rmtree(folder, ignore_errors=True)
     home.mkdir(parents=True, exist_ok=True)
@@ -112,7 +125,12 @@ def verdict(scene: Scene, whole: Path) -> list[str]:
     wrong = []
     if scene.code != code:
         wrong.append(f"it ended with code {scene.code}, not {code}")
-    if "Traceback" in text or (says not in text) or (len(scene.said) > (2 if code == 130 else scene.most)) or (not says and scene.said):
+    if (
+        "Traceback" in text
+        or (says not in text)
+        or (len(scene.said) > (2 if code == 130 else scene.most))
+        or (not says and scene.said)
+    ):
         wrong.append(f"it said {scene.said}, not one line with {says!r}")
     if scene.lost is None or scene.lost > scene.allowed:
         wrong.append(f"{scene.lost} agent steps were lost, more than {scene.allowed}")
@@ -126,7 +144,9 @@ def verdict(scene: Scene, whole: Path) -> list[str]:
             wrong.append("its log is not that of a run that nothing happened to")
         if not equal_weights(folder, whole):
             wrong.append("its weights are not those of a run that nothing happened to")
-    elif [entry["agent_steps"] for entry in ended] != list(range(STEP, scene.config.total_steps + 1, STEP)):
+    elif [entry["agent_steps"] for entry in ended] != list(
+        range(STEP, scene.config.total_steps + 1, STEP)
+    ):
         wrong.append("its log has a gap or an entry twice")
     left = [path.name for path in folder.glob(f"*{TEMPORARY}")]
     if left:
@@ -135,7 +155,9 @@ def verdict(scene: Scene, whole: Path) -> list[str]:
 
 
 def timeless(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in entry.items() if name not in CLOCK} for entry in entries]
+    return [
+        {name: value for name, value in entry.items() if name not in CLOCK} for entry in entries
+    ]
 
 
 def equal_weights(left: Path, right: Path) -> bool:
@@ -153,12 +175,18 @@ def write(trials: Sequence[Trial], out: Path) -> None:
 
 def table(trials: Sequence[Trial]) -> str:
     """A row a fault, in Markdown."""
-    rows = ["| fault | what the user sees (exit code) | agent steps lost (allowed) | passed |", "|---|---|---|---|"]
+    rows = [
+        "| fault | what the user sees (exit code) | agent steps lost (allowed) | passed |",
+        "|---|---|---|---|",
+    ]
     for name in dict.fromkeys(trial.fault for trial in trials):
         of = [trial for trial in trials if trial.fault == name]
         seen = f"`{of[0].seen.replace('|', '/')}`" if of[0].seen else "nothing"
         codes = ", ".join(dict.fromkeys(str(trial.code) for trial in of))
         lost = f"{max(trial.lost for trial in of)} ({max(trial.allowed for trial in of)})"
         passed = sum(not trial.wrong for trial in of)
-        rows.append(f"| {(ALL[name].__doc__ or name).splitlines()[0]} | {seen} ({codes}) | {lost} | {passed} of {len(of)} |")
+        rows.append(
+            f"| {(ALL[name].__doc__ or name).splitlines()[0]} | {seen} ({codes}) | {lost} |"
+            f" {passed} of {len(of)} |"
+        )
     return "\n".join(rows)

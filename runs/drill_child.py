@@ -1,7 +1,8 @@
-"""The processes of the fault drill: `afterwit` as users start it, in a process of its own, with a fault planted around it.
+"""The processes of the fault drill: `afterwit` as users start it, in a process of its own, with a
+fault planted around it.
 
-Nothing in training knows of this. A plant changes, in the child only, what training is given: its environments, torch's
-backward, or how files are written.
+Nothing in training knows of this. A plant changes, in the child only, what training is given: its
+environments, torch's backward, or how files are written.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from afterwit.runs.checkpoint import NAME
 from afterwit.runs.files import TEMPORARY
 
 PATIENCE = 120.0  # seconds that a child of a few seconds' work may take
-# Children are forked from a server that has imported all this already, and what torch imports when an optimiser is made: a new
-# interpreter would take seconds each time.
+# Children are forked from a server that has imported all this already, and what torch imports when
+# an optimiser is made: a new interpreter would take seconds each time.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload([__name__, "torch._dynamo"])
 
@@ -54,11 +55,15 @@ class Child:
         os.kill(self.pid, number)
 
     def wait(self) -> int:
-        """The exit code; minus a signal's number where that killed it. Raises TimeoutError, and ends it, after PATIENCE seconds."""
+        """The exit code; minus a signal's number where that killed it. Raises TimeoutError, and
+        ends it, after PATIENCE seconds.
+        """
         self.process.join(PATIENCE)
         if self.process.exitcode is None:
             self.end()
-            raise TimeoutError(f"the run did not end within {PATIENCE:.0f} s; it said: {self.errors()}")
+            raise TimeoutError(
+                f"the run did not end within {PATIENCE:.0f} s; it said: {self.errors()}"
+            )
         return self.process.exitcode
 
     def end(self) -> None:
@@ -74,12 +79,18 @@ def lines(path: Path) -> list[str]:
     return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def begin(arguments: Sequence[str], output: Path, plant: str = "", at: int = 0, choice: int = 0) -> Child:
-    """Start `afterwit ARGUMENTS`; its output goes to OUTPUT.out and OUTPUT.err. `plant`, `at` and `choice`: see PLANTS."""
+def begin(
+    arguments: Sequence[str], output: Path, plant: str = "", at: int = 0, choice: int = 0
+) -> Child:
+    """Start `afterwit ARGUMENTS`; its output goes to OUTPUT.out and OUTPUT.err. `plant`, `at` and
+    `choice`: see PLANTS.
+    """
     files = output.with_suffix(".out"), output.with_suffix(".err")
     for path in files:
         path.write_bytes(b"")
-    process = CONTEXT.Process(target=_run, args=(list(arguments), files, plant, at, choice), daemon=True)
+    process = CONTEXT.Process(
+        target=_run, args=(list(arguments), files, plant, at, choice), daemon=True
+    )
     process.start()
     return Child(process, *files)
 
@@ -88,7 +99,8 @@ def _run(arguments: list[str], files: tuple[Path, Path], plant: str, at: int, ch
     for number, path in zip((1, 2), files, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     sys.argv = ["afterwit", *arguments]
-    tqdm.set_lock(threading.RLock())  # by default a semaphore, which a killed child would leave behind
+    # by default a semaphore, which a killed child would leave behind
+    tqdm.set_lock(threading.RLock())
     if plant:
         PLANTS[plant](at, choice)
     sys.exit(cli.main(arguments))
@@ -186,11 +198,20 @@ def nan_in_loss(at: int, choice: int) -> None:
     Learner.update = planted  # type: ignore[method-assign]
 
 
-MOMENTS = ("opened", "half written", "written", "moving the older ones", "before its renaming", "after its renaming")
+MOMENTS = (
+    "opened",
+    "half written",
+    "written",
+    "moving the older ones",
+    "before its renaming",
+    "after its renaming",
+)
 
 
 def in_checkpoint(number: signal.Signals) -> Callable[[int, int], None]:
-    """A signal to itself while checkpoint number `at` of the process is written, at the moment MOMENTS[choice]."""
+    """A signal to itself while checkpoint number `at` of the process is written, at the moment
+    MOMENTS[choice].
+    """
 
     def plant(at: int, choice: int) -> None:
         moment, saves, done = MOMENTS[choice % len(MOMENTS)], 0, False
@@ -247,14 +268,22 @@ def in_checkpoint(number: signal.Signals) -> Callable[[int, int], None]:
             if Path(target).name == NAME:
                 now("after its renaming")
 
-        changes: list[tuple[Any, str, Any]] = [(Path, "open", planted_open), (os, "fsync", planted_sync)]
-        for where, name, planted in [*changes, (os, "link", planted_link), (os, "replace", planted_rename)]:
+        changes: list[tuple[Any, str, Any]] = [
+            (Path, "open", planted_open),
+            (os, "fsync", planted_sync),
+        ]
+        for where, name, planted in [
+            *changes,
+            (os, "link", planted_link),
+            (os, "replace", planted_rename),
+        ]:
             setattr(where, name, planted)
 
     return plant
 
 
-# name -> what it does to the process that it is called in. `at`: environment step, learner step or checkpoint, from 1.
+# name -> what it does to the process that it is called in. `at`: environment step, learner step or
+# checkpoint, from 1.
 PLANTS: dict[str, Callable[[int, int], None]] = {
     "slow": in_environment(wait),
     "kill in unroll": in_environment(kill),

@@ -1,4 +1,6 @@
-"""The drill's faults on a local Ray cluster: actors, learners, nodes and drivers that end. For FAULTS in drill_faults.py, which see."""
+"""The drill's faults on a local Ray cluster: actors, learners, nodes and drivers that end. For
+FAULTS in drill_faults.py, which see.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from afterwit.runs.drill_faults import MAZE, STEP, Child, Scene, wait_until
 from afterwit.runs.soak import family, workers
 
 PAIR = replace(MAZE, cluster="local", actors=2, actor_envs=2, policy_lag=1)
-# Two nodes on this machine. It prints their address, removes the second when it reads a line, and ends with its stdin.
+# Two nodes on this machine. It prints their address, removes the second when it reads a line, and
+# ends with its stdin.
 NODES = """
 import sys
 from ray.cluster_utils import Cluster
@@ -49,18 +52,27 @@ def cluster_actor_killed(scene: Scene) -> None:
 def cluster_actor_hangs(scene: Scene) -> None:
     """an actor on a cluster hangs"""
     scene.config, scene.lost = replace(PAIR, actor_patience=20.0), 0
-    scene.ended(at_a_worker(scene, "ActorProcess", signal.SIGSTOP), 0, "gave nothing for 20 seconds")
+    scene.ended(
+        at_a_worker(scene, "ActorProcess", signal.SIGSTOP), 0, "gave nothing for 20 seconds"
+    )
 
 
 def cluster_learner_killed(scene: Scene) -> None:
     """kill -9 of a learner of two on a cluster"""
     scene.config = replace(PAIR, learners=2)
-    scene.lost = scene.allowed  # it goes back to its last checkpoint by itself; the verdict compares the log
-    scene.ended(at_a_worker(scene, "LearnerProcess", signal.SIGKILL), 0, "; going on from the last checkpoint, at ")
+    # it goes back to its last checkpoint by itself; the verdict compares the log
+    scene.lost = scene.allowed
+    scene.ended(
+        at_a_worker(scene, "LearnerProcess", signal.SIGKILL),
+        0,
+        "; going on from the last checkpoint, at ",
+    )
 
 
 def cluster_driver_killed(scene: Scene) -> None:
-    """kill -9 of a cluster's driver; its processes must end by themselves (two of Ray's own take a minute)"""
+    """kill -9 of a cluster's driver; its processes must end by themselves (two of Ray's own take a
+    minute)
+    """
     scene.config = PAIR
     child = scene.running()
     wait_until(lambda: len(workers(child.pid, "ActorProcess")) == 2, child)
@@ -70,18 +82,30 @@ def cluster_driver_killed(scene: Scene) -> None:
     ending = time.monotonic() + 120
     while any(family(pid) for pid in processes):
         if time.monotonic() > ending:
-            raise RuntimeError(f"{sum(bool(family(pid)) for pid in processes)} of its {len(processes)} processes stayed behind")
+            raise RuntimeError(
+                f"{sum(bool(family(pid)) for pid in processes)} of its {len(processes)} processes"
+                " stayed behind"
+            )
         time.sleep(0.5)
 
 
 def cluster_node_removed(scene: Scene) -> None:
     """a node of a cluster of two is removed, with the actors and learners on it"""
     nodes = subprocess.Popen(
-        [sys.executable, "-c", NODES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", NODES],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert nodes.stdin is not None and nodes.stdout is not None
     scene.closing.callback(nodes.communicate)  # ends it
-    scene.config = replace(PAIR, cluster=nodes.stdout.readline().strip(), total_steps=20 * MAZE.total_steps, log_interval=STEP)
+    scene.config = replace(
+        PAIR,
+        cluster=nodes.stdout.readline().strip(),
+        total_steps=20 * MAZE.total_steps,
+        log_interval=STEP,
+    )
     child = scene.start("slow")
     step, delay = int(scene.random.integers(2, 40)), float(scene.random.uniform(0, 0.1))
     wait_until(lambda: scene.logged() >= step * STEP, child)
@@ -95,5 +119,11 @@ def cluster_node_removed(scene: Scene) -> None:
 
 CLUSTER_FAULTS: dict[str, Callable[[Scene], None]] = {
     function.__name__.replace("_", "-"): function
-    for function in (cluster_actor_killed, cluster_actor_hangs, cluster_learner_killed, cluster_driver_killed, cluster_node_removed)
+    for function in (
+        cluster_actor_killed,
+        cluster_actor_hangs,
+        cluster_learner_killed,
+        cluster_driver_killed,
+        cluster_node_removed,
+    )
 }

@@ -1,4 +1,6 @@
-"""FAULTS: what the drill does to runs, each at a random moment. A fault is a function of a Scene; its docstring goes into the table."""
+"""FAULTS: what the drill does to runs, each at a random moment. A fault is a function of a Scene;
+its docstring goes into the table.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,15 @@ STEP = T * B  # agent steps of a learner step; each has a log entry
 LEARNER_STEPS = 12
 TORSO = TorsoConfig(hidden=16, embedding=16, belief=16)
 MAZE = RunConfig(
-    env=MazeConfig(num_envs=B, noise="pixel", episode_steps=17), learner=LearnerConfig(world_model=RNDConfig(), torso=TORSO),
-    total_steps=LEARNER_STEPS * STEP, unroll_length=T, log_interval=STEP, checkpoint_interval=3 * STEP,
-)  # fmt: skip
-CARTPOLE = replace(MAZE, env=GymConfig(id="CartPole-v1", num_envs=B))  # float observations; cannot be saved, so not exact
+    env=MazeConfig(num_envs=B, noise="pixel", episode_steps=17),
+    learner=LearnerConfig(world_model=RNDConfig(), torso=TORSO),
+    total_steps=LEARNER_STEPS * STEP,
+    unroll_length=T,
+    log_interval=STEP,
+    checkpoint_interval=3 * STEP,
+)
+# float observations; cannot be saved, so not exact
+CARTPOLE = replace(MAZE, env=GymConfig(id="CartPole-v1", num_envs=B))
 
 
 @dataclass
@@ -50,7 +57,8 @@ class Scene:
     code: int | None = None  # the exit code that the fault ended in
     said: list[str] = field(default_factory=list)  # the lines on stderr
     printed: list[str] = field(default_factory=list)  # the lines on stdout
-    expected: tuple[int, str] = (0, "")  # exit code, and a part of what must be said; "": nothing is said
+    # exit code, and a part of what must be said; "": nothing is said
+    expected: tuple[int, str] = (0, "")
     most: int = 1  # lines that may be said
     moment: str = ""
     lost: int | None = None  # agent steps that have to be done again
@@ -69,14 +77,21 @@ class Scene:
 
     def ended(self, child: Child, code: int, says: str) -> None:
         """Wait for the end, and note how it ended and how it should have."""
-        self.code, self.said, self.printed, self.expected = child.wait(), child.errors(), lines(child.output), (code, says)
+        self.code, self.said, self.printed, self.expected = (
+            child.wait(),
+            child.errors(),
+            lines(child.output),
+            (code, says),
+        )
         if self.lost is None:
             self.lost = self.steps_to_repeat()
 
     def steps_to_repeat(self) -> int:
         """Agent steps that were logged, and are after the newest intact checkpoint."""
         intact = next(filter(checkpoint.is_intact, checkpoint.kept(self.folder)), None)
-        return max(0, self.logged() - (int(checkpoint.read(intact)["agent_steps"]) if intact else 0))
+        return max(
+            0, self.logged() - (int(checkpoint.read(intact)["agent_steps"]) if intact else 0)
+        )
 
     def learner_step(self) -> int:
         return int(self.random.integers(1, LEARNER_STEPS + 1))
@@ -88,21 +103,33 @@ class Scene:
         self.ended(self.start(plant, at), code, says)
 
     def at_environment_step(self, plant: str, code: int, says: str) -> None:
-        """The run with a plant at a random step of its environments; where a plant has variants, one of them."""
-        at, choice = int(self.random.integers(1, LEARNER_STEPS * T + 1)), int(self.random.integers(0, 1 << 16))
+        """The run with a plant at a random step of its environments; where a plant has variants,
+        one of them.
+        """
+        at, choice = (
+            int(self.random.integers(1, LEARNER_STEPS * T + 1)),
+            int(self.random.integers(0, 1 << 16)),
+        )
         self.moment = f"environment step {at}"
         self.ended(self.start(plant, at, choice), code, says)
 
     def at_checkpoint(self, plant: str, code: int, says: str) -> None:
-        """The run with a plant in one of its checkpoints, neither the first nor the last, at one of the moments of writing it."""
+        """The run with a plant in one of its checkpoints, neither the first nor the last, at one of
+        the moments of writing it.
+        """
         last = LEARNER_STEPS * STEP // self.config.checkpoint_interval
         at, choice = int(self.random.integers(2, last)), int(self.random.integers(len(MOMENTS)))
         self.moment = f"checkpoint {at}, {MOMENTS[choice]}"
         self.ended(self.start(plant, at, choice), code, says)
 
     def running(self, least: int = 1) -> Child:
-        """A run, slowed a little, that has logged a random number of learner steps, and some milliseconds on."""
-        steps, pause = int(self.random.integers(least, LEARNER_STEPS - 2)), float(self.random.uniform(0, 0.1))
+        """A run, slowed a little, that has logged a random number of learner steps, and some
+        milliseconds on.
+        """
+        steps, pause = (
+            int(self.random.integers(least, LEARNER_STEPS - 2)),
+            float(self.random.uniform(0, 0.1)),
+        )
         child = self.start("slow")
         wait_until(lambda: self.logged() >= steps * STEP, child)
         time.sleep(pause)
@@ -110,7 +137,9 @@ class Scene:
         return child
 
     def stopped(self) -> Path:
-        """Stop a run by SIGTERM between two checkpoints or after it was saved twice; the path of its newest checkpoint."""
+        """Stop a run by SIGTERM between two checkpoints or after it was saved twice; the path of
+        its newest checkpoint.
+        """
         child = self.running(least=4)
         child.signal(signal.SIGTERM)
         if child.wait() != 130:
@@ -126,7 +155,9 @@ class Scene:
 def wait_until(true: Callable[[], bool], child: Child) -> None:
     while not true():
         if child.process.exitcode is not None:
-            raise RuntimeError(f"the run ended too early, with code {child.process.exitcode}: {child.errors()}")
+            raise RuntimeError(
+                f"the run ended too early, with code {child.process.exitcode}: {child.errors()}"
+            )
         time.sleep(0.005)
 
 
@@ -177,7 +208,9 @@ def disk_full_log(scene: Scene) -> None:
 
 
 def fill_disk(scene: Scene, room: int, says: str) -> None:
-    """Leave `room` bytes to the run: on a small disk of its own where this user may mount one, else by its limit on file sizes."""
+    """Leave `room` bytes to the run: on a small disk of its own where this user may mount one, else
+    by its limit on file sizes.
+    """
     scene.folder.mkdir(parents=True)
     mounted = mount_disk(scene)
     child = scene.running()
@@ -206,7 +239,9 @@ def fill(filler: Path, room: int) -> None:
 
 
 def mount_disk(scene: Scene) -> bool:
-    """Mount 8 MiB of memory as the run's folder, until the verdict. False where this user may not, or there is no such command."""
+    """Mount 8 MiB of memory as the run's folder, until the verdict. False where this user may not,
+    or there is no such command.
+    """
     command = ["mount", "-t", "tmpfs", "-o", "size=8m", "afterwit-drill", str(scene.folder)]
     try:
         mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -277,7 +312,9 @@ def flipped_checkpoint(scene: Scene) -> None:
 
 
 def foreign_checkpoint(scene: Scene) -> None:
-    """another file lies in the newest checkpoint's place: a picture, a pickle that would run code, or nothing"""
+    """another file lies in the newest checkpoint's place: a picture, a pickle that would run code,
+    or nothing
+    """
     path = scene.stopped()
     foreign = (b"\x89PNG\r\n\x1a\n" + bytes(500), b"cos\nsystem\n(S'touch harm'\ntR.", b"")
     path.write_bytes(foreign[int(scene.random.integers(len(foreign)))])
@@ -324,7 +361,8 @@ def two_runs(scene: Scene) -> None:
 
 def cut_log(scene: Scene) -> None:
     """kill -9, and the last lines of both logs are cut"""
-    step = int(scene.random.choice([4, 5, 7, 8, 10, 11]))  # not one with a checkpoint, before which its line is on disk
+    # not one with a checkpoint, before which its line is on disk
+    step = int(scene.random.choice([4, 5, 7, 8, 10, 11]))
     scene.moment = f"learner step {step}"
     scene.start("kill in unroll", step * T + 1).wait()
     scene.lost = scene.steps_to_repeat()
@@ -336,8 +374,26 @@ def cut_log(scene: Scene) -> None:
 FAULTS: dict[str, Callable[[Scene], None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        kill_unroll, kill_learning, kill_any, kill_checkpoint, terminate_checkpoint, interrupt, disk_full_checkpoint, disk_full_log,
-        environment_raises, environment_hangs, environment_nan_observation, environment_nan_reward, environment_out_of_range,
-        nan_in_loss, truncated_checkpoint, flipped_checkpoint, foreign_checkpoint, other_config, damaged_config, two_runs, cut_log,
+        kill_unroll,
+        kill_learning,
+        kill_any,
+        kill_checkpoint,
+        terminate_checkpoint,
+        interrupt,
+        disk_full_checkpoint,
+        disk_full_log,
+        environment_raises,
+        environment_hangs,
+        environment_nan_observation,
+        environment_nan_reward,
+        environment_out_of_range,
+        nan_in_loss,
+        truncated_checkpoint,
+        flipped_checkpoint,
+        foreign_checkpoint,
+        other_config,
+        damaged_config,
+        two_runs,
+        cut_log,
     )
-}  # fmt: skip
+}

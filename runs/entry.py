@@ -1,4 +1,6 @@
-"""The command `afterwit`: it hears Ctrl-C from its first moment on, also during the two seconds in which torch is imported."""
+"""The command `afterwit`: it hears Ctrl-C from its first moment on, also during the two seconds in
+which torch is imported.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Files that are whole or not there, logs that end in a whole record, and folders that one process at a time writes."""
+"""Files that are whole or not there, logs that end in a whole record, and folders that one process
+at a time writes.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ class Unwritable(OSError):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` once it is whole and on disk; until then `path` stays as it is.
+    """A file to write that takes the place of `path` once it is whole and on disk; until then
+    `path` stays as it is.
 
     Raises Unwritable where it cannot be written, and leaves nothing behind.
     """
@@ -52,9 +55,11 @@ def write_json(path: Path, data: Any, indent: int = 2, allow_nan: bool = True) -
 
 @contextmanager
 def results(*paths: Path) -> Iterator[None]:
-    """Around the work that these files will hold the results of: what could not be written is refused before it begins.
+    """Around the work that these files will hold the results of: what could not be written is
+    refused before it begins.
 
-    Makes the files' folders; where the work fails and left nothing in them, they go again. Raises ValueError, naming the file.
+    Makes the files' folders; where the work fails and left nothing in them, they go again. Raises
+    ValueError, naming the file.
     """
     made: list[Path] = []
     try:
@@ -63,7 +68,8 @@ def results(*paths: Path) -> Iterator[None]:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 made += missing
-                if path.exists() and not path.is_file():  # a folder, or a device, which must not be replaced
+                # a folder, or a device, which must not be replaced
+                if path.exists() and not path.is_file():
                     raise OSError(errno.EEXIST, "it is there and is no file")
                 trial = path.with_name(path.name + TEMPORARY)
                 try:
@@ -75,7 +81,10 @@ def results(*paths: Path) -> Iterator[None]:
             except OSError as error:
                 made += [folder for folder in missing if folder.is_dir()]
                 why = error.strerror or error
-                raise ValueError(f"{quoted(path)} cannot be written ({why}); nothing was begun: choose another --out") from error
+                raise ValueError(
+                    f"{quoted(path)} cannot be written ({why}); nothing was begun: choose another"
+                    " --out"
+                ) from error
         yield
     except BaseException:
         for folder in sorted(set(made), key=lambda folder: len(folder.parts), reverse=True):
@@ -104,7 +113,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def place(source: Path, target: Path) -> None:
-    """`target` becomes what `source` is: another name of the same file where the disk has such links, else a copy."""
+    """`target` becomes what `source` is: another name of the same file where the disk has such
+    links, else a copy.
+    """
     temporary = target.with_name(target.name + TEMPORARY)
     temporary.unlink(missing_ok=True)
     try:
@@ -118,13 +129,17 @@ def place(source: Path, target: Path) -> None:
 
 
 def discard_temporaries(folder: Path) -> None:
-    """Remove what `replacing` and `place` had begun when their process was killed. Only the folder's owner may do that."""
+    """Remove what `replacing` and `place` had begun when their process was killed. Only the
+    folder's owner may do that.
+    """
     for path in folder.glob(f"*{TEMPORARY}"):
         path.unlink(missing_ok=True)
 
 
 class Appending:
-    """A file that grows by whole records: what cannot be written whole is taken back, so that the file stays readable."""
+    """A file that grows by whole records: what cannot be written whole is taken back, so that the
+    file stays readable.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -149,10 +164,12 @@ class Appending:
 
 @contextmanager
 def occupied(home: Path, patience: float) -> Iterator[int]:
-    """Hold HOME/.lock, so that no two processes write one folder. Gives the lock's file descriptor: processes that
-    inherit it hold the folder, too, and it is free when the last of them is gone, however it ended.
+    """Hold HOME/.lock, so that no two processes write one folder. Gives the lock's file descriptor:
+    processes that inherit it hold the folder, too, and it is free when the last of them is gone,
+    however it ended.
 
-    Raises ValueError, naming the process that holds it, if `home` is in use for longer than `patience` seconds.
+    Raises ValueError, naming the process that holds it, if `home` is in use for longer than
+    `patience` seconds.
     """
     since, said = time.monotonic(), False
     while (file := take(home)) is None:

@@ -1,4 +1,6 @@
-"""What one learner step costs and where: time by part, arithmetic and memory traffic against what the device can do."""
+"""What one learner step costs and where: time by part, arithmetic and memory traffic against what
+the device can do.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +21,31 @@ from afterwit.agents.learner import Learner
 from afterwit.world_models.trajectory import Trajectory
 
 PART = "part: "
-BACKWARD, OPTIMISER, REST = "autograd::engine::evaluate_function", "Optimizer.step", "losses, rewards, all else"
+BACKWARD, OPTIMISER, REST = (
+    "autograd::engine::evaluate_function",
+    "Optimizer.step",
+    "losses, rewards, all else",
+)
 
 
 def parts(learner: Learner) -> dict[nn.Module, str]:
     """The modules whose work is counted apart, each with the name of its part."""
     policy, model = learner.policy, learner.world_model
-    named: dict[nn.Module, str] = {policy.action_head: "heads", policy.value_head: "heads", policy.popart: "heads"}
+    named: dict[nn.Module, str] = {
+        policy.action_head: "heads",
+        policy.value_head: "heads",
+        policy.popart: "heads",
+    }
     for torso in (policy.torso, learner.own_torso):
         if torso is not None:
-            named |= {torso.encoder: "torso: encoder", torso.action_embedding: "torso: RNN", torso.rnn: "torso: RNN"}
-    return named | {child: f"world model: {name.replace('_', ' ')}" for name, child in model.named_children()}
+            named |= {
+                torso.encoder: "torso: encoder",
+                torso.action_embedding: "torso: RNN",
+                torso.rnn: "torso: RNN",
+            }
+    return named | {
+        child: f"world model: {name.replace('_', ' ')}" for name, child in model.named_children()
+    }
 
 
 @contextmanager
@@ -44,7 +60,9 @@ def labelled(modules: dict[nn.Module, str]) -> Iterator[None]:
     def leave(module: nn.Module, inputs: Any, output: Any) -> None:
         open_ranges.pop().__exit__(None, None, None)
 
-    handles = [m.register_forward_pre_hook(enter) for m in modules] + [m.register_forward_hook(leave) for m in modules]
+    handles = [m.register_forward_pre_hook(enter) for m in modules] + [
+        m.register_forward_hook(leave) for m in modules
+    ]
     try:
         yield
     finally:
@@ -53,10 +71,11 @@ def labelled(modules: dict[nn.Module, str]) -> Iterator[None]:
 
 
 def split(learner: Learner, trajectory: Trajectory, steps: int = 3) -> dict[str, float]:
-    """Share of a learner step's time that each part takes, forward and backward, largest first; they sum to 1.
+    """Share of a learner step's time that each part takes, forward and backward, largest first;
+    they sum to 1.
 
-    On a GPU the time of its kernels, on a CPU that of the operations themselves. Backward operations count where their
-    forward one was called: autograd numbers both alike.
+    On a GPU the time of its kernels, on a CPU that of the operations themselves. Backward
+    operations count where their forward one was called: autograd numbers both alike.
     """
     on_gpu = learner.device.type == "cuda"
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu
@@ -69,7 +88,8 @@ def split(learner: Learner, trajectory: Trajectory, steps: int = 3) -> dict[str,
     forward_part: dict[int, str] = {}
     for event in sorted(events, key=lambda e: e.time_range.start):
         if event.sequence_nr >= 0 and backward_of(event) is None:
-            forward_part[event.sequence_nr] = part_of(event)  # the last operation before the count moves on is the one recorded
+            # the last operation before the count moves on is the one recorded
+            forward_part[event.sequence_nr] = part_of(event)
     taken: Counter[str] = Counter()
     for event in events:
         origin = backward_of(event)
@@ -96,17 +116,24 @@ def part_of(event: Any) -> str:
 
 def backward_of(event: Any) -> int | None:
     """The number of the forward operation that this is the backward of; None in the forward pass."""
-    return next((int(above.sequence_nr) for above in ancestry(event) if above.name.startswith(BACKWARD)), None)
+    return next(
+        (int(above.sequence_nr) for above in ancestry(event) if above.name.startswith(BACKWARD)),
+        None,
+    )
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes that operations read and write, as if each fetched its inputs and stored its outputs once."""
+    """Counts the bytes that operations read and write, as if each fetched its inputs and stored its
+    outputs once.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.bytes = 0
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         output = function(*args, **(kwargs or {}))
         if not function.is_view:
             flat = torch.utils._pytree.tree_leaves((args, kwargs, output))
@@ -115,8 +142,9 @@ class Traffic(TorchDispatchMode):
 
 
 def work(learner: Learner, trajectory: Trajectory) -> dict[str, int]:
-    """Floating-point operations (a multiply-add is two) and bytes of one learner step. For a learner on the CPU: there all
-    layers are made of operations that can be counted; a GPU's fused GRU could not."""
+    """Floating-point operations (a multiply-add is two) and bytes of one learner step. For a
+    learner on the CPU: there all layers are made of operations that can be counted; a GPU's fused
+    GRU could not."""
     assert learner.device.type == "cpu"
     with FlopCounterMode(display=False) as flops, Traffic() as traffic:
         learner.update(trajectory)
@@ -124,7 +152,9 @@ def work(learner: Learner, trajectory: Trajectory) -> dict[str, int]:
 
 
 def ceilings(device: torch.device) -> dict[str, float]:
-    """What the device reaches where nothing else is asked of it: FLOP/s of a large float32 product, bytes/s of a large copy."""
+    """What the device reaches where nothing else is asked of it: FLOP/s of a large float32 product,
+    bytes/s of a large copy.
+    """
     size, count = (8192, 2**28) if device.type == "cuda" else (1024, 2**25)
     a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
     source, goal = torch.zeros(count, device=device), torch.empty(count, device=device)

@@ -18,8 +18,15 @@ from afterwit.runs.config import read_config
 from afterwit.world_models.callers import own_modes
 
 
-def load_agent(run: Path | str, num_envs: int = 1, greedy: bool = False, seed: int | None = 0, name: str = checkpoint.NAME) -> Agent:
-    """The acting policy of a run folder's checkpoint, on the CPU, for `num_envs` environments stepped together.
+def load_agent(
+    run: Path | str,
+    num_envs: int = 1,
+    greedy: bool = False,
+    seed: int | None = 0,
+    name: str = checkpoint.NAME,
+) -> Agent:
+    """The acting policy of a run folder's checkpoint, on the CPU, for `num_envs` environments
+    stepped together.
 
     >>> agent = load_agent("runs/out/maze-byol-hindsight-brownian-s0")
     >>> action = agent.act(observation, first=True)    # an episode opens

@@ -1,4 +1,6 @@
-"""A run's log: one JSON line per entry for reports, the same numbers in TensorBoard for people. x is agent steps."""
+"""A run's log: one JSON line per entry for reports, the same numbers in TensorBoard for people. x
+is agent steps.
+"""
 
 from __future__ import annotations
 
@@ -20,29 +22,41 @@ METRICS, MAPS, EVENTS = "metrics.jsonl", "maps.npz", "tensorboard"
 
 
 class Log:
-    """Appends to RUN/metrics.jsonl and RUN/tensorboard. On resume, entries after `agent_steps` are dropped first.
+    """Appends to RUN/metrics.jsonl and RUN/tensorboard. On resume, entries after `agent_steps` are
+    dropped first.
 
-    An entry is in both files when `write` returns, so a killed process loses none. (Not through torch's SummaryWriter:
-    its thread keeps entries back for minutes, and where the disk is full it dies with a traceback of its own.)
+    An entry is in both files when `write` returns, so a killed process loses none. (Not through
+    torch's SummaryWriter: its thread keeps entries back for minutes, and where the disk is full it
+    dies with a traceback of its own.)
     """
 
     def __init__(self, folder: Path, agent_steps: int):
         self.folder = folder
         path, events = folder / METRICS, folder / EVENTS
-        kept = [entry for entry in read_metrics(folder) if entry["agent_steps"] <= agent_steps] if path.exists() else []
+        kept = (
+            [entry for entry in read_metrics(folder) if entry["agent_steps"] <= agent_steps]
+            if path.exists()
+            else []
+        )
         with replacing(path) as file:
             file.write("".join(json.dumps(entry) + "\n" for entry in kept).encode())
         self.lines = Appending(path)
         events.mkdir(exist_ok=True)
         session = len(list(events.iterdir()))
-        # TensorBoard reads a run's files in the order of their names, and at a START forgets what is at or after its step.
-        self.events = Appending(events / f"events.out.tfevents.{int(time.time()):010d}.{session:04d}.afterwit")
+        # TensorBoard reads a run's files in the order of their names, and at a START forgets what
+        # is at or after its step.
+        self.events = Appending(
+            events / f"events.out.tfevents.{int(time.time()):010d}.{session:04d}.afterwit"
+        )
         self.events.write(event(0, file_version="brain.Event:2"))
         self.events.write(event(agent_steps + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, entry: dict[str, float]) -> None:
         """One entry; it must hold `agent_steps`. Raises Unwritable where there is no room."""
-        values = [Summary.Value(tag=name if "/" in name else f"time/{name}", simple_value=value) for name, value in entry.items()]
+        values = [
+            Summary.Value(tag=name if "/" in name else f"time/{name}", simple_value=value)
+            for name, value in entry.items()
+        ]
         self.lines.write((json.dumps(entry) + "\n").encode())
         self.events.write(event(int(entry["agent_steps"]), summary=Summary(value=values)))
 
@@ -65,7 +79,9 @@ class Log:
 def event(step: int, **content: Any) -> bytes:
     """A record of TensorBoard's file format."""
     record = io.BytesIO()
-    RecordWriter(record).write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
+    RecordWriter(record).write(
+        Event(wall_time=time.time(), step=step, **content).SerializeToString()
+    )
     return record.getvalue()
 
 
@@ -78,5 +94,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             entries.append(json.loads(line))
         except ValueError as error:
             if number < len(lines) - 1:
-                raise ValueError(f"{folder / METRICS} line {number + 1} is damaged ({error}); remove the line") from error
+                raise ValueError(
+                    f"{folder / METRICS} line {number + 1} is damaged ({error}); remove the line"
+                ) from error
     return entries

@@ -1,7 +1,9 @@
-"""What a command says must never cost what it does: streams that drop what they cannot write, in any encoding.
+"""What a command says must never cost what it does: streams that drop what they cannot write, in
+any encoding.
 
-A pipe whose reader has gone, a full device, a terminal that was closed and a stream that was closed before the start
-(`>&-`) all look the same to a command: its words go nowhere, and its files and its exit code are as they would have been.
+A pipe whose reader has gone, a full device, a terminal that was closed and a stream that was closed
+before the start (`>&-`) all look the same to a command: its words go nowhere, and its files and its
+exit code are as they would have been.
 """
 
 from __future__ import annotations
@@ -14,10 +16,31 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TextIO
 
-NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET, errno.ENXIO)  # the reader or the terminal is gone
+# the reader or the terminal is gone
+NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET, errno.ENXIO)
 # Plain words for what help and reports say outside ASCII; a terminal's encoding need not have it.
-SPELLED = {"…": "...", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "×": "x", "λ": "lambda", "→": "->", "←": "<-",
-           "≤": "<=", "≥": ">=", "─": "-", "│": "|", "╭": "+", "╮": "+", "╰": "+", "╯": "+", "━": "-"}  # fmt: skip
+SPELLED = {
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "‘": "'",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+    "×": "x",
+    "λ": "lambda",
+    "→": "->",
+    "←": "<-",
+    "≤": "<=",
+    "≥": ">=",
+    "─": "-",
+    "│": "|",
+    "╭": "+",
+    "╮": "+",
+    "╰": "+",
+    "╯": "+",
+    "━": "-",
+}
 HANDLER = "afterwit.spelled"
 
 
@@ -26,14 +49,21 @@ def spelled(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = error.object[error.start : error.end]
-    return "".join(SPELLED.get(letter) or letter.encode("ascii", "backslashreplace").decode() for letter in letters), error.end
+    return (
+        "".join(
+            SPELLED.get(letter) or letter.encode("ascii", "backslashreplace").decode()
+            for letter in letters
+        ),
+        error.end,
+    )
 
 
 codecs.register_error(HANDLER, spelled)
 
 
 class Lasting:
-    """A text stream on top of `stream` that takes whatever is written: what `stream` cannot write is dropped.
+    """A text stream on top of `stream` that takes whatever is written: what `stream` cannot write
+    is dropped.
 
     `failure` is the first error that dropped something. All else is the stream's own.
     """
@@ -76,8 +106,8 @@ class Lasting:
                 self.errors = before
 
     def end(self) -> None:
-        """Flush a last time. Where that fails, the stream leads nowhere from now on: the interpreter flushes it once more, and would
-        complain, and exit with a code of its own."""
+        """Flush a last time. Where that fails, the stream leads nowhere from now on: the
+        interpreter flushes it once more, and would complain, and exit with a code of its own."""
         self._handle(self.errors)
         try:
             self.stream.flush()
@@ -99,8 +129,9 @@ def lead_nowhere(number: int) -> None:
 
 
 def open_standard_streams() -> None:
-    """Where a command was started with stdin, stdout or stderr closed, the next files would get their numbers, and with them all that
-    libraries write there; so these are opened first, leading nowhere."""
+    """Where a command was started with stdin, stdout or stderr closed, the next files would get
+    their numbers, and with them all that libraries write there; so these are opened first, leading
+    nowhere."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -110,7 +141,9 @@ def open_standard_streams() -> None:
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Within, sys.stdout and sys.stderr take whatever is written. A device that was full is told of in a line on stderr, at the end."""
+    """Within, sys.stdout and sys.stderr take whatever is written. A device that was full is told of
+    in a line on stderr, at the end.
+    """
     open_standard_streams()
     before = sys.stdout, sys.stderr
     with ExitStack() as stack:
@@ -123,5 +156,8 @@ def lasting_output() -> Iterator[None]:
             sys.stdout, sys.stderr = before
             output.end()
             if isinstance(output.failure, OSError) and output.failure.errno not in NOBODY_READS:
-                errors.write(f"afterwit: some of the output could not be written ({output.failure.strerror}); all else was done\n")
+                errors.write(
+                    "afterwit: some of the output could not be written"
+                    f" ({output.failure.strerror}); all else was done\n"
+                )
             errors.end()

@@ -20,14 +20,18 @@ def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
 
 
 def assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """`path=value` texts as overrides. Values are JSON (3e-4, true, null, [16, 32]); what is no JSON is a word."""
+    """`path=value` texts as overrides. Values are JSON (3e-4, true, null, [16, 32]); what is no
+    JSON is a word.
+    """
     return read_assignments(texts, "--set", "path=value, such as learner.learning_rate=3e-4")
 
 
 def changed(config: T, path: str, value: Any) -> T:
-    """`config` with the field at a dotted `path` set to `value`; what surrounds it is made again, and so checked again.
+    """`config` with the field at a dotted `path` set to `value`; what surrounds it is made again,
+    and so checked again.
 
-    An int may stand for a float and a list for a tuple. Raises ValueError for an unknown field and a value of another type.
+    An int may stand for a float and a list for a tuple. Raises ValueError for an unknown field and
+    a value of another type.
     """
     return _changed(config, path, path.split("."), value)
 
@@ -37,7 +41,10 @@ def _changed(config: T, path: str, names: Sequence[str], value: Any) -> T:
     name, known = names[0], [f.name for f in fields(config)]
     if name not in known:
         kind = type(config).__name__
-        raise ValueError(f"unknown field {name!r} of {path} ({kind}){nearest(name, known)}; {kind} has {', '.join(known)}")
+        raise ValueError(
+            f"unknown field {name!r} of {path} ({kind}){nearest(name, known)}; {kind} has"
+            f" {', '.join(known)}"
+        )
     if len(names) > 1:
         inner = getattr(config, name)
         if not is_dataclass(inner):
@@ -51,7 +58,11 @@ def checked(value: Any, hint: Any, path: str) -> Any:
     try:
         return fitted(value, hint)
     except TypeError as error:
-        wanted = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
+        wanted = (
+            hint.__name__
+            if isinstance(hint, type) and not get_args(hint)
+            else str(hint).replace("typing.", "")
+        )
         raise ValueError(f"{path} is {short(value)}; it takes {wanted}") from error
 
 
@@ -66,7 +77,9 @@ def short(value: Any) -> str:
 def fitted(value: Any, hint: Any) -> Any:
     """`value` as a value of type `hint`. Raises TypeError where it is none."""
     origin, inner = get_origin(hint), get_args(hint)
-    if origin is Literal and any(type(value) is type(choice) and value == choice for choice in inner):
+    if origin is Literal and any(
+        type(value) is type(choice) and value == choice for choice in inner
+    ):
         return value
     if origin in (Union, types.UnionType):
         for option in inner:
@@ -86,6 +99,10 @@ def fitted(value: Any, hint: Any) -> Any:
         return {fitted(name, inner[0]): fitted(item, inner[1]) for name, item in value.items()}
     if hint is float and type(value) is int and abs(value) < 2**1000:  # larger ones are no floats
         return float(value)
-    if isinstance(hint, type) and origin is None and (type(value) is hint or (is_dataclass(hint) and isinstance(value, hint))):
+    if (
+        isinstance(hint, type)
+        and origin is None
+        and (type(value) is hint or (is_dataclass(hint) and isinstance(value, hint)))
+    ):
         return value
     raise TypeError(f"{value!r} is no {hint}")

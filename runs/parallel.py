@@ -1,4 +1,6 @@
-"""Many runs, some at a time: one process each, one display for all, nothing lost if one fails or all are killed."""
+"""Many runs, some at a time: one process each, one display for all, nothing lost if one fails or
+all are killed.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +30,31 @@ TAIL = 1 << 16  # bytes; the last entry of a log lies within
 
 
 class RunsFailed(ValueError):
-    """Some runs ended with an error; all others were finished first. `failed`: folder -> its last line of output."""
+    """Some runs ended with an error; all others were finished first. `failed`: folder -> its last
+    line of output.
+    """
 
     def __init__(self, failed: Mapping[Path, str]):
         super().__init__("; ".join(f"{folder} failed: {line}" for folder, line in failed.items()))
         self.failed = dict(failed)
 
 
-def train_all(folders: Sequence[Path], jobs: int, lock: int, ended: Callable[[Path, int], None] = lambda folder, code: None) -> None:
-    """Train the runs whose configs lie in `folders`, `jobs` at a time. Finished ones are left alone, others go on.
+def train_all(
+    folders: Sequence[Path],
+    jobs: int,
+    lock: int,
+    ended: Callable[[Path, int], None] = lambda folder, code: None,
+) -> None:
+    """Train the runs whose configs lie in `folders`, `jobs` at a time. Finished ones are left
+    alone, others go on.
 
-    `lock`: what `occupied` gave; every run holds it too. `ended` is told of each run that ends, with its exit code.
-    If this process is interrupted or killed, each run saves a checkpoint and stops. Raises RunsFailed at the end.
+    `lock`: what `occupied` gave; every run holds it too. `ended` is told of each run that ends,
+    with its exit code. If this process is interrupted or killed, each run saves a checkpoint and
+    stops. Raises RunsFailed at the end.
     """
-    done = {folder: read_config(folder).total_steps if finished(folder) else 0 for folder in folders}
+    done = {
+        folder: read_config(folder).total_steps if finished(folder) else 0 for folder in folders
+    }
     waiting = [folder for folder in folders if not done[folder]]
     running: dict[Path, subprocess.Popen[bytes]] = {}
     failed: dict[Path, str] = {}
@@ -74,11 +87,26 @@ def train_all(folders: Sequence[Path], jobs: int, lock: int, ended: Callable[[Pa
 
 
 def start(folder: Path, lock: int) -> subprocess.Popen[bytes]:
-    """The run as a process that holds `lock`, and that stops by itself when this process is gone. -P: as for this process, modules
-    of the current folder come last."""
-    command = [sys.executable, "-P", "-m", "afterwit.runs.parallel", "train", "--resume", str(folder), "--quiet"]
+    """The run as a process that holds `lock`, and that stops by itself when this process is gone.
+    -P: as for this process, modules of the current folder come last."""
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "afterwit.runs.parallel",
+        "train",
+        "--resume",
+        str(folder),
+        "--quiet",
+    ]
     with (folder / OUTPUT).open("ab") as output:
-        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.PIPE, pass_fds=(lock,))
+        return subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.PIPE,
+            pass_fds=(lock,),
+        )
 
 
 def close(process: subprocess.Popen[bytes]) -> None:
@@ -87,16 +115,25 @@ def close(process: subprocess.Popen[bytes]) -> None:
 
 
 def stop_with_parent() -> None:
-    """Wait for the end of stdin, a pipe that nobody writes to: whoever held it is gone. Then save and stop, as on SIGTERM."""
-    while os.read(0, 1):  # not sys.stdin, whose lock a waiting thread would hold at the interpreter's end
+    """Wait for the end of stdin, a pipe that nobody writes to: whoever held it is gone. Then save
+    and stop, as on SIGTERM.
+    """
+    # not sys.stdin, whose lock a waiting thread would hold at the interpreter's end
+    while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def finished(folder: Path) -> bool:
-    """Does the run's checkpoint hold all its steps? (The log may be ahead of the checkpoint, never behind it.)"""
+    """Does the run's checkpoint hold all its steps? (The log may be ahead of the checkpoint, never
+    behind it.)
+    """
     config, entry = read_config(folder), last_entry(folder)
-    if entry is None or entry["agent_steps"] < config.total_steps or not (folder / checkpoint.NAME).exists():
+    if (
+        entry is None
+        or entry["agent_steps"] < config.total_steps
+        or not (folder / checkpoint.NAME).exists()
+    ):
         return False
     try:
         return bool(checkpoint.load(folder, config)["agent_steps"] >= config.total_steps)
@@ -118,7 +155,10 @@ def last_entry(folder: Path) -> dict[str, Any] | None:
         except (ValueError, RecursionError):  # being written, or cut off by a crash
             continue
         if not isinstance(entry, dict) or type(entry.get("agent_steps")) is not int:
-            raise ValueError(f"{path} has {short(entry)} in its last line, which is no entry of a log; remove the line")
+            raise ValueError(
+                f"{path} has {short(entry)} in its last line, which is no entry of a log; remove"
+                " the line"
+            )
         return entry
     return None
 
@@ -129,9 +169,11 @@ def last_line(path: Path) -> str:
 
 
 class Display:
-    """Agent steps of all runs with the time they still need, and below it the runs of the moment, one line each.
+    """Agent steps of all runs with the time they still need, and below it the runs of the moment,
+    one line each.
 
-    Where stdout is no terminal: the first line every half minute, and a line for each run that ends.
+    Where stdout is no terminal: the first line every half minute, and a line for each run that
+    ends.
     """
 
     def __init__(self, folders: Sequence[Path], done: Mapping[Path, int]):
@@ -142,12 +184,22 @@ class Display:
         self.bars: dict[Path, tqdm[None]] = {}
         for folder in folders:
             self.steps[folder] = self.steps[folder] or self.logged(folder)
-        self.ended = sum(self.steps[folder] >= self.configs[folder].total_steps for folder in folders)
+        self.ended = sum(
+            self.steps[folder] >= self.configs[folder].total_steps for folder in folders
+        )
         self.all = tqdm(
-            total=sum(config.total_steps for config in self.configs.values()), initial=sum(self.steps.values()), unit="step",
-            unit_scale=True, position=0, dynamic_ncols=True, file=sys.stdout, desc=self.caption(), smoothing=0.02,
-            mininterval=0.1 if self.terminal else 30, maxinterval=0.1 if self.terminal else 30,
-        )  # fmt: skip
+            total=sum(config.total_steps for config in self.configs.values()),
+            initial=sum(self.steps.values()),
+            unit="step",
+            unit_scale=True,
+            position=0,
+            dynamic_ncols=True,
+            file=sys.stdout,
+            desc=self.caption(),
+            smoothing=0.02,
+            mininterval=0.1 if self.terminal else 30,
+            maxinterval=0.1 if self.terminal else 30,
+        )
 
     def __enter__(self) -> Display:
         return self
@@ -175,9 +227,16 @@ class Display:
         place = next(index for index in range(1, len(self.bars) + 2) if index not in taken)
         if self.terminal:
             self.bars[folder] = tqdm(
-                total=self.configs[folder].total_steps, initial=self.steps[folder], desc=f"{self.name(folder):<{self.title}}", unit="step",
-                unit_scale=True, position=place, leave=False, dynamic_ncols=True, file=sys.stdout,
-            )  # fmt: skip
+                total=self.configs[folder].total_steps,
+                initial=self.steps[folder],
+                desc=f"{self.name(folder):<{self.title}}",
+                unit="step",
+                unit_scale=True,
+                position=place,
+                leave=False,
+                dynamic_ncols=True,
+                file=sys.stdout,
+            )
 
     def look(self, folder: Path) -> None:
         """Bring the run's line, and the sum, to what its log says."""
@@ -196,7 +255,14 @@ class Display:
         self.ended += failure is None
         self.all.set_description(self.caption(), refresh=self.terminal)
         if failure is not None or not self.terminal:
-            tqdm.write(f"{self.name(folder)} failed: {failure}" if failure else f"{self.name(folder)} finished", file=sys.stdout)
+            tqdm.write(
+                (
+                    f"{self.name(folder)} failed: {failure}"
+                    if failure
+                    else f"{self.name(folder)} finished"
+                ),
+                file=sys.stdout,
+            )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""The yardstick of the benchmark: PPO with RND, synchronous, as single-file implementations write it. Nothing else uses it.
+"""The yardstick of the benchmark: PPO with RND, synchronous, as single-file implementations write
+it. Nothing else uses it.
 
-One file, one loop: act T steps in B environments, then four epochs of four minibatches. The environments and the size of
-the encoder are those of the run it is compared with; in the GRU's place is a layer of the same width. Hyperparameters are
-those of Burda et al. (2018) as single-file implementations have them.
+One file, one loop: act T steps in B environments, then four epochs of four minibatches. The
+environments and the size of the encoder are those of the run it is compared with; in the GRU's
+place is a layer of the same width. Hyperparameters are those of Burda et al. (2018) as single-file
+implementations have them.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ class Running:
     def update(self, x: Array) -> None:
         total = self.count + len(x)
         delta = x.mean(0) - self.mean
-        self.variance = (self.variance * self.count + x.var(0) * len(x) + delta**2 * self.count * len(x) / total) / total
+        self.variance = (
+            self.variance * self.count + x.var(0) * len(x) + delta**2 * self.count * len(x) / total
+        ) / total
         self.mean = self.mean + delta * len(x) / total
         self.count = total
 
@@ -42,13 +46,25 @@ class Network(nn.Module):
     def __init__(self, config: RunConfig, spec: EnvSpec):
         super().__init__()
         torso, hidden = config.learner.torso, config.learner.policy.hidden
-        self.body = nn.Sequential(Encoder(torso, spec.observation_shape), nn.ReLU(), nn.Linear(torso.embedding, torso.belief), nn.ReLU())
+        self.body = nn.Sequential(
+            Encoder(torso, spec.observation_shape),
+            nn.ReLU(),
+            nn.Linear(torso.embedding, torso.belief),
+            nn.ReLU(),
+        )
         self.policy = mlp(torso.belief, hidden, spec.num_actions, 1)
-        self.extrinsic, self.intrinsic = mlp(torso.belief, hidden, 1, 1), mlp(torso.belief, hidden, 1, 1)
+        self.extrinsic, self.intrinsic = (
+            mlp(torso.belief, hidden, 1, 1),
+            mlp(torso.belief, hidden, 1, 1),
+        )
 
     def forward(self, obs: Tensor) -> tuple[torch.distributions.Categorical, Tensor, Tensor]:
         x = self.body(obs)
-        return torch.distributions.Categorical(logits=self.policy(x)), self.extrinsic(x).squeeze(-1), self.intrinsic(x).squeeze(-1)
+        return (
+            torch.distributions.Categorical(logits=self.policy(x)),
+            self.extrinsic(x).squeeze(-1),
+            self.intrinsic(x).squeeze(-1),
+        )
 
 
 class PPORND:
@@ -59,14 +75,24 @@ class PPORND:
         spec = self.env.spec
         self.network = Network(config, spec).to(self.device)
         self.predictor = Encoder(config.learner.torso, spec.observation_shape).to(self.device)
-        self.fixed = Encoder(config.learner.torso, spec.observation_shape).to(self.device).requires_grad_(False)
-        self.optimiser = torch.optim.Adam([*self.network.parameters(), *self.predictor.parameters()], RATE, eps=1e-5)
+        self.fixed = (
+            Encoder(config.learner.torso, spec.observation_shape)
+            .to(self.device)
+            .requires_grad_(False)
+        )
+        self.optimiser = torch.optim.Adam(
+            [*self.network.parameters(), *self.predictor.parameters()], RATE, eps=1e-5
+        )
         self.seen, self.returns = Running(spec.observation_shape), Running()
-        self.filter = np.zeros(spec.num_envs)  # the running discounted sum of the bonus, in each environment
+        # the running discounted sum of the bonus, in each environment
+        self.filter = np.zeros(spec.num_envs)
         self.step = self.env.reset()
 
     def whiten(self, obs: Tensor) -> Tensor:
-        mean, deviation = (torch.as_tensor(x, dtype=torch.float32, device=self.device) for x in (self.seen.mean, self.seen.variance**0.5))
+        mean, deviation = (
+            torch.as_tensor(x, dtype=torch.float32, device=self.device)
+            for x in (self.seen.mean, self.seen.variance**0.5)
+        )
         return ((obs.float() - mean) / deviation.clamp(min=1e-8)).clamp(-5, 5)
 
     def tensor(self, array: Array) -> Tensor:
@@ -88,14 +114,24 @@ class PPORND:
             with torch.no_grad():
                 choice, value, intrinsic = self.network(obs[-1])
                 action = choice.sample()
-            for kept, new in ((actions, action), (log_probs, choice.log_prob(action)), (values, value), (curious, intrinsic)):
+            for kept, new in (
+                (actions, action),
+                (log_probs, choice.log_prob(action)),
+                (values, value),
+                (curious, intrinsic),
+            ):
                 kept.append(new)
             self.step = self.env.step(action.cpu().numpy())
-            rewards[t], over[t] = np.sign(self.step.reward), self.step.terminal | self.step.truncated
+            rewards[t], over[t] = (
+                np.sign(self.step.reward),
+                self.step.terminal | self.step.truncated,
+            )
             reached.append(self.step.observation)
             with torch.no_grad():
                 seen = self.whiten(self.tensor(self.step.observation))
-                bonuses[t] = ((self.predictor(seen) - self.fixed(seen)).square().sum(-1) / 2).cpu().numpy()
+                bonuses[t] = (
+                    ((self.predictor(seen) - self.fixed(seen)).square().sum(-1) / 2).cpu().numpy()
+                )
         first[self.length] = self.step.first
         with torch.no_grad():
             _, value, intrinsic = self.network(self.tensor(self.step.observation))
@@ -113,10 +149,19 @@ class PPORND:
         real = self.tensor(~first[1:])
         value, intrinsic = torch.stack(values), torch.stack(curious)
         extrinsic_gain = self.gains(self.tensor(rewards), value, self.tensor(over), DISCOUNT)
-        intrinsic_gain = self.gains(self.tensor(bonuses), intrinsic, torch.zeros_like(real), INTRINSIC_DISCOUNT)
+        intrinsic_gain = self.gains(
+            self.tensor(bonuses), intrinsic, torch.zeros_like(real), INTRINSIC_DISCOUNT
+        )
         advantage = EXTRINSIC_WEIGHT * extrinsic_gain + INTRINSIC_WEIGHT * intrinsic_gain
-        batch = [torch.stack(obs), torch.stack(actions), torch.stack(log_probs), advantage, extrinsic_gain + value[:-1],
-                 intrinsic_gain + intrinsic[:-1], self.tensor(np.stack(reached))]  # fmt: skip
+        batch = [
+            torch.stack(obs),
+            torch.stack(actions),
+            torch.stack(log_probs),
+            advantage,
+            extrinsic_gain + value[:-1],
+            intrinsic_gain + intrinsic[:-1],
+            self.tensor(np.stack(reached)),
+        ]
         self.learn([x[real] for x in batch])
         return rewards.size
 
@@ -126,24 +171,41 @@ class PPORND:
         gain, gains = torch.zeros_like(value[0]), torch.zeros_like(reward)
         for t in reversed(range(len(reward))):
             goes_on = (~over[t]).float()
-            gain = reward[t] + discount * goes_on * value[t + 1] - value[t] + discount * GAE * goes_on * gain
+            gain = (
+                reward[t]
+                + discount * goes_on * value[t + 1]
+                - value[t]
+                + discount * GAE * goes_on * gain
+            )
             gains[t] = gain
         return gains
 
     def learn(self, batch: list[Tensor]) -> None:
         for _ in range(EPOCHS):
             for index in torch.randperm(len(batch[0]), device=self.device).chunk(MINIBATCHES):
-                obs, action, before, advantage, extrinsic_goal, intrinsic_goal, reached = (x[index] for x in batch)
+                obs, action, before, advantage, extrinsic_goal, intrinsic_goal, reached = (
+                    x[index] for x in batch
+                )
                 choice, value, intrinsic = self.network(obs)
                 ratio = (choice.log_prob(action) - before).exp()
                 advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-                policy_loss = torch.max(-advantage * ratio, -advantage * ratio.clamp(1 - CLIP, 1 + CLIP)).mean()
-                value_loss = 0.5 * (value - extrinsic_goal).square().mean() + 0.5 * (intrinsic - intrinsic_goal).square().mean()
+                policy_loss = torch.max(
+                    -advantage * ratio, -advantage * ratio.clamp(1 - CLIP, 1 + CLIP)
+                ).mean()
+                value_loss = (
+                    0.5 * (value - extrinsic_goal).square().mean()
+                    + 0.5 * (intrinsic - intrinsic_goal).square().mean()
+                )
                 seen = self.whiten(reached)
                 error = (self.predictor(seen) - self.fixed(seen)).square().mean(-1)
                 chosen = (torch.rand_like(error) < PREDICTED_SHARE).float()
                 prediction_loss = (error * chosen).sum() / chosen.sum().clamp(min=1)
-                loss = policy_loss + 0.5 * value_loss - ENTROPY * choice.entropy().mean() + prediction_loss
+                loss = (
+                    policy_loss
+                    + 0.5 * value_loss
+                    - ENTROPY * choice.entropy().mean()
+                    + prediction_loss
+                )
                 self.optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 nn.utils.clip_grad_norm_(self.network.parameters(), MAX_NORM)

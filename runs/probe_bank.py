@@ -1,4 +1,6 @@
-"""What the probe looks at: the real transitions of some unrolls, what the model makes of them, and what the environment tells of them."""
+"""What the probe looks at: the real transitions of some unrolls, what the model makes of them, and
+what the environment tells of them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ from afterwit.world_models.byol_hindsight import BYOLHindsight
 class Reading:
     """What the environment tells of N outcomes: where they are, and what in them is noise."""
 
-    noise: Array | None = None  # int [N]: equal where the noise in view is the same. None: whatever can be seen counts
+    # int [N]: equal where the noise in view is the same. None: whatever can be seen counts
+    noise: Array | None = None
     noisy: Array | None = None  # bool [N]: noise is in view. None: the environment does not tell
     place: Array | None = None  # int [N], below P. None: the environment does not tell
     alike: Array | None = None  # bool [P, P]: places that count as the same
@@ -41,7 +44,8 @@ class Bank:
     action: Array  # int [N]
     ahead: Tensor  # [N, M]: b_{t,1}, the open-loop belief after the action
     latent: Tensor  # [N, Z]: z
-    target: Tensor  # [N, E]: target embedding of what followed, where squared distance is the model's error
+    # [N, E]: target embedding of what followed, where squared distance is the model's error
+    target: Tensor
     reading: Reading
     info: Mapping[str, Array]  # [N, ...]: what the environment told of what followed
 
@@ -58,11 +62,18 @@ class Bank:
     def frame_number(self) -> Array:
         """int [S+1, B]: equal observations have the same number."""
         numbers: dict[bytes, int] = {}
-        return np.array([[numbers.setdefault(frame.tobytes(), len(numbers)) for frame in row] for row in self.frames])
+        return np.array(
+            [
+                [numbers.setdefault(frame.tobytes(), len(numbers)) for frame in row]
+                for row in self.frames
+            ]
+        )
 
     @cached_property
     def _distinct(self) -> tuple[Array, Array]:
-        _, representative, outcome = np.unique(self.frame_number[self.step + 1, self.env], return_index=True, return_inverse=True)
+        _, representative, outcome = np.unique(
+            self.frame_number[self.step + 1, self.env], return_index=True, return_inverse=True
+        )
         return representative, outcome
 
     @property
@@ -105,44 +116,82 @@ def gather(run: Run, steps: int, seed: int, progress: bool) -> Bank:
     with (
         torch.no_grad(),
         model.watching(),
-        tqdm(total=steps, unit="step", desc="playing", disable=not progress, dynamic_ncols=True, file=sys.stdout) as bar,
+        tqdm(
+            total=steps,
+            unit="step",
+            desc="playing",
+            disable=not progress,
+            dynamic_ncols=True,
+            file=sys.stdout,
+        ) as bar,
     ):
         model.random.manual_seed(stream(seed, "probe", "noise"))  # `watching` takes it back
         while len(parts) * run.config.unroll_length * batch < steps:
             trajectory = actor.unroll()
             seen, beliefs, _ = learner.perceive(trajectory)
             target, ahead, state = model.unroll(seen, beliefs)
-            parts.append((trajectory.real, trajectory.action, ahead[0], model.generate(state[0], target[0]), target[0]))
+            parts.append(
+                (
+                    trajectory.real,
+                    trajectory.action,
+                    ahead[0],
+                    model.generate(state[0], target[0]),
+                    target[0],
+                )
+            )
             frames.append(trajectory.obs[:-1])
             infos.append(trajectory.info)
             bar.update(min(trajectory.action.numel(), steps - bar.n))
         frames.append(trajectory.obs[-1:])
     real, action, ahead, latent, target = (torch.cat(part) for part in zip(*parts, strict=True))
     if real.sum() < 2:
-        raise ValueError(f"steps is {steps}; that gave {int(real.sum())} transitions, and a probe needs at least 2: play more")
+        raise ValueError(
+            f"steps is {steps}; that gave {int(real.sum())} transitions, and a probe needs at least"
+            " 2: play more"
+        )
     names = [name for name in infos[0] if all(name in info for info in infos)]
     info = {name: torch.cat([info[name] for info in infos])[real].numpy() for name in names}
     target = model.target.coordinates(target)
     observations, (step, env) = torch.cat(frames).numpy(), real.nonzero(as_tuple=True)
     reading = read(run.config.env, observations[step.numpy() + 1, env.numpy()], info)
-    return Bank(observations, step.numpy(), env.numpy(), action[real].numpy(), ahead[real], latent[real], target[real], reading, info)
+    return Bank(
+        observations,
+        step.numpy(),
+        env.numpy(),
+        action[real].numpy(),
+        ahead[real],
+        latent[real],
+        target[real],
+        reading,
+        info,
+    )
 
 
 def read(env: EnvConfig, outcome: Array, info: Mapping[str, Array]) -> Reading:
-    """What can be told of outcomes [N, ...] of an environment: of the maze its cells and noise, of a game its rooms if known."""
+    """What can be told of outcomes [N, ...] of an environment: of the maze its cells and noise, of
+    a game its rooms if known.
+    """
     if isinstance(env, MazeConfig):
         noisy = info["noise_on"] | (info["block_in_view"] & (env.noise == "brownian"))
-        if env.noise == "sticky":  # its noise moves the agent: whatever differs may be noise, and two moves part by two cells
+        # its noise moves the agent: whatever differs may be noise, and two moves part by two cells
+        if env.noise == "sticky":
             return Reading(None, noisy, info["cell"], alike_cells(2))
         noise = outcome[:, [BLOCK, NOISE]].reshape(len(outcome), -1)
-        return Reading(np.unique(noise, axis=0, return_inverse=True)[1].reshape(-1), noisy, info["cell"], alike_cells(1))
+        return Reading(
+            np.unique(noise, axis=0, return_inverse=True)[1].reshape(-1),
+            noisy,
+            info["cell"],
+            alike_cells(1),
+        )
     place = info.get("room")
     alike = None if place is None else np.eye(int(place.max()) + 1, dtype=bool)
     return Reading(None, info.get("noise_on"), place, alike)
 
 
 def alike_cells(distance: int) -> Array:
-    """bool [P, P]: cells of the maze that look the same but for blocks and noise, or lie within `distance` cells (diagonals count)."""
+    """bool [P, P]: cells of the maze that look the same but for blocks and noise, or lie within
+    `distance` cells (diagonals count).
+    """
     maze = build_map()
     cells = np.stack(np.divmod(np.arange(len(maze.views)), maze.width), 1)
     look = np.unique(maze.views.reshape(len(cells), -1), axis=0, return_inverse=True)[1].reshape(-1)
@@ -151,7 +200,9 @@ def alike_cells(distance: int) -> Array:
 
 
 def split(bank: Bank) -> dict[str, Array]:
-    """Indices of the transitions with and without noise in view; all of them where the environment does not tell."""
+    """Indices of the transitions with and without noise in view; all of them where the environment
+    does not tell.
+    """
     noisy = bank.reading.noisy
     if noisy is None:
         return {"all": np.arange(len(bank))}

@@ -1,4 +1,6 @@
-"""Where a number comes from: commit, versions, machine, command. Stands beside every result that is kept."""
+"""Where a number comes from: commit, versions, machine, command. Stands beside every result that is
+kept.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ PACKAGES = ("afterwit", "torch", "numpy", "gymnasium", "envpool", "ale-py")
 
 
 def record(folder: Path) -> None:
-    """Add this session to RUN/provenance.json, a list with one entry for each time that the run was started or resumed."""
+    """Add this session to RUN/provenance.json, a list with one entry for each time that the run was
+    started or resumed.
+    """
     path = folder / NAME
     sessions = read_json(path, REMEDY) if path.exists() else []
     if not isinstance(sessions, list):
@@ -39,15 +43,20 @@ FIRST = 10  # learner steps whose losses are recorded
 
 
 def record_losses(folder: Path, losses: Sequence[float]) -> None:
-    """Add to this session's entry the losses of a run's first learner steps, and a digest of them bit for bit.
+    """Add to this session's entry the losses of a run's first learner steps, and a digest of them
+    bit for bit.
 
-    Two machines with one config and one digest do the same arithmetic: what they train later may be compared bit for bit. With
-    other digests and losses that agree to five digits, they round differently; with others, they run other code.
+    Two machines with one config and one digest do the same arithmetic: what they train later may be
+    compared bit for bit. With other digests and losses that agree to five digits, they round
+    differently; with others, they run other code.
     """
     path = folder / NAME
     *earlier, session = read_json(path, REMEDY)
     bits = struct.pack(f"<{len(losses)}d", *losses)
-    session |= {"first_losses": list(losses), "first_losses_sha256": hashlib.sha256(bits).hexdigest()[:16]}
+    session |= {
+        "first_losses": list(losses),
+        "first_losses_sha256": hashlib.sha256(bits).hexdigest()[:16],
+    }
     with replacing(path) as file:
         file.write((json.dumps([*earlier, session], indent=2) + "\n").encode())
 
@@ -79,14 +88,20 @@ def installed(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The checkout's commit, with `+changes` if files differ from it; None for an installed package."""
+    """The checkout's commit, with `+changes` if files differ from it; None for an installed
+    package.
+    """
     source = Path(__file__).resolve().parent.parent
     if not (source / "setup.py").is_file():
         return None
     git = ["git", "-C", str(source)]
     try:
-        name = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout.strip()
+        name = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
     return name + ("+changes" if changed else "")

@@ -1,7 +1,8 @@
 """Runs compared: the numbers, from what the runs left in their folders.
 
-A tenth is a tenth of the agent steps that the config asks for, the same windows as in maps.npz. What was counted per
-episode is weighted by episodes, everything else by agent steps; a group's number is the plain mean over its runs.
+A tenth is a tenth of the agent steps that the config asks for, the same windows as in maps.npz.
+What was counted per episode is weighted by episodes, everything else by agent steps; a group's
+number is the plain mean over its runs.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class RunLog:
     @cached_property
     def tenth(self) -> Array:
         """int [n]: the tenth of the run that each entry lies in."""
-        return np.minimum(NUM_WINDOWS - 1, (self.steps - 1) * NUM_WINDOWS // self.config.total_steps)
+        return np.minimum(
+            NUM_WINDOWS - 1, (self.steps - 1) * NUM_WINDOWS // self.config.total_steps
+        )
 
     @cached_property
     def finished(self) -> bool:
@@ -75,7 +78,9 @@ class RunLog:
     @cached_property
     def last_tenth(self) -> int:
         """The last tenth in which an episode ended (the last one begun, if none has)."""
-        return int(self.tenth[self.episodes > 0].max(initial=-1) if self.episodes.any() else self.tenth[-1])
+        return int(
+            self.tenth[self.episodes > 0].max(initial=-1) if self.episodes.any() else self.tenth[-1]
+        )
 
     def names(self, prefix: str) -> list[str]:
         """The logged names that start with `prefix`, each once, sorted."""
@@ -83,10 +88,15 @@ class RunLog:
 
     def column(self, name: str) -> Array:
         """float [n]: a number at each entry, NaN where it was not logged."""
-        return np.array([np.nan if entry.get(name) is None else entry[name] for entry in self.entries], np.float64)
+        return np.array(
+            [np.nan if entry.get(name) is None else entry[name] for entry in self.entries],
+            np.float64,
+        )
 
     def mean(self, name: str, where: Array) -> float:
-        """Weighted mean over the entries in `where`; NaN if there are none. `ratio/x` is x's share of pay by its share of time."""
+        """Weighted mean over the entries in `where`; NaN if there are none. `ratio/x` is x's share
+        of pay by its share of time.
+        """
         if name.startswith("ratio/"):
             pay, time = (self.column(f"share_of_{unit}/{name[6:]}") for unit in ("pay", "time"))
             where = where & np.isfinite(pay) & np.isfinite(time)
@@ -135,7 +145,9 @@ class Group:
         return mean(self.over_runs(lambda run: run.best(name)))
 
     def maps(self, name: str, window: int | None = None) -> Array | None:
-        """float [H * W]: visits or pay of one tenth, or of the last tenth of each run that has any, summed over runs."""
+        """float [H * W]: visits or pay of one tenth, or of the last tenth of each run that has any,
+        summed over runs.
+        """
         total = None
         for run in self.runs:
             if run.maps is not None:
@@ -152,17 +164,34 @@ def mean(values: Sequence[float]) -> float:
 def read_run(folder: Path) -> RunLog:
     """What a run left in its folder. Raises ValueError naming the folder and a remedy."""
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} is no run folder: it has no config.json; name a folder that `afterwit train` wrote")
+        raise ValueError(
+            f"{folder} is no run folder: it has no config.json; name a folder that `afterwit train`"
+            " wrote"
+        )
     config = config_of(folder)
     entries = read_metrics(folder) if (folder / METRICS).is_file() else []
     if not entries:
         raise ValueError(
-            f"{folder} has logged nothing yet; leave it out, or let it train past its first log entry ({config.log_interval:,} agent steps)"
+            f"{folder} has logged nothing yet; leave it out, or let it train past its first log"
+            f" entry ({config.log_interval:,} agent steps)"
         )
     for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or type(entry.get("agent_steps")) is not int or not 1 <= entry["agent_steps"] < 2**63:
-            raise ValueError(f"{folder / METRICS} line {number + 1} has no agent_steps; remove the line")
-        bad = next((name for name, value in entry.items() if not is_unicode(name) or (value is not None and not is_number(value))), None)
+        if (
+            not isinstance(entry, dict)
+            or type(entry.get("agent_steps")) is not int
+            or not 1 <= entry["agent_steps"] < 2**63
+        ):
+            raise ValueError(
+                f"{folder / METRICS} line {number + 1} has no agent_steps; remove the line"
+            )
+        bad = next(
+            (
+                name
+                for name, value in entry.items()
+                if not is_unicode(name) or (value is not None and not is_number(value))
+            ),
+            None,
+        )
         if bad is not None:
             told = f"{bad!r} with {short(entry[bad])}, which is no named number"
             raise ValueError(f"{folder / METRICS} line {number + 1} has {told}; remove the line")
@@ -171,9 +200,13 @@ def read_run(folder: Path) -> RunLog:
     cells = build_map().walls.size
     if maps is not None and maps["visits"].shape != (NUM_WINDOWS, cells):
         told = f"{maps['visits'].shape[-1]} cells instead of {cells}"
-        notes = (f"{folder.name} has maps of another version of the maze ({told}); they are left out.",)
+        notes = (
+            f"{folder.name} has maps of another version of the maze ({told}); they are left out.",
+        )
         maps = None
-    return RunLog(folder, config, entries, maps, read_evaluation(folder), _if_there(folder / VIDEO), notes)
+    return RunLog(
+        folder, config, entries, maps, read_evaluation(folder), _if_there(folder / VIDEO), notes
+    )
 
 
 def config_of(folder: Path) -> RunConfig:
@@ -193,15 +226,31 @@ def read_maps(folder: Path, config: RunConfig) -> dict[str, Array] | None:
     try:
         with np.load(folder / MAPS) as archive:
             maps = {name: archive[name] for name in ("visits", "pay")}
-        if any(array.dtype.kind not in "iuf" or array.ndim != 2 for array in maps.values()) or maps["visits"].shape != maps["pay"].shape:
+        if (
+            any(array.dtype.kind not in "iuf" or array.ndim != 2 for array in maps.values())
+            or maps["visits"].shape != maps["pay"].shape
+        ):
             raise ValueError("no two tables of numbers")
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{folder / MAPS} is damaged ({error}); remove it, and the report comes without maps of this run") from error
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        EOFError,
+        KeyError,
+        ValueError,
+        OSError,
+    ) as error:
+        raise ValueError(
+            f"{folder / MAPS} is damaged ({error}); remove it, and the report comes without maps of"
+            " this run"
+        ) from error
     return maps
 
 
 def read_evaluation(folder: Path) -> dict[str, Any] | None:
-    """A run's evaluation, None where there is none. Its summaries, `results` and `human_normalised`, hold numbers alone."""
+    """A run's evaluation, None where there is none. Its summaries, `results` and
+    `human_normalised`, hold numbers alone.
+    """
     path = folder / EVALUATION
     if not path.is_file():
         return None
@@ -212,7 +261,9 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
     summaries = result["results"] | ({HUMAN: result[HUMAN]} if HUMAN in result else {})
     for name, summary in summaries.items():
         if not isinstance(summary, dict) or not all(map(is_number, summary.values())):
-            raise ValueError(f"{path} has {short(summary)} for {name}, which is no summary; {remedy}")
+            raise ValueError(
+                f"{path} has {short(summary)} for {name}, which is no summary; {remedy}"
+            )
     return result
 
 
@@ -230,7 +281,11 @@ def make_groups(runs: Iterable[RunLog]) -> list[Group]:
     """Runs that differ only in their seed, together; ordered by world, then as given."""
     alike: dict[tuple[str, str, str], list[RunLog]] = defaultdict(list)
     for run in runs:
-        compared = {name: value for name, value in flat(to_dict(run.config)).items() if name not in NOT_COMPARED}
+        compared = {
+            name: value
+            for name, value in flat(to_dict(run.config)).items()
+            if name not in NOT_COMPARED
+        }
         alike[world_name(run.config), run.method, json.dumps(compared, sort_keys=True)].append(run)
     together: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for world, method, compared_json in alike:
@@ -238,8 +293,12 @@ def make_groups(runs: Iterable[RunLog]) -> list[Group]:
     groups = []
     for (world, method, compared_json), members in alike.items():
         others, this = together[world, method], json.loads(compared_json)
-        differing = [name for name in this if any(other.get(name) != this[name] for other in others)]
-        label = ", ".join([method, *(f"{name.split('.')[-1]} {this[name]}" for name in differing[:2])])
+        differing = [
+            name for name in this if any(other.get(name) != this[name] for other in others)
+        ]
+        label = ", ".join(
+            [method, *(f"{name.split('.')[-1]} {this[name]}" for name in differing[:2])]
+        )
         groups.append(Group(label, world, tuple(members), others.index(this)))
     worlds = list(dict.fromkeys(group.world for group in groups))
     return sorted(groups, key=lambda group: worlds.index(group.world))
@@ -249,7 +308,9 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested dict as {"learner.torso.hidden": 128, …}."""
     result: dict[str, Any] = {}
     for name, value in data.items():
-        result |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        result |= (
+            flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
     return result
 
 
@@ -258,20 +319,32 @@ def world_name(config: RunConfig) -> str:
     env = config.env
     if isinstance(env, MazeConfig):
         dose = "" if env.dose is None else f" (dose {env.dose:g})"
-        return "the maze without noise" if env.noise == "none" else f"the maze with {env.noise} noise{dose}"
+        return (
+            "the maze without noise"
+            if env.noise == "none"
+            else f"the maze with {env.noise} noise{dose}"
+        )
     if isinstance(env, AtariConfig):
         return env.game if env.noise == "none" else f"{env.game} with {env.noise} noise"
     return env.label if isinstance(env, GymConfig) else type(env).__name__
 
 
 def noise_of(group: Group) -> tuple[str, str] | None:
-    """The logged share that tells the noisy steps of a group's world, and the words for them: "time {words}"."""
+    """The logged share that tells the noisy steps of a group's world, and the words for them: "time
+    {words}".
+    """
     env = group.runs[0].config.env
     name, words = "noise", "with noise"
     if isinstance(env, MazeConfig):
         name, words = "block_in_view", "with a bouncing block in view"
         if env.noise in LAYERS:
-            name, words = "noise_on", f"with {'the fixed layer of' if env.noise == 'frozen' else 'random'} pixels on the view"
+            name, words = (
+                "noise_on",
+                (
+                    f"with {'the fixed layer of' if env.noise == 'frozen' else 'random'} pixels on"
+                    " the view"
+                ),
+            )
         elif env.noise == "sticky":
             name, words = "noise_on", "with the action overridden"
         elif env.noise == "brownian" and env.resolved_dose > 0:
@@ -282,10 +355,20 @@ def noise_of(group: Group) -> tuple[str, str] | None:
 
 
 def result_names(group: Group) -> list[str]:
-    """What a group is judged by: trackers, return (where the world has trackers: if it ever paid), rooms and cells, noise's shares."""
+    """What a group is judged by: trackers, return (where the world has trackers: if it ever paid),
+    rooms and cells, noise's shares.
+    """
     trackers = group.names("reached/")
     paid = any(np.nan_to_num(run.column("episode/return")).any() for run in group.runs)
-    measures = [logged for name, (logged, _) in MEASURES.items() if not trackers or (paid and name in ("rooms", "return"))]
+    measures = [
+        logged
+        for name, (logged, _) in MEASURES.items()
+        if not trackers or (paid and name in ("rooms", "return"))
+    ]
     names = trackers + [logged for logged in measures if group.names(logged)]
     noise = noise_of(group)
-    return names + ([f"{kind}/{noise[0]}" for kind in ("share_of_time", "share_of_pay", "ratio")] if noise else [])
+    return names + (
+        [f"{kind}/{noise[0]}" for kind in ("share_of_time", "share_of_pay", "ratio")]
+        if noise
+        else []
+    )

@@ -18,24 +18,38 @@ from PIL import Image
 
 from afterwit.envs.specs import Array
 from afterwit.runs.files import replacing
-from afterwit.runs.report_data import (
-    Group,
-    RunLog,
-    noise_of,
-)
+from afterwit.runs.report_data import Group, RunLog, noise_of
 from afterwit.runs.statistics import MEASURES
 from afterwit.world_models.instruments import ALARM
 
 # Tol's vibrant, colour-blind safe, and grey for the control.
-COLOURS = {"byol-explore": "#cc3311", "byol-hindsight": "#0077bb", "rnd": "#009988", "icm": "#ee7733", "random": "#999999"}
+COLOURS = {
+    "byol-explore": "#cc3311",
+    "byol-hindsight": "#0077bb",
+    "rnd": "#009988",
+    "icm": "#ee7733",
+    "random": "#999999",
+}
 OTHER, INK, GREY, PALE = "#555555", "#222222", "#6b6b6b", "#d0d0d0"
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))  # groups of one method in one world
+# groups of one method in one world
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 STYLE: Any = {
     "text.parse_math": False,  # names may hold a $
-    "font.family": "DejaVu Sans", "font.size": 8, "text.color": INK, "axes.edgecolor": "#999999", "axes.labelcolor": GREY,
-    "xtick.color": GREY, "ytick.color": GREY, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
-}  # fmt: skip
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "text.color": INK,
+    "axes.edgecolor": "#999999",
+    "axes.labelcolor": GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+}
 MAX_PNG, MAX_VIDEO = 300_000, 4_000_000  # bytes
 LONGEST = 100  # characters of a picture's name; file systems take 255 bytes
 
@@ -65,7 +79,10 @@ def colour(group: Group) -> str:
 def curves(groups: Sequence[Group]) -> list[Curve]:
     """What the groups of one world logged, in the order of the page."""
     reached = sorted({name for group in groups for name in group.names("reached/")})
-    chosen = [Curve(name, f"{name.split('/')[1]}: share of episodes that reached it", share=True) for name in reached]
+    chosen = [
+        Curve(name, f"{name.split('/')[1]}: share of episodes that reached it", share=True)
+        for name in reached
+    ]
     chosen += [Curve(*MEASURES[name]) for name in (("rooms", "return") if reached else MEASURES)]
     noise = noise_of(groups[0])
     if noise:
@@ -80,42 +97,66 @@ def curves(groups: Sequence[Group]) -> list[Curve]:
             Curve("share_of_time/room_change", "Share of steps on which the room changes"),
             Curve("ratio/room_change", "Their pay (1 = like any other step)", reference=1.0),
         ]
-    parts = sorted({name for group in groups for name in group.names("learner/intrinsic_")} - {"learner/intrinsic_scale"})
+    parts = sorted(
+        {name for group in groups for name in group.names("learner/intrinsic_")}
+        - {"learner/intrinsic_scale"}
+    )
     parts.sort(key=lambda name: name != "learner/intrinsic_reconstruction")
-    chosen += [Curve(name, f"Intrinsic reward: {name.split('_', 1)[1]}", log=name.endswith("reconstruction")) for name in parts]
     chosen += [
-        Curve("share_of_time/noop", "Share of no-ops", share=True), Curve("learner/entropy", "Entropy of the policy [nats]"),
+        Curve(
+            name, f"Intrinsic reward: {name.split('_', 1)[1]}", log=name.endswith("reconstruction")
+        )
+        for name in parts
+    ]
+    chosen += [
+        Curve("share_of_time/noop", "Share of no-ops", share=True),
+        Curve("learner/entropy", "Entropy of the policy [nats]"),
         Curve("learner/kl", "KL, old to new policy [nats]"),
         Curve("learner/trust_region_ratio", "KL, old to new policy / its limit", reference=1.0),
         Curve("learner/curiosity_share", "Curiosity's share of what is paid", share=True),
         Curve("noise/seeking", "Seeks noise (1 = does not care)", reference=1.0),
-        Curve("rank/embedding", "Effective rank of the embedding"), Curve("rank/belief", "Effective rank of the belief"),
-        Curve("rank/latent", "Effective rank of z"), Curve("spread/target", "Error of the best constant guess"),
+        Curve("rank/embedding", "Effective rank of the embedding"),
+        Curve("rank/belief", "Effective rank of the belief"),
+        Curve("rank/latent", "Effective rank of z"),
+        Curve("spread/target", "Error of the best constant guess"),
         Curve("leak/critic", "Leak: critic's estimate / log n", reference=0.0),
         Curve("leak/place_from_latent", "Leak: place told from z", reference=0.0),
         Curve("leak/action_from_latent", "Leak: action told from z", reference=0.0),
-        Curve("use/latent", "Error with the z of others / own", reference=1.0), Curve(ALARM, "Collapse alarm"),
+        Curve("use/latent", "Error with the z of others / own", reference=1.0),
+        Curve(ALARM, "Collapse alarm"),
         Curve("learner/gradient_norm", "Gradient norm", log=True),
         Curve("agent_steps_per_second", "Agent steps per second"),
-    ]  # fmt: skip
+    ]
     return [curve for curve in chosen if _worth(curve, groups)]
 
 
 def _worth(curve: Curve, groups: Sequence[Group]) -> bool:
-    logged = [values for group in groups for run in group.runs if np.isfinite(values := run.column(curve.name)).any()]
-    if curve.name == "episode/return":  # all zero where the world pays nothing and has trackers to show
-        return any(np.nan_to_num(values).any() for values in logged) or bool(logged and not any(g.names("reached/") for g in groups))
+    logged = [
+        values
+        for group in groups
+        for run in group.runs
+        if np.isfinite(values := run.column(curve.name)).any()
+    ]
+    # all zero where the world pays nothing and has trackers to show
+    if curve.name == "episode/return":
+        return any(np.nan_to_num(values).any() for values in logged) or bool(
+            logged and not any(g.names("reached/") for g in groups)
+        )
     if curve.name == "learner/curiosity_share":  # 1 where nothing else pays
         return any(np.nanmin(values) < 1 for values in logged)
     return bool(logged) or curve.name.startswith("ratio/")
 
 
 def binned(run: RunLog, curve: Curve) -> tuple[Array, Array]:
-    """Agent steps and means of at most 40 equal stretches of the run; NaN where a stretch has no entry."""
+    """Agent steps and means of at most 40 equal stretches of the run; NaN where a stretch has no
+    entry.
+    """
     total = run.config.total_steps
     count = int(np.clip(total // (2 * run.config.log_interval), 5, 40))
     index = np.minimum(count - 1, (run.steps - 1) * count // total)
-    return (np.arange(count) + 0.5) * total / count, np.array([run.mean(curve.name, index == bin) for bin in range(count)])
+    return (np.arange(count) + 0.5) * total / count, np.array(
+        [run.mean(curve.name, index == bin) for bin in range(count)]
+    )
 
 
 def draw_lines(ax: Axes, groups: Sequence[Group], curve: Curve) -> list[tuple[float, Group]]:
@@ -123,8 +164,12 @@ def draw_lines(ax: Axes, groups: Sequence[Group], curve: Curve) -> list[tuple[fl
     ends = []
     for group in groups:
         lines = [binned(run, curve) for run in group.runs]
-        if len({len(values) for _, values in lines}) > 1:  # other log intervals: no common stretches to average over
-            lines = [(lines[0][0], np.interp(lines[0][0], *known(steps, values), right=np.nan)) for steps, values in lines]
+        # other log intervals: no common stretches to average over
+        if len({len(values) for _, values in lines}) > 1:
+            lines = [
+                (lines[0][0], np.interp(lines[0][0], *known(steps, values), right=np.nan))
+                for steps, values in lines
+            ]
         steps, values = lines[0][0], np.mean([values for _, values in lines], axis=0)
         if len(group.runs) > 1:
             for _, thin in lines:
@@ -132,7 +177,14 @@ def draw_lines(ax: Axes, groups: Sequence[Group], curve: Curve) -> list[tuple[fl
         x, y = known(steps, values)
         if len(x):
             bold: dict[str, Any] = {"marker": "o", "markersize": 4} if len(x) == 1 else {}
-            ax.plot(x, y, color=colour(group), linewidth=1.8, linestyle=DASHES[group.index % len(DASHES)], **bold)
+            ax.plot(
+                x,
+                y,
+                color=colour(group),
+                linewidth=1.8,
+                linestyle=DASHES[group.index % len(DASHES)],
+                **bold,
+            )
             ends.append((float(y[-1]), group))
     if curve.reference is not None:
         ax.axhline(curve.reference, color=GREY, linewidth=0.6, zorder=0)
@@ -150,7 +202,11 @@ def draw_lines(ax: Axes, groups: Sequence[Group], curve: Curve) -> list[tuple[fl
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         ax.yaxis.set_major_locator(MaxNLocator(3))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: count_words(value) if abs(value) >= 1000 else f"{value:g}"))
+        ax.yaxis.set_major_formatter(
+            FuncFormatter(
+                lambda value, _: count_words(value) if abs(value) >= 1000 else f"{value:g}"
+            )
+        )
         low, high = ax.get_ylim()
         if low >= 0 or high <= 0 or curve.reference is not None:
             ax.set_ylim(min(0.0, low), max(0.0, high))
@@ -172,10 +228,15 @@ def count_words(value: float) -> str:
 
 
 def label_ends(ax: Axes, ends: Sequence[tuple[float, Group]]) -> None:
-    """Names at the right of a panel, each at the height of its line, moved apart where they would touch."""
+    """Names at the right of a panel, each at the height of its line, moved apart where they would
+    touch.
+    """
     height = ax.get_window_extent().height / ax.figure.dpi * 72  # points
     transform = ax.transData + ax.transAxes.inverted()
-    texts = sorted(((float(transform.transform((1, end))[1]), group.label.replace(", ", "\n"), colour(group)) for end, group in ends))
+    texts = sorted(
+        (float(transform.transform((1, end))[1]), group.label.replace(", ", "\n"), colour(group))
+        for end, group in ends
+    )
     gaps = [10.5 / height * (text.count("\n") + 1) for _, text, _ in texts]
     places = [place for place, _, _ in texts]
     for index in range(1, len(places)):
@@ -185,7 +246,16 @@ def label_ends(ax: Axes, ends: Sequence[tuple[float, Group]]) -> None:
         shift = max(centre, places[-1] - 1)  # back to where the lines are, and not above the panel
         places = [place - shift for place in places]
     for place, (_, text, ink) in zip(places, texts, strict=True):
-        ax.text(1.03, place, text, transform=ax.transAxes, color=ink, va="center", fontsize=7.5, linespacing=1.1)
+        ax.text(
+            1.03,
+            place,
+            text,
+            transform=ax.transAxes,
+            color=ink,
+            va="center",
+            fontsize=7.5,
+            linespacing=1.1,
+        )
 
 
 def panel(groups: Sequence[Group], curve: Curve) -> Figure:
@@ -199,7 +269,9 @@ def panel(groups: Sequence[Group], curve: Curve) -> Figure:
 
 
 def save(figure: Figure, out: Path, name: str, alt: str) -> Picture:
-    """Write out/name.png (names become plain, short ASCII), with a palette where it would be larger than MAX_PNG."""
+    """Write out/name.png (names become plain, short ASCII), with a palette where it would be larger
+    than MAX_PNG.
+    """
     canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
     canvas.draw()
     drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

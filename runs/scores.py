@@ -1,7 +1,9 @@
-"""Scores over runs and games: aggregates with intervals, who beats whom, and performance profiles, all by rliable.
+"""Scores over runs and games: aggregates with intervals, who beats whom, and performance profiles,
+all by rliable.
 
-Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice": with few runs a mean or a best seed says
-little; interquartile means with stratified bootstrap intervals say how much is known.
+Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice": with
+few runs a mean or a best seed says little; interquartile means with stratified bootstrap intervals
+say how much is known.
 """
 
 from __future__ import annotations
@@ -30,12 +32,15 @@ THRESHOLDS = 101  # points of a profile
 def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str, Any]:
     """Aggregate the evaluations in run `folders` and write OUT/scores.json and scores.png.
 
-    `measure` is a number of the evaluations, such as return, rooms or R4; unset, the human-normalised score where all games have
-    one, else the return. Raises ValueError where a run was not evaluated, lacks the measure, is there twice (method, task and seed),
-    or cells have unequal numbers of runs.
+    `measure` is a number of the evaluations, such as return, rooms or R4; unset, the
+    human-normalised score where all games have one, else the return. Raises ValueError where a run
+    was not evaluated, lacks the measure, is there twice (method, task and seed), or cells have
+    unequal numbers of runs.
     """
     if len(folders) < 2:
-        raise ValueError(f"scores compares runs, and was given {len(folders)}; name two or more run folders")
+        raise ValueError(
+            f"scores compares runs, and was given {len(folders)}; name two or more run folders"
+        )
     found = [(folder, config_of(folder), evaluation_of(folder)) for folder in folders]
     if measure is None:
         measure = HUMAN if all(HUMAN in evaluation for _, _, evaluation in found) else "return"
@@ -45,10 +50,16 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
         value = number(evaluation, measure)
         if value is None:
             known = ", ".join([*evaluation["results"], *([HUMAN] if HUMAN in evaluation else [])])
-            raise ValueError(f"the evaluation of {folder} has no {measure!r}; it has {known or 'no numbers: no episode ended'}")
+            raise ValueError(
+                f"the evaluation of {folder} has no {measure!r}; it has"
+                f" {known or 'no numbers: no episode ended'}"
+            )
         cells.setdefault(config.method, {}).setdefault(task(config), []).append(value)
         if same := seen.get((config.method, task(config), config.seed)):
-            raise ValueError(f"{same} and {folder} are both {config.title} on {task(config)}; runs of one task must have different seeds")
+            raise ValueError(
+                f"{same} and {folder} are both {config.title} on {task(config)}; runs of one task"
+                " must have different seeds"
+            )
         seen[config.method, task(config), config.seed] = folder
     tables = matrices(cells)
     with results(out / RESULT, out / PICTURE):
@@ -56,18 +67,28 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
 
 
 def aggregated(
-    measure: str, tables: Mapping[str, Array], found: Sequence[tuple[Path, RunConfig, Mapping[str, Any]]], out: Path
+    measure: str,
+    tables: Mapping[str, Array],
+    found: Sequence[tuple[Path, RunConfig, Mapping[str, Any]]],
+    out: Path,
 ) -> dict[str, Any]:
     """The aggregates of scores [runs, tasks] of each method, written to OUT."""
     result = {
-        "measure": measure, "tasks": sorted({task(config) for _, config, _ in found}),
+        "measure": measure,
+        "tasks": sorted({task(config) for _, config, _ in found}),
         "scores": {name: table.tolist() for name, table in tables.items()},
-        "aggregates": aggregates(tables), "improvement": improvement(tables), "profiles": profiles(tables),
-        "runs": [{"folder": str(folder)} | {name: evaluation.get(name) for name in ("trained_agent_steps", "policy", "episodes")}
-                 for folder, _, evaluation in found],
+        "aggregates": aggregates(tables),
+        "improvement": improvement(tables),
+        "profiles": profiles(tables),
+        "runs": [
+            {"folder": str(folder)}
+            | {name: evaluation.get(name) for name in ("trained_agent_steps", "policy", "episodes")}
+            for folder, _, evaluation in found
+        ],
         "provenance": provenance(),
-    }  # fmt: skip
-    from afterwit.runs.scores_figure import draw  # imports matplotlib, which the numbers need not wait for
+    }
+    # imports matplotlib, which the numbers need not wait for
+    from afterwit.runs.scores_figure import draw
 
     draw(result, out / PICTURE)
     write_json(out / RESULT, result)
@@ -83,7 +104,9 @@ def evaluation_of(folder: Path) -> dict[str, Any]:
 
 def number(evaluation: Mapping[str, Any], measure: str) -> float | None:
     """The mean over episodes; None where the evaluation does not have it, or it is not finite."""
-    mean = ((evaluation if measure == HUMAN else evaluation["results"]).get(measure) or {}).get("mean", math.nan)
+    mean = ((evaluation if measure == HUMAN else evaluation["results"]).get(measure) or {}).get(
+        "mean", math.nan
+    )
     return float(mean) if math.isfinite(mean) else None
 
 
@@ -96,13 +119,21 @@ def task(config: RunConfig) -> str:
 
 
 def matrices(cells: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Array]:
-    """Scores [runs, tasks] of each method. Raises ValueError where a method lacks a task, or has more runs of one than of another."""
+    """Scores [runs, tasks] of each method. Raises ValueError where a method lacks a task, or has
+    more runs of one than of another.
+    """
     tasks = sorted({name for own in cells.values() for name in own})
     for method, own in cells.items():
         counts = {name: len(own.get(name, ())) for name in tasks}
-        least, most = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
+        least, most = (
+            min(counts, key=lambda name: counts[name]),
+            max(counts, key=lambda name: counts[name]),
+        )
         if counts[least] < counts[most]:
-            raise ValueError(f"{method} has {counts[most]} runs of {most} and {counts[least]} of {least}; give as many runs of each")
+            raise ValueError(
+                f"{method} has {counts[most]} runs of {most} and {counts[least]} of {least}; give"
+                " as many runs of each"
+            )
     return {method: np.array([own[name] for name in tasks]).T for method, own in cells.items()}
 
 
@@ -115,7 +146,9 @@ def aggregates(tables: Mapping[str, Array]) -> dict[str, dict[str, dict[str, flo
         values = [float(function(table)) for function in functions]
         ends = np.full((2, len(values)), math.nan)
         if len(table) > 1:
-            ends = bootstrap({method: table}, lambda drawn: np.array([function(drawn) for function in functions]))[method]
+            ends = bootstrap(
+                {method: table}, lambda drawn: np.array([function(drawn) for function in functions])
+            )[method]
         result[method] = {
             name: {"value": value, "low": float(low), "high": float(high)}
             for name, value, low, high in zip(AGGREGATES, values, *ends, strict=True)
@@ -124,7 +157,9 @@ def aggregates(tables: Mapping[str, Array]) -> dict[str, dict[str, dict[str, flo
 
 
 def improvement(tables: Mapping[str, Array]) -> list[dict[str, Any]]:
-    """For each two methods the probability that a run of the one beats a run of the other on a task, averaged over tasks."""
+    """For each two methods the probability that a run of the one beats a run of the other on a
+    task, averaged over tasks.
+    """
     metrics = rliable("metrics")
     result = []
     for one, other in permutations(tables, 2):
@@ -132,29 +167,53 @@ def improvement(tables: Mapping[str, Array]) -> list[dict[str, Any]]:
         low, high = math.nan, math.nan
         if min(len(tables[one]), len(tables[other])) > 1:
             pair = {"": (tables[one], tables[other])}
-            low, high = map(float, bootstrap(pair, lambda x, y: np.array([metrics.probability_of_improvement(x, y)]))[""][:, 0])
-        result.append({"better": one, "than": other, "probability": value, "low": low, "high": high})
+            low, high = map(
+                float,
+                bootstrap(pair, lambda x, y: np.array([metrics.probability_of_improvement(x, y)]))[
+                    ""
+                ][:, 0],
+            )
+        result.append(
+            {"better": one, "than": other, "probability": value, "low": low, "high": high}
+        )
     return result
 
 
 def profiles(tables: Mapping[str, Array]) -> dict[str, Any]:
-    """For thresholds from the lowest score to the highest, the share of runs above, and its interval: a curve for each method."""
-    low, high = (float(end([table.min() if end is min else table.max() for table in tables.values()])) for end in (min, max))
+    """For thresholds from the lowest score to the highest, the share of runs above, and its
+    interval: a curve for each method.
+    """
+    low, high = (
+        float(end([table.min() if end is min else table.max() for table in tables.values()]))
+        for end in (min, max)
+    )
     thresholds = np.linspace(low, high, THRESHOLDS)
     library = rliable()
     with numpy_seed(0):
-        shares, ends = library.create_performance_profile(dict(tables), thresholds, reps=REPETITIONS)
+        shares, ends = library.create_performance_profile(
+            dict(tables), thresholds, reps=REPETITIONS
+        )
     return {
         "thresholds": thresholds.tolist(),
-        "methods": {method: {"share": shares[method].tolist(), "low": ends[method][0].tolist(), "high": ends[method][1].tolist()}
-                    for method in tables},
-    }  # fmt: skip
+        "methods": {
+            method: {
+                "share": shares[method].tolist(),
+                "low": ends[method][0].tolist(),
+                "high": ends[method][1].tolist(),
+            }
+            for method in tables
+        },
+    }
 
 
 def bootstrap(tables: Mapping[str, Any], function: Any) -> dict[str, Array]:
-    """95% stratified-bootstrap intervals, [2, numbers] each; the same scores give the same interval."""
+    """95% stratified-bootstrap intervals, [2, numbers] each; the same scores give the same
+    interval.
+    """
     with numpy_seed(0):
-        ends: dict[str, Array] = rliable().get_interval_estimates(dict(tables), function, reps=REPETITIONS)[1]
+        ends: dict[str, Array] = rliable().get_interval_estimates(
+            dict(tables), function, reps=REPETITIONS
+        )[1]
     return ends
 
 
@@ -162,14 +221,19 @@ def table(result: Mapping[str, Any]) -> str:
     """The aggregates as text: one row a method."""
     runs, tasks = np.array(next(iter(result["scores"].values()))).shape
     head = (
-        f"{result['measure'].replace('_', '-')} score of {runs} run{'s' * (runs > 1)} a task, {tasks} task{'s' * (tasks > 1)}: "
-        + "; ".join(result["tasks"])
+        f"{result['measure'].replace('_', '-')} score of {runs} run{'s' * (runs > 1)} a task,"
+        f" {tasks} task{'s' * (tasks > 1)}: " + "; ".join(result["tasks"])
     )
     rows = [f"{'':<18}" + "".join(f"{name:>30}" for name in AGGREGATES)]
     for method, numbers in result["aggregates"].items():
-        rows.append(f"{method:<18}" + "".join(f"{shown(numbers[name]['value'], numbers[name]):>30}" for name in AGGREGATES))
+        rows.append(
+            f"{method:<18}"
+            + "".join(f"{shown(numbers[name]['value'], numbers[name]):>30}" for name in AGGREGATES)
+        )
     beats = [
-        f"a run of {p['better']} beats one of {p['than']} with probability {shown(p['probability'], p)}" for p in result["improvement"]
+        f"a run of {p['better']} beats one of {p['than']} with probability"
+        f" {shown(p['probability'], p)}"
+        for p in result["improvement"]
     ]
     return "\n".join([head, *rows, *beats])
 

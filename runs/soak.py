@@ -1,6 +1,8 @@
-"""A soak: what a run's processes hold, once a second, and whether any of it grows. Reads /proc, so it needs Linux.
+"""A soak: what a run's processes hold, once a second, and whether any of it grows. Reads /proc, so
+it needs Linux.
 
-`sample` and `watch` take a process and follow its children, however they were started: another command's, or a cluster's.
+`sample` and `watch` take a process and follow its children, however they were started: another
+command's, or a cluster's.
 """
 
 from __future__ import annotations
@@ -44,10 +46,12 @@ class Sample:
     files: int  # open file descriptors
     segments: int  # files in /dev/shm, of all processes of the machine
     shared: int  # bytes in them
-    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # memory, processes, threads and files by `title`
+    # memory, processes, threads and files by `title`
+    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
-NUMBERS = ("memory", "processes", "threads", "files", "segments", "shared")  # of a sample, that must not grow
+# of a sample, that must not grow
+NUMBERS = ("memory", "processes", "threads", "files", "segments", "shared")
 
 
 def family(pid: int) -> list[int]:
@@ -68,36 +72,59 @@ def family(pid: int) -> list[int]:
 
 def title(pid: int) -> str:
     """What a process is called: raylet, dashboard.py, ray::ActorProcess."""
-    words = (PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0 ").decode(errors="replace").split("\0")
+    words = (
+        (PROC / str(pid) / "cmdline")
+        .read_bytes()
+        .rstrip(b"\0 ")
+        .decode(errors="replace")
+        .split("\0")
+    )
     if words[0].startswith("ray::"):
         return words[0].partition(".")[0]
     return Path(next((word for word in words if word.endswith(".py")), words[0])).name
 
 
 def held(pid: int) -> dict[str, Counter[str]]:
-    """Memory (bytes resident), processes, threads and files of `pid` and its descendants, by what they are called."""
+    """Memory (bytes resident), processes, threads and files of `pid` and its descendants, by what
+    they are called.
+    """
     found: dict[str, Counter[str]] = {}
     for each in family(pid):
         try:
-            status = dict(line.split(":", 1) for line in (PROC / str(each) / "status").read_text().splitlines())
+            status = dict(
+                line.split(":", 1)
+                for line in (PROC / str(each) / "status").read_text().splitlines()
+            )
             files, name = len(os.listdir(PROC / str(each) / "fd")), title(each)
         except OSError:  # it has ended meanwhile
             continue
         memory = int(status.get("VmRSS", "0 kB").split()[0]) * 1024
-        found.setdefault(name, Counter()).update(memory=memory, processes=1, threads=int(status["Threads"]), files=files)
+        found.setdefault(name, Counter()).update(
+            memory=memory, processes=1, threads=int(status["Threads"]), files=files
+        )
     return found
 
 
 def sample(pid: int, seconds: float) -> Sample:
     """What the process `pid` and its descendants hold now."""
     parts = held(pid)
-    sizes = [path.stat().st_size for path in SHM.iterdir() if path.is_file()] if SHM.is_dir() else []
-    memory, processes, threads, files = (sum(part[name] for part in parts.values()) for name in NUMBERS[:4])
-    return Sample(round(seconds, 2), memory, processes, threads, files, len(sizes), sum(sizes), parts)
+    sizes = (
+        [path.stat().st_size for path in SHM.iterdir() if path.is_file()] if SHM.is_dir() else []
+    )
+    memory, processes, threads, files = (
+        sum(part[name] for part in parts.values()) for name in NUMBERS[:4]
+    )
+    return Sample(
+        round(seconds, 2), memory, processes, threads, files, len(sizes), sum(sizes), parts
+    )
 
 
-def watch(pid: int, minutes: float, each: Callable[[Sample], None] = lambda sample: None) -> list[Sample]:
-    """A sample a second, until `minutes` are over or the process ends. `each` is told of every sample: it may do harm, say."""
+def watch(
+    pid: int, minutes: float, each: Callable[[Sample], None] = lambda sample: None
+) -> list[Sample]:
+    """A sample a second, until `minutes` are over or the process ends. `each` is told of every
+    sample: it may do harm, say.
+    """
     begun, samples = time.monotonic(), list[Sample]()
     while (now := time.monotonic() - begun) < minutes * 60 and family(pid):
         samples.append(sample(pid, now))
@@ -109,10 +136,14 @@ def watch(pid: int, minutes: float, each: Callable[[Sample], None] = lambda samp
 def judge(samples: list[Sample]) -> dict[str, tuple[float, float, bool]]:
     """name -> (at the beginning, at the end, is that flat?), by `heights`.
 
-    Memory may grow by GROWTH, of nothing else may there be more. Raises ValueError for fewer than 20 samples.
+    Memory may grow by GROWTH, of nothing else may there be more. Raises ValueError for fewer than
+    20 samples.
     """
     if len(samples) < 20:
-        raise ValueError(f"{len(samples)} samples are too few to judge; soak for a minute or longer, and see that the run goes on")
+        raise ValueError(
+            f"{len(samples)} samples are too few to judge; soak for a minute or longer, and see"
+            " that the run goes on"
+        )
     result = {}
     for name in NUMBERS:
         first, last = heights(samples, lambda each, name=name: getattr(each, name))  # type: ignore[misc]
@@ -122,16 +153,22 @@ def judge(samples: list[Sample]) -> dict[str, tuple[float, float, bool]]:
 
 
 def heights(samples: list[Sample], number: Callable[[Sample], float]) -> tuple[float, float]:
-    """Of a number: what it reaches in the first fifth after the warm-up and in the last (the ninth decile: while a process is being
-    replaced less is held, and how long that takes hangs on what else the machine does)."""
+    """Of a number: what it reaches in the first fifth after the warm-up and in the last (the ninth
+    decile: while a process is being replaced less is held, and how long that takes hangs on what
+    else the machine does)."""
     judged = samples[int(len(samples) * WARM_UP) :]
     part = max(1, len(judged) // 5)
-    first, last = (float(np.percentile([number(each) for each in some], 90)) for some in (judged[:part], judged[-part:]))
+    first, last = (
+        float(np.percentile([number(each) for each in some], 90))
+        for some in (judged[:part], judged[-part:])
+    )
     return first, last
 
 
 def holders(samples: list[Sample], name: str, unit: int = 1) -> str:
-    """Whose processes hold more of `name`, in units, at the end than at the beginning: "raylet 41 to 67"."""
+    """Whose processes hold more of `name`, in units, at the end than at the beginning: "raylet 41
+    to 67".
+    """
     found = []
     for who in dict.fromkeys(who for each in samples for who in each.parts):
         first, last = heights(samples, lambda each, who=who: each.parts.get(who, {}).get(name, 0))  # type: ignore[misc]
@@ -162,7 +199,8 @@ class Killer:
 
 
 def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> bool:
-    """Train the maze for `minutes` in a process of its own, write OUT/soak.csv and OUT/soak.png, print the verdict. True: all is flat.
+    """Train the maze for `minutes` in a process of its own, write OUT/soak.csv and OUT/soak.png,
+    print the verdict. True: all is flat.
 
     `cluster`: on a local Ray cluster with two actors, of which one is killed every minute.
     """
@@ -174,13 +212,31 @@ def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> boo
     if (folder / "config.json").exists():
         raise ValueError(f"{folder} holds an earlier soak; choose another --out, or remove it")
     config = replace(maze(), total_steps=1_000_000_000, checkpoint_interval=50_000)
-    write_config(replace(config, cluster="local", actors=2, policy_lag=2) if cluster else config, folder)
+    write_config(
+        replace(config, cluster="local", actors=2, policy_lag=2) if cluster else config, folder
+    )
     before = sample(os.getpid(), 0)
-    command = [sys.executable, "-P", "-m", "afterwit.runs.cli", "train", "--resume", str(folder), "--quiet"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "afterwit.runs.cli",
+        "train",
+        "--resume",
+        str(folder),
+        "--quiet",
+    ]
     with (out / OUTPUT).open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     killer = Killer(process.pid) if cluster else None
-    bar = tqdm(total=round(minutes * 60), unit="s", desc="soak", disable=not progress, dynamic_ncols=True, file=sys.stdout)
+    bar = tqdm(
+        total=round(minutes * 60),
+        unit="s",
+        desc="soak",
+        disable=not progress,
+        dynamic_ncols=True,
+        file=sys.stdout,
+    )
 
     def show(now: Sample) -> None:
         if killer is not None:
@@ -201,13 +257,21 @@ def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> boo
         unit = 1 << 20 if name in ("memory", "shared") else 1
         whose = "" if flat else f": {holders(samples, name, unit)}"
         word = "flat" if flat else "GROWS"
-        print(f"{name:<10} {first / unit:>10,.1f} {last / unit:>10,.1f}{' MiB' if unit > 1 else '    '} {word}{whose}")
+        print(
+            f"{name:<10} {first / unit:>10,.1f}"
+            f" {last / unit:>10,.1f}{' MiB' if unit > 1 else '    '} {word}{whose}"
+        )
     left = [pid for pid in children if family(pid)]
     after = sample(os.getpid(), 0)
     clean = not left and after.segments <= before.segments and code == 130 and bool(kept(folder))
-    print(f"after its end: {len(left)} processes and {max(0, after.segments - before.segments)} segments left, exit code {code}")
+    print(
+        f"after its end: {len(left)} processes and {max(0, after.segments - before.segments)}"
+        f" segments left, exit code {code}"
+    )
     if killer is not None:
-        replaced = (out / OUTPUT).read_text(encoding="utf-8", errors="replace").count(" is replaced: ")
+        replaced = (
+            (out / OUTPUT).read_text(encoding="utf-8", errors="replace").count(" is replaced: ")
+        )
         print(f"{killer.kills} actors were killed, {replaced} replaced")
         clean = clean and killer.kills == replaced
     return clean and all(flat for _, _, flat in verdicts.values())
@@ -227,7 +291,10 @@ def write(samples: list[Sample], out: Path) -> None:
     figure = Figure(figsize=(8, 8), layout="constrained")
     minutes = [sample.seconds / 60 for sample in samples]
     for axes, name in zip(figure.subplots(len(names), sharex=True), names, strict=True):
-        axes.plot(minutes, [getattr(sample, name) / (1 << 20 if name == "memory" else 1) for sample in samples])
+        axes.plot(
+            minutes,
+            [getattr(sample, name) / (1 << 20 if name == "memory" else 1) for sample in samples],
+        )
         axes.axvspan(0, minutes[-1] * WARM_UP, alpha=0.1)
         axes.set_ylabel("memory, MiB" if name == "memory" else name)
         axes.set_ylim(bottom=0)

@@ -1,4 +1,6 @@
-"""What happened and what was paid: episodes, trackers, places, noise. Counted on the host, over real steps only."""
+"""What happened and what was paid: episodes, trackers, places, noise. Counted on the host, over
+real steps only.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,16 @@ from afterwit.envs.specs import Array, EnvSpec
 from afterwit.world_models.trajectory import Trajectory
 
 NUM_WINDOWS = 10  # a run's maps are kept by tenth
-# What worlds without trackers are judged by, the main one first: name -> what is logged, and in words.
+# What worlds without trackers are judged by, the main one first: name -> what is logged, and in
+# words.
 MEASURES = {
-    "cells": ("episode/cells", "Cells seen per episode"), "explored": ("explored/cells", "Cells seen so far, all episodes"),
-    "rooms": ("episode/rooms", "Rooms seen per episode"), "return": ("episode/return", "Return per episode"),
-}  # fmt: skip
-INDIFFERENT_ENVS, INDIFFERENT_STEPS = 64, 1000  # of the uniform policy: a tenth of a second, however many a run has
+    "cells": ("episode/cells", "Cells seen per episode"),
+    "explored": ("explored/cells", "Cells seen so far, all episodes"),
+    "rooms": ("episode/rooms", "Rooms seen per episode"),
+    "return": ("episode/return", "Return per episode"),
+}
+# of the uniform policy: a tenth of a second, however many a run has
+INDIFFERENT_ENVS, INDIFFERENT_STEPS = 64, 1000
 
 
 class Statistics:
@@ -35,11 +41,18 @@ class Statistics:
     the steps on which `room` changes (T - 1 of T steps: an unroll's first tells nothing of it);
     `cell` for the maps, where the world has one.
 
-    Where the agent can seek noise, by an action that makes it or a place that has it, `indifferent` is that action's or place's
-    share of time for a uniform policy. `extrinsic`: the agent is paid the environment's own reward, too, so that `score` goes by it.
+    Where the agent can seek noise, by an action that makes it or a place that has it, `indifferent`
+    is that action's or place's share of time for a uniform policy. `extrinsic`: the agent is paid
+    the environment's own reward, too, so that `score` goes by it.
     """
 
-    def __init__(self, spec: EnvSpec, total_steps: int, indifferent: float | None = None, extrinsic: bool = False):
+    def __init__(
+        self,
+        spec: EnvSpec,
+        total_steps: int,
+        indifferent: float | None = None,
+        extrinsic: bool = False,
+    ):
         batch = spec.num_envs
         self.total_steps = total_steps
         self.noise_action = spec.semantics.get("noise_action")
@@ -47,15 +60,23 @@ class Statistics:
         names = [name.lower().replace("-", "") for name in spec.action_names]
         self.noop = names.index("noop") if "noop" in names else None
         self.random_blocks = bool(spec.semantics.get("random_blocks"))
-        self.running = {"return": np.zeros(batch), "length": np.zeros(batch, np.int64), "bonus": np.zeros(batch)}
-        self.first_reward = np.zeros(batch, np.int64)  # agent step of the episode's first positive reward; 0: none yet
+        self.running = {
+            "return": np.zeros(batch),
+            "length": np.zeros(batch, np.int64),
+            "bonus": np.zeros(batch),
+        }
+        # agent step of the episode's first positive reward; 0: none yet
+        self.first_reward = np.zeros(batch, np.int64)
         self.trackers: Array = np.zeros((batch, 0), bool)
         height, width = spec.semantics.get("map", (0, 0))
         cells = spec.semantics.get("cells", height * width)
         places = {"room": ROOMS} | ({"cell": cells} if cells else {})
-        self.seen = {kind: np.zeros((batch, number), bool) for kind, number in places.items()}  # in the episode
-        self.explored = {kind: np.zeros(number, bool) for kind, number in places.items()}  # ever, by any environment
-        self.achieved, self.achieving = 0.0, 0  # sum and number of the episodes that `score` has not taken yet
+        # in the episode
+        self.seen = {kind: np.zeros((batch, number), bool) for kind, number in places.items()}
+        # ever, by any environment
+        self.explored = {kind: np.zeros(number, bool) for kind, number in places.items()}
+        # sum and number of the episodes that `score` has not taken yet
+        self.achieved, self.achieving = 0.0, 0
         self.visits = np.zeros((NUM_WINDOWS, height * width), np.int64)
         self.pay = np.zeros((NUM_WINDOWS, height * width))
         self._clear()
@@ -65,8 +86,15 @@ class Statistics:
         self.time: dict[str, float] = {}
         self.paid: dict[str, float] = {}
 
-    def add(self, trajectory: Trajectory, bonus: Tensor, agent_steps: int, environments: Array | None = None) -> None:
-        """Count T steps of B environments and the bonus [T, B] they were paid; `agent_steps` done before them.
+    def add(
+        self,
+        trajectory: Trajectory,
+        bonus: Tensor,
+        agent_steps: int,
+        environments: Array | None = None,
+    ) -> None:
+        """Count T steps of B environments and the bonus [T, B] they were paid; `agent_steps` done
+        before them.
 
         `environments`, int64 [B]: which of the spec's they are. Unset: all, in order.
         """
@@ -78,37 +106,50 @@ class Statistics:
         if self.noop is not None:
             self._count("noop", real & (trajectory.action.numpy() == self.noop), paid)
         if self.noise_action is not None:
-            self._count("noise_action", real & (trajectory.action.numpy() == self.noise_action), paid)
+            self._count(
+                "noise_action", real & (trajectory.action.numpy() == self.noise_action), paid
+            )
         for name in ("noise_on", "block_in_view"):
             if name in info:
                 self._count(name, real & info[name], paid)
-        if "room" in info:  # of an unroll's first step it is not known, as info tells where the step led
+        # of an unroll's first step it is not known, as info tells where the step led
+        if "room" in info:
             moved = np.zeros_like(real)
             moved[1:] = real[1:] & (info["room"][1:] != info["room"][:-1])
             self._count("room_change", moved, paid)
         if "noise_on" in info:
-            blocks = info["block_in_view"] & self.random_blocks if "block_in_view" in info else False
+            blocks = (
+                info["block_in_view"] & self.random_blocks if "block_in_view" in info else False
+            )
             self._count("noise", real & (info["noise_on"] | blocks), paid)
         if "cell" in info and self.visits.shape[1]:
             window = min(NUM_WINDOWS - 1, agent_steps * NUM_WINDOWS // self.total_steps)
             number = self.visits.shape[1]
             self.visits[window] += np.bincount(info["cell"][real], minlength=number)
-            self.pay[window] += np.bincount(info["cell"][real], weights=paid[real], minlength=number)
+            self.pay[window] += np.bincount(
+                info["cell"][real], weights=paid[real], minlength=number
+            )
         for t in range(len(real)):
-            self._advance(envs, real[t], reward[t], paid[t], {name: value[t] for name, value in info.items()})
+            self._advance(
+                envs, real[t], reward[t], paid[t], {name: value[t] for name, value in info.items()}
+            )
 
     def _count(self, name: str, mask: Array, paid: Array) -> None:
         self.time[name] = self.time.get(name, 0) + int(mask.sum())
         self.paid[name] = self.paid.get(name, 0) + float(paid[mask].sum())
 
-    def _advance(self, envs: Array, real: Array, reward: Array, paid: Array, info: dict[str, Array]) -> None:
+    def _advance(
+        self, envs: Array, real: Array, reward: Array, paid: Array, info: dict[str, Array]
+    ) -> None:
         for env in envs[~real].tolist():
             self._finish(env)
         self.running["return"][envs] += reward * real
         self.running["bonus"][envs] += paid * real
         self.running["length"][envs] += real
         earns = real & (reward > 0) & (self.first_reward[envs] == 0)
-        self.first_reward[envs] = np.where(earns, self.running["length"][envs], self.first_reward[envs])
+        self.first_reward[envs] = np.where(
+            earns, self.running["length"][envs], self.first_reward[envs]
+        )
         if "trackers" in info:
             if not self.trackers.shape[1]:
                 self.trackers = np.zeros((len(self.trackers), info["trackers"].shape[1]), bool)
@@ -118,11 +159,19 @@ class Statistics:
             self.explored[kind][info[kind][real]] = True
 
     def _finish(self, env: int) -> None:
-        """Environment `env` resets: its episode is over. (A reset before the first step opens, but ends none.)"""
+        """Environment `env` resets: its episode is over. (A reset before the first step opens, but
+        ends none.)
+        """
         if self.running["length"][env]:
             episode = {name: float(value[env]) for name, value in self.running.items()}
-            episode |= {f"R{index + 1}": float(reached) for index, reached in enumerate(self.trackers[env])}
-            episode |= {f"{kind}s": float(seen[env].sum()) for kind, seen in self.seen.items() if seen[env].any()}
+            episode |= {
+                f"R{index + 1}": float(reached) for index, reached in enumerate(self.trackers[env])
+            }
+            episode |= {
+                f"{kind}s": float(seen[env].sum())
+                for kind, seen in self.seen.items()
+                if seen[env].any()
+            }
             if self.first_reward[env]:
                 episode["first_reward"] = float(self.first_reward[env])
             self.episodes.append((env, episode))
@@ -141,8 +190,14 @@ class Statistics:
         """Means over the episodes finished, and shares of time and pay, since the last call."""
         result: dict[str, float] = {"episode/count": len(self.episodes)}
         for name in dict.fromkeys(name for _, episode in self.episodes for name in episode):
-            result[f"{section(name)}/{name}"] = float(np.mean([episode[name] for _, episode in self.episodes if name in episode]))
-        result |= {f"explored/{kind}s": float(ever.sum()) for kind, ever in self.explored.items() if ever.any()}
+            result[f"{section(name)}/{name}"] = float(
+                np.mean([episode[name] for _, episode in self.episodes if name in episode])
+            )
+        result |= {
+            f"explored/{kind}s": float(ever.sum())
+            for kind, ever in self.explored.items()
+            if ever.any()
+        }
         steps, paid = self.time.get("steps", 0), self.paid.get("steps", 0.0)
         for name in self.time:
             if name != "steps" and steps:
@@ -158,9 +213,10 @@ class Statistics:
         return result
 
     def score(self) -> float | None:
-        """Mean over the episodes since the last score: share of trackers reached, where the world has them; else, of an agent that
-        is paid by curiosity alone, cells or rooms seen, where they are known; else return. None, and the episodes count for the next
-        one, while they are fewer than the environments: luck, mostly."""
+        """Mean over the episodes since the last score: share of trackers reached, where the world
+        has them; else, of an agent that is paid by curiosity alone, cells or rooms seen, where they
+        are known; else return. None, and the episodes count for the next one, while they are fewer
+        than the environments: luck, mostly."""
         if self.achieving < len(self.running["return"]):
             return None
         score, self.achieved, self.achieving = self.achieved / self.achieving, 0.0, 0
@@ -168,7 +224,12 @@ class Statistics:
 
     def abandon_episodes(self, environments: Array) -> None:
         """Forget these environments' episodes in progress: they are gone."""
-        for value in (*self.running.values(), *self.seen.values(), self.trackers, self.first_reward):
+        for value in (
+            *self.running.values(),
+            *self.seen.values(),
+            self.trackers,
+            self.first_reward,
+        ):
             value[environments] = 0
 
     def state(self) -> dict[str, Any]:
@@ -182,38 +243,55 @@ class Statistics:
             "visits": self.visits,
             "pay": self.pay,
         }
-        return {"arrays": {name: torch.from_numpy(value.copy()) for name, value in arrays.items()},
-                "episodes": self.episodes, "time": self.time, "paid": self.paid,
-                "achieved": (self.achieved, self.achieving)}  # fmt: skip
+        return {
+            "arrays": {name: torch.from_numpy(value.copy()) for name, value in arrays.items()},
+            "episodes": self.episodes,
+            "time": self.time,
+            "paid": self.paid,
+            "achieved": (self.achieved, self.achieving),
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` gave. Where it was of other environments, episodes in progress are forgotten."""
+        """Take back what `state` gave. Where it was of other environments, episodes in progress are
+        forgotten.
+        """
         arrays = {name: value.numpy().copy() for name, value in state["arrays"].items()}
-        # Checkpoints of November 2026 lack some: what a game's agent has explored counts from where such a run goes on.
-        self.explored = {kind: unpacked(arrays.get(f"explored_{kind}s"), ever) for kind, ever in self.explored.items()}
+        # Checkpoints of November 2026 lack some: what a game's agent has explored counts from where
+        # such a run goes on.
+        self.explored = {
+            kind: unpacked(arrays.get(f"explored_{kind}s"), ever)
+            for kind, ever in self.explored.items()
+        }
         if len(arrays["rooms"]) == len(self.first_reward):
             self.running = {name: arrays[name] for name in self.running}
             self.trackers = arrays["trackers"]
-            self.seen = {kind: unpacked(arrays.get(f"{kind}s"), seen) for kind, seen in self.seen.items()}
+            self.seen = {
+                kind: unpacked(arrays.get(f"{kind}s"), seen) for kind, seen in self.seen.items()
+            }
             self.first_reward = arrays.get("first_reward", self.first_reward)
         self.visits, self.pay = arrays["visits"], arrays["pay"]
         if self.visits.shape[1]:
             self.explored["cell"] = np.asarray(self.visits.any(0))
         self.episodes, self.time, self.paid = state["episodes"], state["time"], state["paid"]
-        self.achieved, self.achieving = state.get("achieved", (0.0, 0))  # which checkpoints of format 1 lack
+        # which checkpoints of format 1 lack
+        self.achieved, self.achieving = state.get("achieved", (0.0, 0))
 
 
 def unpacked(bits: Array | None, unknown: Array) -> Array:
-    """Bools of `unknown`'s shape from what packbits made of them, or from bools; `unknown` itself where there are none."""
+    """Bools of `unknown`'s shape from what packbits made of them, or from bools; `unknown` itself
+    where there are none.
+    """
     if bits is None or bits.dtype == np.bool_:
         return unknown if bits is None else bits
     return np.unpackbits(bits, -1, count=unknown.shape[-1]).astype(bool)
 
 
 def indifferent(config: EnvConfig, spec: EnvSpec) -> float | None:
-    """The share of time that a uniform policy spends on the action that makes noise, or in view of blocks that move at random.
+    """The share of time that a uniform policy spends on the action that makes noise, or in view of
+    blocks that move at random.
 
-    None where noise cannot be sought: there is none, or it comes alike everywhere and whatever the agent does.
+    None where noise cannot be sought: there is none, or it comes alike everywhere and whatever the
+    agent does.
     """
     if spec.semantics.get("noise_action") is not None:
         return 1 / spec.num_actions
@@ -230,7 +308,10 @@ def time_near_blocks(config: EnvConfig) -> float:
     near = steps = 0
     for _ in range(INDIFFERENT_STEPS):
         step = env.step(draw.integers(0, env.spec.num_actions, env.spec.num_envs))
-        near, steps = near + int(step.info["block_in_view"][~step.first].sum()), steps + int((~step.first).sum())
+        near, steps = (
+            near + int(step.info["block_in_view"][~step.first].sum()),
+            steps + int((~step.first).sum()),
+        )
     env.close()
     return near / steps
 

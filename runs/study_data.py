@@ -1,7 +1,9 @@
-"""A study's numbers: one row a run, and over the runs of a cell the interquartile mean with a 95% interval.
+"""A study's numbers: one row a run, and over the runs of a cell the interquartile mean with a 95%
+interval.
 
-Exploration score of a run: trackers reached per episode over the number of trackers. `all` averages over all of training,
-`best` is the best tenth, `last` the last tenth: curiosity rightly fades when nothing is left to learn.
+Exploration score of a run: trackers reached per episode over the number of trackers. `all` averages
+over all of training, `best` is the best tenth, `last` the last tenth: curiosity rightly fades when
+nothing is left to learn.
 """
 
 from __future__ import annotations
@@ -27,11 +29,23 @@ from afterwit.world_models.instruments import ALARM
 
 REPETITIONS = 2000  # bootstrap resamples; five runs have only 3125 different ones
 INSTRUMENTS = (
-    "noise/share", "noise/seeking", "leak/critic", "leak/place_from_latent", "leak/place_from_noise", "leak/action_from_latent",
-    "leak/action_from_noise", "use/latent", "rank/embedding", "rank/belief", "rank/latent", "spread/target",
-    "share_of_time/room_change", "share_of_pay/room_change",
-)  # fmt: skip
-# What an agent does more often that seeks the noise: compared with the same method where it makes no noise.
+    "noise/share",
+    "noise/seeking",
+    "leak/critic",
+    "leak/place_from_latent",
+    "leak/place_from_noise",
+    "leak/action_from_latent",
+    "leak/action_from_noise",
+    "use/latent",
+    "rank/embedding",
+    "rank/belief",
+    "rank/latent",
+    "spread/target",
+    "share_of_time/room_change",
+    "share_of_pay/room_change",
+)
+# What an agent does more often that seeks the noise: compared with the same method where it makes
+# no noise.
 SOUGHT = {"on-demand": "share_of_time/noop", "brownian": "share_of_time/block_in_view"}
 
 Key = tuple[str, str]  # world, method
@@ -69,15 +83,27 @@ class StudyLog:
 
     @property
     def worlds(self) -> list[str]:
-        return [world for world in self.manifest.worlds if any((world, method) in self.groups for method in self.manifest.methods)]
+        return [
+            world
+            for world in self.manifest.worlds
+            if any((world, method) in self.groups for method in self.manifest.methods)
+        ]
 
     @property
     def methods(self) -> list[str]:
-        return [method for method in self.manifest.methods if any((world, method) in self.groups for world in self.manifest.worlds)]
+        return [
+            method
+            for method in self.manifest.methods
+            if any((world, method) in self.groups for world in self.manifest.worlds)
+        ]
 
     def members(self, world: str) -> list[tuple[str, Group]]:
         """The methods that have runs in `world`, with these runs."""
-        return [(method, self.groups[world, method]) for method in self.methods if (world, method) in self.groups]
+        return [
+            (method, self.groups[world, method])
+            for method in self.methods
+            if (world, method) in self.groups
+        ]
 
     @cached_property
     def unfinished(self) -> list[RunLog]:
@@ -91,7 +117,13 @@ class StudyLog:
     def rows(self) -> list[dict[str, Any]]:
         """One row a run: where it belongs, and all its numbers."""
         return [
-            {"world": world, "method": method, "seed": run.config.seed, "folder": self.relative(run)} | numbers(run)
+            {
+                "world": world,
+                "method": method,
+                "seed": run.config.seed,
+                "folder": self.relative(run),
+            }
+            | numbers(run)
             for (world, method), group in self.groups.items()
             for run in group.runs
         ]
@@ -102,8 +134,14 @@ class StudyLog:
         result = {}
         for key in self.groups:
             rows = [row for row in self.rows if (row["world"], row["method"]) == key]
-            names = [name for name in dict.fromkeys(name for row in rows for name in row) if isinstance(rows[0].get(name, 0.0), float)]
-            values = np.array([[row.get(name, math.nan) for name in names] for row in rows], np.float64)
+            names = [
+                name
+                for name in dict.fromkeys(name for row in rows for name in row)
+                if isinstance(rows[0].get(name, 0.0), float)
+            ]
+            values = np.array(
+                [[row.get(name, math.nan) for name in names] for row in rows], np.float64
+            )
             result[key] = dict(zip(names, estimate(values), strict=True))
         return result
 
@@ -113,30 +151,52 @@ class StudyLog:
 
     @cached_property
     def measures(self) -> list[str]:
-        """What the study is judged by, the main one first: the score and the trackers, or cells, rooms and return."""
-        found = dict.fromkeys(name for group in self.groups.values() for run in group.runs for name in measured(run))
+        """What the study is judged by, the main one first: the score and the trackers, or cells,
+        rooms and return.
+        """
+        found = dict.fromkeys(
+            name for group in self.groups.values() for run in group.runs for name in measured(run)
+        )
         trackers = [name for name in found if name not in MEASURES]
         return trackers or [name for name in MEASURES if name in found]
 
     @cached_property
     def instruments(self) -> list[str]:
-        return [name for name in INSTRUMENTS if any(group.names(name) for group in self.groups.values())]
+        return [
+            name for name in INSTRUMENTS if any(group.names(name) for group in self.groups.values())
+        ]
 
     @cached_property
     def knobs(self) -> list[Knob]:
-        """Where one method is the preset itself and others change one field of it: these fields, each with all its settings."""
-        methods = {name: told for name, told in self.manifest.methods.items() if name in self.methods}
+        """Where one method is the preset itself and others change one field of it: these fields,
+        each with all its settings.
+        """
+        methods = {
+            name: told for name, told in self.manifest.methods.items() if name in self.methods
+        }
         base = next((name for name, told in methods.items() if not told["overrides"]), None)
         varied: dict[str, list[tuple[Any, str]]] = {}
         for name, told in methods.items():
-            if base is not None and len(told["overrides"]) == 1 and told["arguments"] == methods[base]["arguments"]:
+            if (
+                base is not None
+                and len(told["overrides"]) == 1
+                and told["arguments"] == methods[base]["arguments"]
+            ):
                 ((path, value),) = told["overrides"].items()
                 varied.setdefault(path, []).append((value, name))
         if base is None:
             return []
-        config = flat(to_dict(next(group.runs[0].config for (_, name), group in self.groups.items() if name == base)))
+        config = flat(
+            to_dict(
+                next(
+                    group.runs[0].config for (_, name), group in self.groups.items() if name == base
+                )
+            )
+        )
         return [
-            Knob(path, tuple(sorted([*found, (config[path], base)], key=rank)), base) for path, found in varied.items() if path in config
+            Knob(path, tuple(sorted([*found, (config[path], base)], key=rank)), base)
+            for path, found in varied.items()
+            if path in config
         ]
 
 
@@ -147,38 +207,58 @@ def rank(setting: tuple[Any, str]) -> tuple[bool, Any]:
 
 
 def read_study(home: Path) -> StudyLog:
-    """What the runs of a study left so far. Raises ValueError where there is no study, or no run has logged anything."""
+    """What the runs of a study left so far. Raises ValueError where there is no study, or no run
+    has logged anything.
+    """
     manifest = read_manifest(home)
     groups: dict[Key, list[RunLog]] = {}
     waiting = []
     order = {(world, method): None for world in manifest.worlds for method in manifest.methods}
-    for cell in sorted(manifest.cells, key=lambda cell: (list(order).index((cell["world"], cell["method"])), cell["seed"])):
+    for cell in sorted(
+        manifest.cells,
+        key=lambda cell: (list(order).index((cell["world"], cell["method"])), cell["seed"]),
+    ):
         if last_entry(home / cell["folder"]) is None:
             waiting.append(cell["folder"])
         else:
-            groups.setdefault((cell["world"], cell["method"]), []).append(read_run(home / cell["folder"]))
+            groups.setdefault((cell["world"], cell["method"]), []).append(
+                read_run(home / cell["folder"])
+            )
     if not groups:
         first = config_of(home / manifest.cells[0]["folder"]).log_interval
-        raise ValueError(f"no run of the study in {home / NAME} has logged anything yet (its first entry comes after {first:,} steps)")
+        raise ValueError(
+            f"no run of the study in {home / NAME} has logged anything yet (its first entry comes"
+            f" after {first:,} steps)"
+        )
     named = {key: Group(key[1], key[0], tuple(runs), 0) for key, runs in groups.items()}
     return StudyLog(home, manifest, named, tuple(waiting))
 
 
 def measured(run: RunLog) -> dict[str, tuple[str, ...]]:
-    """What a run is judged by: name -> the logged names that it is the mean of. Nothing before its first episode has ended."""
+    """What a run is judged by: name -> the logged names that it is the mean of. Nothing before its
+    first episode has ended.
+    """
     trackers = tuple(run.names("reached/"))
     if trackers:
         return {"score": trackers} | {name.split("/")[1]: (name,) for name in trackers}
-    return {name: (logged,) for name, (logged, _) in MEASURES.items() if run.names(logged) and run.episodes.any()}
+    return {
+        name: (logged,)
+        for name, (logged, _) in MEASURES.items()
+        if run.names(logged) and run.episodes.any()
+    }
 
 
 def numbers(run: RunLog) -> dict[str, float | int | bool]:
-    """All numbers of a run, by name. Floats are estimated over runs; what is not there is NaN or left out."""
+    """All numbers of a run, by name. Floats are estimated over runs; what is not there is NaN or
+    left out.
+    """
     whole, last = np.ones(len(run.steps), bool), run.tenth == run.last_tenth
     result: dict[str, float | int | bool] = {
-        "finished": run.finished, "agent_steps": int(run.steps[-1]), "total_steps": run.config.total_steps,
+        "finished": run.finished,
+        "agent_steps": int(run.steps[-1]),
+        "total_steps": run.config.total_steps,
         "episodes": int(run.episodes.sum()),
-    }  # fmt: skip
+    }
     for measure, names in measured(run).items():
 
         def over(where: Array, names: tuple[str, ...] = names) -> float:
@@ -186,7 +266,11 @@ def numbers(run: RunLog) -> dict[str, float | int | bool]:
 
         tenths = [over(run.tenth == index) for index in range(NUM_WINDOWS)]
         best = max((value for value in tenths if math.isfinite(value)), default=math.nan)
-        result |= {f"{measure}_all": over(whole), f"{measure}_best": best, f"{measure}_last": over(last)}
+        result |= {
+            f"{measure}_all": over(whole),
+            f"{measure}_best": best,
+            f"{measure}_last": over(last),
+        }
         result[f"{measure}_drop"] = best - float(result[f"{measure}_last"])
     logged = {name for entry in run.entries for name in entry}
     result |= {name: run.mean(name, last) for name in INSTRUMENTS if name in logged}
@@ -195,10 +279,17 @@ def numbers(run: RunLog) -> dict[str, float | int | bool]:
         result |= {"alarm": bool(alarms.any()), "alarm_share": run.mean(ALARM, whole)}
     noise = noise_of(Group("", "", (run,), 0))
     if noise:
-        result |= {"noise_time": run.mean(f"share_of_time/{noise[0]}", last), "noise_pay": run.mean(f"share_of_pay/{noise[0]}", last)}
+        result |= {
+            "noise_time": run.mean(f"share_of_time/{noise[0]}", last),
+            "noise_pay": run.mean(f"share_of_pay/{noise[0]}", last),
+        }
         result["noise_ratio"] = run.mean(f"ratio/{noise[0]}", last)
     result |= {name: run.mean(name, last) for name in sorted(set(SOUGHT.values()) & logged)}
-    parts = [run.column(name) for name in run.names("learner/intrinsic_") if name != "learner/intrinsic_scale"]
+    parts = [
+        run.column(name)
+        for name in run.names("learner/intrinsic_")
+        if name != "learner/intrinsic_scale"
+    ]
     if parts:
         result["reward_left"] = left(np.sum(parts, axis=0), run)
     result["seconds"] = float(run.entries[-1].get("seconds", math.nan))
@@ -206,22 +297,38 @@ def numbers(run: RunLog) -> dict[str, float | int | bool]:
 
 
 def left(reward: Array, run: RunLog) -> float:
-    """What is left of the raw intrinsic reward: its mean in the last tenth over that in the tenth with the largest."""
-    means = [float(np.nanmean(reward[where])) for index in range(NUM_WINDOWS) if np.isfinite(reward[where := run.tenth == index]).any()]
+    """What is left of the raw intrinsic reward: its mean in the last tenth over that in the tenth
+    with the largest.
+    """
+    means = [
+        float(np.nanmean(reward[where]))
+        for index in range(NUM_WINDOWS)
+        if np.isfinite(reward[where := run.tenth == index]).any()
+    ]
     return means[-1] / max(means) if means and max(means) > 0 else math.nan
 
 
 def noise_key(group: Group) -> str | None:
-    """The logged share of the action or place that makes the noise of a group's world, where there is one."""
+    """The logged share of the action or place that makes the noise of a group's world, where there
+    is one.
+    """
     env = group.runs[0].config.env
-    dose = env.resolved_dose if isinstance(env, MazeConfig) else env.dose if isinstance(env, AtariConfig) else 0
+    dose = (
+        env.resolved_dose
+        if isinstance(env, MazeConfig)
+        else env.dose
+        if isinstance(env, AtariConfig)
+        else 0
+    )
     return SOUGHT.get(env.noise) if dose and isinstance(env, MazeConfig | AtariConfig) else None
 
 
 def interquartile_mean(values: Array) -> Array:
-    """[runs, ...] to [...]: the mean without the lowest and the highest quarter of the runs, rounded down.
+    """[runs, ...] to [...]: the mean without the lowest and the highest quarter of the runs,
+    rounded down.
 
-    As rliable's aggregate_iqm in one world: of five runs the middle three, of four the middle two, of fewer all.
+    As rliable's aggregate_iqm in one world: of five runs the middle three, of four the middle two,
+    of fewer all.
     """
     cut = len(values) // 4
     return np.asarray(np.sort(values, 0)[cut : len(values) - cut].mean(0))
@@ -230,18 +337,23 @@ def interquartile_mean(values: Array) -> Array:
 def estimate(values: Array) -> list[Estimate]:
     """[runs, numbers] to one estimate a number, over the runs that have it (the others are NaN)."""
     each = zip(*intervals(values), np.isfinite(values).sum(0), strict=True)
-    return [Estimate(float(centre), float(low), float(high), int(count)) for centre, low, high, count in each]
+    return [
+        Estimate(float(centre), float(low), float(high), int(count))
+        for centre, low, high, count in each
+    ]
 
 
 def intervals(values: Array) -> tuple[Array, Array, Array]:
-    """[runs, numbers] to interquartile mean, lower and upper end [numbers] of its 95% stratified-bootstrap interval (rliable).
+    """[runs, numbers] to interquartile mean, lower and upper end [numbers] of its 95%
+    stratified-bootstrap interval (rliable).
 
     The same values give the same interval. Ends are NaN for fewer than two runs.
     """
     library = rliable()
     result = np.full((3, values.shape[1]), np.nan)
     there = np.isfinite(values)
-    for pattern in {tuple(column) for column in there.T}:  # numbers that the same runs have, together
+    # numbers that the same runs have, together
+    for pattern in {tuple(column) for column in there.T}:
         rows = np.array(pattern)
         columns = (there == rows[:, None]).all(0)
         if not rows.any():
@@ -252,14 +364,19 @@ def intervals(values: Array) -> tuple[Array, Array, Array]:
             continue
         with numpy_seed(0):
             _, ends = library.get_interval_estimates(
-                {"": scores[:, None]}, lambda drawn: interquartile_mean(drawn[:, 0]), reps=REPETITIONS, confidence_interval_size=0.95
+                {"": scores[:, None]},
+                lambda drawn: interquartile_mean(drawn[:, 0]),
+                reps=REPETITIONS,
+                confidence_interval_size=0.95,
             )
         result[1:, columns] = ends[""]
     return result[0], result[1], result[2]
 
 
 class numpy_seed:
-    """Seed NumPy's global generator, which rliable draws from whatever it is given, and put it back afterwards."""
+    """Seed NumPy's global generator, which rliable draws from whatever it is given, and put it back
+    afterwards.
+    """
 
     def __init__(self, seed: int):
         self.seed = seed
@@ -273,8 +390,13 @@ class numpy_seed:
 
 
 def rliable(part: str = "library") -> Any:
-    """A module of rliable. Raises ValueError with the remedy where it is missing, or its own dependencies do not fit."""
+    """A module of rliable. Raises ValueError with the remedy where it is missing, or its own
+    dependencies do not fit.
+    """
     try:
         return importlib.import_module(f"rliable.{part}")
     except (ImportError, TypeError) as error:  # TypeError: arch 7, which rliable needs, on pandas 3
-        raise ValueError(f"intervals need rliable, which cannot be imported ({error}): pip install 'afterwit[study]'") from error
+        raise ValueError(
+            f"intervals need rliable, which cannot be imported ({error}): pip install"
+            " 'afterwit[study]'"
+        ) from error

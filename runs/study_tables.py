@@ -19,7 +19,9 @@ def number(study: StudyLog, world: str, method: str, name: str) -> str:
         return shown(value)
     if not value.runs:
         return "–"
-    return f"{value.iqm:,.1f}" + (f" [{value.low:,.1f}, {value.high:,.1f}]" if math.isfinite(value.low) else "")
+    return f"{value.iqm:,.1f}" + (
+        f" [{value.low:,.1f}, {value.high:,.1f}]" if math.isfinite(value.low) else ""
+    )
 
 
 def score_tables(study: StudyLog) -> str:
@@ -31,10 +33,22 @@ def score_tables(study: StudyLog) -> str:
     rows = []
     for world in study.worlds:
         for index, (method, group) in enumerate(study.members(world)):
-            cells = [world if not index else "", method, str(len(group.runs)), *(number(study, world, method, name) for name in columns)]
+            cells = [
+                world if not index else "",
+                method,
+                str(len(group.runs)),
+                *(number(study, world, method, name) for name in columns),
+            ]
             rows.append(("first" if not index else "", cells))
-    explained = "Score: trackers reached per episode over their number. " if study.measures[0] == "score" else ""
-    note = f"{explained}Best tenth: the highest of the ten means of a run; curiosity rightly fades when nothing is left to learn."
+    explained = (
+        "Score: trackers reached per episode over their number. "
+        if study.measures[0] == "score"
+        else ""
+    )
+    note = (
+        f"{explained}Best tenth: the highest of the ten means of a run; curiosity rightly fades"
+        " when nothing is left to learn."
+    )
     return f"<h2>Table of scores</h2><p class='note'>{note}</p>{worded(head, rows)}"
 
 
@@ -56,7 +70,10 @@ def target_table(met: Sequence[Target]) -> str:
     if not met:
         return ""
     kinds = {True: ("good", "met"), False: ("bad", "missed"), None: ("open", "open")}
-    rows = [(kinds[target.passed][0], [kinds[target.passed][1], target.text, target.figures]) for target in met]
+    rows = [
+        (kinds[target.passed][0], [kinds[target.passed][1], target.text, target.figures])
+        for target in met
+    ]
     return f'<h2>Targets</h2><div class="prose">{table(["", "target", "figures"], rows)}</div>'
 
 
@@ -64,11 +81,19 @@ def claim_table(told: Sequence[Claim]) -> str:
     if not told:
         return ""
     kinds = {REPRODUCED: "good", UNKNOWN: "open", "not": "open", "differs": "bad"}
-    rows = [(kinds[c.verdict], [c.verdict, f"{c.setting}: {c.text}", c.figures, c.source]) for c in told]
-    note = "reproduced: the intervals show it in this maze; differs: they show the reverse; not: they show neither. The paper's map is not "
+    rows = [
+        (kinds[c.verdict], [c.verdict, f"{c.setting}: {c.text}", c.figures, c.source]) for c in told
+    ]
+    note = (
+        "reproduced: the intervals show it in this maze; differs: they show the reverse; not: they"
+        " show neither. The paper's map is not "
+    )
     note += "public and its words leave thresholds open; the ones used here stand in brackets."
     head = ["", "claim", "figures", "source"]
-    return f"<h2>Published claims</h2><p class='note'>{note}</p><div class=\"prose\">{table(head, rows)}</div>"
+    return (
+        f"<h2>Published claims</h2><p class='note'>{note}</p><div"
+        f' class="prose">{table(head, rows)}</div>'
+    )
 
 
 def cost_table(study: StudyLog) -> str:
@@ -80,16 +105,32 @@ def cost_table(study: StudyLog) -> str:
     for world in noises:
         row = [world]
         for method in study.methods:
-            here, quiet = study.get(world, method, "score_all"), study.get("none", method, "score_all")
+            here, quiet = (
+                study.get(world, method, "score_all"),
+                study.get("none", method, "score_all"),
+            )
             share = f"{here.iqm / quiet.iqm:.2f} x, " if here.runs and quiet.iqm > 0 else ""
             row.append(f"{share}{cost(study, world, method)[0]}")
         rows.append(("", row))
-    rows.insert(0, ("mean", ["score without noise", *(shown(study.get("none", method, "score_all")) for method in study.methods)]))
+    rows.insert(
+        0,
+        (
+            "mean",
+            [
+                "score without noise",
+                *(shown(study.get("none", method, "score_all")) for method in study.methods),
+            ],
+        ),
+    )
     note = (
-        "Score over all of training, of the method's own score without noise. trapped: its interval lies below 0.85 x; holds: above; open: "
+        "Score over all of training, of the method's own score without noise. trapped: its interval"
+        " lies below 0.85 x; holds: above; open: "
     )
     note += "neither. A method that explores little without noise cannot lose much."
-    return f"<h2>What each noise costs</h2><p class='note'>{note}</p>{table(['', *study.methods], rows)}"
+    return (
+        "<h2>What each noise costs</h2><p"
+        f" class='note'>{note}</p>{table(['', *study.methods], rows)}"
+    )
 
 
 def variant_table(study: StudyLog) -> str:
@@ -97,7 +138,11 @@ def variant_table(study: StudyLog) -> str:
     if not study.knobs or not study.measures:
         return ""
     columns = judged(study)
-    instruments = [name for name in ("leak/critic", "leak/place_from_latent", "use/latent", "noise/share") if name in study.instruments]
+    instruments = [
+        name
+        for name in ("leak/critic", "leak/place_from_latent", "use/latent", "noise/share")
+        if name in study.instruments
+    ]
     head = ["world", "field", "value", "runs", *columns.values(), *instruments, "alarms"]
     rows = []
     for world in study.worlds:
@@ -105,20 +150,36 @@ def variant_table(study: StudyLog) -> str:
             for index, (value, method) in enumerate(knob.settings):
                 told = plain_value(value) + (" (default)" if method == knob.base else "")
                 runs = study.groups[world, method].runs if (world, method) in study.groups else ()
-                cells = [world, knob.path.split(".")[-1].replace("_", " ")] if not index else ["", ""]
-                cells += [told, str(len(runs)), *(number(study, world, method, name) for name in columns)]
-                cells += [instrument(study, world, method, name) for name in instruments] + [alarms(study, world, method)]
+                cells = (
+                    [world, knob.path.split(".")[-1].replace("_", " ")] if not index else ["", ""]
+                )
+                cells += [
+                    told,
+                    str(len(runs)),
+                    *(number(study, world, method, name) for name in columns),
+                ]
+                cells += [instrument(study, world, method, name) for name in instruments] + [
+                    alarms(study, world, method)
+                ]
                 rows.append(("first" if not index else "", cells))
     return f"<h2>Variants</h2>{worded(head, rows)}"
 
 
 def instrument(study: StudyLog, world: str, method: str, name: str) -> str:
-    return shown(study.get(world, method, name), ratio=True) if study.get(world, method, name).runs else "–"
+    return (
+        shown(study.get(world, method, name), ratio=True)
+        if study.get(world, method, name).runs
+        else "–"
+    )
 
 
 def alarms(study: StudyLog, world: str, method: str) -> str:
     """In how many of the runs the collapse alarm ever went off."""
-    watched = [row["alarm"] for row in study.rows if (row["world"], row["method"]) == (world, method) and "alarm" in row]
+    watched = [
+        row["alarm"]
+        for row in study.rows
+        if (row["world"], row["method"]) == (world, method) and "alarm" in row
+    ]
     return f"{sum(watched)} of {len(watched)} runs" if watched else "–"
 
 
@@ -130,32 +191,55 @@ def instrument_table(study: StudyLog) -> str:
     rows = []
     for world in study.worlds:
         for index, (method, _) in enumerate(study.members(world)):
-            values = [f"{v.iqm:.2f}" if (v := study.get(world, method, name)).runs else "–" for name in study.instruments]
-            rows.append(("first" if not index else "", [world if not index else "", method, alarms(study, world, method), *values]))
+            values = [
+                f"{v.iqm:.2f}" if (v := study.get(world, method, name)).runs else "–"
+                for name in study.instruments
+            ]
+            rows.append(
+                (
+                    "first" if not index else "",
+                    [world if not index else "", method, alarms(study, world, method), *values],
+                )
+            )
     note = (
-        "Last tenth, interquartile means; intervals are in cells.csv. noise/share: pay of steps with noise, 1 is like any other step. "
-        "noise/seeking: how often the agent makes the noise, over an indifferent policy. leak/critic: the critic's estimate over its "
-        "ceiling. leak/…_from_…: variance that a linear probe explains. use/latent: reconstruction with z shuffled over that with its own. "
-        "rank: effective rank. spread: the error of the best constant guess. alarms: runs in which the collapse alarm ever went off. "
-        "share_of_…/room_change: of steps and of pay, what goes to steps that change the room."
+        "Last tenth, interquartile means; intervals are in cells.csv. noise/share: pay of steps"
+        " with noise, 1 is like any other step. noise/seeking: how often the agent makes the noise,"
+        " over an indifferent policy. leak/critic: the critic's estimate over its ceiling."
+        " leak/…_from_…: variance that a linear probe explains. use/latent: reconstruction with z"
+        " shuffled over that with its own. rank: effective rank. spread: the error of the best"
+        " constant guess. alarms: runs in which the collapse alarm ever went off."
+        " share_of_…/room_change: of steps and of pay, what goes to steps that change the room."
     )
     return f"<h2>Instruments</h2><p class='note'>{note}</p>{worded(head, rows)}"
 
 
 def control_table(study: StudyLog) -> str:
-    """How often each method does what makes the noise, beside the same method where that makes none."""
+    """How often each method does what makes the noise, beside the same method where that makes
+    none.
+    """
     rows = []
     for world in study.worlds:
         for index, (method, group) in enumerate(study.members(world)):
             name = noise_key(group)
             if name and world != "none" and study.get(world, method, name).runs:
-                doing = {"share_of_time/noop": "no-op", "share_of_time/block_in_view": "a block in view"}[name]
+                doing = {
+                    "share_of_time/noop": "no-op",
+                    "share_of_time/block_in_view": "a block in view",
+                }[name]
                 values = [number(study, where, method, name) for where in (world, "none")]
-                rows.append(("first" if not index else "", [world if not index else "", method, doing, *values]))
+                rows.append(
+                    (
+                        "first" if not index else "",
+                        [world if not index else "", method, doing, *values],
+                    )
+                )
     if not rows or "none" not in study.worlds:
         return ""
     head = ["world", "method", "time with", "here", "without noise"]
-    note = "Share of time in the last tenth. The same method without noise is the control: there the same action, or place, makes no noise."
+    note = (
+        "Share of time in the last tenth. The same method without noise is the control: there the"
+        " same action, or place, makes no noise."
+    )
     return f"<h3>Does it seek the noise?</h3><p class='note'>{note}</p>{worded(head, rows)}"
 
 
@@ -163,9 +247,30 @@ def effort_table(study: StudyLog) -> str:
     rows = []
     for world in study.worlds:
         for index, (method, group) in enumerate(study.members(world)):
-            steps, seconds = sum(int(run.steps[-1]) for run in group.runs), sum(run.entries[-1].get("seconds", 0.0) for run in group.runs)
+            steps, seconds = (
+                sum(int(run.steps[-1]) for run in group.runs),
+                sum(run.entries[-1].get("seconds", 0.0) for run in group.runs),
+            )
             done = sum(run.finished for run in group.runs)
-            cells = [world if not index else "", method, f"{done} of {len(group.runs)}", f"{steps:,}", f"{seconds / 60:,.0f}"]
-            rows.append(("first" if not index else "", [*cells, f"{steps / seconds:,.0f}" if seconds else "–"]))
-    head = ["world", "method", "runs finished", "agent steps, all runs", "minutes, all runs", "agent steps/s of a run"]
+            cells = [
+                world if not index else "",
+                method,
+                f"{done} of {len(group.runs)}",
+                f"{steps:,}",
+                f"{seconds / 60:,.0f}",
+            ]
+            rows.append(
+                (
+                    "first" if not index else "",
+                    [*cells, f"{steps / seconds:,.0f}" if seconds else "–"],
+                )
+            )
+    head = [
+        "world",
+        "method",
+        "runs finished",
+        "agent steps, all runs",
+        "minutes, all runs",
+        "agent steps/s of a run",
+    ]
     return f"<h2>Effort</h2>{worded(head, rows)}"

@@ -16,14 +16,17 @@ from afterwit.world_models.trajectory import Trajectory
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
-PEAKS, APART = 5, 40  # how many peaks are marked, and the least distance between two, in agent steps
+# how many peaks are marked, and the least distance between two, in agent steps
+PEAKS, APART = 5, 40
 COLOURS = {"reconstruction": (38, 98, 170), "invariance": (230, 130, 30)}
 BACKGROUND, INK, MARK = (255, 255, 255), (60, 60, 60), (200, 30, 30)
 STRIP_HEIGHT, LABEL_HEIGHT, MIN_WIDTH, MAX_FRAMES = 64, 14, 640, 3000
 
 
 class Recorder:
-    """A VectorEnv that keeps what environment 0 renders during its first episode (at most 3000 agent steps)."""
+    """A VectorEnv that keeps what environment 0 renders during its first episode (at most 3000
+    agent steps).
+    """
 
     def __init__(self, env: VectorEnv):
         self.env = env
@@ -46,7 +49,9 @@ class Recorder:
         return step
 
     def explain(self, trajectory: Trajectory, parts: dict[str, Tensor], scale: Tensor) -> None:
-        """Pair the frames of the last unroll with the parts of its raw reward [T], in units of `scale`."""
+        """Pair the frames of the last unroll with the parts of its raw reward [T], in units of
+        `scale`.
+        """
         if self.done:
             return
         real = trajectory.real[:, 0].tolist()
@@ -60,7 +65,9 @@ class Recorder:
         self.pending = []
 
     def write(self, path: Path) -> None:
-        """Write an mp4 of 20 agent steps a second, whole or not at all. Raises OSError or RuntimeError where ffmpeg fails."""
+        """Write an mp4 of 20 agent steps a second, whole or not at all. Raises OSError or
+        RuntimeError where ffmpeg fails.
+        """
         marks = peaks([paid(entry) for entry in self.values])
         peak = max([0.1, *map(paid, self.values)])
         height, width, _ = compose(self.frames[0], self.values[:1], peak, marks).shape
@@ -102,7 +109,10 @@ def check_film() -> None:
 
         imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
-        raise ValueError(f"no film can be made here ({error}); leave --video out, or install imageio-ffmpeg and pillow") from error
+        raise ValueError(
+            f"no film can be made here ({error}); leave --video out, or install imageio-ffmpeg and"
+            " pillow"
+        ) from error
 
 
 def paid(entry: dict[str, float]) -> float:
@@ -110,18 +120,26 @@ def paid(entry: dict[str, float]) -> float:
 
 
 def peaks(totals: list[float]) -> set[int]:
-    """Where the reward peaks: the highest totals, at most PEAKS of them, with at least APART between two."""
+    """Where the reward peaks: the highest totals, at most PEAKS of them, with at least APART
+    between two.
+    """
     chosen: list[int] = []
     for index in sorted(range(len(totals)), key=lambda index: -totals[index]):
-        if len(chosen) < PEAKS and totals[index] > 0 and all(abs(index - other) >= APART for other in chosen):
+        if (
+            len(chosen) < PEAKS
+            and totals[index] > 0
+            and all(abs(index - other) >= APART for other in chosen)
+        ):
             chosen.append(index)
     return set(chosen)
 
 
 def compose(frame: Array, values: list[dict[str, float]], peak: float, marks: set[int]) -> Array:
-    """The frame above the strip; the newest transition is at the right. uint8 [height, width, 3] with even sizes.
+    """The frame above the strip; the newest transition is at the right. uint8 [height, width, 3]
+    with even sizes.
 
-    `peak` is as high as the strip; of the transitions `marks` a red wedge says that the reward peaks there.
+    `peak` is as high as the strip; of the transitions `marks` a red wedge says that the reward
+    peaks there.
     """
     scale = max(1, -(-MIN_WIDTH // frame.shape[1]))
     frame = frame.repeat(scale, 0).repeat(scale, 1)

@@ -1,4 +1,6 @@
-"""Ctrl-C and silence: a run that is asked to stop does so after its learner step, and one that hangs says so and can be ended."""
+"""Ctrl-C and silence: a run that is asked to stop does so after its learner step, and one that
+hangs says so and can be ended.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +22,23 @@ from tqdm import tqdm
 from afterwit.runs.reading import quoted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-TWICE = (signal.SIGINT, signal.SIGTERM)  # a closed terminal's SIGHUP comes twice by itself: from the shell, and from the system
+# a closed terminal's SIGHUP comes twice by itself: from the shell, and from the system
+TWICE = (signal.SIGINT, signal.SIGTERM)
 QUIET = 60.0  # seconds without a learner step after which a line says so
 PATIENCE = 3.0  # seconds after a signal in which a step usually ends
 STOPPED = 130  # exit code of a run that was interrupted
-WAITING = ("threading.py", "queue.py", "_base.py", "thread.py", "selectors.py")  # a thread here waits for another
+# a thread here waits for another
+WAITING = ("threading.py", "queue.py", "_base.py", "thread.py", "selectors.py")
 
 
 class Watch:
-    """While a run trains: `stop` fills with the SIGINTs, SIGTERMs and SIGHUPs that came, for the loop to end after its learner step.
+    """While a run trains: `stop` fills with the SIGINTs, SIGTERMs and SIGHUPs that came, for the
+    loop to end after its learner step.
 
-    A second SIGINT or SIGTERM ends the process at once, wherever it hangs (also in an environment's C++): a thread hears of
-    signals through a pipe that the C handler fills. Where SIGHUP is ignored, as under nohup, it stays ignored: the run goes on
-    when its terminal is closed. The same thread prints a line when no step has ended for QUIET seconds. Enter it in the main thread.
+    A second SIGINT or SIGTERM ends the process at once, wherever it hangs (also in an environment's
+    C++): a thread hears of signals through a pipe that the C handler fills. Where SIGHUP is
+    ignored, as under nohup, it stays ignored: the run goes on when its terminal is closed. The same
+    thread prints a line when no step has ended for QUIET seconds. Enter it in the main thread.
     """
 
     def __init__(self, folder: Path):
@@ -49,14 +55,25 @@ class Watch:
         self.inlet, self.outlet = os.pipe()
         os.set_blocking(self.outlet, False)
         self.main = threading.get_ident()
-        numbers = [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
-        self.previous: dict[int, Any] = {number: signal.signal(number, self._note) for number in numbers}
+        numbers = [
+            number
+            for number in SIGNALS
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+        ]
+        self.previous: dict[int, Any] = {
+            number: signal.signal(number, self._note) for number in numbers
+        }
         self.wakeup = signal.set_wakeup_fd(self.outlet, warn_on_full_buffer=False)
         self.thread = threading.Thread(target=self._listen, name="watch", daemon=True)
         self.thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         signal.set_wakeup_fd(self.wakeup)
         for number, handler in self.previous.items():
             signal.signal(number, handler)
@@ -72,7 +89,11 @@ class Watch:
         came: Counter[int] = Counter()
         told = 0.0  # the silence, by its beginning, that a line was printed about
         while True:
-            heard = os.read(self.inlet, 64) if select.select([self.inlet], [], [], min(1.0, QUIET / 4))[0] else b""
+            heard = (
+                os.read(self.inlet, 64)
+                if select.select([self.inlet], [], [], min(1.0, QUIET / 4))[0]
+                else b""
+            )
             if 0 in heard:
                 return
             came.update(number for number in heard if number in self.previous)
@@ -83,35 +104,53 @@ class Watch:
                 self.asked = now
             if self.asked is not None and now - self.asked > PATIENCE and told != self.asked:
                 told = self.asked
-                say("stopping when this learner step has ended; a second Ctrl-C ends the run at once, without saving")
+                say(
+                    "stopping when this learner step has ended; a second Ctrl-C ends the run at"
+                    " once, without saving"
+                )
             elif self.asked is None and now - last > QUIET and told != last:
                 told = last
                 say(
-                    f"nothing has come for {now - last:.0f} s, after {self.steps:,} agent steps; the run is in {self._place()}. "
-                    "Ctrl-C twice ends it; its last checkpoint stays"
+                    f"nothing has come for {now - last:.0f} s, after {self.steps:,} agent steps;"
+                    f" the run is in {self._place()}. Ctrl-C twice ends it; its last checkpoint"
+                    " stays"
                 )
 
     def _place(self) -> str:
-        """Where the process is at the moment, of its acting and its learning thread the one that is not waiting for the other."""
+        """Where the process is at the moment, of its acting and its learning thread the one that is
+        not waiting for the other.
+        """
         frames = sys._current_frames()
         names = {thread.ident: thread.name for thread in threading.enumerate()}
-        threads = [ident for ident in frames if names.get(ident, "").startswith("actor")] + [self.main]
-        places = [(frames[ident].f_code, frames[ident].f_lineno) for ident in threads if ident in frames]
-        busy = [place for place in places if Path(place[0].co_filename).name not in WAITING] or places
+        threads = [ident for ident in frames if names.get(ident, "").startswith("actor")] + [
+            self.main
+        ]
+        places = [
+            (frames[ident].f_code, frames[ident].f_lineno) for ident in threads if ident in frames
+        ]
+        busy = [
+            place for place in places if Path(place[0].co_filename).name not in WAITING
+        ] or places
         code, line = busy[0]
         return f"{code.co_qualname}, {'/'.join(Path(code.co_filename).parts[-2:])} line {line}"
 
     def _end(self) -> None:
-        """Not by an exception: whoever hangs would not see it, and the interpreter would wait for its threads."""
-        line = f"\nafterwit: ended at once, unsaved since the last checkpoint; go on with: afterwit train --resume {quoted(self.folder)}\n"
+        """Not by an exception: whoever hangs would not see it, and the interpreter would wait for
+        its threads.
+        """
+        line = (
+            "\nafterwit: ended at once, unsaved since the last checkpoint; go on with: afterwit"
+            f" train --resume {quoted(self.folder)}\n"
+        )
         with suppress(OSError):  # nobody reads it
             os.write(2, line.encode(errors="backslashreplace"))
         os._exit(STOPPED)
 
 
 class Waiting:
-    """While something is waited for that may never come: a line on stderr after QUIET seconds without `came`, and again whenever
-    that silence has become twice as long. `words` gives the line, from the seconds of silence.
+    """While something is waited for that may never come: a line on stderr after QUIET seconds
+    without `came`, and again whenever that silence has become twice as long. `words` gives the
+    line, from the seconds of silence.
     """
 
     def __init__(self, words: Callable[[float], str]):
@@ -126,7 +165,12 @@ class Waiting:
         self.thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.over.set()
         self.thread.join()
 

@@ -1,6 +1,8 @@
-"""Small trajectories with resets in every awkward place, tiny networks, and the slow definitions that tests compare with.
+"""Small trajectories with resets in every awkward place, tiny networks, and the slow definitions
+that tests compare with.
 
-Sizes all differ, so that transposed code cannot pass: T, B, A = 8, 5, 7; beliefs 10, embeddings 11, observations 6.
+Sizes all differ, so that transposed code cannot pass: T, B, A = 8, 5, 7; beliefs 10, embeddings 11,
+observations 6.
 """
 
 from __future__ import annotations
@@ -24,26 +26,42 @@ torch.set_num_threads(1)  # networks this small only lose time to a second threa
 T, B, A = 8, 5, 7
 SHAPE = (6,)
 BELIEF, EMBEDDING = 10, 11
-# (t, b) where obs[t, b] opens an episode: at the start, in the middle, in the last row, twice in a row, one real step apart
+# (t, b) where obs[t, b] opens an episode: at the start, in the middle, in the last row, twice in a
+# row, one real step apart
 RESETS = ((0, 0), (4, 1), (8, 2), (3, 3), (4, 3), (2, 4), (4, 4))
 
 
-def tiny_spec(shape: Sequence[int] = SHAPE, num_actions: int = A, dtype: str = "float32", num_envs: int = B) -> EnvSpec:
+def tiny_spec(
+    shape: Sequence[int] = SHAPE, num_actions: int = A, dtype: str = "float32", num_envs: int = B
+) -> EnvSpec:
     return EnvSpec("tiny", num_envs, tuple(shape), dtype, num_actions)
 
 
 def tiny_torso_config(encoder: str = "mlp") -> TorsoConfig:
     return TorsoConfig(
         encoder=encoder,  # type: ignore[arg-type]
-        hidden=16, channels=(3, 4, 5) if encoder == "small" else (3, 4), blocks=1, embedding=EMBEDDING, belief=BELIEF, action_embedding=4,
-    )  # fmt: skip
+        hidden=16,
+        channels=(3, 4, 5) if encoder == "small" else (3, 4),
+        blocks=1,
+        embedding=EMBEDDING,
+        belief=BELIEF,
+        action_embedding=4,
+    )
 
 
 def random_trajectory(
-    length: int = T, batch: int = B, num_actions: int = A, shape: Sequence[int] = SHAPE, seed: int = 0,
-    resets: Iterable[tuple[int, int]] = RESETS, dtype: torch.dtype = torch.float32, belief: int = BELIEF,
-) -> Trajectory:  # fmt: skip
-    """Random steps. Every second ending is terminal, the others are time limits; reset steps have reward 0."""
+    length: int = T,
+    batch: int = B,
+    num_actions: int = A,
+    shape: Sequence[int] = SHAPE,
+    seed: int = 0,
+    resets: Iterable[tuple[int, int]] = RESETS,
+    dtype: torch.dtype = torch.float32,
+    belief: int = BELIEF,
+) -> Trajectory:
+    """Random steps. Every second ending is terminal, the others are time limits; reset steps have
+    reward 0.
+    """
     random = torch.Generator().manual_seed(seed)
     first = torch.zeros(length + 1, batch, dtype=torch.bool)
     terminal = torch.zeros(length, batch, dtype=torch.bool)
@@ -53,7 +71,9 @@ def random_trajectory(
             terminal[t - 2, b] = index % 2 == 0
     terminal &= ~first[1:]
     if dtype == torch.uint8:
-        obs = torch.randint(0, 256, (length + 1, batch, *shape), generator=random, dtype=torch.uint8)
+        obs = torch.randint(
+            0, 256, (length + 1, batch, *shape), generator=random, dtype=torch.uint8
+        )
     else:
         obs = torch.randn(length + 1, batch, *shape, generator=random).to(dtype)
     return Trajectory(
@@ -69,19 +89,29 @@ def random_trajectory(
 
 
 def seeded(make: Callable[[], M], seed: int) -> M:
-    """What `make` makes, with initial weights that follow `seed`; the global random state is left alone."""
+    """What `make` makes, with initial weights that follow `seed`; the global random state is left
+    alone.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
 
 
-def tiny_torso(seed: int = 0, shape: Sequence[int] = SHAPE, encoder: str = "mlp", num_actions: int = A) -> Torso:
+def tiny_torso(
+    seed: int = 0, shape: Sequence[int] = SHAPE, encoder: str = "mlp", num_actions: int = A
+) -> Torso:
     return seeded(lambda: Torso(tiny_torso_config(encoder), tuple(shape), num_actions), seed)
 
 
 def look(torso: Torso, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
     """Beliefs [T+1, B, M] and embeddings [T+1, B, N]."""
-    beliefs, embeddings, _ = torso(trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets)
+    beliefs, embeddings, _ = torso(
+        trajectory.obs,
+        trajectory.first,
+        trajectory.previous_actions,
+        trajectory.core,
+        trajectory.resets,
+    )
     return beliefs, embeddings
 
 
@@ -91,7 +121,9 @@ def pair_is_valid(first: Tensor, t: int, k: int, b: int) -> bool:
 
 
 def gru_step(rnn: nn.GRU, x: Tensor, h: Tensor) -> Tensor:
-    """One step of a GRU written out, x [E] and h [M]: r, u gates, n candidate, h' = (1 - u) n + u h."""
+    """One step of a GRU written out, x [E] and h [M]: r, u gates, n candidate, h' = (1 - u) n + u
+    h.
+    """
     size = len(h)
     weight_x, weight_h, bias_x, bias_h = rnn.parameters()
     from_x, from_h = weight_x @ x + bias_x, weight_h @ h + bias_h
@@ -102,14 +134,19 @@ def gru_step(rnn: nn.GRU, x: Tensor, h: Tensor) -> Tensor:
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
-    torch.testing.assert_close(actual, expected, rtol=10 * tolerance, atol=tolerance, check_dtype=False)
+    torch.testing.assert_close(
+        actual, expected, rtol=10 * tolerance, atol=tolerance, check_dtype=False
+    )
 
 
 def gradients(loss: Tensor, module: nn.Module) -> dict[str, Tensor]:
     """d loss / d each trainable parameter, zeros where there is none."""
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     found = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
-    return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), found, strict=True)}
+    return {
+        name: torch.zeros_like(p) if g is None else g
+        for (name, p), g in zip(named.items(), found, strict=True)
+    }
 
 
 def unit(x: Tensor) -> Tensor:
@@ -119,4 +156,8 @@ def unit(x: Tensor) -> Tensor:
 def critic_score(critic: Critic, state: Tensor, latent: Tensor) -> Tensor:
     """g(s, z) of one pair [S], [Z]: []."""
     s, z = critic.state(state), critic.latent(latent)
-    return critic.scale * unit(s) @ unit(z) if critic.form == "dot" else critic.head((s + z).clamp(min=0))[0]
+    return (
+        critic.scale * unit(s) @ unit(z)
+        if critic.form == "dot"
+        else critic.head((s + z).clamp(min=0))[0]
+    )

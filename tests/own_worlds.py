@@ -1,4 +1,6 @@
-"""Environments as people write them, good and bad: tests copy this file to where a person would have it."""
+"""Environments as people write them, good and bad: tests copy this file to where a person would
+have it.
+"""
 
 # ruff: noqa: NPY002, RUF012
 from __future__ import annotations
@@ -82,7 +84,12 @@ class Rooms(Own):
     def info(self):
         if not self.steps:
             return {}
-        entries = {"room": self.steps, "noise_on": self.steps % 2, "trackers": np.array([self.steps > 2, 0]), "cell": np.int32(8)}
+        entries = {
+            "room": self.steps,
+            "noise_on": self.steps % 2,
+            "trackers": np.array([self.steps > 2, 0]),
+            "cell": np.int32(8),
+        }
         return entries | {"other": np.arange(self.steps)}
 
 
@@ -269,7 +276,13 @@ class Returns(Own):
     """Shows what it should, but for one thing from the third step on: `what`, of those below."""
 
     space = Box(-10, 10, (4,), np.float32)
-    right = {"observation": np.zeros(4, np.float32), "reward": 1.0, "terminated": False, "truncated": False, "info": {}}
+    right = {
+        "observation": np.zeros(4, np.float32),
+        "reward": 1.0,
+        "terminated": False,
+        "truncated": False,
+        "info": {},
+    }
 
     def __init__(self, what, which):
         super().__init__()
@@ -317,7 +330,12 @@ class Bytes(Returns):
 
     @staticmethod
     def values():
-        return {"floats": np.zeros(4), "many": np.array([0, 256, 1, 2]), "few": np.array([0, -1, 1, 2]), "integers": np.arange(4)}
+        return {
+            "floats": np.zeros(4),
+            "many": np.array([0, 256, 1, 2]),
+            "few": np.array([0, -1, 1, 2]),
+            "integers": np.arange(4),
+        }
 
 
 class Wide(Returns):
@@ -333,7 +351,12 @@ class Leaves(Drawn):
 
     def leave(self, at):
         if at == self.at:
-            raise {"exit": SystemExit(0), "base": Base("gone"), "generator": GeneratorExit(), "cannot": OSError("stuck")}[self.error]
+            raise {
+                "exit": SystemExit(0),
+                "base": Base("gone"),
+                "generator": GeneratorExit(),
+                "cannot": OSError("stuck"),
+            }[self.error]
 
     def render(self):
         self.leave("render")

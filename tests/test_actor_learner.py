@@ -1,4 +1,6 @@
-"""Actor and learner together on a small maze: they agree, unrolls join, seeds decide, and what did not happen teaches nothing."""
+"""Actor and learner together on a small maze: they agree, unrolls join, seeds decide, and what did
+not happen teaches nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,17 @@ from tests.helpers import close, tiny_torso_config
 
 B, UNROLL, CPU = 3, 10, torch.device("cpu")
 SMALL = LearnerConfig(
-    torso=tiny_torso_config(), policy=PolicyConfig(hidden=12), world_model=BYOLHindsightConfig(horizon=2, hidden=16, noise=4, latent=4),
-    vmpo=VMPOConfig(target_period=3), extrinsic_weight=0.5,
-)  # fmt: skip
+    torso=tiny_torso_config(),
+    policy=PolicyConfig(hidden=12),
+    world_model=BYOLHindsightConfig(horizon=2, hidden=16, noise=4, latent=4),
+    vmpo=VMPOConfig(target_period=3),
+    extrinsic_weight=0.5,
+)
 
 
-def pair(config: LearnerConfig = SMALL, seed: int = 0, greedy: bool = False) -> tuple[Actor, Learner]:
+def pair(
+    config: LearnerConfig = SMALL, seed: int = 0, greedy: bool = False
+) -> tuple[Actor, Learner]:
     maze = Maze(MazeConfig(num_envs=B, episode_steps=7), seed)
     learner = Learner(config, maze.spec, seed, CPU)
     return Actor(maze, learner.policy, UNROLL, seed, CPU, greedy), learner
@@ -50,9 +57,13 @@ def equal(left: Any, right: Any) -> bool:
     if isinstance(left, Tensor):
         return torch.equal(left, right)
     if isinstance(left, dict):
-        return left.keys() == right.keys() and all(equal(value, right[key]) for key, value in left.items())
+        return left.keys() == right.keys() and all(
+            equal(value, right[key]) for key, value in left.items()
+        )
     if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(equal(*both) for both in zip(left, right, strict=True))
+        return len(left) == len(right) and all(
+            equal(*both) for both in zip(left, right, strict=True)
+        )
     return bool(left == right)
 
 
@@ -60,15 +71,26 @@ def test_unrolls_have_the_shape_of_a_trajectory_and_contain_resets() -> None:
     actor, _ = pair()
     trajectory = actor.unroll()
     spec = actor.env.spec
-    assert trajectory.obs.shape == (UNROLL + 1, B, *spec.observation_shape) and trajectory.obs.dtype == torch.uint8
+    assert (
+        trajectory.obs.shape == (UNROLL + 1, B, *spec.observation_shape)
+        and trajectory.obs.dtype == torch.uint8
+    )
     assert trajectory.first.shape == (UNROLL + 1, B) and trajectory.first[0].all()
-    assert trajectory.first[1:].any(0).all() and not trajectory.first[1:].all(1).any()  # each environment resets, at its own time
-    assert trajectory.action.shape == trajectory.reward.shape == trajectory.terminal.shape == (UNROLL, B)
+    # each environment resets, at its own time
+    assert trajectory.first[1:].any(0).all() and not trajectory.first[1:].all(1).any()
+    assert (
+        trajectory.action.shape
+        == trajectory.reward.shape
+        == trajectory.terminal.shape
+        == (UNROLL, B)
+    )
     assert trajectory.action.dtype == torch.int64 and len(trajectory.action.unique()) > 1
     close(trajectory.behaviour.exp().sum(-1), torch.ones(UNROLL, B))
     assert all(value.shape[:2] == (UNROLL, B) for value in trajectory.info.values())
     # The maze tells which action it executed: its row and column follow from it.
-    assert torch.equal(trajectory.info["executed_action"][trajectory.real], trajectory.action[trajectory.real])
+    assert torch.equal(
+        trajectory.info["executed_action"][trajectory.real], trajectory.action[trajectory.real]
+    )
 
 
 def test_learner_and_actor_agree_on_every_probability() -> None:
@@ -76,7 +98,13 @@ def test_learner_and_actor_agree_on_every_probability() -> None:
     actor, learner = pair()
     for round_ in range(6):
         trajectory = actor.unroll()
-        out = learner.policy(trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets)
+        out = learner.policy(
+            trajectory.obs,
+            trajectory.first,
+            trajectory.previous_actions,
+            trajectory.core,
+            trajectory.resets,
+        )
         close(out.log_probs[:-1], trajectory.behaviour)
         assert trajectory.behaviour.std(0).max() > 1e-4  # it does depend on what was seen
         if round_ == 3:
@@ -91,10 +119,16 @@ def test_unrolls_overlap_by_one_observation() -> None:
     before = actor.unroll()
     for _ in range(4):
         after = actor.unroll()
-        assert torch.equal(after.obs[0], before.obs[-1]) and torch.equal(after.first[0], before.first[-1])
+        assert torch.equal(after.obs[0], before.obs[-1]) and torch.equal(
+            after.first[0], before.first[-1]
+        )
         assert torch.equal(after.prev_action, before.action[-1])
         out = learner.policy(  # without the last row: the state before it
-            before.obs[:-1], before.first[:-1], before.previous_actions[:-1], before.core, tuple(t for t in before.resets if t < UNROLL)
+            before.obs[:-1],
+            before.first[:-1],
+            before.previous_actions[:-1],
+            before.core,
+            tuple(t for t in before.resets if t < UNROLL),
         )
         close(after.core, out.core)
         assert after.core.any()
@@ -110,7 +144,9 @@ def test_the_learner_cannot_tell_two_unrolls_from_one() -> None:
     assert torch.equal(torch.cat([half.action for half in halves]), whole.action)
     out = learner.policy(whole.obs, whole.first, whole.previous_actions, whole.core, whole.resets)
     second = halves[1]
-    part = learner.policy(second.obs, second.first, second.previous_actions, second.core, second.resets)
+    part = learner.policy(
+        second.obs, second.first, second.previous_actions, second.core, second.resets
+    )
     close(part.beliefs, out.beliefs[UNROLL:])
 
 
@@ -162,8 +198,12 @@ def test_what_did_not_happen_teaches_nothing(name: str, shared: bool) -> None:
         reward=trajectory.reward.masked_fill(absent, 1e5),
         terminal=trajectory.terminal | absent,
         action=torch.where(absent, (trajectory.action + 2) % 5, trajectory.action),
-        behaviour=torch.where(absent[..., None], trajectory.behaviour.roll(1, -1) - 3, trajectory.behaviour),
-        prev_action=torch.where(trajectory.first[0], (trajectory.prev_action + 1) % 5, trajectory.prev_action),
+        behaviour=torch.where(
+            absent[..., None], trajectory.behaviour.roll(1, -1) - 3, trajectory.behaviour
+        ),
+        prev_action=torch.where(
+            trajectory.first[0], (trajectory.prev_action + 1) % 5, trajectory.prev_action
+        ),
         core=torch.where(trajectory.first[0][:, None], trajectory.core + 7, trajectory.core),
     )
     metrics, other_metrics = learner.update(trajectory), other.update(changed)
@@ -182,7 +222,11 @@ def test_what_did_not_happen_teaches_nothing(name: str, shared: bool) -> None:
 def test_a_batch_of_resets_alone_leaves_a_finite_learner(name: str, shared: bool) -> None:
     actor, learner = pair(replace(SMALL, world_model=WORLD_MODELS[name][0](), shared_torso=shared))
     trajectory = actor.unroll()
-    nothing = replace(trajectory, first=torch.ones_like(trajectory.first), reward=torch.zeros_like(trajectory.reward))
+    nothing = replace(
+        trajectory,
+        first=torch.ones_like(trajectory.first),
+        reward=torch.zeros_like(trajectory.reward),
+    )
     for data in (nothing, trajectory, nothing, trajectory):
         metrics = learner.update(data)
         assert all(bool(value.isfinite().all()) for value in metrics.values())
@@ -195,7 +239,11 @@ def test_the_uniform_policy_stays_uniform_while_the_rest_learns() -> None:
     train(actor, learner, 4)
     log_probs = actor.unroll().behaviour
     assert torch.equal(log_probs, torch.full_like(log_probs, -math.log(log_probs.shape[-1])))
-    moved = {name.split(".")[1] for name, value in learner.named_parameters() if "." in name and not torch.equal(value, before[name])}
+    moved = {
+        name.split(".")[1]
+        for name, value in learner.named_parameters()
+        if "." in name and not torch.equal(value, before[name])
+    }
     assert {"torso", "value_head", "reconstructor"} <= moved and "action_head" not in moved
 
 
@@ -224,7 +272,9 @@ def test_an_actor_keeps_its_own_weights() -> None:
         learner.update(train_on)
     assert equal(dict(actor.policy.state_dict()), dict(before))
     actor.set_weights(learner.acting, learner.version)
-    assert equal(dict(actor.policy.state_dict()), learner.acting) and not equal(dict(actor.policy.state_dict()), dict(before))
+    assert equal(dict(actor.policy.state_dict()), learner.acting) and not equal(
+        dict(actor.policy.state_dict()), dict(before)
+    )
     assert not any(p.requires_grad for p in actor.policy.parameters())
 
 

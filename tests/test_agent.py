@@ -1,4 +1,6 @@
-"""The agent alone: it acts as the actor does, remembers, forgets where an episode opens, and comes out of a run ready to act."""
+"""The agent alone: it acts as the actor does, remembers, forgets where an episode opens, and comes
+out of a run ready to act.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,10 @@ def test_a_single_environment_needs_no_batch_and_forgets_at_an_episodes_start() 
     one, batched = (Agent(network, 1, 5, torch.device("cpu")) for _ in range(2))
     for index, observation in enumerate(observations):
         action = one.act(observation, index == 0)
-        assert np.ndim(action) == 0 and [action] == batched.act(observation[None], np.array([index == 0])).tolist()
+        assert (
+            np.ndim(action) == 0
+            and [action] == batched.act(observation[None], np.array([index == 0])).tolist()
+        )
     remembered = one.core.clone()
     one.act(observations[0], first=True)
     fresh = Agent(network, 1, 5, torch.device("cpu"))
@@ -63,7 +68,9 @@ def test_a_single_environment_needs_no_batch_and_forgets_at_an_episodes_start() 
 def test_observations_of_another_shape_are_named() -> None:
     agent = Agent(policy(), 2, 0, torch.device("cpu"))
     for shape in ((8, 5, 5), (3, 8, 5, 5), (2, 5, 5)):
-        with pytest.raises(ValueError, match=r"the observation has shape \(.*\); this agent acts on \(2, 8, 5, 5\)"):
+        with pytest.raises(
+            ValueError, match=r"the observation has shape \(.*\); this agent acts on \(2, 8, 5, 5\)"
+        ):
             agent.act(np.zeros(shape, np.uint8), False)
 
 
@@ -79,7 +86,9 @@ def test_it_comes_out_of_a_run_and_plays_a_gymnasium_environment(tmp_path: Path)
     observation, _ = env.reset(seed=1)
     steps, over = 0, False
     while not over:
-        observation, _, terminated, truncated, _ = env.step(agent.act(observation, first=steps == 0))
+        observation, _, terminated, truncated, _ = env.step(
+            agent.act(observation, first=steps == 0)
+        )
         steps, over = steps + 1, terminated or truncated
     assert steps == 11
 
@@ -102,19 +111,27 @@ def saved(config: RunConfig, folder: Path) -> Path:
 def gym_run(folder: Path, env: GymConfig) -> Path:
     config = gym(model="icm")
     torso = replace(config.learner.torso, channels=(2,), blocks=1)
-    return saved(replace(config, env=env, unroll_length=4, learner=replace(config.learner, torso=torso)), folder)
+    return saved(
+        replace(config, env=env, unroll_length=4, learner=replace(config.learner, torso=torso)),
+        folder,
+    )
 
 
 class Camera(gymnasium.Env[Any, Any]):
     """Shows pictures of height, width, channels and takes the actions 10, 11 and 12."""
 
     def __init__(self) -> None:
-        self.observation_space, self.action_space = Box(0, 255, (17, 16, 3), np.uint8), Discrete(3, start=10)
+        self.observation_space, self.action_space = (
+            Box(0, 255, (17, 16, 3), np.uint8),
+            Discrete(3, start=10),
+        )
 
     def look(self) -> Any:
         return self.np_random.integers(0, 256, (17, 16, 3), np.uint8)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         return self.look(), {}
 
@@ -131,14 +148,26 @@ def test_on_a_persons_own_observations_it_acts_as_the_actor_did_in_training(tmp_
     single = [gymnasium.make("Camera-v0") for _ in range(2)]
     agent = load_agent(folder, num_envs=2, seed=5)
     trajectory = Actor(env, agent.policy, 9, 5, torch.device("cpu")).unroll()
-    observation = np.stack([each.reset(seed=env.seed + index)[0] for index, each in enumerate(single)])
+    observation = np.stack(
+        [each.reset(seed=env.seed + index)[0] for index, each in enumerate(single)]
+    )
     for t in range(9):
         np.testing.assert_array_equal(np.moveaxis(observation, -1, 1), trajectory.obs[t].numpy())
         action = agent.act(observation, t == 0)
         assert (action - 10).tolist() == trajectory.action[t].tolist()
-        observation = np.stack([each.step(chosen)[0] for each, chosen in zip(single, action, strict=True)])
-    for turn in (lambda o: np.moveaxis(o, -1, 1), torch.from_numpy, lambda o: o.astype(np.int64), lambda o: o.tolist()):
-        assert load_agent(folder, 2).act(turn(observation), True).tolist() == load_agent(folder, 2).act(observation, True).tolist()
+        observation = np.stack(
+            [each.step(chosen)[0] for each, chosen in zip(single, action, strict=True)]
+        )
+    for turn in (
+        lambda o: np.moveaxis(o, -1, 1),
+        torch.from_numpy,
+        lambda o: o.astype(np.int64),
+        lambda o: o.tolist(),
+    ):
+        assert (
+            load_agent(folder, 2).act(turn(observation), True).tolist()
+            == load_agent(folder, 2).act(observation, True).tolist()
+        )
     for bad, message in ((observation / 255, "float64"), (observation.astype(int) + 300, "span 3")):
         with pytest.raises(ValueError, match=message):
             agent.act(bad, False)
@@ -146,10 +175,13 @@ def test_on_a_persons_own_observations_it_acts_as_the_actor_did_in_training(tmp_
 
 def test_what_the_environment_was_wrapped_in_is_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("minigrid")
-    folder = gym_run(tmp_path / "noise", GymConfig("CartPole-v1", num_envs=2, noise="on-demand", noise_action=1))
+    folder = gym_run(
+        tmp_path / "noise", GymConfig("CartPole-v1", num_envs=2, noise="on-demand", noise_action=1)
+    )
     observation = np.zeros(4, np.float64)
     wanted = (
-        r"acts on \(1, 8\): wrap the environment as in training, in afterwit.envs.Noise\(env, 'on-demand', dose=1.0, density=0.5, noise_"
+        r"acts on \(1, 8\): wrap the environment as in training, in afterwit.envs.Noise\(env,"
+        r" 'on-demand', dose=1.0, density=0.5, noise_"
     )
     with pytest.raises(ValueError, match=wanted):
         load_agent(folder).act(observation, True)
@@ -159,14 +191,25 @@ def test_what_the_environment_was_wrapped_in_is_asked_for(tmp_path: Path) -> Non
     folder = gym_run(tmp_path / "minigrid", MiniGridConfig(num_envs=2))
     world = gymnasium.make("afterwit.envs:afterwit/NoisyTV-v0")
     observation = world.reset(seed=0)[0]
-    with pytest.raises(ValueError, match=r"the observation is a dict; .* in afterwit.envs.minigrid_tv.OneHot\(env\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"the observation is a dict; .* in afterwit.envs.minigrid_tv.OneHot\(env\)",
+    ):
         load_agent(folder).act(observation, True)
     from afterwit.envs.minigrid_tv import OneHot
 
     assert load_agent(folder).act(OneHot(world).observation(observation), True) in range(7)
 
-    folder = gym_run(tmp_path / "atari", AtariConfig("Pong", num_envs=2, image_size=42, frame_stack=2))
-    with pytest.raises(ValueError, match=r"\(210, 160, 3\).*AtariPreprocessing\(env, noop_max=30, frame_skip=4, screen_size=42.*Frame"):
+    folder = gym_run(
+        tmp_path / "atari", AtariConfig("Pong", num_envs=2, image_size=42, frame_stack=2)
+    )
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"\(210, 160, 3\).*AtariPreprocessing\(env, noop_max=30, frame_skip=4,"
+            r" screen_size=42.*Frame"
+        ),
+    ):
         load_agent(folder).act(np.zeros((210, 160, 3), np.uint8), True)
     assert load_agent(folder).act(np.zeros((2, 42, 42), np.uint8), True) in range(18)
 
@@ -227,7 +270,9 @@ def test_arguments_of_another_kind_are_named(what: str, plane_run: Path) -> None
         load_agent(**({"run": plane_run} | arguments))
 
 
-def test_a_home_folder_is_found_and_no_seed_is_another_each_time(plane_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_folder_is_found_and_no_seed_is_another_each_time(
+    plane_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(plane_run.parent))
     one, other = (load_agent(f"~/{plane_run.name}", np.int64(2), seed=None) for _ in range(2))
     assert one.seed != other.seed and one.num_envs == 2

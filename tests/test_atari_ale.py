@@ -18,7 +18,14 @@ NAMES = ("observation", "reward", "terminal", "truncated")
 def pair(game: str, **settings: Any) -> tuple[Atari, Atari]:
     """EnvPool's and ALE's environment of one config and seed."""
     envpool, ale = (
-        Atari(AtariConfig(game, backend=backend, **{"num_envs": 6, "noop_max": 1, "image_size": 42, "threads": 1, **settings}), 0)
+        Atari(
+            AtariConfig(
+                game,
+                backend=backend,
+                **{"num_envs": 6, "noop_max": 1, "image_size": 42, "threads": 1, **settings},
+            ),
+            0,
+        )
         for backend in ("envpool", "ale")
     )
     return envpool, ale
@@ -26,7 +33,9 @@ def pair(game: str, **settings: Any) -> tuple[Atari, Atari]:
 
 @cache
 def opening_frames() -> Array:
-    """int [B]: the no-ops that ALE opens first episodes with; they follow from the seeds, whatever the game."""
+    """int [B]: the no-ops that ALE opens first episodes with; they follow from the seeds, whatever
+    the game.
+    """
     ale = pair("Pong")[1]
     _, info = ale.pool.games.reset(seed=ale.pool.seeds)
     return np.array(info["episode_frame_number"])  # a copy: ALE takes its buffers back
@@ -57,14 +66,22 @@ GAMES = {
 def test_the_two_agree_bit_for_bit_until_an_episode_ends(name: str) -> None:
     game, settings = GAMES[name]
     alike = opening_frames() == 1
-    assert 2 <= alike.sum() < len(alike), "some games have to open alike, and others not, or this shows little"
+    assert 2 <= alike.sum() < len(alike), (
+        "some games have to open alike, and others not, or this shows little"
+    )
     envpool, ale = pair(game, **settings)
-    assert envpool.spec.observation_shape == ale.spec.observation_shape and envpool.spec.action_names == ale.spec.action_names
+    assert (
+        envpool.spec.observation_shape == ale.spec.observation_shape
+        and envpool.spec.action_names == ale.spec.action_names
+    )
     compared, differing, going = 0, False, alike.copy()
     for one, other in zip(*rollouts(envpool, ale, 250), strict=True):
         for array in NAMES:
-            rows = going & ~one.truncated if array == "observation" else going  # the frame at the limit differs
-            np.testing.assert_array_equal(getattr(one, array)[rows], getattr(other, array)[rows], err_msg=array)
+            # the frame at the limit differs
+            rows = going & ~one.truncated if array == "observation" else going
+            np.testing.assert_array_equal(
+                getattr(one, array)[rows], getattr(other, array)[rows], err_msg=array
+            )
         for value in ("lives", "episode_frames"):
             np.testing.assert_array_equal(one.info[value][going], other.info[value][going])
         assert all(getattr(one, array).dtype == getattr(other, array).dtype for array in NAMES)
@@ -79,7 +96,9 @@ def test_the_two_agree_bit_for_bit_until_an_episode_ends(name: str) -> None:
 def test_where_they_differ() -> None:
     """What envs/atari_ale.py says; should a version change it, the words there are to change, too."""
     envpool, ale = pair("MontezumaRevenge", frame_stack=2)
-    assert set(opening_frames()) == {0, 1}, "0 to noop_max no-ops, where EnvPool takes 1 to noop_max"
+    assert set(opening_frames()) == {0, 1}, (
+        "0 to noop_max no-ops, where EnvPool takes 1 to noop_max"
+    )
     ones, others = envpool.reset(), ale.reset()
     np.testing.assert_array_equal(ones.observation[:, 0], ones.observation[:, 1])
     assert not others.observation[:, 0].any() and others.observation[:, 1].any()

@@ -1,4 +1,6 @@
-"""Noise on Atari: it lies where and when it should, the game below goes on unchanged, and stacks show what was shown."""
+"""Noise on Atari: it lies where and when it should, the game below goes on unchanged, and stacks
+show what was shown.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,17 @@ SIZE, STEPS, ENVS = 32, 25, 3
 
 
 def config(**settings: Any) -> AtariConfig:
-    return AtariConfig("Breakout", **{"num_envs": ENVS, "noop_max": 1, "image_size": SIZE, "threads": 1, "episode_frames": 40, **settings})
+    return AtariConfig(
+        "Breakout",
+        **{
+            "num_envs": ENVS,
+            "noop_max": 1,
+            "image_size": SIZE,
+            "threads": 1,
+            "episode_frames": 40,
+            **settings,
+        },
+    )
 
 
 def played(settings: AtariConfig, seed: int = 3) -> tuple[list[TimeStep], Array]:
@@ -35,7 +47,9 @@ def newest(steps: list[TimeStep], channels: int = 1) -> Array:
 
 @pytest.mark.parametrize("kind", [kind for kind in NOISES if kind != "none"])
 @pytest.mark.parametrize("grayscale", (True, False))
-def test_the_game_below_goes_on_unchanged_and_only_the_strip_is_covered(kind: str, grayscale: bool) -> None:
+def test_the_game_below_goes_on_unchanged_and_only_the_strip_is_covered(
+    kind: str, grayscale: bool
+) -> None:
     plain, _ = played(config(grayscale=grayscale))
     noisy, _ = played(config(grayscale=grayscale, noise=kind, noise_height=0.25))
     again, _ = played(config(grayscale=grayscale, noise=kind, noise_height=0.25))
@@ -45,10 +59,13 @@ def test_the_game_below_goes_on_unchanged_and_only_the_strip_is_covered(kind: st
         for name in ("first", "reward", "terminal", "truncated"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
         np.testing.assert_array_equal(one.info["lives"], other.info["lives"])
-        np.testing.assert_array_equal(one.observation[:, :, SIZE // 4 :], other.observation[:, :, SIZE // 4 :])
+        np.testing.assert_array_equal(
+            one.observation[:, :, SIZE // 4 :], other.observation[:, :, SIZE // 4 :]
+        )
         np.testing.assert_array_equal(other.observation, again[index].observation)
         changed = (one.observation != other.observation).any((1, 2, 3))
-        assert (changed == on[index]).all() or kind == "walk"  # the walk may add 0 everywhere, but not for long
+        # the walk may add 0 everywhere, but not for long
+        assert (changed == on[index]).all() or kind == "walk"
     assert (newest(plain) != newest(noisy)).any()
 
 
@@ -58,7 +75,9 @@ def test_random_bytes_cover_their_share_when_they_should(kind: str) -> None:
     noisy, _ = played(config(noise=kind, density=0.3))
     first = np.stack([step.first for step in noisy])
     on = np.stack([step.info["noise_on"] for step in noisy])
-    np.testing.assert_array_equal(on, np.ones_like(on) if kind == "pixel" else (actions == 0) & ~first)
+    np.testing.assert_array_equal(
+        on, np.ones_like(on) if kind == "pixel" else (actions == 0) & ~first
+    )
     differs = (newest(plain) != newest(noisy))[on]
     assert differs.mean() == pytest.approx(0.3 * 255 / 256, abs=0.02)
     values = newest(noisy)[on][differs]
@@ -69,7 +88,9 @@ def test_a_dose_is_a_share_of_frames() -> None:
     noisy, _ = played(config(noise="pixel", dose=0.3, num_envs=ENVS))
     on = np.stack([step.info["noise_on"] for step in noisy])
     assert 0.15 < on.mean() < 0.45
-    assert not np.stack([step.info["noise_on"] for step in played(config(noise="pixel", dose=0.0))[0]]).any()
+    assert not np.stack(
+        [step.info["noise_on"] for step in played(config(noise="pixel", dose=0.0))[0]]
+    ).any()
 
 
 def test_the_frozen_layer_is_the_same_in_every_frame_and_run() -> None:
@@ -85,12 +106,26 @@ def test_the_frozen_layer_is_the_same_in_every_frame_and_run() -> None:
 @pytest.mark.parametrize("overflow", ("clip", "wrap"))
 def test_the_walk_adds_a_walk_whose_step_follows_the_action(overflow: Any) -> None:
     """Laid on a frame that is known, so that what was added can be read off it."""
-    noise = FrameNoise("walk", 2, 1, 8, np.random.default_rng(0), dose=1.0, density=0.5, height=1.0, walk_modulus=50, walk_steps=(1, 11),
-                       walk_overflow=overflow, walk_restarts=False)  # fmt: skip
+    noise = FrameNoise(
+        "walk",
+        2,
+        1,
+        8,
+        np.random.default_rng(0),
+        dose=1.0,
+        density=0.5,
+        height=1.0,
+        walk_modulus=50,
+        walk_steps=(1, 11),
+        walk_overflow=overflow,
+        walk_restarts=False,
+    )
     base, before = 220, None
     for step in range(60):
         action = np.array([step % 18, 7 * step % 18])
-        frames, on = noise.cover(np.full((2, 1, 8, 8), base, np.uint8), action, np.array([step == 0, step == 30]))
+        frames, on = noise.cover(
+            np.full((2, 1, 8, 8), base, np.uint8), action, np.array([step == 0, step == 30])
+        )
         assert on.all()
         added = (frames.astype(int) - base) % 256
         if overflow == "clip":
@@ -108,8 +143,20 @@ def test_the_walk_adds_a_walk_whose_step_follows_the_action(overflow: Any) -> No
 def test_a_walk_that_restarts_is_drawn_anew_where_an_episode_opens() -> None:
     def jumps(restarts: bool) -> tuple[int, int]:
         rng = np.random.default_rng(0)
-        noise = FrameNoise("walk", 2, 1, 8, rng, dose=1.0, density=0.5, height=1.0, walk_modulus=50, walk_steps=(1, 11),
-                           walk_overflow="clip", walk_restarts=restarts)  # fmt: skip
+        noise = FrameNoise(
+            "walk",
+            2,
+            1,
+            8,
+            rng,
+            dose=1.0,
+            density=0.5,
+            height=1.0,
+            walk_modulus=50,
+            walk_steps=(1, 11),
+            walk_overflow="clip",
+            walk_restarts=restarts,
+        )
         frame, action = np.zeros((2, 1, 8, 8), np.uint8), np.zeros(2, np.int64)
         old = noise.cover(frame, action, np.zeros(2, bool))[0].astype(int)
         new = noise.cover(frame, action, np.array([True, False]))[0].astype(int)
@@ -131,7 +178,9 @@ def test_a_stack_holds_the_frames_that_were_shown(grayscale: bool) -> None:
                 opened = max(index for index in range(t + 1) if stacked[index].first[env])
                 expected = shown[max(opened, t - back), env]
                 start = (2 - back) * channels
-                np.testing.assert_array_equal(step.observation[env, start : start + channels], expected)
+                np.testing.assert_array_equal(
+                    step.observation[env, start : start + channels], expected
+                )
 
 
 @pytest.mark.parametrize(
@@ -153,7 +202,9 @@ def test_values_out_of_range_are_named(settings: dict[str, Any], message: str) -
 def test_presets_take_the_noise_and_say_what_they_did_with_it() -> None:
     assert atari_small(noise="walk").env == replace(atari_small().env, noise="walk")
     mixed, alone = atari(), atari(reward="intrinsic")
-    assert mixed.learner.extrinsic_weight == 1 and alone == replace(mixed, learner=replace(mixed.learner, extrinsic_weight=0.0))
+    assert mixed.learner.extrinsic_weight == 1 and alone == replace(
+        mixed, learner=replace(mixed.learner, extrinsic_weight=0.0)
+    )
     told = Atari(config(noise="on-demand"), 0).spec.semantics
     assert told["noise"] == "on-demand" and told["noise_action"] == 0
     assert "noise" not in Atari(config(), 0).spec.semantics

@@ -1,6 +1,7 @@
 """BYOL-Explore and BYOL-Hindsight against loops written from the equations, and who minimises what.
 
-The references loop over b, t and k, stop at boundaries, and share no code with the models but their layers.
+The references loop over b, t and k, stop at boundaries, and share no code with the models but their
+layers.
 """
 
 from __future__ import annotations
@@ -36,14 +37,20 @@ from tests.helpers import (
     tiny_spec,
     tiny_torso,
     unit,
-)  # fmt: skip
+)
 
-HINDSIGHT = BYOLHindsightConfig(invariance_weight=0.3, noise=4, latent=3, hidden=16, critic_embedding=8)
+HINDSIGHT = BYOLHindsightConfig(
+    invariance_weight=0.3, noise=4, latent=3, hidden=16, critic_embedding=8
+)
 EVERYWHERE = tuple((t, b) for t in range(T + 1) for b in range(B))
 
 
-def explore(torso: Torso, horizon: int, standardise_decay: float | None = 0.9, edges: Edges = "whole") -> BYOLExplore:
-    config = BYOLExploreConfig(horizon=horizon, reward_edges=edges, standardise_decay=standardise_decay, hidden=16)
+def explore(
+    torso: Torso, horizon: int, standardise_decay: float | None = 0.9, edges: Edges = "whole"
+) -> BYOLExplore:
+    config = BYOLExploreConfig(
+        horizon=horizon, reward_edges=edges, standardise_decay=standardise_decay, hidden=16
+    )
     return seeded(lambda: BYOLExplore(config, torso, tiny_spec(), 0), 1)
 
 
@@ -63,19 +70,30 @@ class Pairs(NamedTuple):
 
     reconstruction: dict[tuple[int, int, int], Tensor]
     invariance: dict[tuple[int, int, int], Tensor]
-    foresight: dict[tuple[int, int, int], Tensor]  # BYOL-Explore's error, beside BYOL-Hindsight's own
+    # BYOL-Explore's error, beside BYOL-Hindsight's own
+    foresight: dict[tuple[int, int, int], Tensor]
 
     def loss(self, errors: dict[tuple[int, int, int], Tensor]) -> Tensor:
         """Average over k = 1 .. K(t), then over t and b."""
         starts = sorted({(t, b) for _, t, b in errors})
-        means = [torch.stack([errors[key] for key in errors if key[1:] == start]).mean() for start in starts]
+        means = [
+            torch.stack([errors[key] for key in errors if key[1:] == start]).mean()
+            for start in starts
+        ]
         return torch.stack(means).mean() if means else torch.zeros(())
 
-    def reward(self, errors: dict[tuple[int, int, int], Tensor], edges: Edges, horizon: int) -> Tensor:
-        """The sum over p + q = t + 1; "whole": by the share that the distances which are there have in the whole."""
+    def reward(
+        self, errors: dict[tuple[int, int, int], Tensor], edges: Edges, horizon: int
+    ) -> Tensor:
+        """The sum over p + q = t + 1; "whole": by the share that the distances which are there have
+        in the whole.
+        """
         total, there = torch.zeros(T, B), torch.zeros(T, B)
         sizes = [
-            torch.stack([e.detach().abs() for (q, _, _), e in errors.items() if q == k] or [torch.ones(())]) for k in range(1, horizon + 1)
+            torch.stack(
+                [e.detach().abs() for (q, _, _), e in errors.items() if q == k] or [torch.ones(())]
+            )
+            for k in range(1, horizon + 1)
         ]
         for (k, t, b), error in errors.items():
             total[t + k - 1, b] += error.detach()
@@ -84,7 +102,13 @@ class Pairs(NamedTuple):
         return total if edges == "sum" else torch.where(there > 0, total * whole / there, 0.0)
 
 
-def slow(model: BYOLExplore | BYOLHindsight, trajectory: Trajectory, beliefs: Tensor, horizon: int, noise: Tensor | None = None) -> Pairs:
+def slow(
+    model: BYOLExplore | BYOLHindsight,
+    trajectory: Trajectory,
+    beliefs: Tensor,
+    horizon: int,
+    noise: Tensor | None = None,
+) -> Pairs:
     """`noise` [K, T, B, n]: the generator's draws (BYOL-Hindsight only)."""
     reconstruction: dict[tuple[int, int, int], Tensor] = {}
     foresight: dict[tuple[int, int, int], Tensor] = {}
@@ -96,7 +120,9 @@ def slow(model: BYOLExplore | BYOLHindsight, trajectory: Trajectory, beliefs: Te
     centre, size = 0, 1
     if standardised and outcomes:
         centre = sum(outcomes) / len(outcomes)
-        size = (sum((outcome - centre).square().sum() for outcome in outcomes) / len(outcomes)).sqrt()
+        size = (
+            sum((outcome - centre).square().sum() for outcome in outcomes) / len(outcomes)
+        ).sqrt()
     for b in range(B):
         for t in range(T):
             belief = beliefs[t, b]  # b_{t,0}
@@ -106,7 +132,12 @@ def slow(model: BYOLExplore | BYOLHindsight, trajectory: Trajectory, beliefs: Te
                 action = trajectory.action[t + k - 1, b]
                 target = model.target.slow(trajectory.obs[t + k, b][None])[0].detach()
                 target = (target - centre) / size if standardised else unit(target)
-                before, belief = belief, gru_step(model.open_loop.rnn, model.open_loop.action_embedding.weight[action], belief)
+                before, belief = (
+                    belief,
+                    gru_step(
+                        model.open_loop.rnn, model.open_loop.action_embedding.weight[action], belief
+                    ),
+                )
                 if isinstance(model, BYOLExplore):
                     prediction = model.predictor(belief)
                 else:
@@ -118,12 +149,17 @@ def slow(model: BYOLExplore | BYOLHindsight, trajectory: Trajectory, beliefs: Te
                     prediction = model.reconstructor(torch.cat([belief, latent]))
                     if model.predictor is not None:
                         blind = model.predictor(belief)
-                        foresight[k, t, b] = ((blind if standardised else unit(blind)) - target).square().sum()
-                reconstruction[k, t, b] = ((prediction if standardised else unit(prediction)) - target).square().sum()
+                        foresight[k, t, b] = (
+                            ((blind if standardised else unit(blind)) - target).square().sum()
+                        )
+                reconstruction[k, t, b] = (
+                    ((prediction if standardised else unit(prediction)) - target).square().sum()
+                )
     invariance: dict[tuple[int, int, int], Tensor] = {}
     if isinstance(model, BYOLHindsight):
         for (k, t, b), state in states.items():
-            others = [latents[k, t, other] for other in range(B) if (k, t, other) in latents]  # itself among them
+            # itself among them
+            others = [latents[k, t, other] for other in range(B) if (k, t, other) in latents]
             scores = torch.stack([critic_score(model.critic, state, latent) for latent in others])
             positive = critic_score(model.critic, state, latents[k, t, b])
             invariance[k, t, b] = torch.log(positive.exp() / scores.exp().mean())
@@ -131,10 +167,14 @@ def slow(model: BYOLExplore | BYOLHindsight, trajectory: Trajectory, beliefs: Te
 
 
 def draws(config: BYOLHindsightConfig, seed: int) -> Tensor:
-    return torch.randn(config.horizon, T, B, config.noise, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        config.horizon, T, B, config.noise, generator=torch.Generator().manual_seed(seed)
+    )
 
 
-@pytest.mark.parametrize(("standardise_decay", "edges"), ((0.9, "whole"), (None, "sum"), (None, "whole")))
+@pytest.mark.parametrize(
+    ("standardise_decay", "edges"), ((0.9, "whole"), (None, "sum"), (None, "whole"))
+)
 @pytest.mark.parametrize("horizon", (1, 3, T))
 @pytest.mark.parametrize("resets", (RESETS, (), EVERYWHERE), ids=("awkward", "none", "all"))
 def test_byol_explore_equals_the_triple_loop(
@@ -160,7 +200,9 @@ def test_byol_explore_equals_the_triple_loop(
 @pytest.mark.parametrize("horizon", (1, 3, T))
 @pytest.mark.parametrize("resets", (RESETS, (), EVERYWHERE), ids=("awkward", "none", "all"))
 @pytest.mark.parametrize(("in_reward", "edges"), ((True, "sum"), (True, "whole"), (False, "whole")))
-def test_byol_hindsight_equals_the_loops(horizon: int, resets: tuple[tuple[int, int], ...], in_reward: bool, edges: Edges) -> None:
+def test_byol_hindsight_equals_the_loops(
+    horizon: int, resets: tuple[tuple[int, int], ...], in_reward: bool, edges: Edges
+) -> None:
     torso, trajectory = tiny_torso(), random_trajectory(resets=resets)
     config = replace(HINDSIGHT, horizon=horizon, invariance_in_reward=in_reward, reward_edges=edges)
     model = hindsight(torso, config)
@@ -169,7 +211,10 @@ def test_byol_hindsight_equals_the_loops(horizon: int, resets: tuple[tuple[int, 
     model.random.manual_seed(5)
     out = model(trajectory, beliefs, embeddings)
     pairs = slow(model, trajectory, beliefs, horizon, draws(config, 5))
-    reconstruction, invariance = pairs.reward(pairs.reconstruction, edges, horizon), pairs.reward(pairs.invariance, "sum", horizon)
+    reconstruction, invariance = (
+        pairs.reward(pairs.reconstruction, edges, horizon),
+        pairs.reward(pairs.invariance, "sum", horizon),
+    )
     close(out.reward, reconstruction / config.invariance_weight + (invariance if in_reward else 0))
     close(sum(out.parts.values(), torch.zeros(T, B)), out.reward)
     close(out.parts["reconstruction"], reconstruction / config.invariance_weight)
@@ -183,7 +228,9 @@ def test_byol_hindsight_equals_the_loops(horizon: int, resets: tuple[tuple[int, 
 
 @pytest.mark.parametrize("horizon", (1, 3))
 @pytest.mark.parametrize("weight", (0.0, 5.0))
-def test_the_generator_descends_and_critic_and_representation_are_left_alone_by_the_invariance(horizon: int, weight: float) -> None:
+def test_the_generator_descends_and_critic_and_representation_are_left_alone_by_the_invariance(
+    horizon: int, weight: float
+) -> None:
     torso, trajectory = tiny_torso(), random_trajectory()
     config = replace(HINDSIGHT, horizon=horizon, foresight_weight=weight)
     model = hindsight(torso, config)
@@ -191,16 +238,27 @@ def test_the_generator_descends_and_critic_and_representation_are_left_alone_by_
     model.random.manual_seed(5)
     loss = model(trajectory, beliefs, embeddings).loss
     pairs = slow(model, trajectory, beliefs, horizon, draws(config, 5))
-    rec, inv, fore = (pairs.loss(errors) for errors in (pairs.reconstruction, pairs.invariance, pairs.foresight))
+    rec, inv, fore = (
+        pairs.loss(errors) for errors in (pairs.reconstruction, pairs.invariance, pairs.foresight)
+    )
     errors = rec + weight * fore if weight else rec
-    found, of_errors, of_inv = gradients(loss, model), gradients(errors, model), gradients(inv, model)
-    weights = {"generator": (1.0, config.invariance_weight), "reconstructor": (1.0, 0.0), "open_loop": (1.0, 0.0)}
+    found, of_errors, of_inv = (
+        gradients(loss, model),
+        gradients(errors, model),
+        gradients(inv, model),
+    )
+    weights = {
+        "generator": (1.0, config.invariance_weight),
+        "reconstructor": (1.0, 0.0),
+        "open_loop": (1.0, 0.0),
+    }
     weights |= {"predictor": (1.0, 0.0)} if weight else {}
     assert {name.split(".")[0] for name in found} == set(weights)
     for name, gradient in found.items():
         for_errors, for_inv = weights[name.split(".")[0]]
         close(gradient, for_errors * of_errors[name] + for_inv * of_inv[name], 1e-6)
-    assert not any(p.requires_grad for p in model.critic.parameters())  # of this loss; it climbs in steps of its own
+    # of this loss; it climbs in steps of its own
+    assert not any(p.requires_grad for p in model.critic.parameters())
     assert any(g.abs().max() > 1e-4 for name, g in of_inv.items() if name.startswith("generator"))
     in_torso, expected = gradients(loss, torso), gradients(errors, torso)
     for name, gradient in in_torso.items():
@@ -217,34 +275,48 @@ def test_the_critic_takes_steps_of_its_own_and_nothing_else_moves() -> None:
     assert model.judged is not None
     state, latent, valid = model.judged
     assert not state.requires_grad and not latent.requires_grad
-    critic, before = deepcopy(model.critic).requires_grad_(True), {name: value.clone() for name, value in model.named_parameters()}
+    critic, before = (
+        deepcopy(model.critic).requires_grad_(True),
+        {name: value.clone() for name, value in model.named_parameters()},
+    )
     optimiser = torch.optim.Adam(critic.parameters(), 0.01)
     random = torch.Generator()
     random.set_state(model.random.get_state())
     model.after_step()
     climbed = []
-    for horizons in ((0, 1), (0,), (1,), (0,)):  # all pairs in their own groups, then one distance in turn, in groups drawn anew
-        drawn = torch.randperm(T * B, generator=random).tolist() if len(horizons) == 1 else range(T * B)
+    # all pairs in their own groups, then one distance in turn, in groups drawn anew
+    for horizons in ((0, 1), (0,), (1,), (0,)):
+        drawn = (
+            torch.randperm(T * B, generator=random).tolist() if len(horizons) == 1 else range(T * B)
+        )
         pairs = [divmod(index, B) for index in drawn]
         errors = {}
         for k in horizons:
             for place, (t, b) in enumerate(pairs):
-                group = [pair for pair in pairs[place // B * B : place // B * B + B] if valid[k][pair]]
+                group = [
+                    pair for pair in pairs[place // B * B : place // B * B + B] if valid[k][pair]
+                ]
                 if (t, b) in group:
-                    scores = torch.stack([critic_score(critic, state[k, t, b], latent[k][other]) for other in group])
-                    errors[k, *divmod(place, B)] = torch.log(scores[group.index((t, b))].exp() / scores.exp().mean())
+                    scores = torch.stack(
+                        [critic_score(critic, state[k, t, b], latent[k][other]) for other in group]
+                    )
+                    errors[k, *divmod(place, B)] = torch.log(
+                        scores[group.index((t, b))].exp() / scores.exp().mean()
+                    )
         climbed.append(float(Pairs({}, errors, {}).loss(errors).detach()))
         optimiser.zero_grad()
         (-Pairs({}, errors, {}).loss(errors)).backward()
         optimiser.step()
     for name, value in model.named_parameters():
         if name.startswith("critic."):
-            close(value, critic.get_parameter(name.removeprefix("critic.")), 1e-4)  # of steps of 0.01
+            # of steps of 0.01
+            close(value, critic.get_parameter(name.removeprefix("critic.")), 1e-4)
             assert not torch.equal(value, before[name])
         elif not name.startswith("target."):
             assert torch.equal(value, before[name])
     with torch.no_grad():
-        assert float(model.invariance(state, latent, valid)[0][valid[0]].mean()) > climbed[0]  # up, not down
+        # up, not down
+        assert float(model.invariance(state, latent, valid)[0][valid[0]].mean()) > climbed[0]
     after = {name: value.clone() for name, value in model.critic.named_parameters()}
     model.after_step()  # without a new trajectory there is nothing to learn from
     with model.watching():
@@ -270,10 +342,15 @@ def test_a_loaded_critic_goes_on_with_its_own_averages() -> None:
 
 def both(horizon: int = 3) -> list[tuple[Torso, BYOLExplore | BYOLHindsight]]:
     torsos = tiny_torso(), tiny_torso()
-    return [(torsos[0], explore(torsos[0], horizon)), (torsos[1], hindsight(torsos[1], replace(HINDSIGHT, horizon=horizon)))]
+    return [
+        (torsos[0], explore(torsos[0], horizon)),
+        (torsos[1], hindsight(torsos[1], replace(HINDSIGHT, horizon=horizon))),
+    ]
 
 
-def run(torso: Torso, model: WorldModel, trajectory: Trajectory) -> tuple[WorldModelOutput, list[Tensor]]:
+def run(
+    torso: Torso, model: WorldModel, trajectory: Trajectory
+) -> tuple[WorldModelOutput, list[Tensor]]:
     if isinstance(model, BYOLHindsight):
         model.random.manual_seed(3)
     out = model(trajectory, *look(torso, trajectory))
@@ -283,18 +360,30 @@ def run(torso: Torso, model: WorldModel, trajectory: Trajectory) -> tuple[WorldM
 @pytest.mark.parametrize("index", (0, 1), ids=("explore", "hindsight"))
 def test_what_lies_at_no_valid_pair_changes_nothing(index: int) -> None:
     torso, model = both()[index]
-    # Environment 0 resets twice in a row: obs[3] opens an episode without a step. Its last row, environment 1's, opens one, too.
+    # Environment 0 resets twice in a row: obs[3] opens an episode without a step. Its last row,
+    # environment 1's, opens one, too.
     trajectory = random_trajectory(resets=((3, 0), (4, 0), (T, 1), (0, 2), (1, 2), (5, 3)))
     unused = [(3, 0), (T, 1), (0, 2)]
-    obs, action, core, prev_action = trajectory.obs.clone(), trajectory.action.clone(), trajectory.core.clone(), trajectory.prev_action
+    obs, action, core, prev_action = (
+        trajectory.obs.clone(),
+        trajectory.action.clone(),
+        trajectory.core.clone(),
+        trajectory.prev_action,
+    )
     for t, b in unused:
         obs[t, b] = 1e6
     action[~trajectory.real] = (action[~trajectory.real] + 3) % A
     core[2] = 1e6
     changed = replace(
-        trajectory, obs=obs, action=action, core=core, prev_action=prev_action.where(torch.arange(B) != 2, (prev_action + 1) % A),
-        reward=trajectory.reward + 1e6, behaviour=trajectory.behaviour - 1e6, terminal=~trajectory.terminal,
-    )  # fmt: skip
+        trajectory,
+        obs=obs,
+        action=action,
+        core=core,
+        prev_action=prev_action.where(torch.arange(B) != 2, (prev_action + 1) % A),
+        reward=trajectory.reward + 1e6,
+        behaviour=trajectory.behaviour - 1e6,
+        terminal=~trajectory.terminal,
+    )
     twin = deepcopy(model)  # its running mean has seen as little
     out, grads = run(torso, model, trajectory)
     other, other_grads = run(torso, twin, changed)
@@ -305,11 +394,15 @@ def test_what_lies_at_no_valid_pair_changes_nothing(index: int) -> None:
 
 
 OUT_OF_RANGE = (
-    lambda: BYOLExploreConfig(horizon=0), lambda: BYOLExploreConfig(standardise_decay=1.0), lambda: BYOLHindsightConfig(target_decay=1.1),
-    lambda: BYOLHindsightConfig(invariance_weight=0), lambda: BYOLHindsightConfig(contrast_size=1),
-    lambda: BYOLHindsightConfig(critic_steps=0), lambda: BYOLHindsightConfig(critic_rate=0),
+    lambda: BYOLExploreConfig(horizon=0),
+    lambda: BYOLExploreConfig(standardise_decay=1.0),
+    lambda: BYOLHindsightConfig(target_decay=1.1),
+    lambda: BYOLHindsightConfig(invariance_weight=0),
+    lambda: BYOLHindsightConfig(contrast_size=1),
+    lambda: BYOLHindsightConfig(critic_steps=0),
+    lambda: BYOLHindsightConfig(critic_rate=0),
     lambda: BYOLHindsightConfig(foresight_weight=-1),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("make", OUT_OF_RANGE)

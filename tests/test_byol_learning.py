@@ -1,4 +1,6 @@
-"""The targets of both BYOL models, and a short training: embeddings and beliefs are fixed, the world model alone learns."""
+"""The targets of both BYOL models, and a short training: embeddings and beliefs are fixed, the
+world model alone learns.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,7 @@ import torch
 from afterwit.world_models.base import TargetEncoder
 from afterwit.world_models.byol_explore import BYOLExplore
 from afterwit.world_models.byol_hindsight import BYOLHindsight
-from tests.helpers import (
-    BELIEF,
-    close,
-    random_trajectory,
-    tiny_torso,
-)  # fmt: skip
+from tests.helpers import BELIEF, close, random_trajectory, tiny_torso
 from tests.test_byol import HINDSIGHT, both, explore, hindsight, move_target, run
 
 
@@ -30,9 +27,13 @@ def test_targets_get_no_gradient_and_follow_by_the_average(index: int) -> None:
     out.loss.backward()
     optimiser.step()
     assert all(p.grad is None for p in model.target.parameters())
-    assert all(torch.equal(p, old) for p, old in zip(model.target.slow.parameters(), before, strict=True))
+    assert all(
+        torch.equal(p, old) for p, old in zip(model.target.slow.parameters(), before, strict=True)
+    )
     model.after_step()
-    for slow_p, old, online in zip(model.target.slow.parameters(), before, torso.encoder.parameters(), strict=True):
+    for slow_p, old, online in zip(
+        model.target.slow.parameters(), before, torso.encoder.parameters(), strict=True
+    ):
         close(slow_p, 0.99 * old + 0.01 * online, 1e-7)
         assert not torch.equal(slow_p, old)
 
@@ -42,7 +43,10 @@ def test_the_average_of_targets_keeps_the_configured_share() -> None:
         online = torch.nn.Linear(2, 2)
         target = TargetEncoder(online, 2, decay, None)
         before = [p.clone() for p in target.slow.parameters()]
-        assert all(torch.equal(p, q) and p is not q for p, q in zip(target.slow.parameters(), online.parameters(), strict=True))
+        assert all(
+            torch.equal(p, q) and p is not q
+            for p, q in zip(target.slow.parameters(), online.parameters(), strict=True)
+        )
         with torch.no_grad():
             online.weight.add_(1)
             online.bias.add_(1)
@@ -60,7 +64,10 @@ def test_targets_are_in_units_of_the_running_mean_and_size_of_real_outcomes() ->
         embeddings = online(trajectory.obs[1:]).detach()
         weight = 0.9 * weight + 0.1
         total = 0.9 * total + 0.1 * embeddings[trajectory.real].mean(0)
-        square = 0.9 * square + 0.1 * (embeddings - total / weight)[trajectory.real].square().sum(-1).mean()
+        square = (
+            0.9 * square
+            + 0.1 * (embeddings - total / weight)[trajectory.real].square().sum(-1).mean()
+        )
         close(target(trajectory), (embeddings - total / weight) / (square / weight).sqrt(), 1e-6)
     target.eval()
     other = random_trajectory(seed=9)
@@ -76,10 +83,14 @@ def test_a_model_that_knows_the_mean_alone_has_an_error_of_one() -> None:
     close(target.error(torch.zeros_like(found), found).mean(), torch.ones(()))
 
 
-def trained_terms(model: BYOLExplore | BYOLHindsight, steps: int, outcome: str) -> tuple[float, float]:
-    """Reconstruction and invariance at the end of a training on outcomes that are one of four symbols.
+def trained_terms(
+    model: BYOLExplore | BYOLHindsight, steps: int, outcome: str
+) -> tuple[float, float]:
+    """Reconstruction and invariance at the end of a training on outcomes that are one of four
+    symbols.
 
-    outcome "noise": drawn at random; "action": told by the action, so that z has nothing to explain.
+    outcome "noise": drawn at random; "action": told by the action, so that z has nothing to
+    explain.
     """
     random = torch.Generator().manual_seed(0)
     symbols = 2 * torch.randn(4, 6, generator=random)
@@ -103,7 +114,9 @@ def trained_terms(model: BYOLExplore | BYOLHindsight, steps: int, outcome: str) 
 def test_noise_is_explained_by_a_latent_that_tells_nothing_of_the_state() -> None:
     torso = tiny_torso().requires_grad_(False)
     floor, _ = trained_terms(explore(torso, 1), 300, "noise")
-    reconstruction, invariance = trained_terms(hindsight(torso, replace(HINDSIGHT, latent=4, hidden=32)), 500, "noise")
+    reconstruction, invariance = trained_terms(
+        hindsight(torso, replace(HINDSIGHT, latent=4, hidden=32)), 500, "noise"
+    )
     assert floor > 0.15  # what BYOL-Explore is paid for ever
     assert reconstruction < 0.3 * floor
     assert invariance < 0.1
@@ -111,6 +124,8 @@ def test_noise_is_explained_by_a_latent_that_tells_nothing_of_the_state() -> Non
 
 def test_what_can_be_foreseen_is_driven_out_of_the_latent() -> None:
     torso = tiny_torso().requires_grad_(False)
-    reconstruction, invariance = trained_terms(hindsight(torso, replace(HINDSIGHT, latent=4, hidden=32)), 1200, "action")
+    reconstruction, invariance = trained_terms(
+        hindsight(torso, replace(HINDSIGHT, latent=4, hidden=32)), 1200, "action"
+    )
     assert reconstruction < 0.02
     assert invariance < 0.05  # about 1 where nothing pushes back; the reward goes to zero

@@ -1,4 +1,6 @@
-"""BYOL-Hindsight's critic: the contrast is the log ratio of its definition, and the critic finds the leaks that are planted."""
+"""BYOL-Hindsight's critic: the contrast is the log ratio of its definition, and the critic finds
+the leaks that are planted.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from tests.helpers import B, close, critic_score, seeded
 
 
 def test_contrast_is_the_log_ratio_among_the_valid() -> None:
-    scores = 3 * torch.randn(2, 4, B, B, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scores = 3 * torch.randn(
+        2, 4, B, B, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     valid = torch.rand(2, 4, B, generator=torch.Generator().manual_seed(1)) < 0.6
     valid[0, 0], valid[0, 1], valid[1, 0] = False, True, torch.arange(B) == 2  # none, all, one
     scores.requires_grad_()
@@ -28,7 +32,8 @@ def test_contrast_is_the_log_ratio_among_the_valid() -> None:
                     assert found[k, t, i] == 0
                     continue
                 mean = sum(scores[k, t, i, j].exp() for j in among) / len(among)
-                close(found[k, t, i], torch.log(scores[k, t, i, i].exp() / mean), 1e-7)  # the count is a float32
+                # the count is a float32
+                close(found[k, t, i], torch.log(scores[k, t, i, i].exp() / mean), 1e-7)
                 assert found[k, t, i] <= math.log(len(among)) + 1e-9
     assert found[1, 0, 2] == 0  # alone there is nothing to tell apart
     found.sum().backward()
@@ -52,13 +57,17 @@ def test_the_critic_scores_every_state_with_every_latent(form: CriticForm) -> No
     for group in range(2):
         for i in range(4):
             for j in range(4):
-                close(scores[group, i, j], critic_score(critic, states[group, i], latents[group, j]))
+                close(
+                    scores[group, i, j], critic_score(critic, states[group, i], latents[group, j])
+                )
 
 
 # --- what the critic finds
 
 
-def trained_critic(form: CriticForm, leak: str, steps: int = 300, n: int = 16, actions: int = 4) -> tuple[float, float]:
+def trained_critic(
+    form: CriticForm, leak: str, steps: int = 300, n: int = 16, actions: int = 4
+) -> tuple[float, float]:
     """Invariance on fresh data after training a critic alone, and the most it could be."""
     random = torch.Generator().manual_seed(0)
     critic = seeded(lambda: Critic(form, 5 + actions, 6, 64, 32, 5.0), 0)
@@ -66,7 +75,10 @@ def trained_critic(form: CriticForm, leak: str, steps: int = 300, n: int = 16, a
     valid = torch.ones(32, n, dtype=torch.bool)
 
     def batch() -> tuple[Tensor, Tensor, Tensor]:
-        belief, action = torch.randn(32, n, 5, generator=random), torch.randint(actions, (32, n), generator=random)
+        belief, action = (
+            torch.randn(32, n, 5, generator=random),
+            torch.randint(actions, (32, n), generator=random),
+        )
         latent = torch.randn(32, n, 6, generator=random)
         if leak == "action":
             latent[..., :actions] = F.one_hot(action, actions) + 0.1 * latent[..., :actions]
@@ -86,7 +98,9 @@ def trained_critic(form: CriticForm, leak: str, steps: int = 300, n: int = 16, a
             state, latent, action = batch()
             found.append(contrast(critic(state, latent), valid).mean())
             alike = (action[:, :, None] == action[:, None]).sum(-1)
-            ceiling.append((n / alike).log().mean() if leak == "action" else torch.tensor(math.log(n)))
+            ceiling.append(
+                (n / alike).log().mean() if leak == "action" else torch.tensor(math.log(n))
+            )
     return float(torch.stack(found).mean()), float(torch.stack(ceiling).mean())
 
 

@@ -1,4 +1,6 @@
-"""The drill: every fault once, with what it may cost; and a drill that finds nothing would find something."""
+"""The drill: every fault once, with what it may cost; and a drill that finds nothing would find
+something.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,17 @@ def test_a_fault_costs_no_more_than_the_promise(name: str, whole: Path, tmp_path
 
 
 @pytest.mark.parametrize("name", ("disk-full-checkpoint", "disk-full-log"))
-def test_a_disk_can_be_full_without_root(name: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_can_be_full_without_root(
+    name: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(drill_faults, "mount_disk", lambda scene: False)
     trial = tried(name, 0, 2, tmp_path / name, whole)
     assert not trial.wrong and "RLIMIT_FSIZE" in trial.moment, trial
 
 
-def test_a_loss_beyond_the_promise_is_told_and_the_run_is_kept(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_beyond_the_promise_is_told_and_the_run_is_kept(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def swallow(scene: Scene) -> None:
         """the config is another one, and an older log is gone"""
         scene.stopped()
@@ -48,10 +54,16 @@ def test_a_loss_beyond_the_promise_is_told_and_the_run_is_kept(whole: Path, tmp_
     monkeypatch.setattr(drilling, "reference", lambda config, folder: whole)
     trials = drill(["swallow"], 1, 0, tmp_path, progress=False)
     said = "; ".join(trials[0].wrong)
-    for words in ("it ended with code 0, not 2", "not one line with 'what is never said'", "its log is not that of a run that nothing"):
+    for words in (
+        "it ended with code 0, not 2",
+        "not one line with 'what is never said'",
+        "its log is not that of a run that nothing",
+    ):
         assert words in said
     assert "weights" not in said and (tmp_path / "runs" / "swallow" / "0" / "config.json").exists()
-    assert "| the config is another one, and an older log is gone |" in table(trials) and "| 0 of 1 |" in table(trials)
+    assert "| the config is another one, and an older log is gone |" in table(
+        trials
+    ) and "| 0 of 1 |" in table(trials)
     assert json.loads((tmp_path / "drill.json").read_text())["trials"][0]["fault"] == "swallow"
 
 
@@ -66,7 +78,10 @@ def test_moments_follow_the_seed(tmp_path: Path) -> None:
 
 def test_unknown_faults_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["drill", "--faults", "earthquake", "--out", str(tmp_path)]) == 2
-    assert "unknown fault 'earthquake'; choose from kill-unroll, kill-learning" in capsys.readouterr().err
+    assert (
+        "unknown fault 'earthquake'; choose from kill-unroll, kill-learning"
+        in capsys.readouterr().err
+    )
     assert main(["drill", "--times", "0", "--out", str(tmp_path)]) == 2
     assert "times is 0" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,6 @@
-"""Results are refused before the work or written whole, closing costs nothing, one of two starts wins, and what never ends can be ended."""
+"""Results are refused before the work or written whole, closing costs nothing, one of two starts
+wins, and what never ends can be ended.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,13 @@ from afterwit.runs.train import Run, new_folder, start, train
 from afterwit.runs.video import Recorder
 from tests.test_report import log, make, small
 
-CONFIG = replace(maze(), env=MazeConfig(num_envs=4, noise="pixel", episode_steps=9), unroll_length=6, total_steps=96, log_interval=48)
+CONFIG = replace(
+    maze(),
+    env=MazeConfig(num_envs=4, noise="pixel", episode_steps=9),
+    unroll_length=6,
+    total_steps=96,
+    log_interval=48,
+)
 
 
 @pytest.fixture
@@ -59,7 +67,9 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> list[Maze]:
     return found
 
 
-def test_a_close_that_raises_costs_no_training(tmp_path: Path, closed: list[Maze], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_close_that_raises_costs_no_training(
+    tmp_path: Path, closed: list[Maze], capsys: pytest.CaptureFixture[str]
+) -> None:
     config = replace(CONFIG, actor_envs=2, total_steps=48)
     assert start(config, tmp_path / "run", progress=False)
     assert len(closed) == 2 and capsys.readouterr().err.count("could not be closed") == 2
@@ -68,9 +78,14 @@ def test_a_close_that_raises_costs_no_training(tmp_path: Path, closed: list[Maze
 
 
 def test_a_close_that_raises_costs_no_resumed_run(
-    tmp_path: Path, closed: list[Maze], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    closed: list[Maze],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Environments that cannot be saved are made anew where a run goes on, and the first ones closed."""
+    """Environments that cannot be saved are made anew where a run goes on, and the first ones
+    closed.
+    """
     monkeypatch.delattr(Maze, "state_dict")
     new_folder(CONFIG, tmp_path / "run")
     run = Run(CONFIG)
@@ -80,10 +95,16 @@ def test_a_close_that_raises_costs_no_resumed_run(
     assert len(closed) == 2 and capsys.readouterr().err.count("could not be closed") == 2
 
 
-def test_a_close_that_raises_costs_no_result(trained: Path, closed: list[Maze], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_close_that_raises_costs_no_result(
+    trained: Path, closed: list[Maze], capsys: pytest.CaptureFixture[str]
+) -> None:
     evaluate(trained, 2, False, 1, True, False)
     assert json.loads((trained / "evaluation.json").read_text())["video"] == "video.mp4"
-    assert len(closed) == 1 and "could not be closed (RuntimeError: no\\nway); nothing is lost" in capsys.readouterr().err
+    assert (
+        len(closed) == 1
+        and "could not be closed (RuntimeError: no\\nway); nothing is lost"
+        in capsys.readouterr().err
+    )
     probe(trained, 1, 1, 100, 1, progress=False)
     assert (trained / "probe.json").is_file() and len(closed) == 2
     with ExitStack() as stack:  # as a benchmark does with what it measures
@@ -97,30 +118,55 @@ def never(*args: Any, **options: Any) -> None:
 
 Place = Callable[[Path], Path]
 PLACES: dict[str, Place] = {
-    "a file": lambda home: home / "file", "below a file": lambda home: home / "file" / "x",
+    "a file": lambda home: home / "file",
+    "below a file": lambda home: home / "file" / "x",
     "no folder can be": lambda _: Path("/proc/no/x"),
     "names of results are folders": lambda home: home / "folders",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(
-    place: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: str,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("rliable.library")
     (tmp_path / "file").write_text("precious")
-    for name in ("evaluation.json", "probe.json", "scores.json", "summary.json", "drill.json", "speed.json"):
+    for name in (
+        "evaluation.json",
+        "probe.json",
+        "scores.json",
+        "summary.json",
+        "drill.json",
+        "speed.json",
+    ):
         (tmp_path / "folders" / name).mkdir(parents=True)
     for seed in range(2):
         folder = make(tmp_path / f"s{seed}", small(seed=seed), log(0.5)[:2], maps=False)
         (folder / "evaluation.json").write_text(json.dumps({"results": {"return": {"mean": 1.0}}}))
-    for work in ("evaluate.play", "probe.gather", "scores.aggregated", "report.write_page", "drill.reference", "benchmark.Run"):
+    for work in (
+        "evaluate.play",
+        "probe.gather",
+        "scores.aggregated",
+        "report.write_page",
+        "drill.reference",
+        "benchmark.Run",
+    ):
         monkeypatch.setattr(f"afterwit.runs.{work}", never)
     monkeypatch.setattr(evaluating, "Run", never)
     before = sorted(tmp_path.rglob("*"))
     out = str(PLACES[place](tmp_path))
     runs = [str(tmp_path / "s0"), str(tmp_path / "s1")]
-    for line in (["evaluate", str(trained)], ["probe", str(trained)], ["scores", *runs], ["report", *runs], ["drill"]):
+    for line in (
+        ["evaluate", str(trained)],
+        ["probe", str(trained)],
+        ["scores", *runs],
+        ["report", *runs],
+        ["drill"],
+    ):
         assert cli.main([*line, "--out", out]) == 2, line
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and "cannot be written" in said and out in said
@@ -129,7 +175,9 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
     assert sorted(tmp_path.rglob("*")) == before and (tmp_path / "file").read_text() == "precious"
 
 
-def test_a_full_disk_is_found_before_the_work_and_new_folders_go_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_found_before_the_work_and_new_folders_go_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(file: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -138,17 +186,25 @@ def test_a_full_disk_is_found_before_the_work_and_new_folders_go_again(tmp_path:
         raise KeyboardInterrupt
     monkeypatch.setattr("afterwit.runs.files.sync", full)
     with (
-        pytest.raises(ValueError, match=r"x cannot be written \(No space left on device\); nothing was begun"),
+        pytest.raises(
+            ValueError, match=r"x cannot be written \(No space left on device\); nothing was begun"
+        ),
         results(tmp_path / "a" / "x"),
     ):
         never()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_kept_at_the_end_is_said(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A film that fails costs the film; a disk that has become full costs the file, and the numbers are printed."""
+def test_what_cannot_be_kept_at_the_end_is_said(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A film that fails costs the film; a disk that has become full costs the file, and the numbers
+    are printed.
+    """
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "write", lambda self, path: (_ for _ in ()).throw(OSError("no room")))
+        patch.setattr(
+            Recorder, "write", lambda self, path: (_ for _ in ()).throw(OSError("no room"))
+        )
         assert cli.main(["evaluate", str(trained), "--episodes", "1", "--video"]) == 2
     assert "video.mp4 could not be made (no room); the scores are in" in capsys.readouterr().err
     old = (trained / "evaluation.json").read_bytes()
@@ -181,7 +237,10 @@ def test_an_evaluation_that_never_ends_says_so_and_can_be_ended(
         "agent_steps": 24,
         "asked": 6,
     }
-    assert result["limit"]["unfinished"]["length"]["mean"] == 24 and result["limit"]["unfinished"]["length"]["episodes"] == 4
+    assert (
+        result["limit"]["unfinished"]["length"]["mean"] == 24
+        and result["limit"]["unfinished"]["length"]["episodes"] == 4
+    )
     assert "24 agent steps of each environment: 0 of 6 episodes ended" in capsys.readouterr().out
     assert cli.main(["scores", str(folder), str(folder)]) == 2
     assert "no numbers: no episode ended" in capsys.readouterr().err
@@ -189,7 +248,10 @@ def test_an_evaluation_that_never_ends_says_so_and_can_be_ended(
     assert "max_steps is 0" in capsys.readouterr().err
     monkeypatch.setattr("afterwit.runs.watch.QUIET", 0.01)
     evaluate(folder, 6, False, 1, False, False, max_steps=600)
-    assert re.search(r"afterwit: no episode has ended for 0 s; 0 of 6 have, and each environment took \d+", capsys.readouterr().err)
+    assert re.search(
+        r"afterwit: no episode has ended for 0 s; 0 of 6 have, and each environment took \d+",
+        capsys.readouterr().err,
+    )
 
 
 def test_a_limit_that_is_not_reached_changes_nothing(trained: Path) -> None:
@@ -200,7 +262,10 @@ def test_a_limit_that_is_not_reached_changes_nothing(trained: Path) -> None:
     assert cut["episodes"] == 4 and cut["limit"]["unfinished"]["length"]["episodes"] == 4
 
 
-MISSING = {"gym": {"name": "gym", "id": "no_such_module:Nothing-v0"}, "atari": {"name": "atari", "game": "GameOfTomorrow"}}
+MISSING = {
+    "gym": {"name": "gym", "id": "no_such_module:Nothing-v0"},
+    "atari": {"name": "atari", "game": "GameOfTomorrow"},
+}
 
 
 @pytest.mark.parametrize("kind", MISSING)
@@ -215,8 +280,13 @@ def test_runs_whose_environment_is_missing_here_are_compared(
         (folder / "config.json").write_text(json.dumps(data))
         (folder / "evaluation.json").write_text(json.dumps({"results": {"return": {"mean": seed}}}))
     folders = [tmp_path / "s0", tmp_path / "s1"]
-    assert write_report([*folders, make(tmp_path / "maze", small(), log(0.5)[:2], maps=False)], tmp_path / "report").is_file()
-    assert scores(folders, None, tmp_path / "scores")["aggregates"]["byol-hindsight"]["mean"]["value"] == 0.5
+    assert write_report(
+        [*folders, make(tmp_path / "maze", small(), log(0.5)[:2], maps=False)], tmp_path / "report"
+    ).is_file()
+    assert (
+        scores(folders, None, tmp_path / "scores")["aggregates"]["byol-hindsight"]["mean"]["value"]
+        == 0.5
+    )
     assert cli.main(["evaluate", str(folders[0])]) == 2
     assert "unknown" in capsys.readouterr().err and not is_reading()
 
@@ -224,7 +294,9 @@ def test_runs_whose_environment_is_missing_here_are_compared(
 def test_only_reading_takes_an_environment_on_trust(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("afterwit.envs.minigrid.find_spec", lambda name: None)
     with reading_only():
-        assert MiniGridConfig().has_tv and GymConfig("no_such_module:X-v0").id == "no_such_module:X-v0"
+        assert (
+            MiniGridConfig().has_tv and GymConfig("no_such_module:X-v0").id == "no_such_module:X-v0"
+        )
     for make_config in (MiniGridConfig, lambda: GymConfig("no_such_module:X-v0")):
         with pytest.raises(ValueError, match=r"minigrid|no_such_module"):
             make_config()
@@ -234,7 +306,12 @@ def test_of_two_starts_in_one_folder_one_gets_it_whole(tmp_path: Path) -> None:
     for round in range(8):
         folder, gate, ended = tmp_path / str(round), threading.Barrier(4), dict[int, str]()
 
-        def begin(seed: int, folder: Path = folder, gate: threading.Barrier = gate, ended: dict[int, str] = ended) -> None:
+        def begin(
+            seed: int,
+            folder: Path = folder,
+            gate: threading.Barrier = gate,
+            ended: dict[int, str] = ended,
+        ) -> None:
             gate.wait()
             try:
                 new_folder(replace(CONFIG, seed=seed), folder)
@@ -249,11 +326,17 @@ def test_of_two_starts_in_one_folder_one_gets_it_whole(tmp_path: Path) -> None:
             thread.join()
         winners = [seed for seed, said in ended.items() if not said]
         assert winners == [read_config(folder).seed]
-        assert all("exists; go on with" in said or "is in use by another" in said for said in ended.values() if said)
+        assert all(
+            "exists; go on with" in said or "is in use by another" in said
+            for said in ended.values()
+            if said
+        )
         assert {path.name for path in folder.iterdir()} == {"config.json", LOCK}
 
 
-def test_who_comes_late_leaves_the_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_comes_late_leaves_the_folder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "run"
 
     def fail(config: RunConfig) -> Run:
@@ -271,7 +354,9 @@ def test_who_comes_late_leaves_the_folder_alone(tmp_path: Path, monkeypatch: pyt
     assert [path.name for path in folder.iterdir()] == [LOCK]
 
 
-def test_a_lock_that_was_removed_with_its_folder_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_was_removed_with_its_folder_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between opening the lock and taking it, the folder goes and another process makes it again."""
     from afterwit.runs import files
 
@@ -286,4 +371,7 @@ def test_a_lock_that_was_removed_with_its_folder_holds_nothing(tmp_path: Path, m
 
     monkeypatch.setattr(files.fcntl, "flock", late)
     with occupied(tmp_path / "run", 0) as number:
-        assert len(calls) == 2 and files.os.fstat(number).st_ino == (tmp_path / "run" / LOCK).stat().st_ino
+        assert (
+            len(calls) == 2
+            and files.os.fstat(number).st_ino == (tmp_path / "run" / LOCK).stat().st_ino
+        )

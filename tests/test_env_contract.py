@@ -1,4 +1,6 @@
-"""What every environment owes the rest of the house. A new one gets a class here, with a config that ends episodes soon."""
+"""What every environment owes the rest of the house. A new one gets a class here, with a config
+that ends episodes soon.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +26,31 @@ T, B = 41, 3
 def rollout(env: VectorEnv, seed: int = 0, steps: int = T) -> list[TimeStep]:
     """The reset and `steps` random steps."""
     rng = np.random.default_rng(seed)
-    return [env.reset()] + [env.step(rng.integers(env.spec.num_actions, size=env.spec.num_envs)) for _ in range(steps)]
+    return [env.reset()] + [
+        env.step(rng.integers(env.spec.num_actions, size=env.spec.num_envs)) for _ in range(steps)
+    ]
 
 
 def arrays(step: TimeStep) -> dict[str, Any]:
-    named = {field.name: getattr(step, field.name) for field in dataclasses.fields(step) if field.name != "info"}
+    named = {
+        field.name: getattr(step, field.name)
+        for field in dataclasses.fields(step)
+        if field.name != "info"
+    }
     return {**named, **step.info}
 
 
 def same(left: TimeStep, right: TimeStep) -> bool:
     left_arrays, right_arrays = arrays(left), arrays(right)
-    return left_arrays.keys() == right_arrays.keys() and all(np.array_equal(left_arrays[key], right_arrays[key]) for key in left_arrays)
+    return left_arrays.keys() == right_arrays.keys() and all(
+        np.array_equal(left_arrays[key], right_arrays[key]) for key in left_arrays
+    )
 
 
 class EnvContract:
-    """Inherited by one class per environment. `config` has B environments whose episodes end within T - 2 steps."""
+    """Inherited by one class per environment. `config` has B environments whose episodes end within
+    T - 2 steps.
+    """
 
     config: EnvConfig
 
@@ -60,14 +72,23 @@ class EnvContract:
         for step in rollout(env):
             assert step.observation.shape == (B, *env.spec.observation_shape)
             assert step.observation.dtype == env.spec.observation_dtype
-            for array, dtype in ((step.first, bool), (step.reward, np.float32), (step.terminal, bool), (step.truncated, bool)):
+            for array, dtype in (
+                (step.first, bool),
+                (step.reward, np.float32),
+                (step.terminal, bool),
+                (step.truncated, bool),
+            ):
                 assert array.shape == (B,)
                 assert array.dtype == dtype
-            assert all(isinstance(array, np.ndarray) and len(array) == B for array in step.info.values())
+            assert all(
+                isinstance(array, np.ndarray) and len(array) == B for array in step.info.values()
+            )
             assert set(env.spec.tells) == step.info.keys(), "what a world tells, it declares"
             for key, array in step.info.items():
                 assert array.dtype == (bool if ENTRIES[key].flag else np.int64)
-                np.testing.assert_array_equal(checked(env.spec.name, key, array, B, env.spec.semantics.get("cells")), array)
+                np.testing.assert_array_equal(
+                    checked(env.spec.name, key, array, B, env.spec.semantics.get("cells")), array
+                )
 
     def test_reset_opens_episodes_at_any_time(self, env: VectorEnv) -> None:
         for steps in (0, 4):
@@ -83,7 +104,11 @@ class EnvContract:
             over = before.terminal | before.truncated
             endings += over.sum()
             np.testing.assert_array_equal(after.first, over)
-            assert not after.reward[over].any() and not after.terminal[over].any() and not after.truncated[over].any()
+            assert (
+                not after.reward[over].any()
+                and not after.terminal[over].any()
+                and not after.truncated[over].any()
+            )
         assert endings >= B, "the config must end episodes, or this shows nothing"
 
     def test_the_step_after_an_ending_ignores_its_action(self, env: VectorEnv) -> None:
@@ -96,7 +121,9 @@ class EnvContract:
             over = before.terminal | before.truncated
             differed += over.sum()
             before = env.step(action)
-            assert same(before, other.step(np.where(over, (action + 1) % env.spec.num_actions, action)))
+            assert same(
+                before, other.step(np.where(over, (action + 1) % env.spec.num_actions, action))
+            )
         assert differed >= B
         other.close()
 
@@ -115,7 +142,9 @@ class EnvContract:
         steps = rollout(env)
         assert all(map(same, steps, rollout(twin)))
         assert not all(map(same, steps, rollout(stranger)))
-        assert any((step.observation[0] != step.observation[1]).any() for step in steps), "environments must not be seeded alike"
+        assert any((step.observation[0] != step.observation[1]).any() for step in steps), (
+            "environments must not be seeded alike"
+        )
         twin.close()
         stranger.close()
 
@@ -196,17 +225,36 @@ class TestMontezuma(EnvContract):
 
 
 class TestColourfulStackedPong(EnvContract):
-    config = AtariConfig("Pong", num_envs=B, sticky=0.1, frame_stack=2, grayscale=False, image_size=42, episode_frames=20 * 4, threads=2)
+    config = AtariConfig(
+        "Pong",
+        num_envs=B,
+        sticky=0.1,
+        frame_stack=2,
+        grayscale=False,
+        image_size=42,
+        episode_frames=20 * 4,
+        threads=2,
+    )
 
 
 class TestColourfulStackedPongOnALE(EnvContract):
     config = AtariConfig(
-        "Pong", num_envs=B, frame_stack=2, grayscale=False, image_size=42, episode_frames=20 * 4, threads=2, backend="ale", noise="pixel"
+        "Pong",
+        num_envs=B,
+        frame_stack=2,
+        grayscale=False,
+        image_size=42,
+        episode_frames=20 * 4,
+        threads=2,
+        backend="ale",
+        noise="pixel",
     )
 
 
 class NotDrawn:
-    """CartPole draws with pygame, which we do not ask for; other worlds below are drawn through Gymnasium."""
+    """CartPole draws with pygame, which we do not ask for; other worlds below are drawn through
+    Gymnasium.
+    """
 
     def test_render_is_an_image(self, env: VectorEnv) -> None:
         env.reset()
@@ -215,7 +263,13 @@ class NotDrawn:
 
 
 class TestMazeOfGymnasiums(EnvContract):
-    config = GymConfig("afterwit.envs:afterwit/NoisyMaze-v0", num_envs=B, episode_steps=20, kwargs=("noise=brownian",), render=True)
+    config = GymConfig(
+        "afterwit.envs:afterwit/NoisyMaze-v0",
+        num_envs=B,
+        episode_steps=20,
+        kwargs=("noise=brownian",),
+        render=True,
+    )
 
 
 class TestCartPole(NotDrawn, EnvContract):
@@ -231,19 +285,40 @@ class TestFrozenCartPole(NotDrawn, EnvContract):
 
 
 class TestMazeThroughGymnasium(EnvContract):
-    config = GymConfig("afterwit.envs:afterwit/NoisyMaze-v0", num_envs=B, episode_steps=20, render=True)
+    config = GymConfig(
+        "afterwit.envs:afterwit/NoisyMaze-v0", num_envs=B, episode_steps=20, render=True
+    )
 
 
 class TestPixelMazeThroughGymnasium(EnvContract):
-    config = GymConfig("afterwit.envs:afterwit/NoisyMaze-v0", num_envs=B, episode_steps=20, render=True, noise="pixel")
+    config = GymConfig(
+        "afterwit.envs:afterwit/NoisyMaze-v0",
+        num_envs=B,
+        episode_steps=20,
+        render=True,
+        noise="pixel",
+    )
 
 
 class TestOnDemandMazeThroughGymnasium(EnvContract):
-    config = GymConfig("afterwit.envs:afterwit/NoisyMaze-v0", num_envs=B, episode_steps=20, render=True, noise="on-demand", noise_action=1)
+    config = GymConfig(
+        "afterwit.envs:afterwit/NoisyMaze-v0",
+        num_envs=B,
+        episode_steps=20,
+        render=True,
+        noise="on-demand",
+        noise_action=1,
+    )
 
 
 class TestStickyMazeThroughGymnasium(EnvContract):
-    config = GymConfig("afterwit.envs:afterwit/NoisyMaze-v0", num_envs=B, episode_steps=20, render=True, noise="sticky")
+    config = GymConfig(
+        "afterwit.envs:afterwit/NoisyMaze-v0",
+        num_envs=B,
+        episode_steps=20,
+        render=True,
+        noise="sticky",
+    )
 
 
 class TestTVOff(EnvContract):
@@ -259,17 +334,23 @@ class TestTVOnDemand(EnvContract):
 
 
 class TestMiniGridsOwn(EnvContract):
-    config = MiniGridConfig("minigrid:MiniGrid-DoorKey-5x5-v0", num_envs=B, episode_steps=20, render=True, noise="pixel")
+    config = MiniGridConfig(
+        "minigrid:MiniGrid-DoorKey-5x5-v0", num_envs=B, episode_steps=20, render=True, noise="pixel"
+    )
 
 
 def test_every_registered_environment_is_under_contract() -> None:
     configs = [contract.config for contract in EnvContract.__subclasses__()]
     assert {config_type for config_type, _ in ENVS.values()} == {type(config) for config in configs}
     assert {config.noise for config in configs if isinstance(config, MazeConfig)} == set(NOISES)
-    assert {config.noise for config in configs if isinstance(config, GymConfig)} == set(gym_noise.NOISES)
+    assert {config.noise for config in configs if isinstance(config, GymConfig)} == set(
+        gym_noise.NOISES
+    )
     assert {config.tv for config in configs if isinstance(config, MiniGridConfig)} == set(TVS)
 
 
 def test_a_config_of_no_environment_is_refused() -> None:
-    with pytest.raises(TypeError, match="type dict; give one of MazeConfig, AtariConfig, GymConfig"):
+    with pytest.raises(
+        TypeError, match="type dict; give one of MazeConfig, AtariConfig, GymConfig"
+    ):
         make_env({}, 0)  # type: ignore[arg-type]

@@ -22,7 +22,12 @@ T, B, A = 5, 3, 4
 VECTOR = Box(-3, 3, (6,), np.float32)
 
 
-def made(model: str = "byol-hindsight", space: Box = VECTOR, actions: Discrete | None = None, **options: Any) -> IntrinsicReward:
+def made(
+    model: str = "byol-hindsight",
+    space: Box = VECTOR,
+    actions: Discrete | None = None,
+    **options: Any,
+) -> IntrinsicReward:
     options = {"seed": 0, "torso": tiny_torso_config(), **options}
     return IntrinsicReward(model, space, actions or Discrete(A), **options)
 
@@ -30,7 +35,9 @@ def made(model: str = "byol-hindsight", space: Box = VECTOR, actions: Discrete |
 def steps(space: Box = VECTOR, start: int = 0) -> tuple[Any, Any, Any]:
     rng, shape = np.random.default_rng(0), (T + 1, B, *space.shape)
     obs = (
-        rng.integers(0, 256, shape).astype(space.dtype) if np.issubdtype(space.dtype, np.integer) else rng.random(shape).astype(space.dtype)
+        rng.integers(0, 256, shape).astype(space.dtype)
+        if np.issubdtype(space.dtype, np.integer)
+        else rng.random(shape).astype(space.dtype)
     )
     dones = np.zeros((T, B), bool)
     dones[2, 1] = True
@@ -74,21 +81,37 @@ def autocast() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("mode", (doubles, torch.no_grad, torch.inference_mode, on_meta, autocast), ids=lambda mode: mode.__name__)
+@pytest.mark.parametrize(
+    "mode",
+    (doubles, torch.no_grad, torch.inference_mode, on_meta, autocast),
+    ids=lambda mode: mode.__name__,
+)
 @pytest.mark.parametrize("model", WORLD_MODELS)
-def test_the_callers_torch_modes_change_nothing_and_are_kept(model: str, mode: Callable[[], Any]) -> None:
+def test_the_callers_torch_modes_change_nothing_and_are_kept(
+    model: str, mode: Callable[[], Any]
+) -> None:
     expected = paid(made(model), *steps())
     with mode():
-        before = torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        before = (
+            torch.get_default_dtype(),
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+        )
         curiosity = made(model)
         same(paid(curiosity, *steps()), expected)
         assert all(map(math.isfinite, curiosity.inspect(*steps()).values()))
-        assert before == (torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+        assert before == (
+            torch.get_default_dtype(),
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+        )
         with pytest.raises(ValueError, match="obs has shape"):
             curiosity.update(*(each[:2] for each in steps()))
         assert before[0] == torch.get_default_dtype()
     same(paid(made(model), *steps()), expected)
-    assert math.isfinite(curiosity.update(*steps())["loss"]), "made in that mode, used outside of it"
+    assert math.isfinite(curiosity.update(*steps())["loss"]), (
+        "made in that mode, used outside of it"
+    )
 
 
 def read_only(array: Any) -> Any:
@@ -97,12 +120,19 @@ def read_only(array: Any) -> Any:
 
 
 WAYS: dict[str, Callable[[Any], Any]] = {
-    "read-only": lambda each: read_only(each.copy()), "tensors": torch.from_numpy, "lists": lambda each: each.tolist(),
-    "not contiguous": lambda each: np.asfortranarray(each), "other strides": lambda each: np.repeat(each, 2, 1)[:, ::2],
-    "with gradients": lambda each: torch.from_numpy(each).requires_grad_() if each.dtype == np.float32 else torch.from_numpy(each),
-    "doubles": lambda each: each.astype(np.float64) if each.dtype == np.float32 else each, "small actions": lambda each:
-    each.astype(np.uint8) if each.dtype == np.int64 else each,
-}  # fmt: skip
+    "read-only": lambda each: read_only(each.copy()),
+    "tensors": torch.from_numpy,
+    "lists": lambda each: each.tolist(),
+    "not contiguous": lambda each: np.asfortranarray(each),
+    "other strides": lambda each: np.repeat(each, 2, 1)[:, ::2],
+    "with gradients": lambda each: (
+        torch.from_numpy(each).requires_grad_()
+        if each.dtype == np.float32
+        else torch.from_numpy(each)
+    ),
+    "doubles": lambda each: each.astype(np.float64) if each.dtype == np.float32 else each,
+    "small actions": lambda each: each.astype(np.uint8) if each.dtype == np.int64 else each,
+}
 
 
 @pytest.mark.filterwarnings("error")
@@ -114,7 +144,9 @@ def test_arrays_of_any_kind_mean_the_same(way: str) -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    "turn", (lambda obs: obs.astype(np.float16), lambda obs: torch.from_numpy(obs).bfloat16()), ids=("float16", "bfloat16")
+    "turn",
+    (lambda obs: obs.astype(np.float16), lambda obs: torch.from_numpy(obs).bfloat16()),
+    ids=("float16", "bfloat16"),
 )
 def test_half_precision_is_read(turn: Callable[[Any], Any]) -> None:
     obs, actions, dones = steps()
@@ -129,7 +161,9 @@ def test_what_float32_or_a_square_of_it_cannot_hold_is_named() -> None:
         with pytest.raises(ValueError, match=r"obs must be finite and of order 1"):
             made().update(huge, actions, dones)
     with pytest.raises(ValueError, match=r"obs must be finite and of order 1"):
-        made("icm", Box(-np.inf, np.inf, (6,), np.int64)).update(np.full((T + 1, B, 6), np.iinfo(np.int64).min), actions, dones)
+        made("icm", Box(-np.inf, np.inf, (6,), np.int64)).update(
+            np.full((T + 1, B, 6), np.iinfo(np.int64).min), actions, dones
+        )
 
 
 @pytest.mark.parametrize("start", (10, -3))
@@ -137,7 +171,10 @@ def test_actions_are_counted_as_the_space_counts_them(start: int) -> None:
     expected = paid(made(), *steps())
     obs, actions, dones = steps(start=start)
     same(paid(made(actions=Discrete(A, start=start)), obs, actions, dones), expected)
-    with pytest.raises(ValueError, match=rf"must be integers {start}..{start + A - 1}, not {start - 1}..{start - 1}"):
+    with pytest.raises(
+        ValueError,
+        match=rf"must be integers {start}..{start + A - 1}, not {start - 1}..{start - 1}",
+    ):
         made(actions=Discrete(A, start=start)).update(obs, np.full((T, B), start - 1), dones)
 
 
@@ -145,17 +182,23 @@ IMAGE = Box(0, 255, (17, 18, 3), np.uint8)
 
 
 @pytest.mark.parametrize("model", ("icm", "rnd"))
-def test_images_are_turned_and_read_by_a_convolution_which_is_logged(model: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_are_turned_and_read_by_a_convolution_which_is_logged(
+    model: str, caplog: pytest.LogCaptureFixture
+) -> None:
     last, first = steps(IMAGE), steps(Box(0, 255, (3, 17, 18), np.uint8))
     turned = (np.moveaxis(last[0], -1, 2), *last[1:])
     assert turned[0].shape == first[0].shape
     with caplog.at_level(logging.INFO, "afterwit"):
         curiosity = made(model, IMAGE, torso=None)
     assert caplog.messages == [
-        "observations: images 17x18 with 3 channels last, turned channels first; encoder: resnet, of 3x17x18 numbers"
+        "observations: images 17x18 with 3 channels last, turned channels first; encoder: resnet,"
+        " of 3x17x18 numbers"
     ]
     assert curiosity.torso.config.encoder == "resnet" and curiosity.torso.config.embedding == 256
-    same(paid(curiosity, *last), paid(made(model, Box(0, 255, (3, 17, 18), np.uint8), torso=None), *turned))
+    same(
+        paid(curiosity, *last),
+        paid(made(model, Box(0, 255, (3, 17, 18), np.uint8), torso=None), *turned),
+    )
     plane = made(model, Box(0, 255, (17, 18), np.uint8), torso=None)
     assert plane.spec.observation_shape == (1, 17, 18)
     paid(plane, last[0][..., 0], *last[1:])
@@ -166,15 +209,21 @@ def test_images_are_turned_and_read_by_a_convolution_which_is_logged(model: str,
 def test_a_screen_of_pong_is_no_vector() -> None:
     curiosity = IntrinsicReward("icm", Box(0, 255, (210, 160, 3), np.uint8), Discrete(6), seed=0)
     assert curiosity.torso.config.encoder == "conv"
-    assert sum(p.numel() for p in curiosity.modules.parameters()) < 2e7, "80 MB of floats; as vectors it would be 415 MB"
+    assert sum(p.numel() for p in curiosity.modules.parameters()) < 2e7, (
+        "80 MB of floats; as vectors it would be 415 MB"
+    )
 
 
 @pytest.mark.parametrize(
     "mode", (AutoresetMode.NEXT_STEP, "next-step", "Next_Step", "NEXT STEP", "nextstep"), ids=str
-)  # fmt: skip
+)
 def test_autoreset_by_any_of_its_names(mode: Any) -> None:
     assert made(autoreset=mode).autoreset == "next-step"
-    other = AutoresetMode.SAME_STEP if isinstance(mode, AutoresetMode) else mode.lower().replace("next", "same")
+    other = (
+        AutoresetMode.SAME_STEP
+        if isinstance(mode, AutoresetMode)
+        else mode.lower().replace("next", "same")
+    )
     assert made(autoreset=other).autoreset == "same-step"
 
 
@@ -188,18 +237,28 @@ def test_a_seed_of_none_is_another_one_each_time_and_numpys_integers_are_seeds()
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seed": -1}, r"seed is -1; it must be an integer of 0 or more, or None"), ({"seed": True}, "seed is True"),
-        ({"seed": 1.0}, r"seed is 1\.0"), ({"seed": "3"}, "seed is '3'"), ({"device": "warp"}, "device 'warp' cannot be used"),
-        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"), ({"device": "meta"}, "device 'meta' cannot be used"),
-        ({"device": 3.5}, r"device 3\.5 cannot be used"), ({"device": ""}, "device '' cannot be used"),
-        ({"autoreset": AutoresetMode.DISABLED}, "autoreset is disabled"), ({"autoreset": "disabled"}, "autoreset is disabled"),
-        ({"autoreset": None}, "unknown autoreset None"), ({"autoreset": 1}, "unknown autoreset 1"),
-        ({"learning_rate": "fast"}, "learning_rate is 'fast'"), ({"learning_rate": math.nan}, "learning_rate is nan"),
-        ({"learning_rate": True}, "learning_rate is True"), ({"reward_decay": None}, "reward_decay is None"),
-        ({"reward_decay": 1}, "reward_decay is 1"), ({"torso": "mlp"}, "torso is 'mlp'"),
+        ({"seed": -1}, r"seed is -1; it must be an integer of 0 or more, or None"),
+        ({"seed": True}, "seed is True"),
+        ({"seed": 1.0}, r"seed is 1\.0"),
+        ({"seed": "3"}, "seed is '3'"),
+        ({"device": "warp"}, "device 'warp' cannot be used"),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
+        ({"device": "meta"}, "device 'meta' cannot be used"),
+        ({"device": 3.5}, r"device 3\.5 cannot be used"),
+        ({"device": ""}, "device '' cannot be used"),
+        ({"autoreset": AutoresetMode.DISABLED}, "autoreset is disabled"),
+        ({"autoreset": "disabled"}, "autoreset is disabled"),
+        ({"autoreset": None}, "unknown autoreset None"),
+        ({"autoreset": 1}, "unknown autoreset 1"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"learning_rate": True}, "learning_rate is True"),
+        ({"reward_decay": None}, "reward_decay is None"),
+        ({"reward_decay": 1}, "reward_decay is 1"),
+        ({"torso": "mlp"}, "torso is 'mlp'"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_cannot_be_is_named_in_a_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         made(**options)

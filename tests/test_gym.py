@@ -25,23 +25,40 @@ class Toy(gymnasium.Env[Any, Any]):
     def __init__(self, observation_space: Space[Any], action_space: Space[Any], both: bool = False):
         self.observation_space, self.action_space, self.both = observation_space, action_space, both
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.count = 0
         return self.look(0), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.count += 1
-        return self.look(int(action)), 0.1, self.both and self.count == 3, self.count == 3, {"seen": int(action), "note": "text"}
+        return (
+            self.look(int(action)),
+            0.1,
+            self.both and self.count == 3,
+            self.count == 3,
+            {"seen": int(action), "note": "text"},
+        )
 
     def look(self, action: int) -> Any:
         shape = self.observation_space.shape
         assert shape is not None
-        return (np.arange(np.prod(shape)).reshape(shape) + action).astype(self.observation_space.dtype)
+        return (np.arange(np.prod(shape)).reshape(shape) + action).astype(
+            self.observation_space.dtype
+        )
 
 
-def toys(observation_space: Space[Any], action_space: Space[Any], mode: AutoresetMode = AutoresetMode.NEXT_STEP, both: bool = False) -> Any:
-    return SyncVectorEnv([lambda: Toy(observation_space, action_space, both)] * B, autoreset_mode=mode)
+def toys(
+    observation_space: Space[Any],
+    action_space: Space[Any],
+    mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+    both: bool = False,
+) -> Any:
+    return SyncVectorEnv(
+        [lambda: Toy(observation_space, action_space, both)] * B, autoreset_mode=mode
+    )
 
 
 VECTOR, IMAGE = Box(-np.inf, np.inf, (4,), np.float64), Box(0, 255, (6, 5, 3), np.uint8)
@@ -49,7 +66,11 @@ VECTOR, IMAGE = Box(-np.inf, np.inf, (4,), np.float64), Box(0, 255, (6, 5, 3), n
 
 def test_doubles_become_floats_and_actions_count_from_zero() -> None:
     env = GymVector(toys(VECTOR, Discrete(5, start=-2)), seed=0)
-    assert (env.spec.observation_shape, env.spec.observation_dtype, env.spec.num_actions) == ((4,), "float32", 5)
+    assert (env.spec.observation_shape, env.spec.observation_dtype, env.spec.num_actions) == (
+        (4,),
+        "float32",
+        5,
+    )
     env.reset()
     step = env.step(np.array([0, 2, 4]))
     assert step.observation.dtype == np.float32
@@ -71,29 +92,46 @@ def test_images_become_channels_first() -> None:
 def test_images_that_are_channels_first_stay_so(shape: tuple[int, ...]) -> None:
     env = GymVector(toys(Box(0, 255, shape, np.uint8), Discrete(2)), seed=0)
     assert env.spec.observation_shape == shape
-    np.testing.assert_array_equal(env.reset().observation[1], np.arange(np.prod(shape)).reshape(shape))
+    np.testing.assert_array_equal(
+        env.reset().observation[1], np.arange(np.prod(shape)).reshape(shape)
+    )
 
 
 def test_an_ending_that_is_both_is_terminal() -> None:
     env = GymVector(toys(VECTOR, Discrete(2), both=True), seed=0)
     env.reset()
     flags = [
-        (step.first.tolist(), step.terminal.tolist(), step.truncated.tolist()) for step in (env.step(np.ones(B, int)) for _ in range(T))
+        (step.first.tolist(), step.terminal.tolist(), step.truncated.tolist())
+        for step in (env.step(np.ones(B, int)) for _ in range(T))
     ]
     on, off = [True] * B, [False] * B
-    assert flags == [(off, off, off), (off, off, off), (off, on, off), (on, off, off), (off, off, off), (off, off, off), (off, on, off)]
+    assert flags == [
+        (off, off, off),
+        (off, off, off),
+        (off, on, off),
+        (on, off, off),
+        (off, off, off),
+        (off, off, off),
+        (off, on, off),
+    ]
 
 
 def test_what_does_not_fit_is_refused_with_the_remedy() -> None:
     with pytest.raises(
-        ValueError, match=r"SyncVectorEnv has autoreset mode AutoresetMode.SAME_STEP; make it with autoreset_mode=AutoresetMode.NEXT_STEP"
+        ValueError,
+        match=(
+            r"SyncVectorEnv has autoreset mode AutoresetMode.SAME_STEP; make it with"
+            r" autoreset_mode=AutoresetMode.NEXT_STEP"
+        ),
     ):
         GymVector(toys(VECTOR, Discrete(2), AutoresetMode.SAME_STEP), seed=0)
     with pytest.raises(ValueError, match=r"observation space Discrete\(4\); wrap it"):
         GymVector(toys(Discrete(4), Discrete(2)), seed=0)
     with pytest.raises(ValueError, match=r"action space MultiDiscrete\(\[2 3\]\); wrap it"):
         GymVector(toys(VECTOR, MultiDiscrete([2, 3])), seed=0)
-    with pytest.raises(ValueError, match=r"unknown Gymnasium environment 'CartPol-v1'.*Did you mean: `CartPole`"):
+    with pytest.raises(
+        ValueError, match=r"unknown Gymnasium environment 'CartPol-v1'.*Did you mean: `CartPole`"
+    ):
         GymConfig("CartPol-v1")
     with pytest.raises(ValueError, match="no_such_package"):
         GymConfig("no_such_package:Maze-v0")
@@ -109,7 +147,9 @@ def test_limits_are_in_the_spec() -> None:
 
 
 def test_neighbouring_seeds_share_no_environment() -> None:
-    left, right = (Gym(GymConfig("CartPole-v1", num_envs=2), seed).reset().observation for seed in (0, 1))
+    left, right = (
+        Gym(GymConfig("CartPole-v1", num_envs=2), seed).reset().observation for seed in (0, 1)
+    )
     assert not (left[1] == right[0]).any()
 
 
@@ -150,7 +190,12 @@ def test_unseeded_mazes_differ_and_a_reset_goes_on() -> None:
 
 def test_many_mazes_at_once() -> None:
     env = gymnasium.make_vec(
-        ID, num_envs=8, vectorization_mode="vector_entry_point", noise="brownian", episode_steps=T, render_mode="rgb_array"
+        ID,
+        num_envs=8,
+        vectorization_mode="vector_entry_point",
+        noise="brownian",
+        episode_steps=T,
+        render_mode="rgb_array",
     )
     assert isinstance(env.unwrapped, NoisyMazeVectorEnv)
     assert env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
@@ -173,7 +218,11 @@ def test_many_mazes_at_once() -> None:
 
     wrapped = GymVector(gymnasium.make_vec(ID, num_envs=8, episode_steps=T), seed=0)
     own = Maze(MazeConfig(8, "brownian", episode_steps=T, stagger=False), wrapped.seed)
-    for left, right in zip([wrapped.reset(), *map(wrapped.step, actions)], [own.reset(), *map(own.step, actions)], strict=True):
+    for left, right in zip(
+        [wrapped.reset(), *map(wrapped.step, actions)],
+        [own.reset(), *map(own.step, actions)],
+        strict=True,
+    ):
         np.testing.assert_array_equal(left.observation, right.observation)
         np.testing.assert_array_equal(left.first, right.first)
         np.testing.assert_array_equal(left.info["trackers"], right.info["trackers"])

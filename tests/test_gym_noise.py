@@ -1,4 +1,6 @@
-"""Noise on any Gymnasium environment: where it lies, when it is on, what it says, and what it leaves alone."""
+"""Noise on any Gymnasium environment: where it lies, when it is on, what it says, and what it
+leaves alone.
+"""
 
 from __future__ import annotations
 
@@ -25,25 +27,43 @@ FIRST, LAST, FLAT = (Box(0, 255, shape, np.uint8) for shape in ((3, 8, 7), (8, 7
 
 
 class Toy(gymnasium.Env[Any, Any]):
-    """Shows one number everywhere: 100 on reset, then the action that was executed. Draws a number of its own a step."""
+    """Shows one number everywhere: 100 on reset, then the action that was executed. Draws a number
+    of its own a step.
+    """
 
-    def __init__(self, space: Space[Any] = FIRST, actions: Discrete | None = None, length: int = 50):
-        self.observation_space, self.action_space, self.length = space, actions or Discrete(4), length
+    def __init__(
+        self, space: Space[Any] = FIRST, actions: Discrete | None = None, length: int = 50
+    ):
+        self.observation_space, self.action_space, self.length = (
+            space,
+            actions or Discrete(4),
+            length,
+        )
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.count = 0
         return self.look(100), {"drawn": float(self.np_random.random())}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.count += 1
-        return self.look(int(action)), 0.0, False, self.count == self.length, {"drawn": float(self.np_random.random())}
+        return (
+            self.look(int(action)),
+            0.0,
+            False,
+            self.count == self.length,
+            {"drawn": float(self.np_random.random())},
+        )
 
     def look(self, number: int) -> Any:
         return np.full(self.observation_space.shape, number, self.observation_space.dtype)
 
 
-def play(env: gymnasium.Env[Any, Any], seed: int | None = 0, steps: int = STEPS) -> list[tuple[Any, int | None, dict[str, Any]]]:
+def play(
+    env: gymnasium.Env[Any, Any], seed: int | None = 0, steps: int = STEPS
+) -> list[tuple[Any, int | None, dict[str, Any]]]:
     """(observation, action that led there or None on resets, info), over several episodes."""
     rng = np.random.default_rng(1)
     assert isinstance(env.action_space, Discrete)
@@ -61,10 +81,17 @@ def play(env: gymnasium.Env[Any, Any], seed: int | None = 0, steps: int = STEPS)
 
 @pytest.mark.parametrize("noise", NOISES)
 def test_a_vector_keeps_its_own_numbers_and_gets_noise_beside_them(noise: str) -> None:
-    env, plain = Noise(gymnasium.make("CartPole-v1"), noise, density=1.0), gymnasium.make("CartPole-v1")
+    env, plain = (
+        Noise(gymnasium.make("CartPole-v1"), noise, density=1.0),
+        gymnasium.make("CartPole-v1"),
+    )
     layered, on = noise not in ("none", "sticky"), 0
     for (seen, _, info), (expected, _, _) in zip(play(env), play(plain), strict=noise != "sticky"):
-        assert seen.dtype == np.float32 and seen.shape == ((8,) if layered else (4,)) and env.observation_space.contains(seen)
+        assert (
+            seen.dtype == np.float32
+            and seen.shape == ((8,) if layered else (4,))
+            and env.observation_space.contains(seen)
+        )
         if noise != "sticky":  # an action overridden leads elsewhere
             np.testing.assert_array_equal(seen[:4], expected)
         if layered:
@@ -89,9 +116,11 @@ def test_random_pixels_lie_on_a_share_of_the_picture(density: float) -> None:
     assert set(np.unique(clean)) == {0, 1, 2, 3, 100}
     truth = [100 if action is None else action for _, action, info in rows if info["noise_on"]]
     changed = noisy != np.array(truth).reshape(-1, 1, 1, 1)
-    covered = changed.any(1)  # [frames, height, width]: all channels of a pixel are covered together
+    # [frames, height, width]: all channels of a pixel are covered together
+    covered = changed.any(1)
     assert abs(covered.mean() - density) < 0.02
-    assert abs(changed.sum() / covered.sum() / 3 - 255 / 256) < 0.01  # one random byte in 256 is what was there
+    # one random byte in 256 is what was there
+    assert abs(changed.sum() / covered.sum() / 3 - 255 / 256) < 0.01
     assert len(np.unique(noisy)) == 256
 
 
@@ -109,7 +138,11 @@ def test_on_demand_noise_answers_to_one_action_counted_from_zero() -> None:
     for _, action, info in rows:
         assert info["noise_on"] == (action == 3)
         assert info["executed_action"] == (0 if action is None else action)
-    drawn = [info["noise_on"] for _, action, info in play(Noise(Toy(), "on-demand", dose=0.5, noise_action=3)) if action == 3]
+    drawn = [
+        info["noise_on"]
+        for _, action, info in play(Noise(Toy(), "on-demand", dose=0.5, noise_action=3))
+        if action == 3
+    ]
     assert 0.3 < np.mean(drawn) < 0.7
 
 
@@ -151,7 +184,8 @@ def test_seeds_reproduce_and_leave_the_environments_own_numbers_alone(noise: str
 
     def same(left: list[Any], right: list[Any]) -> bool:
         return all(
-            np.array_equal(a[0], b[0]) and a[2]["executed_action"] == b[2]["executed_action"] for a, b in zip(left, right, strict=True)
+            np.array_equal(a[0], b[0]) and a[2]["executed_action"] == b[2]["executed_action"]
+            for a, b in zip(left, right, strict=True)
         )
 
     assert same(once, again)
@@ -160,7 +194,12 @@ def test_seeds_reproduce_and_leave_the_environments_own_numbers_alone(noise: str
 
 
 def test_every_environment_of_a_vector_has_its_own_stream() -> None:
-    venv = gymnasium.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync", wrappers=[partial(Noise, noise="pixel", dose=1.0)])
+    venv = gymnasium.make_vec(
+        "CartPole-v1",
+        num_envs=3,
+        vectorization_mode="sync",
+        wrappers=[partial(Noise, noise="pixel", dose=1.0)],
+    )
     first, info = venv.reset(seed=0)
     assert first.shape == (3, 8) and info["noise_on"].tolist() == [True] * 3
     assert len({row.tobytes() for row in first[:, 4:]}) == 3
@@ -182,9 +221,17 @@ def test_the_environment_below_is_not_silenced_and_not_written_into() -> None:
         return gymnasium.make("afterwit.envs:afterwit/NoisyMaze-v0", noise="sticky", dose=0.5)
 
     below, above = play(maze()), play(Noise(maze(), "pixel", dose=0.3))
-    assert [info["executed_action"] for _, _, info in below] == [info["executed_action"] for _, _, info in above]
-    assert all(upper["noise_on"] for (_, _, lower), (_, _, upper) in zip(below, above, strict=True) if lower["noise_on"])
-    assert sum(info["noise_on"] for _, _, info in above) > sum(info["noise_on"] for _, _, info in below)
+    assert [info["executed_action"] for _, _, info in below] == [
+        info["executed_action"] for _, _, info in above
+    ]
+    assert all(
+        upper["noise_on"]
+        for (_, _, lower), (_, _, upper) in zip(below, above, strict=True)
+        if lower["noise_on"]
+    )
+    assert sum(info["noise_on"] for _, _, info in above) > sum(
+        info["noise_on"] for _, _, info in below
+    )
 
     kept = Toy()
     picture = np.full(FIRST.shape, 9, np.uint8)
@@ -196,17 +243,26 @@ def test_the_environment_below_is_not_silenced_and_not_written_into() -> None:
 @pytest.mark.parametrize("noise", NOISES)
 def test_gymnasiums_checker_is_content(noise: str) -> None:
     check_env(Noise(gymnasium.make("CartPole-v1").unwrapped, noise), skip_render_check=True)
-    check_env(Noise(gymnasium.make("afterwit.envs:afterwit/NoisyMaze-v0").unwrapped, noise), skip_render_check=True)
+    check_env(
+        Noise(gymnasium.make("afterwit.envs:afterwit/NoisyMaze-v0").unwrapped, noise),
+        skip_render_check=True,
+    )
 
 
 @pytest.mark.parametrize(
     "options, named",
     [
-        ({"noise": "brownian"}, "unknown noise 'brownian'; choose from none, pixel, on-demand, frozen, sticky"),
+        (
+            {"noise": "brownian"},
+            "unknown noise 'brownian'; choose from none, pixel, on-demand, frozen, sticky",
+        ),
         ({"noise": "pixel", "dose": 1.5}, "dose is 1.5"),
         ({"noise": "pixel", "density": -0.1}, "density is -0.1"),
         ({"noise": "on-demand", "noise_action": -1}, "noise_action is -1"),
-        ({"noise": "on-demand", "noise_action": 2}, r"noise_action is 2; the environment has actions 0\.\.1"),
+        (
+            {"noise": "on-demand", "noise_action": 2},
+            r"noise_action is 2; the environment has actions 0\.\.1",
+        ),
     ],
 )
 def test_bad_values_are_named(options: dict[str, Any], named: str) -> None:
@@ -232,17 +288,30 @@ def test_the_spec_records_the_noise_and_the_action_that_makes_it() -> None:
 
     recorded = semantics(noise="on-demand", noise_action=1)
     assert {name: recorded[name] for name in ("noise", "dose", "density", "noise_action")} == {
-        "noise": "on-demand", "dose": 1.0, "density": 0.5, "noise_action": 1,
-    }  # fmt: skip
+        "noise": "on-demand",
+        "dose": 1.0,
+        "density": 0.5,
+        "noise_action": 1,
+    }
     assert semantics()["noise"] == "none" and semantics()["noise_action"] is None
     assert semantics(noise="pixel", noise_action=1)["noise_action"] is None
     assert semantics(noise="on-demand", dose=0.0)["noise_action"] is None
-    for noise, dose, expected in (("on-demand", None, 0), ("on-demand", 0.0, None), ("pixel", None, None)):
+    for noise, dose, expected in (
+        ("on-demand", None, 0),
+        ("on-demand", 0.0, None),
+        ("pixel", None, None),
+    ):
         assert Maze(MazeConfig(1, noise, dose), 0).spec.semantics["noise_action"] == expected
 
 
 def test_a_run_counts_the_noise() -> None:
     config = gym()
-    run = Run(replace(config, env=GymConfig("CartPole-v1", num_envs=4, noise="on-demand", noise_action=1), unroll_length=50))
+    run = Run(
+        replace(
+            config,
+            env=GymConfig("CartPole-v1", num_envs=4, noise="on-demand", noise_action=1),
+            unroll_length=50,
+        )
+    )
     run.step()
     assert 0.2 < run.statistics.pop()["share_of_time/noise"] < 0.8

@@ -29,13 +29,19 @@ from tests.helpers import A, B, T, close, random_trajectory, same, tiny_torso_co
 def rewards(seed: int) -> tuple[Tensor, Tensor]:
     """Raw rewards [T, B] and where they are real; garbage elsewhere."""
     random = torch.Generator().manual_seed(seed)
-    real = random_trajectory(resets=((3, 0), (8, 2), (2, 4))).real if seed % 2 else random_trajectory().real
+    real = (
+        random_trajectory(resets=((3, 0), (8, 2), (2, 4))).real
+        if seed % 2
+        else random_trajectory().real
+    )
     raw = torch.rand(T, B, generator=random) * (1 + seed) + 0.1 * seed
     return raw.masked_fill(~real, 1e6), real
 
 
 class SlowNormaliser:
-    """BYOL-Explore, section 3, in float64: bias-corrected averages of r, r^2 and n = r / sigma; a floor of 1% of the size."""
+    """BYOL-Explore, section 3, in float64: bias-corrected averages of r, r^2 and n = r / sigma; a
+    floor of 1% of the size.
+    """
 
     def __init__(self, decay: float):
         self.decay, self.updates, self.mean, self.square, self.normalised = decay, 0, 0.0, 0.0, 0.0
@@ -45,7 +51,9 @@ class SlowNormaliser:
         keep, n = self.decay, len(values)
         self.mean = keep * self.mean + (1 - keep) * sum(values) / n
         self.square = keep * self.square + (1 - keep) * sum(x * x for x in values) / n
-        self.normalised = keep * self.normalised + (1 - keep) * sum(x / self.sigma for x in values) / n
+        self.normalised = (
+            keep * self.normalised + (1 - keep) * sum(x / self.sigma for x in values) / n
+        )
 
     @property
     def correction(self) -> float:
@@ -71,7 +79,10 @@ def test_the_bonus_equals_a_float64_loop(prioritise: bool, decay: float) -> None
         slow.update([float(raw[t, b]) for t in range(T) for b in range(B) if real[t, b]])
         assert float(normaliser.deviation) == pytest.approx(slow.sigma, rel=1e-4)
         bonus = normaliser(raw, real)
-        expected = [[slow.bonus(float(raw[t, b]), prioritise) if real[t, b] else 0.0 for b in range(B)] for t in range(T)]
+        expected = [
+            [slow.bonus(float(raw[t, b]), prioritise) if real[t, b] else 0.0 for b in range(B)]
+            for t in range(T)
+        ]
         np.testing.assert_allclose(bonus.numpy(), expected, rtol=1e-3, atol=1e-4)
         if prioritise:
             assert bool((bonus[real] == 0).any()) and bool((bonus[real] > 0).any())
@@ -84,7 +95,9 @@ def test_a_batch_of_resets_changes_no_statistic(prioritise: bool) -> None:
         before = deepcopy(normaliser.state_dict())
         raw = torch.full((T, B), 1e6)
         normaliser.update(raw, torch.zeros(T, B, dtype=torch.bool))
-        assert all(torch.equal(value, before[name]) for name, value in normaliser.state_dict().items()), batch
+        assert all(
+            torch.equal(value, before[name]) for name, value in normaliser.state_dict().items()
+        ), batch
         assert not normaliser(raw, torch.zeros(T, B, dtype=torch.bool)).any()
         normaliser.update(*rewards(0))
 
@@ -93,7 +106,8 @@ def test_a_batch_of_resets_changes_no_statistic(prioritise: bool) -> None:
 def test_what_is_paid_does_not_depend_on_the_scale_of_the_error(prioritise: bool) -> None:
     raw, real = rewards(0)
     paid = []
-    for scale in (1.0, 300.0, 1e-3, 1e-6, 1e-9, 1e-12, 1e9):  # RND's error falls by orders of magnitude in a run
+    # RND's error falls by orders of magnitude in a run
+    for scale in (1.0, 300.0, 1e-3, 1e-6, 1e-9, 1e-12, 1e9):
         normaliser = RewardNormaliser(prioritise, 0.99)
         normaliser.update(scale * raw, real)
         paid.append(normaliser(scale * raw, real))
@@ -125,12 +139,20 @@ def test_the_normaliser_moves_only_when_told() -> None:
 VECTOR, IMAGE, ACTIONS = Box(-3, 3, (6,)), Box(0, 255, (2, 9, 12), np.uint8), Discrete(A)
 
 
-def curiosity(model: Any = "byol-hindsight", space: gymnasium.Space[Any] = VECTOR, **options: Any) -> IntrinsicReward:
-    options = {"seed": 0, "torso": tiny_torso_config("resnet" if space is IMAGE else "mlp"), **options}
+def curiosity(
+    model: Any = "byol-hindsight", space: gymnasium.Space[Any] = VECTOR, **options: Any
+) -> IntrinsicReward:
+    options = {
+        "seed": 0,
+        "torso": tiny_torso_config("resnet" if space is IMAGE else "mlp"),
+        **options,
+    }
     return IntrinsicReward(model, space, ACTIONS, **options)
 
 
-def steps(seed: int = 0, space: gymnasium.Space[Any] = VECTOR, length: int = T, batch: int = B) -> tuple[Array, Array, Array]:
+def steps(
+    seed: int = 0, space: gymnasium.Space[Any] = VECTOR, length: int = T, batch: int = B
+) -> tuple[Array, Array, Array]:
     rng = np.random.default_rng(seed)
     obs: Array = rng.normal(size=(length + 1, batch, *(space.shape or ()))).astype(np.float32)
     if space is IMAGE:
@@ -154,9 +176,18 @@ class TestFacade:
             bonus_of = curiosity(name, space)
             metrics = [bonus_of.update(*steps(seed, space)) for seed in range(3)]
             bonus = bonus_of.reward(*steps(9, space))
-            assert bonus.shape == (T, B) and bonus.dtype == np.float32 and np.isfinite(bonus).all() and (bonus >= 0).all()
+            assert (
+                bonus.shape == (T, B)
+                and bonus.dtype == np.float32
+                and np.isfinite(bonus).all()
+                and (bonus >= 0).all()
+            )
             assert bonus.max() > 0
-            assert all(isinstance(value, float) and math.isfinite(value) for row in metrics for value in row.values())
+            assert all(
+                isinstance(value, float) and math.isfinite(value)
+                for row in metrics
+                for value in row.values()
+            )
             paid.append((bonus, metrics))
         np.testing.assert_array_equal(paid[0][0], paid[1][0])
         assert paid[0][1] == paid[1][1]
@@ -170,7 +201,9 @@ class TestFacade:
         other.load_state_dict(deepcopy(bonus_of.state_dict()))
         for seed in (1, 2):
             assert bonus_of.update(*steps(seed, space)) == other.update(*steps(seed, space))
-            np.testing.assert_array_equal(bonus_of.reward(*steps(9, space)), other.reward(*steps(9, space)))
+            np.testing.assert_array_equal(
+                bonus_of.reward(*steps(9, space)), other.reward(*steps(9, space))
+            )
 
     def test_reward_changes_nothing(self, name: str, space: Box) -> None:
         asked, quiet = curiosity(name, space), curiosity(name, space)
@@ -183,7 +216,9 @@ class TestFacade:
 
 
 def is_real(dones: Array, t: int, b: int, autoreset: str) -> bool:
-    """Next-step: the step after an ending only resets. Same-step: the ending's own outcome was replaced."""
+    """Next-step: the step after an ending only resets. Same-step: the ending's own outcome was
+    replaced.
+    """
     return not (dones[t - 1, b] if t else False) if autoreset == "next-step" else not dones[t, b]
 
 
@@ -203,17 +238,30 @@ def test_only_steps_with_an_outcome_are_paid(name: str, autoreset: str) -> None:
 @pytest.mark.parametrize("prioritise", (True, False))
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_the_bonus_is_the_error_in_units_of_what_updates_saw(name: str, prioritise: bool) -> None:
-    bonus_of, slow = curiosity(replace(WORLD_MODELS[name][0](), prioritise=prioritise), reward_decay=0.9), SlowNormaliser(0.9)
+    bonus_of, slow = (
+        curiosity(replace(WORLD_MODELS[name][0](), prioritise=prioritise), reward_decay=0.9),
+        SlowNormaliser(0.9),
+    )
     raw: list[Tensor] = []
     bonus_of.model.register_forward_hook(lambda module, inputs, output: raw.append(output.reward))
     obs, actions, dones = steps(9)
     for seed in range(3):
         batch = steps(seed)
         bonus_of.update(*batch)
-        slow.update([float(raw[-1][t, b]) for t in range(T) for b in range(B) if is_real(batch[2], t, b, "next-step")])
+        slow.update(
+            [
+                float(raw[-1][t, b])
+                for t in range(T)
+                for b in range(B)
+                if is_real(batch[2], t, b, "next-step")
+            ]
+        )
         bonus = bonus_of.reward(obs, actions, dones)
         real = np.array([[is_real(dones, t, b, "next-step") for b in range(B)] for t in range(T)])
-        expected = [[slow.bonus(float(raw[-1][t, b]), prioritise) if real[t, b] else 0.0 for b in range(B)] for t in range(T)]
+        expected = [
+            [slow.bonus(float(raw[-1][t, b]), prioritise) if real[t, b] else 0.0 for b in range(B)]
+            for t in range(T)
+        ]
         np.testing.assert_allclose(bonus, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -234,18 +282,24 @@ def test_nothing_is_remembered_across_an_ending(autoreset: str) -> None:
     """What an episode looked like has no part in the bonus of the next one."""
     obs, actions, dones = steps()
     changed, changed_actions = obs.copy(), actions.copy()
-    last = 3 if autoreset == "next-step" else 2  # rows of environment 0 before its ending at t = 2 opens the next episode
+    # rows of environment 0 before its ending at t = 2 opens the next episode
+    last = 3 if autoreset == "next-step" else 2
     changed[: last + 1, 0] += 1
     changed_actions[: last + 1, 0] = (actions[: last + 1, 0] + 1) % A
     bonus_of = curiosity(BYOLExploreConfig(horizon=2, prioritise=False), autoreset=autoreset)
     bonus_of.update(*steps(1))
-    bonus, other = bonus_of.reward(obs, actions, dones), bonus_of.reward(changed, changed_actions, dones)
+    bonus, other = (
+        bonus_of.reward(obs, actions, dones),
+        bonus_of.reward(changed, changed_actions, dones),
+    )
     np.testing.assert_allclose(other[last + 1 :, 0], bonus[last + 1 :, 0], atol=1e-5)
     assert not np.allclose(other[:2, 0], bonus[:2, 0])
 
 
 def test_an_ending_in_the_last_row_resets_in_the_first_row_of_the_next_call() -> None:
-    """Next-step autoreset: what the step after a done returns is no outcome, wherever a person cuts the stream."""
+    """Next-step autoreset: what the step after a done returns is no outcome, wherever a person cuts
+    the stream.
+    """
     obs, actions, dones = steps(length=2 * T)
     dones[:] = False
     dones[T - 1, 0] = True
@@ -272,7 +326,10 @@ def test_a_call_starts_from_a_blank_memory() -> None:
     obs, actions, _ = steps()
     dones = np.zeros((T, B), bool)
     dones[2] = True
-    whole, alone = bonus_of.reward(obs, actions, dones), bonus_of.reward(obs[3:], actions[3:], dones[3:])
+    whole, alone = (
+        bonus_of.reward(obs, actions, dones),
+        bonus_of.reward(obs[3:], actions[3:], dones[3:]),
+    )
     np.testing.assert_allclose(alone, whole[3:], atol=1e-5)
 
 
@@ -281,7 +338,11 @@ def test_a_bonus_is_of_order_one_before_the_first_update(name: str) -> None:
     assert curiosity(name).reward(*steps()).max() < 1000
 
 
-def fails(change: Callable[[Array, Array, Array], tuple[Array, Array, Array]], message: str, space: Box = VECTOR) -> None:
+def fails(
+    change: Callable[[Array, Array, Array], tuple[Array, Array, Array]],
+    message: str,
+    space: Box = VECTOR,
+) -> None:
     bonus_of = curiosity(space=space)
     for call in (bonus_of.update, bonus_of.reward):
         with pytest.raises(ValueError, match=message):
@@ -293,7 +354,9 @@ def test_bad_arrays_are_named() -> None:
     fails(lambda o, a, d: (o, a, d[:-1]), r"dones \(7, 5\)")
     fails(lambda o, a, d: (o[:-1], a, d), r"obs has shape \(8, 5, 6\).*\(9, 5, 6\)")
     fails(lambda o, a, d: (o.swapaxes(0, 1), a, d), r"obs has shape \(5, 9, 6\)")
-    fails(lambda o, a, d: (o, a.astype(np.float32), d), r"actions \(float32\) must be integers 0..6")
+    fails(
+        lambda o, a, d: (o, a.astype(np.float32), d), r"actions \(float32\) must be integers 0..6"
+    )
     fails(lambda o, a, d: (o, a + 1, d), r"integers 0..6, not 1..7")
     fails(lambda o, a, d: (o, a - 1, d), r"integers 0..6, not -1..5")
     fails(lambda o, a, d: (o, a, d.astype(np.uint8)), r"dones has dtype uint8")
@@ -301,7 +364,9 @@ def test_bad_arrays_are_named() -> None:
 
 @pytest.mark.parametrize("name", WORLD_MODELS)
 @pytest.mark.parametrize("bad", (np.nan, np.inf))
-def test_an_observation_that_is_not_finite_is_refused_and_leaves_no_trace(name: str, bad: float) -> None:
+def test_an_observation_that_is_not_finite_is_refused_and_leaves_no_trace(
+    name: str, bad: float
+) -> None:
     bonus_of = curiosity(name)
     bonus_of.update(*steps(0))
     obs, actions, dones = steps(1)
@@ -318,8 +383,7 @@ def test_an_observation_that_is_not_finite_is_refused_and_leaves_no_trace(name: 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 @pytest.mark.parametrize(
-    ("name", "bad"),
-    [(name, bad) for name in WORLD_MODELS for bad in (1e30, 1e300)],
+    ("name", "bad"), [(name, bad) for name in WORLD_MODELS for bad in (1e30, 1e300)]
 )
 def test_huge_observations_do_no_lasting_harm(name: str, bad: float) -> None:
     """1e300 is finite as float64, not as the float32 that it becomes; the square of 1e30 is not."""
@@ -338,7 +402,11 @@ def test_huge_observations_do_no_lasting_harm(name: str, bad: float) -> None:
     assert np.isfinite(bonus_of.reward(*steps(3))).all()
 
 
-@pytest.mark.parametrize("previous", (np.ones(1, bool), np.ones(B, np.int64), np.full(B, np.nan), np.bool_(True)), ids=str)
+@pytest.mark.parametrize(
+    "previous",
+    (np.ones(1, bool), np.ones(B, np.int64), np.full(B, np.nan), np.bool_(True)),
+    ids=str,
+)
 def test_bad_previous_dones_are_named(previous: Array) -> None:
     with pytest.raises(ValueError, match="previous_dones"):
         curiosity().reward(*steps(), previous)
@@ -356,7 +424,10 @@ def test_floats_for_a_space_of_bytes_are_refused() -> None:
         (lambda: curiosity(autoreset="never"), "unknown autoreset 'never'"),
         (lambda: curiosity(space=Discrete(5)), r"observation_space is Discrete\(5\); only Box"),
         (lambda: IntrinsicReward("rnd", VECTOR, Box(-1, 1, (2,)), seed=0), "action_space is Box"),
-        (lambda: curiosity(BYOLHindsightConfig(horizon=T + 1)).update(*steps()), f"horizon is {T + 1}"),
+        (
+            lambda: curiosity(BYOLHindsightConfig(horizon=T + 1)).update(*steps()),
+            f"horizon is {T + 1}",
+        ),
     ],
 )
 def test_bad_settings_are_named(make: Callable[[], object], message: str) -> None:
@@ -365,7 +436,9 @@ def test_bad_settings_are_named(make: Callable[[], object], message: str) -> Non
 
 
 def test_a_config_may_stand_for_a_name_and_the_torso_follows_the_space() -> None:
-    bonus_of = IntrinsicReward(BYOLHindsightConfig(horizon=2, noise=3), Box(0, 255, (1, 20, 24), np.uint8), ACTIONS, seed=0)
+    bonus_of = IntrinsicReward(
+        BYOLHindsightConfig(horizon=2, noise=3), Box(0, 255, (1, 20, 24), np.uint8), ACTIONS, seed=0
+    )
     assert bonus_of.torso.config.encoder == "resnet" and bonus_of.name == "byol-hindsight"
     assert IntrinsicReward("rnd", VECTOR, ACTIONS, seed=0).torso.config.encoder == "mlp"
     rng = np.random.default_rng(0)

@@ -22,7 +22,11 @@ def trained(learner: Learner, trajectory: Trajectory) -> set[str]:
     """The parts that one update moves."""
     before = {name: p.detach().clone() for name, p in learner.named_parameters()}
     learner.update(trajectory)
-    return {".".join(name.split(".")[:2]) for name, p in learner.named_parameters() if not torch.equal(p, before[name])}
+    return {
+        ".".join(name.split(".")[:2])
+        for name, p in learner.named_parameters()
+        if not torch.equal(p, before[name])
+    }
 
 
 def test_a_shared_torso_is_trained_by_both_and_an_own_one_by_the_world_model_alone() -> None:
@@ -31,20 +35,32 @@ def test_a_shared_torso_is_trained_by_both_and_an_own_one_by_the_world_model_alo
         actor, learner = pair(replace(SMALL, shared_torso=shared))
         trajectory = actor.unroll()
         moved = trained(learner, trajectory)
-        assert {"policy.torso", "policy.action_head", "policy.value_head", "policy.popart", "world_model.critic"} <= moved
+        assert {
+            "policy.torso",
+            "policy.action_head",
+            "policy.value_head",
+            "policy.popart",
+            "world_model.critic",
+        } <= moved
         assert any(name.startswith("own_torso") for name in moved) == (not shared)
         assert learner.steps == 1
     for shared in (True, False):  # without the world model's loss
         _, learner = pair(replace(quiet, shared_torso=shared))
         moved = trained(learner, trajectory)
         assert "policy.torso" in moved
-        assert not any(name.startswith("own_torso") or name == "world_model.generator" for name in moved)
+        assert not any(
+            name.startswith("own_torso") or name == "world_model.generator" for name in moved
+        )
 
 
 @pytest.mark.parametrize("shared", (True, False))
 @pytest.mark.parametrize("name", ("byol-explore", "byol-hindsight"))
-def test_the_target_follows_the_encoder_that_the_world_model_looks_through(name: str, shared: bool) -> None:
-    actor, learner = pair(replace(SMALL, world_model=WORLD_MODELS[name][0](target_decay=0.8), shared_torso=shared))
+def test_the_target_follows_the_encoder_that_the_world_model_looks_through(
+    name: str, shared: bool
+) -> None:
+    actor, learner = pair(
+        replace(SMALL, world_model=WORLD_MODELS[name][0](target_decay=0.8), shared_torso=shared)
+    )
     torso = learner.policy.torso if learner.own_torso is None else learner.own_torso
     for _ in range(2):
         before = [p.clone() for p in learner.world_model.target.slow.parameters()]  # type: ignore[union-attr]
@@ -84,7 +100,9 @@ def slow_targets(learner: Learner, trajectory: Trajectory, reward: Tensor, value
     return targets
 
 
-def update_and_catch(learner: Learner, trajectory: Trajectory) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def update_and_catch(
+    learner: Learner, trajectory: Trajectory
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Metrics of one update, and the value targets and advantages that it used."""
     caught: list[tuple[Tensor, Tensor, Tensor]] = []
     inner = learner._targets
@@ -99,20 +117,40 @@ def update_and_catch(learner: Learner, trajectory: Trajectory) -> tuple[dict[str
     return metrics, *caught[0][:2]
 
 
-@pytest.mark.parametrize(("extrinsic", "intrinsic"), ((0.0, 0.1), (1.0, 0.0), (0.5, 0.3)), ids=("intrinsic", "extrinsic", "mixed"))
+@pytest.mark.parametrize(
+    ("extrinsic", "intrinsic"),
+    ((0.0, 0.1), (1.0, 0.0), (0.5, 0.3)),
+    ids=("intrinsic", "extrinsic", "mixed"),
+)
 def test_the_reward_is_mixed_as_the_paper_says(extrinsic: float, intrinsic: float) -> None:
-    """(1 - gamma) (weight * r_ext / root mean square + lambda_mix * r_int), returned to the sequence's end."""
-    config = replace(SMALL, extrinsic_weight=extrinsic, intrinsic_weight=intrinsic, policy=PolicyConfig(hidden=12, popart_step=0.2))
+    """(1 - gamma) (weight * r_ext / root mean square + lambda_mix * r_int), returned to the
+    sequence's end.
+    """
+    config = replace(
+        SMALL,
+        extrinsic_weight=extrinsic,
+        intrinsic_weight=intrinsic,
+        policy=PolicyConfig(hidden=12, popart_step=0.2),
+    )
     actor, learner = pair(config)
     for seed in range(3):
         trajectory = actor.unroll()
         random = torch.Generator().manual_seed(seed)
-        trajectory = replace(trajectory, reward=torch.rand(UNROLL, B, generator=random).masked_fill(~trajectory.real, 9.0))
+        trajectory = replace(
+            trajectory,
+            reward=torch.rand(UNROLL, B, generator=random).masked_fill(~trajectory.real, 9.0),
+        )
         value = learner.policy.popart.denormalise(
-            learner.policy.value(learner.policy(
-                trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets
-            ).beliefs)
-        ).detach()  # fmt: skip
+            learner.policy.value(
+                learner.policy(
+                    trajectory.obs,
+                    trajectory.first,
+                    trajectory.previous_actions,
+                    trajectory.core,
+                    trajectory.resets,
+                ).beliefs
+            )
+        ).detach()
         metrics, targets, advantage = update_and_catch(learner, trajectory)
         size = learner.extrinsic.second.mean.sqrt()  # after this batch was taken in
         reward = 0.005 * (extrinsic * trajectory.reward / size + intrinsic * metrics["bonus"])
@@ -121,24 +159,37 @@ def test_the_reward_is_mixed_as_the_paper_says(extrinsic: float, intrinsic: floa
         close(targets[trajectory.real], expected[trajectory.real], 1e-6)
         plain = (expected - value[:-1])[trajectory.real]
         close(advantage[trajectory.real], plain / plain.square().mean().sqrt(), 1e-3)
-        amounts = (extrinsic * trajectory.reward / size).abs()[trajectory.real].sum(), (intrinsic * metrics["bonus"]).sum()
-        assert float(metrics["curiosity_share"]) == pytest.approx(float(amounts[1] / sum(amounts)), rel=1e-4)
-        assert float(metrics["value_scale"]) == pytest.approx(float(learner.policy.popart.scale.deviation))
+        amounts = (
+            (extrinsic * trajectory.reward / size).abs()[trajectory.real].sum(),
+            (intrinsic * metrics["bonus"]).sum(),
+        )
+        assert float(metrics["curiosity_share"]) == pytest.approx(
+            float(amounts[1] / sum(amounts)), rel=1e-4
+        )
+        assert float(metrics["value_scale"]) == pytest.approx(
+            float(learner.policy.popart.scale.deviation)
+        )
 
 
 @pytest.mark.parametrize("unit", (1e-6, 1.0, -1.0, 1e6))
-@pytest.mark.parametrize("kind", ("constant", "sparse", "random", "nothing", "constant, then nothing"))
+@pytest.mark.parametrize(
+    "kind", ("constant", "sparse", "random", "nothing", "constant, then nothing")
+)
 def test_extrinsic_rewards_are_of_order_one_in_any_unit(kind: str, unit: float) -> None:
-    """CartPole pays 1 at each step, Acrobot -1: in units of their deviation about the mean that was 100 a step."""
+    """CartPole pays 1 at each step, Acrobot -1: in units of their deviation about the mean that was
+    100 a step.
+    """
     actor, learner = pair(replace(SMALL, extrinsic_weight=1.0))
     random = torch.Generator().manual_seed(0)
     for step in range(20):
         trajectory = actor.unroll()
         reward = {
-            "constant": torch.ones(UNROLL, B), "random": torch.randn(UNROLL, B, generator=random) + 0.5,
-            "sparse": (torch.rand(UNROLL, B, generator=random) < 0.05).float(), "nothing": torch.zeros(UNROLL, B),
+            "constant": torch.ones(UNROLL, B),
+            "random": torch.randn(UNROLL, B, generator=random) + 0.5,
+            "sparse": (torch.rand(UNROLL, B, generator=random) < 0.05).float(),
+            "nothing": torch.zeros(UNROLL, B),
             "constant, then nothing": torch.full((UNROLL, B), float(step < 10)),
-        }[kind]  # fmt: skip
+        }[kind]
         metrics = learner.update(replace(trajectory, reward=unit * reward))
         assert all(bool(value.isfinite().all()) for value in metrics.values())
     paid = unit * reward / learner.extrinsic.size
@@ -152,26 +203,46 @@ def test_extrinsic_rewards_are_of_order_one_in_any_unit(kind: str, unit: float) 
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts_over_real_steps() -> None:
-    config = replace(SMALL, world_model=BYOLExploreConfig(horizon=2, loss_scale=3.0), value_weight=0.7, entropy_weight=0.4)
+    config = replace(
+        SMALL,
+        world_model=BYOLExploreConfig(horizon=2, loss_scale=3.0),
+        value_weight=0.7,
+        entropy_weight=0.4,
+    )
     actor, learner = pair(config)
     for _ in range(2):
         trajectory = actor.unroll()
-        out = learner.policy(trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets)
+        out = learner.policy(
+            trajectory.obs,
+            trajectory.first,
+            trajectory.previous_actions,
+            trajectory.core,
+            trajectory.resets,
+        )
         value = learner.policy.popart.denormalise(learner.policy.value(out.beliefs))[:-1].detach()
         alpha = learner.trust_region.alpha.clone()
         metrics, targets, advantage = update_and_catch(learner, trajectory)
         real = [(t, b) for t in range(UNROLL) for b in range(B) if not trajectory.first[t + 1, b]]
         log_probs = out.log_probs.detach()
         policy, _ = vmpo_loss(
-            log_probs=log_probs[:-1], behaviour=trajectory.behaviour, action=trajectory.action,
-            advantage=advantage, real=trajectory.real, alpha=alpha, config=config.vmpo,
-        )  # fmt: skip
+            log_probs=log_probs[:-1],
+            behaviour=trajectory.behaviour,
+            action=trajectory.action,
+            advantage=advantage,
+            real=trajectory.real,
+            alpha=alpha,
+            config=config.vmpo,
+        )
         entropy = sum(-(log_probs[step].exp() * log_probs[step]).sum() for step in real) / len(real)
         # The deviation is that of after the update; the values are what they were.
-        value_loss = sum(((value[step] - targets[step]) / metrics["value_scale"]) ** 2 for step in real) / len(real)
+        value_loss = sum(
+            ((value[step] - targets[step]) / metrics["value_scale"]) ** 2 for step in real
+        ) / len(real)
         assert float(metrics["entropy"]) == pytest.approx(float(entropy), rel=1e-6)
         assert float(metrics["value_loss"]) == pytest.approx(float(value_loss), rel=1e-3)
-        expected = policy.detach() + 0.7 * value_loss - 0.4 * entropy + 3 * metrics["model_reconstruction"]
+        expected = (
+            policy.detach() + 0.7 * value_loss - 0.4 * entropy + 3 * metrics["model_reconstruction"]
+        )
         assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -194,9 +265,22 @@ def test_the_world_models_own_layers_learn_at_their_own_rate() -> None:
     spec = tiny_spec()
     steps, once_a_step = [], BYOLHindsightConfig(critic_steps=1)
     for rate in (1.0, 4.0):
-        learner = Learner(LearnerConfig(world_model=once_a_step, world_model_rate=rate, learning_rate=1e-3), spec, 0, torch.device("cpu"))
+        learner = Learner(
+            LearnerConfig(world_model=once_a_step, world_model_rate=rate, learning_rate=1e-3),
+            spec,
+            0,
+            torch.device("cpu"),
+        )
         before = {name: p.detach().clone() for name, p in learner.named_parameters()}
         learner.update(random_trajectory(belief=learner.policy.torso.config.belief))
-        steps.append({name: (p.detach() - before[name]).abs().max().item() for name, p in learner.named_parameters() if p.requires_grad})
+        steps.append(
+            {
+                name: (p.detach() - before[name]).abs().max().item()
+                for name, p in learner.named_parameters()
+                if p.requires_grad
+            }
+        )
     for name, once in steps[0].items():  # Adam's first step is as long as the rate
-        assert steps[1][name] == pytest.approx((4 if name.startswith("world_model.") else 1) * once, rel=1e-3), name
+        assert steps[1][name] == pytest.approx(
+            (4 if name.startswith("world_model.") else 1) * once, rel=1e-3
+        ), name

@@ -7,7 +7,21 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from afterwit.envs.maze import BLOCK, CHANNELS, FLOOR, NOISE, NOISES, NUM_TRACKERS, PASSAGE, RADIUS, TRACKER, VIEW, WALL, Maze, MazeConfig
+from afterwit.envs.maze import (
+    BLOCK,
+    CHANNELS,
+    FLOOR,
+    NOISE,
+    NOISES,
+    NUM_TRACKERS,
+    PASSAGE,
+    RADIUS,
+    TRACKER,
+    VIEW,
+    WALL,
+    Maze,
+    MazeConfig,
+)
 from afterwit.envs.noise import LAYERS, NoiseLayer
 from afterwit.envs.specs import Array, TimeStep
 
@@ -48,7 +62,9 @@ def reference_view(maze: Maze, env: int) -> Array:
             view[FLOOR, down, right] = 255 * maze.map.floor[row, column]
             for index, place in enumerate(maze.map.trackers):
                 view[TRACKER + index, down, right] = 255 * (tuple(place) == (row, column))
-            for block_row, block_column in zip(maze.block_row[env], maze.map.block_columns, strict=True):
+            for block_row, block_column in zip(
+                maze.block_row[env], maze.map.block_columns, strict=True
+            ):
                 if (block_row, block_column) == (row, column):
                     view[BLOCK, down, right] = 255
     return view
@@ -91,7 +107,9 @@ def test_agents_and_blocks_keep_to_their_places(noise: str) -> None:
         row, column = np.divmod(cell, maze.map.width)
         assert not maze.map.walls[row, column].any()
         assert ((PASSAGE.start <= maze.block_row) & (maze.block_row < PASSAGE.stop)).all()
-        assert not ((maze.block_row == row[:, None]) & (maze.map.block_columns == column[:, None])).any()
+        assert not (
+            (maze.block_row == row[:, None]) & (maze.map.block_columns == column[:, None])
+        ).any()
         old_row, old_column = np.divmod(before, maze.map.width)
         far = abs(row - old_row) + abs(column - old_column)
         assert (far[~step.first] <= 1).all()
@@ -109,11 +127,16 @@ def test_an_agent_cannot_walk_into_a_wall_or_a_block() -> None:
     column = maze.map.block_columns[0]
     maze.row[:], maze.column[:], maze.block_row[:, 0] = 3, column - 1, (3, 2)
     step = maze.step(np.array([RIGHT, RIGHT]))
-    assert step.info["cell"].tolist() == [3 * maze.map.width + column - 1, 3 * maze.map.width + column]
+    assert step.info["cell"].tolist() == [
+        3 * maze.map.width + column - 1,
+        3 * maze.map.width + column,
+    ]
 
 
 def block_paths(noise: str, dose: float | None) -> Array:
-    """[101, 50, blocks]: rows of the blocks while all agents stand still at the start, far from them."""
+    """[101, 50, blocks]: rows of the blocks while all agents stand still at the start, far from
+    them.
+    """
     maze = Maze(MazeConfig(50, noise, dose, stagger=False), seed=0)
     maze.reset()
     paths = [maze.block_row]
@@ -123,7 +146,10 @@ def block_paths(noise: str, dose: float | None) -> Array:
     return np.stack(paths)
 
 
-@pytest.mark.parametrize(("noise", "dose"), [*((noise, None) for noise in NOISES if noise != "brownian"), ("brownian", 0.0)])
+@pytest.mark.parametrize(
+    ("noise", "dose"),
+    [*((noise, None) for noise in NOISES if noise != "brownian"), ("brownian", 0.0)],
+)
 def test_blocks_bounce_without_brownian_noise(noise: str, dose: float | None) -> None:
     paths = block_paths(noise, dose)
     assert (abs(np.diff(paths, axis=0)) == 1).all()
@@ -138,7 +164,8 @@ def test_brownian_blocks_walk_at_random(dose: float) -> None:
     middle = paths[:-1] == (PASSAGE.start + PASSAGE.stop - 1) // 2
     assert (paths[1:] == paths[:-1])[middle].mean() == pytest.approx(dose / 3, abs=0.01)
     assert (paths[1:] == paths[:-1])[~middle].mean() == pytest.approx(dose * 2 / 3, abs=0.01)
-    # From the same three rows, what comes next differs between blocks and cannot be told from the past.
+    # From the same three rows, what comes next differs between blocks and cannot be told from the
+    # past.
     if dose == 1.0:
         past, future = paths[2:-1] - paths[1:-2], paths[3:] - paths[2:-1]
         assert abs(np.corrcoef(past[middle[2:]], future[middle[2:]])[0, 1]) < 0.02
@@ -154,9 +181,12 @@ def test_sticky_repeats_as_often_as_it_says(dose: float) -> None:
         executed = step.info["executed_action"]
         assert (executed[step.first] == NOOP).all()
         opening = ~step.first & (age == 0)
-        np.testing.assert_array_equal(executed[opening], action[opening])  # there is nothing to repeat yet
+        # there is nothing to repeat yet
+        np.testing.assert_array_equal(executed[opening], action[opening])
         assert ((executed == action) | (executed == previous))[~step.first].all()
-        np.testing.assert_array_equal(step.info["noise_on"][~step.first], (executed != action)[~step.first])
+        np.testing.assert_array_equal(
+            step.info["noise_on"][~step.first], (executed != action)[~step.first]
+        )
         counted = ~step.first & ~opening
         chances += counted.sum()
         repeats += (executed == previous)[counted].sum()
@@ -171,7 +201,9 @@ def test_sticky_repeats_as_often_as_it_says(dose: float) -> None:
 @pytest.mark.parametrize("noise", [noise for noise in NOISES if noise != "sticky"])
 def test_other_noises_execute_what_was_chosen(noise: str) -> None:
     for action, step in play(Maze(MazeConfig(7, noise, episode_steps=20), seed=0), 60):
-        np.testing.assert_array_equal(step.info["executed_action"], np.where(step.first, NOOP, action))
+        np.testing.assert_array_equal(
+            step.info["executed_action"], np.where(step.first, NOOP, action)
+        )
 
 
 @pytest.mark.parametrize("dose", [0.0, 0.25, 1.0])
@@ -207,20 +239,30 @@ def test_frozen_noise_has_one_pattern_and_one_rhythm() -> None:
     patterns = set()
     for seed in (0, 1):
         elapsed = np.zeros(6, int)
-        for _, step in play(Maze(MazeConfig(6, "frozen", 0.2, episode_steps=33, stagger=False), seed), 100, seed=seed):
+        for _, step in play(
+            Maze(MazeConfig(6, "frozen", 0.2, episode_steps=33, stagger=False), seed),
+            100,
+            seed=seed,
+        ):
             elapsed = np.where(step.first, 0, elapsed + 1)
             np.testing.assert_array_equal(step.info["noise_on"], elapsed % 5 == 0)
-            patterns |= {frame.tobytes() for frame in step.observation[step.info["noise_on"], NOISE]}
+            patterns |= {
+                frame.tobytes() for frame in step.observation[step.info["noise_on"], NOISE]
+            }
     assert len(patterns) == 1
     assert 0.2 < np.frombuffer(patterns.pop(), np.uint8).mean() / 255 < 0.8
-    assert not any(step.info["noise_on"].any() for _, step in play(Maze(MazeConfig(6, "frozen", 0.0), 0), 50))
+    assert not any(
+        step.info["noise_on"].any() for _, step in play(Maze(MazeConfig(6, "frozen", 0.0), 0), 50)
+    )
 
 
 def test_a_layer_stands_apart_from_the_maze() -> None:
     layer = NoiseLayer("pixel", 1.0, 0.5, (9, 4), np.random.default_rng(0))
     assert layer.active(np.zeros(5, int), np.zeros(5, int), np.zeros(5, bool)).all()
     assert layer.pixels(5).shape == (5, 9, 4)
-    with pytest.raises(ValueError, match="unknown noise layer 'snow'; choose from pixel, on-demand, frozen"):
+    with pytest.raises(
+        ValueError, match="unknown noise layer 'snow'; choose from pixel, on-demand, frozen"
+    ):
         NoiseLayer("snow", 1.0, 0.5, (9, 4), np.random.default_rng(0))
 
 
@@ -253,9 +295,16 @@ def test_a_tracker_is_reached_from_the_nine_cells_around_it(index: int) -> None:
     assert reached[row - 1 : row + 2, column - 1 : column + 2].all()
 
 
-@pytest.mark.parametrize(("stagger", "expected"), [(True, [20, 15, 10, 5]), (False, [20, 20, 20, 20])])
+@pytest.mark.parametrize(
+    ("stagger", "expected"), [(True, [20, 15, 10, 5]), (False, [20, 20, 20, 20])]
+)
 def test_first_episodes_are_staggered(stagger: bool, expected: list[int]) -> None:
-    ends = np.array([step.truncated for _, step in play(Maze(MazeConfig(4, episode_steps=20, stagger=stagger), 0), 60)])
+    ends = np.array(
+        [
+            step.truncated
+            for _, step in play(Maze(MazeConfig(4, episode_steps=20, stagger=stagger), 0), 60)
+        ]
+    )
     steps = [np.flatnonzero(column) + 1 for column in ends.T]
     assert [first[0] for first in steps] == expected
     assert all((np.diff(each) == 21).all() for each in steps)  # 20 steps and the one that resets
@@ -275,7 +324,9 @@ def test_a_saved_maze_goes_on_bit_for_bit(noise: str) -> None:
         resumed.load_state_dict(state)
         for step, action in zip(expected, actions, strict=True):
             again = resumed.step(action)
-            np.testing.assert_array_equal(again.observation, step.observation, err_msg=f"attempt {attempt}")
+            np.testing.assert_array_equal(
+                again.observation, step.observation, err_msg=f"attempt {attempt}"
+            )
             np.testing.assert_array_equal(again.first, step.first)
             for key in step.info:
                 np.testing.assert_array_equal(again.info[key], step.info[key], err_msg=key)

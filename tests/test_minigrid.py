@@ -1,4 +1,6 @@
-"""The noisy-TV room: what MiniGrid itself would show, when the television is noise, who was where, and what networks see of it."""
+"""The noisy-TV room: what MiniGrid itself would show, when the television is noise, who was where,
+and what networks see of it.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def noisy_tv(tv: str = "on-demand", seed: int = 0) -> NoisyTVEnv:
 
 
 def walk(env: NoisyTVEnv, rooms: int) -> list[dict[str, Any]]:
-    """To the middle of the row of doors and on into room `rooms`, opening doors; the infos on the way."""
+    """To the middle of the row of doors and on into room `rooms`, opening doors; the infos on the
+    way.
+    """
     env.agent_pos, env.agent_dir = (2, ROOM_HEIGHT // 2 + 1), EAST
     infos = []
     while not infos or infos[-1]["room"] < rooms:
@@ -57,7 +61,9 @@ def test_the_agent_sees_what_minigrid_shows_and_noise_is_a_new_picture_in_view(t
             redrawn, before = False, picture(env)
         else:
             before = picture(env)
-            action = rng.choice([LEFT, RIGHT, FORWARD, FORWARD, FORWARD, PICKUP, DROP, TOGGLE, DONE])
+            action = rng.choice(
+                [LEFT, RIGHT, FORWARD, FORWARD, FORWARD, PICKUP, DROP, TOGGLE, DONE]
+            )
             observation, reward, terminal, truncated, info = env.step(action)
             assert not (reward or terminal or truncated)
             redrawn = tv == "always" or (tv == "on-demand" and int(action) == DONE)
@@ -66,7 +72,9 @@ def test_the_agent_sees_what_minigrid_shows_and_noise_is_a_new_picture_in_view(t
         assert observation["direction"] == expected["direction"]
         assert redrawn or picture(env) == before
         seen = any(env.agent_sees(*cell) for cell in SCREEN)
-        assert info["noise_on"] is (redrawn and seen), "a bool of Python's own: vectors drop NumPy's"
+        assert info["noise_on"] is (redrawn and seen), (
+            "a bool of Python's own: vectors drop NumPy's"
+        )
         noisy += redrawn and seen
         hidden += redrawn and not seen
         rooms.add(info["room"])
@@ -82,7 +90,9 @@ def test_every_picture_comes_up_and_none_is_preferred() -> None:
         shown += picture(env)
     looks, counts = np.unique(np.array(shown), axis=0, return_counts=True)
     assert len(looks) == 18 and counts.min() > 100 and counts.max() < 200
-    assert {look for look, _, _ in looks.tolist()} == {OBJECT_TO_IDX[name] for name in ("key", "ball", "box")}
+    assert {look for look, _, _ in looks.tolist()} == {
+        OBJECT_TO_IDX[name] for name in ("key", "ball", "box")
+    }
 
 
 def test_rooms_are_counted_and_forgotten_on_reset() -> None:
@@ -103,7 +113,8 @@ def test_closed_doors_hide_the_television_and_nothing_can_be_carried() -> None:
     env = noisy_tv("always")
     assert walk(env, 1)[-1]["noise_on"] is False
     env.agent_dir = 2  # back to the door, which stands open
-    assert env.step(TOGGLE)[4]["noise_on"] is False  # closes nothing: the agent stands behind the doorway's cell
+    # closes nothing: the agent stands behind the doorway's cell
+    assert env.step(TOGGLE)[4]["noise_on"] is False
     env = noisy_tv()
     env.agent_pos, env.agent_dir = (1, 2), 2
     for action in (PICKUP, TOGGLE, FORWARD):
@@ -117,7 +128,11 @@ def test_one_hot_says_all_that_the_view_says() -> None:
     for _ in range(300):
         view = env.step(rng.choice([LEFT, FORWARD, TOGGLE]))[0]
         image = OneHot(env).observation(view)
-        assert image.shape == (len(CHANNELS), 7, 7) and image.dtype == np.uint8 and set(np.unique(image)) <= {0, 255}
+        assert (
+            image.shape == (len(CHANNELS), 7, 7)
+            and image.dtype == np.uint8
+            and set(np.unique(image)) <= {0, 255}
+        )
         for x, y in np.ndindex(7, 7):
             thing, colour, state = view["image"][x, y].tolist()
             expected = np.zeros(len(CHANNELS), bool)
@@ -125,10 +140,18 @@ def test_one_hot_says_all_that_the_view_says() -> None:
             if name != "unseen":
                 expected[channel(name)] = True
                 if name != "empty":
-                    expected[channel(next(name for name, index in COLOR_TO_IDX.items() if index == colour))] = True
+                    expected[
+                        channel(
+                            next(name for name, index in COLOR_TO_IDX.items() if index == colour)
+                        )
+                    ] = True
                 if name == "door":
                     states.add(state)
-                    expected[channel(next(name for name, index in STATE_TO_IDX.items() if index == state))] = True
+                    expected[
+                        channel(
+                            next(name for name, index in STATE_TO_IDX.items() if index == state)
+                        )
+                    ] = True
             np.testing.assert_array_equal(image[:, y, x] == 255, expected)
     assert states == {STATE_TO_IDX["open"], STATE_TO_IDX["closed"]}
     with pytest.raises(ValueError, match="dict with an `image`"):
@@ -149,16 +172,28 @@ def test_the_spec_tells_which_action_makes_noise() -> None:
     def semantics(**options: Any) -> Any:
         return MiniGrid(MiniGridConfig(num_envs=1, **options), 0).spec.semantics
 
-    assert {tv: semantics(tv=tv)["noise_action"] for tv in TVS} == {"off": None, "always": None, "on-demand": DONE}
+    assert {tv: semantics(tv=tv)["noise_action"] for tv in TVS} == {
+        "off": None,
+        "always": None,
+        "on-demand": DONE,
+    }
     assert semantics(noise="on-demand", noise_action=PICKUP)["noise_action"] == PICKUP
     assert semantics(tv="always")["tv"] == "always"
     own = MiniGrid(MiniGridConfig("minigrid:MiniGrid-Empty-5x5-v0", num_envs=1), 0).spec
-    assert own.semantics["noise_action"] is None and "tv" not in own.semantics and own.action_names == ACTIONS
+    assert (
+        own.semantics["noise_action"] is None
+        and "tv" not in own.semantics
+        and own.action_names == ACTIONS
+    )
 
 
 def test_a_run_counts_rooms_and_noise() -> None:
     config = PRESETS["minigrid"]()
-    run = Run(replace(config, env=MiniGridConfig(num_envs=2, episode_steps=30), unroll_length=40, threads=1))
+    run = Run(
+        replace(
+            config, env=MiniGridConfig(num_envs=2, episode_steps=30), unroll_length=40, threads=1
+        )
+    )
     for _ in range(2):
         run.step()
     counted = run.statistics.pop()
@@ -170,9 +205,14 @@ def test_a_run_counts_rooms_and_noise() -> None:
 
 def test_bad_values_and_a_missing_package_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for make in (NoisyTVEnv, lambda tv: MiniGridConfig(tv=tv)):
-        with pytest.raises(ValueError, match="unknown tv 'loud'; choose from off, always, on-demand"):
+        with pytest.raises(
+            ValueError, match="unknown tv 'loud'; choose from off, always, on-demand"
+        ):
             make("loud")
-    with pytest.raises(ValueError, match=r"pip install 'afterwit\[minigrid\]'"), monkeypatch.context() as patch:
+    with (
+        pytest.raises(ValueError, match=r"pip install 'afterwit\[minigrid\]'"),
+        monkeypatch.context() as patch,
+    ):
         patch.setattr(minigrid, "find_spec", lambda name: None)
         MiniGridConfig()
     with monkeypatch.context() as patch:

@@ -26,15 +26,37 @@ def bounds(dtype: Any, shape: tuple[int, ...]) -> list[tuple[Any, Any]]:
     if dtype is bool:
         return [(0, 1)]
     if dtype in FLOATS:
-        return [(0, 1), (-1, 1), (5, np.inf), (-np.inf, -5), (-np.inf, np.inf), (-np.inf, 0.25), (2, 9), (steps / 10, steps / 10 + 3)]
+        return [
+            (0, 1),
+            (-1, 1),
+            (5, np.inf),
+            (-np.inf, -5),
+            (-np.inf, np.inf),
+            (-np.inf, 0.25),
+            (2, 9),
+            (steps / 10, steps / 10 + 3),
+        ]
     least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
-    ends = [(0, 10), (3, 10), (least, most), (most - 1, most), (least, least + 3), (least, most - 1), (most // 2, most)]
+    ends = [
+        (0, 10),
+        (3, 10),
+        (least, most),
+        (most - 1, most),
+        (least, least + 3),
+        (least, most - 1),
+        (most // 2, most),
+    ]
     return [*ends, (steps % 7, steps % 7 + 1 + steps % 5), (0, 1)]
 
 
 def space_of(low: Any, high: Any, shape: tuple[int, ...], dtype: Any) -> Box:
     kind = np.int64 if dtype is bool else dtype
-    low, high = (np.broadcast_to(np.asarray(end).astype(kind) if np.ndim(end) else np.asarray(end, kind), shape) for end in (low, high))
+    low, high = (
+        np.broadcast_to(
+            np.asarray(end).astype(kind) if np.ndim(end) else np.asarray(end, kind), shape
+        )
+        for end in (low, high)
+    )
     return Box(low.astype(dtype), high.astype(dtype), dtype=dtype)
 
 
@@ -44,10 +66,14 @@ class Lowest(Toy):
     def look(self, number: int) -> Any:
         space = self.observation_space
         assert isinstance(space, Box)
-        return np.where(np.isfinite(space.low), space.low, np.minimum(space.high, 0)).astype(space.dtype)
+        return np.where(np.isfinite(space.low), space.low, np.minimum(space.high, 0)).astype(
+            space.dtype
+        )
 
 
-def played(space: Box, noise: str, frames: int, **options: Any) -> tuple[Noise, np.ndarray[Any, Any]]:
+def played(
+    space: Box, noise: str, frames: int, **options: Any
+) -> tuple[Noise, np.ndarray[Any, Any]]:
     """`frames` observations with noise, all in the space that the wrapper declares."""
     env = Noise(Lowest(space), noise, **options)
     observations = [env.reset(seed=0)[0], *(env.step(1)[0] for _ in range(frames - 1))]
@@ -57,7 +83,9 @@ def played(space: Box, noise: str, frames: int, **options: Any) -> tuple[Noise, 
     return env, np.stack(observations)
 
 
-@pytest.mark.parametrize("dtype", (bool, *INTEGERS, *FLOATS), ids=lambda dtype: np.dtype(dtype).name)
+@pytest.mark.parametrize(
+    "dtype", (bool, *INTEGERS, *FLOATS), ids=lambda dtype: np.dtype(dtype).name
+)
 @pytest.mark.parametrize("shape", (VECTOR, *IMAGES), ids=str)
 def test_noise_lies_in_the_space_and_is_drawn_from_it(shape: tuple[int, ...], dtype: Any) -> None:
     for low, high in bounds(dtype, shape):
@@ -69,7 +97,11 @@ def test_noise_lies_in_the_space_and_is_drawn_from_it(shape: tuple[int, ...], dt
         env, observations = played(space, "pixel", 40, dose=1.0, density=1.0)
         noise = observations[:, 6:] if shape == VECTOR else observations
         least, most = (end.astype(np.longdouble) for end in (env.low, env.high))
-        seen = noise.astype(np.longdouble) if shape == VECTOR else env.view.planes(noise).astype(np.longdouble)
+        seen = (
+            noise.astype(np.longdouble)
+            if shape == VECTOR
+            else env.view.planes(noise).astype(np.longdouble)
+        )
         assert ((seen >= least) & (seen <= most)).all() and (least < most).all()
         place = ((seen - least) / (most - least)).mean()
         assert abs(place - 0.5) < 0.12, (low, high, place)
@@ -103,11 +135,15 @@ def test_the_frozen_layer_and_vectors_of_integers_train() -> None:
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("shape", (VECTOR, (3, 9, 8)), ids=str)
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_the_widest_of_ranges_is_noised_without_a_warning(shape: tuple[int, ...], dtype: Any) -> None:
+def test_the_widest_of_ranges_is_noised_without_a_warning(
+    shape: tuple[int, ...], dtype: Any
+) -> None:
     most = np.finfo(dtype).max
     for errors in ("warn", "raise"):
         with np.errstate(all=errors):
-            _, observations = played(Box(-most, most, shape, dtype), "pixel", 9, dose=1.0, density=1.0)
+            _, observations = played(
+                Box(-most, most, shape, dtype), "pixel", 9, dose=1.0, density=1.0
+            )
         noise = observations[:, 6:] if shape == VECTOR else observations
         assert (np.abs(noise) <= 1).all() or dtype == np.float16
 
@@ -115,13 +151,16 @@ def test_the_widest_of_ranges_is_noised_without_a_warning(shape: tuple[int, ...]
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dose": "a"}, "dose is 'a'; it is a probability"), ({"dose": True}, "dose is True"),
+        ({"dose": "a"}, "dose is 'a'; it is a probability"),
+        ({"dose": True}, "dose is True"),
         ({"density": None}, "density is None; it is"),
-        ({"density": [0.5]}, "density is "), ({"noise_action": 1.5}, "noise_action is 1.5; it must be an integer"),
-        ({"noise_action": None}, "noise_action is None"), ({"noise_action": -1}, "noise_action is -1; it must be at least 0"),
+        ({"density": [0.5]}, "density is "),
+        ({"noise_action": 1.5}, "noise_action is 1.5; it must be an integer"),
+        ({"noise_action": None}, "noise_action is None"),
+        ({"noise_action": -1}, "noise_action is -1; it must be at least 0"),
         ({"dose": float("nan")}, "dose is nan"),
     ],
-)  # fmt: skip
+)
 def test_options_of_another_kind_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Noise(Toy(Box(0, 1, (6,))), "pixel", **options)

@@ -1,4 +1,6 @@
-"""What a command says never costs what it does, can be read in any encoding, and can be pasted where it is a command."""
+"""What a command says never costs what it does, can be read in any encoding, and can be pasted
+where it is a command.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,20 @@ from afterwit.runs.train import new_folder
 from afterwit.runs.watch import Waiting, Watch
 
 AFTERWIT = [sys.executable, "-m", "afterwit.runs.cli"]
-TINY = ["train", "maze", "--model", "rnd", "--env.num-envs", "4", "--unroll-length", "10", "--total-steps", "80", "--log-interval", "40"]
+TINY = [
+    "train",
+    "maze",
+    "--model",
+    "rnd",
+    "--env.num-envs",
+    "4",
+    "--unroll-length",
+    "10",
+    "--total-steps",
+    "80",
+    "--log-interval",
+    "40",
+]
 
 
 class Full(io.StringIO):
@@ -69,12 +84,16 @@ def test_a_closed_stream_and_none_at_all_take_everything(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("number", "lines"), [(errno.EPIPE, 0), (errno.ENOSPC, 1)])
-def test_a_full_device_is_said_at_the_end_and_a_reader_that_left_is_not(number: int, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_device_is_said_at_the_end_and_a_reader_that_left_is_not(
+    number: int, lines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     errors = io.StringIO()
     monkeypatch.setattr(sys, "stdout", Full(number))
     monkeypatch.setattr(sys, "stderr", errors)
     assert cli.main(["list"]) == 0
-    assert errors.getvalue().count("\n") == lines and ("No space left" in errors.getvalue()) == bool(lines)
+    assert errors.getvalue().count("\n") == lines and (
+        "No space left" in errors.getvalue()
+    ) == bool(lines)
 
 
 def test_letters_that_an_encoding_lacks_are_spelled_and_the_stream_is_as_it_was() -> None:
@@ -88,11 +107,21 @@ def test_letters_that_an_encoding_lacks_are_spelled_and_the_stream_is_as_it_was(
 
 def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", "-c", line, "bash", *AFTERWIT]
-    return subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
 
 
 def test_a_run_outlives_its_reader_and_its_streams(tmp_path: Path) -> None:
-    """A pipe that nobody reads, with a device that is full; then, in the same folder, streams that are closed from the start."""
+    """A pipe that nobody reads, with a device that is full; then, in the same folder, streams that
+    are closed from the start.
+    """
     tiny = " ".join(TINY)
     result = shell(f'"$@" {tiny} --out one 2>/dev/full | true; echo "${{PIPESTATUS[0]}}"', tmp_path)
     assert (result.stdout, result.stderr) == ("0\n", "")
@@ -106,7 +135,11 @@ def test_a_run_outlives_its_reader_and_its_streams(tmp_path: Path) -> None:
 
 def test_help_can_be_read_in_ascii_and_left_early(tmp_path: Path) -> None:
     result = shell(
-        '"$@" train atari --help | head -1; echo "${PIPESTATUS[0]}"', tmp_path, PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0"
+        '"$@" train atari --help | head -1; echo "${PIPESTATUS[0]}"',
+        tmp_path,
+        PYTHONIOENCODING="ascii",
+        LC_ALL="C",
+        PYTHONUTF8="0",
     )
     assert result.stdout.splitlines()[-1] == "0" and result.stderr == ""
 
@@ -117,7 +150,8 @@ def test_a_closed_terminal_stops_a_run_and_nohup_keeps_it(tmp_path: Path) -> Non
         for handler, stops in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
             signal.signal(signal.SIGHUP, handler)
             with Watch(tmp_path) as watching:
-                for _ in range(2):  # a shell sends one and the system another: that is not a second Ctrl-C
+                # a shell sends one and the system another: that is not a second Ctrl-C
+                for _ in range(2):
                     os.kill(os.getpid(), signal.SIGHUP)
                     time.sleep(0.1)
             assert watching.stop == ([signal.SIGHUP] * 2 if stops else [])
@@ -126,7 +160,18 @@ def test_a_closed_terminal_stops_a_run_and_nohup_keeps_it(tmp_path: Path) -> Non
         signal.signal(signal.SIGHUP, before)
 
 
-NAMES = [b"plain", b"two words", b"it's", b'a "b"', b"$HOME", b"-q", b"~me", b"caf\xc3\xa9", b"\xff x'\\", b"a\nb"]
+NAMES = [
+    b"plain",
+    b"two words",
+    b"it's",
+    b'a "b"',
+    b"$HOME",
+    b"-q",
+    b"~me",
+    b"caf\xc3\xa9",
+    b"\xff x'\\",
+    b"a\nb",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -138,7 +183,9 @@ def test_a_quoted_path_is_what_a_shell_reads(name: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", [b"two words", b"it's \xff"])
-def test_a_folder_of_any_name_is_trained_resumed_and_looked_at(name: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_any_name_is_trained_resumed_and_looked_at(
+    name: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / os.fsdecode(name)
     assert cli.main([*TINY, "--out", str(folder)]) == 0
     printed = capsys.readouterr().out
@@ -151,7 +198,9 @@ def test_a_folder_of_any_name_is_trained_resumed_and_looked_at(name: bytes, tmp_
     assert cli.main(["report", str(folder), "--out", str(tmp_path / "report")]) == 0
 
 
-def test_the_command_of_a_folder_that_is_no_unicode_is_recorded_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_of_a_folder_that_is_no_unicode_is_recorded_and_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "argv", ["afterwit", "train", "--resume", os.fsdecode(b"run\xff")])
     record(tmp_path)
     record(tmp_path)
@@ -170,15 +219,21 @@ def test_the_command_of_a_folder_that_is_no_unicode_is_recorded_and_read_again(t
         (["--resume=nowhere", "--quiet"], "nowhere is no run folder"),
     ],
 )
-def test_resuming_takes_a_folder_and_nothing_else(line: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resuming_takes_a_folder_and_nothing_else(
+    line: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["train", *line]) == 2
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1
 
 
-def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_path_may_begin_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert at_home(Evaluate(Path("~/run"), out=Path("~/out"))) == Evaluate(tmp_path / "run", out=tmp_path / "out")
+    assert at_home(Evaluate(Path("~/run"), out=Path("~/out"))) == Evaluate(
+        tmp_path / "run", out=tmp_path / "out"
+    )
     assert at_home(Report((Path("~/a"), Path("b~")))).runs == (tmp_path / "a", Path("b~"))
     assert at_home(Train(maze(), out=Path("~/x"))).out == tmp_path / "x"
     monkeypatch.chdir(tmp_path)
@@ -191,26 +246,52 @@ def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "unknown user" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["evaluate", "report", "scores", "probe", "benchmark", "study", "train"])
+@pytest.mark.parametrize(
+    "command", ["evaluate", "report", "scores", "probe", "benchmark", "study", "train"]
+)
 def test_ctrl_c_says_what_is_true(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def stop(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    for name in ("evaluating.evaluate", "scoring.scores", "probing.probe", "benchmarking.benchmark", "run_study"):
+    for name in (
+        "evaluating.evaluate",
+        "scoring.scores",
+        "probing.probe",
+        "benchmarking.benchmark",
+        "run_study",
+    ):
         monkeypatch.setattr(f"afterwit.runs.cli.{name}", stop)
     monkeypatch.setattr("afterwit.runs.report.write_report", stop)
     monkeypatch.setattr("afterwit.runs.train.make_run", stop)
-    rest = {"scores": ["a", "b"], "benchmark": [], "study": ["maze"], "train": ["maze", "--out", str(tmp_path / "new")]}
+    rest = {
+        "scores": ["a", "b"],
+        "benchmark": [],
+        "study": ["maze"],
+        "train": ["maze", "--out", str(tmp_path / "new")],
+    }
     assert cli.main([command, *rest.get(command, ["run"])]) == 130
-    said = {"report": "the same command writes it again", "study": "the same command goes on", "train": "nothing had begun"}
+    said = {
+        "report": "the same command writes it again",
+        "study": "the same command goes on",
+        "train": "nothing had begun",
+    }
     told = capsys.readouterr().err
-    assert said.get(command, "no result was written") in told and "--resume" not in told and told.count("\n") == 1
+    assert (
+        said.get(command, "no result was written") in told
+        and "--resume" not in told
+        and told.count("\n") == 1
+    )
     assert not (tmp_path / "new").exists()
 
 
-def test_silence_is_broken_and_again_when_it_has_doubled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_silence_is_broken_and_again_when_it_has_doubled(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(watch, "QUIET", 0.02)
     with Waiting(lambda silence: "still nothing"):
         time.sleep(0.5)
@@ -228,25 +309,45 @@ gymnasium.register("OfThisFolder-v0", Mine)
 """
 
 
-def test_an_environment_of_the_current_folder_is_found_after_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_of_the_current_folder_is_found_after_what_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "module_of_this_folder.py").write_text(MODULE)
     monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(tmp_path))])
     before = list(sys.path)
     id = "module_of_this_folder:OfThisFolder-v0"
-    train = ["train", "gym", "--id", id, "--total-steps", "64", "--env.num-envs", "2", "--unroll-length", "16", "--out", "run", "--quiet"]
+    train = [
+        "train",
+        "gym",
+        "--id",
+        id,
+        "--total-steps",
+        "64",
+        "--env.num-envs",
+        "2",
+        "--unroll-length",
+        "16",
+        "--out",
+        "run",
+        "--quiet",
+    ]
     assert cli.main(train) == 0
     assert sys.path == [*before, str(tmp_path)]
 
 
-def test_a_runs_own_process_finds_it_too_and_its_folder_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runs_own_process_finds_it_too_and_its_folder_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from afterwit.runs.files import occupied
     from afterwit.runs.parallel import OUTPUT, close, finished, start
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "module_of_this_folder.py").write_text(MODULE)
     (tmp_path / "tqdm.py").write_text("raise RuntimeError('mine')")
-    config = replace(maze("rnd"), env=MazeConfig(num_envs=2), unroll_length=16, total_steps=64, log_interval=32)
+    config = replace(
+        maze("rnd"), env=MazeConfig(num_envs=2), unroll_length=16, total_steps=64, log_interval=32
+    )
     data = {"name": "gym", "id": "module_of_this_folder:OfThisFolder-v0", "num_envs": 2}
     new_folder(config, tmp_path / "run")
     path = tmp_path / "run" / "config.json"

@@ -1,4 +1,6 @@
-"""The pipeline: which weights act which trajectory, that acting runs beside learning, and that what fails there is heard."""
+"""The pipeline: which weights act which trajectory, that acting runs beside learning, and that what
+fails there is heard.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from afterwit.world_models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.trajectory import joined
 from tests.helpers import same
 
-CONFIG = replace(maze(), env=MazeConfig(num_envs=4, episode_steps=17), total_steps=400, unroll_length=5)
+CONFIG = replace(
+    maze(), env=MazeConfig(num_envs=4, episode_steps=17), total_steps=400, unroll_length=5
+)
 
 
 class Notes:
@@ -88,7 +92,13 @@ def test_what_fails_in_the_actor_is_raised_where_its_trajectory_was_due(lag: int
 def test_without_lag_a_run_acts_and_learns_in_turn() -> None:
     run = Run(CONFIG)
     learner = Learner(CONFIG.learner, run.spec, CONFIG.seed, torch.device("cpu"))
-    actor = Actor(Maze(CONFIG.env, CONFIG.seed), learner.policy, CONFIG.unroll_length, CONFIG.seed, torch.device("cpu"))
+    actor = Actor(
+        Maze(CONFIG.env, CONFIG.seed),
+        learner.policy,
+        CONFIG.unroll_length,
+        CONFIG.seed,
+        torch.device("cpu"),
+    )
     for _ in range(12):
         found = run.step()
         actor.set_weights(learner.acting, learner.version)
@@ -97,11 +107,23 @@ def test_without_lag_a_run_acts_and_learns_in_turn() -> None:
     assert same(run.learner.state(), learner.state())
 
 
-def test_with_a_lag_the_learning_step_is_the_same_and_only_the_weights_that_acted_are_older() -> None:
-    config = replace(CONFIG, policy_lag=2, learner=replace(CONFIG.learner, vmpo=replace(CONFIG.learner.vmpo, target_period=1)))
+def test_with_a_lag_the_learning_step_is_the_same_and_only_the_weights_that_acted_are_older() -> (
+    None
+):
+    config = replace(
+        CONFIG,
+        policy_lag=2,
+        learner=replace(CONFIG.learner, vmpo=replace(CONFIG.learner.vmpo, target_period=1)),
+    )
     run = Run(config)
     learner = Learner(config.learner, run.spec, config.seed, torch.device("cpu"))
-    actor = Actor(Maze(config.env, config.seed), learner.policy, config.unroll_length, config.seed, torch.device("cpu"))
+    actor = Actor(
+        Maze(config.env, config.seed),
+        learner.policy,
+        config.unroll_length,
+        config.seed,
+        torch.device("cpu"),
+    )
     acting = [learner.acting] * 3
     for _ in range(12):
         found = run.step()
@@ -112,13 +134,27 @@ def test_with_a_lag_the_learning_step_is_the_same_and_only_the_weights_that_acte
     run.close()
 
 
-@pytest.mark.parametrize(("actors", "actor_envs", "lag"), ((2, 2, 0), (4, 1, 1), (3, 2, 1), (3, 4, 3)))
-def test_several_actors_do_what_they_would_one_after_the_other(actors: int, actor_envs: int, lag: int) -> None:
-    """Batches are of the next actors in turn, acted with weights that are `lag` steps old, and episodes are told apart."""
+@pytest.mark.parametrize(
+    ("actors", "actor_envs", "lag"), ((2, 2, 0), (4, 1, 1), (3, 2, 1), (3, 4, 3))
+)
+def test_several_actors_do_what_they_would_one_after_the_other(
+    actors: int, actor_envs: int, lag: int
+) -> None:
+    """Batches are of the next actors in turn, acted with weights that are `lag` steps old, and
+    episodes are told apart.
+    """
     vmpo = replace(CONFIG.learner.vmpo, target_period=1)
-    config = replace(CONFIG, actors=actors, actor_envs=actor_envs, policy_lag=lag, learner=replace(CONFIG.learner, vmpo=vmpo))
+    config = replace(
+        CONFIG,
+        actors=actors,
+        actor_envs=actor_envs,
+        policy_lag=lag,
+        learner=replace(CONFIG.learner, vmpo=vmpo),
+    )
     run = Run(config)
-    learner = Learner(config.learner, replace(run.spec, num_envs=4), config.seed, torch.device("cpu"))
+    learner = Learner(
+        config.learner, replace(run.spec, num_envs=4), config.seed, torch.device("cpu")
+    )
     alone = []
     for index in range(actors):
         seed = actor_seed(config.seed, index)
@@ -134,9 +170,15 @@ def test_several_actors_do_what_they_would_one_after_the_other(actors: int, acto
         expected = learner.update(joined([alone[index].unroll() for index in batch]))
         acting.append(learner.acting)
         assert all(torch.equal(found[name], expected[name]) for name in found)
-        assert run.pipeline.environments.tolist() == [actor_envs * index + env for index in batch for env in range(actor_envs)]
+        assert run.pipeline.environments.tolist() == [
+            actor_envs * index + env for index in batch for env in range(actor_envs)
+        ]
     episodes = run.statistics.episodes
-    later = [numbers["length"] for place, (env, numbers) in enumerate(episodes) if env in {other for other, _ in episodes[:place]}]
+    later = [
+        numbers["length"]
+        for place, (env, numbers) in enumerate(episodes)
+        if env in {other for other, _ in episodes[:place]}
+    ]
     assert set(later) == {17}  # the first of each environment may be shorter
     run.close()
 
@@ -165,8 +207,12 @@ def test_where_one_of_several_actors_fails_it_is_heard() -> None:
     line.close()
 
 
-@pytest.mark.parametrize(("lag", "actors", "actor_envs"), ((0, 1, 4), (1, 1, 4), (2, 1, 4), (0, 2, 2), (1, 3, 2)))
-def test_a_state_taken_anywhere_goes_on_as_if_nothing_had_happened(lag: int, actors: int, actor_envs: int) -> None:
+@pytest.mark.parametrize(
+    ("lag", "actors", "actor_envs"), ((0, 1, 4), (1, 1, 4), (2, 1, 4), (0, 2, 2), (1, 3, 2))
+)
+def test_a_state_taken_anywhere_goes_on_as_if_nothing_had_happened(
+    lag: int, actors: int, actor_envs: int
+) -> None:
     whole = Run(replace(CONFIG, policy_lag=lag, actors=actors, actor_envs=actor_envs))
     for _ in range(7):
         whole.step()
@@ -175,43 +221,61 @@ def test_a_state_taken_anywhere_goes_on_as_if_nothing_had_happened(lag: int, act
     for run in (whole, half):
         for _ in range(7):
             run.step()
-    assert same(whole.state()["learner"], half.state()["learner"]) and same(whole.statistics.state(), half.statistics.state())
+    assert same(whole.state()["learner"], half.state()["learner"]) and same(
+        whole.statistics.state(), half.statistics.state()
+    )
     for run in (whole, half):
         run.close()
 
 
 def test_other_actors_begin_new_episodes() -> None:
-    """A run that goes on with another number of actors, or of environments each, keeps all but the episodes in progress."""
+    """A run that goes on with another number of actors, or of environments each, keeps all but the
+    episodes in progress.
+    """
     run = Run(replace(CONFIG, actors=2, actor_envs=2, policy_lag=1))
     for _ in range(5):
         run.step()
     state = run.state()
-    for changes in ({"actors": 1, "actor_envs": 4}, {"actors": 2, "actor_envs": 4}, {"actors": 4, "actor_envs": 1}):
+    for changes in (
+        {"actors": 1, "actor_envs": 4},
+        {"actors": 2, "actor_envs": 4},
+        {"actors": 4, "actor_envs": 1},
+    ):
         other = Run(replace(run.config, **changes))
         other.load_state(deepcopy(state))
-        assert same(other.learner.state(), run.learner.state()) and other.agent_steps == run.agent_steps
+        assert (
+            same(other.learner.state(), run.learner.state())
+            and other.agent_steps == run.agent_steps
+        )
         assert not other.statistics.running["length"].any()
         for _ in range(5):
             other.step()
         other.close()
-    lost = [state["actor"]["actors"][0], {}]  # an actor of a cluster that was gone when the checkpoint was written
+    # an actor of a cluster that was gone when the checkpoint was written
+    lost = [state["actor"]["actors"][0], {}]
     assert run.pipeline.turns.fitting(state["actor"]["actors"]) == state["actor"]["actors"]
-    assert run.pipeline.turns.fitting(lost) == [{}, {}], "else half of the episodes would go on, counted as new"
+    assert run.pipeline.turns.fitting(lost) == [{}, {}], (
+        "else half of the episodes would go on, counted as new"
+    )
     run.close()
 
 
 def test_where_there_is_glibc_memory_is_kept() -> None:
     """In a process of its own: what was freed is there again without a page fault."""
     code = (
-        "import ctypes, sys; sys.platform == 'linux' and ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)\n"  # no huge pages: a few would do
-        "import resource, numpy as np; from afterwit.agents.memory import keep_memory; kept = {} keep_memory()\n"
-        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "np.ones(10_000_000); before = faults()\n"
-        "for _ in range(5): np.ones(10_000_000)\n"
-        "print(kept, faults() - before)"
+        # no huge pages: a few would do
+        "import ctypes, sys; sys.platform == 'linux' and ctypes.CDLL(None).prctl(41, 1, 0, 0,"
+        " 0)\nimport resource, numpy as np; from afterwit.agents.memory import keep_memory; kept ="
+        " {} keep_memory()\ndef faults(): return"
+        " resource.getrusage(resource.RUSAGE_SELF).ru_minflt\nnp.ones(10_000_000); before ="
+        " faults()\nfor _ in range(5): np.ones(10_000_000)\nprint(kept, faults() - before)"
     )
-    told = [subprocess.run([sys.executable, "-c", code.format(way)], capture_output=True, text=True, check=True).stdout.split()
-            for way in ("True or", "")]  # fmt: skip
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code.format(way)], capture_output=True, text=True, check=True
+        ).stdout.split()
+        for way in ("True or", "")
+    ]
     if told[1][0] == "False":
         pytest.skip("no glibc here")
     assert int(told[1][1]) < 1000 < int(told[0][1])
@@ -221,8 +285,13 @@ def test_compiled_encoders_learn_the_same() -> None:
     """Wiring alone: what the compiler makes of an encoder is not run here (it takes a minute)."""
     config = replace(CONFIG, learner=replace(CONFIG.learner, world_model=BYOLExploreConfig()))
     plain, compiled = Run(config), Run(replace(config, compile=True))
-    compiled_modules = {module for module in compiled.learner.modules() if module._compiled_call_impl is not None}
-    assert compiled_modules == {compiled.learner.policy.torso.encoder, compiled.learner.world_model.target.slow}
+    compiled_modules = {
+        module for module in compiled.learner.modules() if module._compiled_call_impl is not None
+    }
+    assert compiled_modules == {
+        compiled.learner.policy.torso.encoder,
+        compiled.learner.world_model.target.slow,
+    }
     assert compiled.actors[0].policy.torso.encoder._compiled_call_impl is not None
     with torch.compiler.set_stance("force_eager"):
         for _ in range(3):

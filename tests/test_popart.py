@@ -23,11 +23,16 @@ def targets(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def slow_moments(batches: list[tuple[Tensor, Tensor]], step: float) -> tuple[float, float]:
-    """Mean and deviation from exponential averages of batch means that start at zero, corrected for it."""
+    """Mean and deviation from exponential averages of batch means that start at zero, corrected for
+    it.
+    """
     first = second = 0.0
     for values, mask in batches:
         taken = np.array([float(values[t, b]) for t in range(T) for b in range(B) if mask[t, b]])
-        first, second = (1 - step) * first + step * taken.mean(), (1 - step) * second + step * (taken**2).mean()
+        first, second = (
+            (1 - step) * first + step * taken.mean(),
+            (1 - step) * second + step * (taken**2).mean(),
+        )
     correction = 1 - (1 - step) ** len(batches)
     mean = first / correction
     return mean, float(np.sqrt(second / correction - mean**2))
@@ -59,7 +64,9 @@ def test_normalise_and_denormalise_are_inverse_and_whiten_the_targets() -> None:
     values, mask = targets(0)
     popart.update(values, mask)
     white = popart.normalise(values)[mask]
-    assert float(white.mean()) == pytest.approx(0, abs=1e-4) and float(white.std(correction=0)) == pytest.approx(1, abs=1e-3)
+    assert float(white.mean()) == pytest.approx(0, abs=1e-4) and float(
+        white.std(correction=0)
+    ) == pytest.approx(1, abs=1e-3)
     close(popart.denormalise(white), values[mask], 1e-4)
 
 
@@ -77,4 +84,6 @@ def test_targets_that_never_vary_stay_finite() -> None:
     popart = seeded(lambda: PopArt(6, STEP), 0)
     for _ in range(3):
         popart.update(torch.zeros(T, B), torch.ones(T, B, dtype=torch.bool))
-        assert bool(popart(torch.ones(6)).isfinite()) and bool(popart.normalise(torch.zeros(())).isfinite())
+        assert bool(popart(torch.ones(6)).isfinite()) and bool(
+            popart.normalise(torch.zeros(())).isfinite()
+        )

@@ -1,4 +1,6 @@
-"""Bad input, drawn by hypothesis: the files in a run's or a study's folder, and names on the pages that are made of them."""
+"""Bad input, drawn by hypothesis: the files in a run's or a study's folder, and names on the pages
+that are made of them.
+"""
 
 from __future__ import annotations
 
@@ -41,20 +43,33 @@ from tests.test_report import Page, log, make, small
 
 pytest.importorskip("rliable.library", reason="pip install -e '.[study]'")
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # of no font
-one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # which is made anew, or left as it was
+# which is made anew, or left as it was
+one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 MANGLED = st.one_of(
-    st.binary(max_size=40), JSON.map(lambda value: json.dumps(value).encode()), st.just(b"[" * 100_000), st.just(b"9" * 5000), st.just(b"")
+    st.binary(max_size=40),
+    JSON.map(lambda value: json.dumps(value).encode()),
+    st.just(b"[" * 100_000),
+    st.just(b"9" * 5000),
+    st.just(b""),
 )
 
 
 def put(data: Any, way: list[Any], value: Any) -> Any:
-    """`data`, plain JSON, with another value where `way` leads: a number chooses among the entries of a dict or a list."""
+    """`data`, plain JSON, with another value where `way` leads: a number chooses among the entries
+    of a dict or a list.
+    """
     data = json.loads(json.dumps(data))
     inner, last = data, None
     for step in way:
-        keys = list(inner) if isinstance(inner, dict) else list(range(len(inner))) if isinstance(inner, list) else []
+        keys = (
+            list(inner)
+            if isinstance(inner, dict)
+            else list(range(len(inner)))
+            if isinstance(inner, list)
+            else []
+        )
         if not keys:
             break
         holder, last = inner, keys[step % len(keys)]
@@ -69,7 +84,9 @@ def study_folder(home: Path) -> Path:
     study = STUDIES["maze"]().select(("none", "brownian"), ("rnd", "icm"), (0,), {})
     home.mkdir()
     manifest = united(study, study.cells(), home)
-    manifest.sessions.append({"command": "afterwit study maze", "date": "today", "commit": "c0ffee"})
+    manifest.sessions.append(
+        {"command": "afterwit study maze", "date": "today", "commit": "c0ffee"}
+    )
     write_manifest(manifest, home)
     for cell in study.cells():
         make(home / cell.folder, replace(cell.config, total_steps=1000), log(0.5))
@@ -96,8 +113,12 @@ def shown(run: Path) -> None:
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
-    "config.json": read_config, EVALUATION: shown, METRICS: shown, MAPS: shown, provenance.NAME: provenance.record,
-}  # fmt: skip
+    "config.json": read_config,
+    EVALUATION: shown,
+    METRICS: shown,
+    MAPS: shown,
+    provenance.NAME: provenance.record,
+}
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +147,9 @@ def tried(path: Path, data: bytes, read: Callable[[], Any]) -> None:
 
 @pytest.mark.parametrize("name", [name for name in READERS if name != METRICS])
 @given(data=MANGLED)
-def test_any_bytes_in_a_file_of_a_run_are_read_or_the_file_is_named(folders: tuple[Path, Path], name: str, data: bytes) -> None:
+def test_any_bytes_in_a_file_of_a_run_are_read_or_the_file_is_named(
+    folders: tuple[Path, Path], name: str, data: bytes
+) -> None:
     run = folders[0]
     tried(run / name, data, lambda: READERS[name](run))
 
@@ -151,22 +174,33 @@ def test_any_value_in_a_file_of_a_run_is_read_or_the_file_is_named(
     shape=st.just([10, build_map().walls.size]) | st.lists(st.integers(0, 3), max_size=3),
     kind=st.sampled_from(["f4", "i8", "U3", "bool", "object", "c8"]),
 )
-def test_any_arrays_in_maps_are_read_or_the_file_is_named(folders: tuple[Path, Path], shape: list[int], kind: str) -> None:
+def test_any_arrays_in_maps_are_read_or_the_file_is_named(
+    folders: tuple[Path, Path], shape: list[int], kind: str
+) -> None:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, visits=np.ones(shape).astype(kind), pay=np.ones((10, build_map().walls.size)))
+    np.savez_compressed(
+        buffer, visits=np.ones(shape).astype(kind), pay=np.ones((10, build_map().walls.size))
+    )
     tried(folders[0] / MAPS, buffer.getvalue(), lambda: shown(folders[0]))
 
 
-@given(way=st.lists(st.integers(0, 40), max_size=4), value=JSON | st.sampled_from(["../../run", "/etc", "..", ""]))
+@given(
+    way=st.lists(st.integers(0, 40), max_size=4),
+    value=JSON | st.sampled_from(["../../run", "/etc", "..", ""]),
+)
 @example(way=[5, 0, 3], value="../../run")
-def test_any_value_in_a_studys_manifest_is_read_or_the_file_is_named(folders: tuple[Path, Path], way: list[int], value: Any) -> None:
+def test_any_value_in_a_studys_manifest_is_read_or_the_file_is_named(
+    folders: tuple[Path, Path], way: list[int], value: Any
+) -> None:
     home = folders[1]
     data = put(json.loads((home / MANIFEST).read_text()), way, value)
     tried(home / MANIFEST, json.dumps(data).encode(), lambda: read_manifest(home))
 
 
 @given(data=MANGLED)
-def test_any_bytes_in_a_studys_manifest_are_refused_by_name(folders: tuple[Path, Path], data: bytes) -> None:
+def test_any_bytes_in_a_studys_manifest_are_refused_by_name(
+    folders: tuple[Path, Path], data: bytes
+) -> None:
     home = folders[1]
     tried(home / MANIFEST, data, lambda: read_manifest(home))
 
@@ -204,7 +238,9 @@ class Skeleton(HTMLParser):
 
 def seen(name: str) -> str:
     """A name as it stands on a page: as JSON, or escaped; told by its longest plain part."""
-    return max("".join(c if c.isalnum() and c.isascii() else " " for c in name).split() or [""], key=len)
+    return max(
+        "".join(c if c.isalnum() and c.isascii() else " " for c in name).split() or [""], key=len
+    )
 
 
 def safe(page: Path, tags: set[tuple[str, ...]], name: str) -> None:
@@ -228,7 +264,9 @@ def as_folder(name: str) -> str:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are laid out, their texts too, and not drawn: `test_pictures_take_any_name` draws one. Intervals are rough."""
+    """Pictures are laid out, their texts too, and not drawn: `test_pictures_take_any_name` draws
+    one. Intervals are rough.
+    """
 
     def put(figure: Any, out: Path, name: str, alt: str) -> Picture:
         return Picture("", alt, b"")
@@ -248,7 +286,12 @@ def test_pictures_take_any_name(name: str, folders: tuple[Path, Path]) -> None:
         figure = panel([replace(group, label=name)], Curve("reached/R2", name))
         picture = save(figure, folders[0].parent, f"../{name}", name)
     path = folders[0].parent / picture.file
-    assert path.read_bytes() == picture.png and path.parent == folders[0].parent and "/" not in picture.file and len(picture.file) < 150
+    assert (
+        path.read_bytes() == picture.png
+        and path.parent == folders[0].parent
+        and "/" not in picture.file
+        and len(picture.file) < 150
+    )
 
 
 @settings(one_folder, max_examples=6)
@@ -257,7 +300,8 @@ def test_pictures_take_any_name(name: str, folders: tuple[Path, Path]) -> None:
 def test_a_report_shows_any_name_and_nothing_that_it_brings(
     name: str, tmp_path: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(GymConfig, "__post_init__", lambda self: None)  # Gymnasium takes few names; a config from elsewhere may hold any
+    # Gymnasium takes few names; a config from elsewhere may hold any
+    monkeypatch.setattr(GymConfig, "__post_init__", lambda self: None)
     plain, out = reported(tmp_path / "plain", "plain"), tmp_path / "out"
     tags = Skeleton(write_report([plain], out).read_text(encoding="utf-8")).tags
     folder = reported(tmp_path / as_folder(name), name)
@@ -270,7 +314,9 @@ def test_a_report_shows_any_name_and_nothing_that_it_brings(
 
 def reported(folder: Path, name: str) -> Path:
     """A run whose game, numbers and evaluation have a name."""
-    entries = [entry | {f"reached/{name}": 0.5, f"learner/intrinsic_{name}": 0.5} for entry in log(0.5)[:2]]
+    entries = [
+        entry | {f"reached/{name}": 0.5, f"learner/intrinsic_{name}": 0.5} for entry in log(0.5)[:2]
+    ]
     make(folder, replace(small(), env=GymConfig(id=name)), entries, maps=False)
     told = {"results": {name: {"mean": 1.5}}, "policy": name, name: name}
     (folder / EVALUATION).write_text(json.dumps(told))
@@ -301,8 +347,16 @@ def named(manifest: dict[str, Any], name: str) -> dict[str, Any]:
         return name if old in ("brownian", "icm") else old
 
     result = manifest | {"study": name, "sessions": [{"command": name, "date": name}]}
-    result |= {kind: {renamed(old): told for old, told in manifest[kind].items()} for kind in ("worlds", "methods")}
-    return result | {"cells": [c | {"world": renamed(c["world"]), "method": renamed(c["method"])} for c in manifest["cells"]]}
+    result |= {
+        kind: {renamed(old): told for old, told in manifest[kind].items()}
+        for kind in ("worlds", "methods")
+    }
+    return result | {
+        "cells": [
+            c | {"world": renamed(c["world"]), "method": renamed(c["method"])}
+            for c in manifest["cells"]
+        ]
+    }
 
 
 @settings(one_folder, max_examples=1)
@@ -312,16 +366,25 @@ def test_scores_take_any_name(name: str, tmp_path: Path, undrawn: None) -> None:
     home = tmp_path / as_folder(name)
     for index in range(2):
         write_config(replace(maze("rnd"), seed=index), home / str(index))
-        (home / str(index) / EVALUATION).write_text(json.dumps({"results": {name: {"mean": index}}}))
+        (home / str(index) / EVALUATION).write_text(
+            json.dumps({"results": {name: {"mean": index}}})
+        )
     found = scores([home / "0", home / "1"], name, tmp_path / "out")
     assert found["measure"] == name and found["aggregates"]["rnd"]["mean"]["value"] == 0.5
 
 
-def test_half_a_character_is_refused_with_its_file_and_a_folder_that_is_no_unicode_is_shown(tmp_path: Path, undrawn: None) -> None:
+def test_half_a_character_is_refused_with_its_file_and_a_folder_that_is_no_unicode_is_shown(
+    tmp_path: Path, undrawn: None
+) -> None:
     folder = tmp_path / os.fsdecode(b"run\xff<b>")
     make(folder, small(), log(0.5)[:2], maps=False)
-    assert "run\\udcff&lt;b&gt;" in write_report([folder], tmp_path / "out").read_text(encoding="utf-8")
-    for name, data in ((EVALUATION, '{"results": {"\\ud800": {}}}'), (METRICS, '{"agent_steps": 1, "reached/\\ud800": 1}\n')):
+    assert "run\\udcff&lt;b&gt;" in write_report([folder], tmp_path / "out").read_text(
+        encoding="utf-8"
+    )
+    for name, data in (
+        (EVALUATION, '{"results": {"\\ud800": {}}}'),
+        (METRICS, '{"agent_steps": 1, "reached/\\ud800": 1}\n'),
+    ):
         tried_before = (folder / name).read_bytes() if (folder / name).exists() else None
         (folder / name).write_text(data)
         with pytest.raises(ValueError, match=name):

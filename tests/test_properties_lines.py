@@ -1,4 +1,6 @@
-"""Bad input, drawn by hypothesis: a command line starts its work, or is refused in a line and leaves no trace."""
+"""Bad input, drawn by hypothesis: a command line starts its work, or is refused in a line and
+leaves no trace.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,18 @@ from hypothesis import strategies as st
 
 from afterwit.runs import cli
 from afterwit.runs.config import RunConfig
-from afterwit.runs.options import Benchmark, Demo, Drill, Evaluate, Probe, Report, Scores, Separation, StudyOptions, Train
+from afterwit.runs.options import (
+    Benchmark,
+    Demo,
+    Drill,
+    Evaluate,
+    Probe,
+    Report,
+    Scores,
+    Separation,
+    StudyOptions,
+    Train,
+)
 from afterwit.runs.presets import PRESETS
 from afterwit.runs.separation import SeparationConfig
 from afterwit.runs.study import STUDIES
@@ -55,26 +68,76 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
 
 
 def options(*kinds: type) -> list[str]:
     """The options that a command reads from its dataclasses."""
-    return sorted({"--" + field.name.replace("_", "-") for kind in kinds for field in fields(kind) if field.name != "config"})
+    return sorted(
+        {
+            "--" + field.name.replace("_", "-")
+            for kind in kinds
+            for field in fields(kind)
+            if field.name != "config"
+        }
+    )
 
 
 FIELDS = sorted({"--" + path.replace("_", "-") for config in BASES for path, _ in leaves(config)})
 TAKEN: dict[str, tuple[list[str], list[str]]] = {  # what a command takes first, and its options
-    "train": ([*PRESETS, "--resume"], options(Train) + FIELDS), "study": ([*STUDIES], options(StudyOptions)),
-    "benchmark": ([*PRESETS, "--separation"], options(Benchmark, Separation, SeparationConfig) + FIELDS),
-    "evaluate": (["run"], options(Evaluate)), "probe": (["run"], options(Probe)), "report": (["run"], options(Report)),
-    "scores": (["run"], options(Scores)), "demo": ([], options(Demo)), "drill": ([], options(Drill)),
+    "train": ([*PRESETS, "--resume"], options(Train) + FIELDS),
+    "study": ([*STUDIES], options(StudyOptions)),
+    "benchmark": (
+        [*PRESETS, "--separation"],
+        options(Benchmark, Separation, SeparationConfig) + FIELDS,
+    ),
+    "evaluate": (["run"], options(Evaluate)),
+    "probe": (["run"], options(Probe)),
+    "report": (["run"], options(Report)),
+    "scores": (["run"], options(Scores)),
+    "demo": ([], options(Demo)),
+    "drill": ([], options(Drill)),
     "list": ([], []),
-}  # fmt: skip
-VALUES = st.sampled_from(
-    ["0", "-1", "1", "2", "nan", "inf", "1e999", "1e6", "9" * 30, "9" * 5000, "None", "", "run", "file", "full", "nowhere", "full/x",
-     "file/x", "x.json", "full/x.json", "rnd", "byol-hindsight", "pixel", "sticky=0", "env.dose=2", "seed=1", "threads=x", "learner=1", "="]
-) | NAMES  # fmt: skip
+}
+VALUES = (
+    st.sampled_from(
+        [
+            "0",
+            "-1",
+            "1",
+            "2",
+            "nan",
+            "inf",
+            "1e999",
+            "1e6",
+            "9" * 30,
+            "9" * 5000,
+            "None",
+            "",
+            "run",
+            "file",
+            "full",
+            "nowhere",
+            "full/x",
+            "file/x",
+            "x.json",
+            "full/x.json",
+            "rnd",
+            "byol-hindsight",
+            "pixel",
+            "sticky=0",
+            "env.dose=2",
+            "seed=1",
+            "threads=x",
+            "learner=1",
+            "=",
+        ]
+    )
+    | NAMES
+)
 
 
 @st.composite
@@ -82,8 +145,19 @@ def lines(draw: st.DrawFn, command: str) -> list[str]:
     """A command with what it takes and an option or two, or with anything."""
     first, known = TAKEN[command]
     rest = st.tuples(st.sampled_from(known), VALUES).map(list) if known else st.just([])
-    line = [*([draw(st.sampled_from(first))] if first else []), *draw(rest), *draw(st.just([]) | rest)]
-    return [command, *draw(st.just(line) | st.just(line) | st.lists(st.sampled_from([*known, "--help"]) | VALUES, max_size=4))]
+    line = [
+        *([draw(st.sampled_from(first))] if first else []),
+        *draw(rest),
+        *draw(st.just([]) | rest),
+    ]
+    return [
+        command,
+        *draw(
+            st.just(line)
+            | st.just(line)
+            | st.lists(st.sampled_from([*known, "--help"]) | VALUES, max_size=4)
+        ),
+    ]
 
 
 def test_every_command_has_lines_drawn() -> None:
@@ -91,13 +165,20 @@ def test_every_command_has_lines_drawn() -> None:
 
 
 @pytest.mark.parametrize("command", TAKEN)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the desk is cleared each time
+# the desk is cleared each time
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_command_line_starts_or_is_refused_in_a_line_and_costs_nothing(desk: Path, command: str, data: st.DataObject) -> None:
+def test_a_command_line_starts_or_is_refused_in_a_line_and_costs_nothing(
+    desk: Path, command: str, data: st.DataObject
+) -> None:
     judge(desk, data.draw(lines(command)))
 
 
-@pytest.mark.parametrize("line", (["demo", "--steps", "0"], ["study", "maze", "--out", "full"], ["report", "no\nrun"]), ids=" ".join)
+@pytest.mark.parametrize(
+    "line",
+    (["demo", "--steps", "0"], ["study", "maze", "--out", "full"], ["report", "no\nrun"]),
+    ids=" ".join,
+)
 def test_a_line_that_once_left_something_behind_is_refused(desk: Path, line: list[str]) -> None:
     assert judge(desk, line) == 2
 
@@ -116,7 +197,9 @@ def judge(desk: Path, line: list[str]) -> Any:
     assert code in (0, 2), (code, errors.getvalue())
     if code == 2:
         assert errors.getvalue().strip() and "Traceback" not in errors.getvalue()
-        assert errors.getvalue().count("\n") == 1 or not errors.getvalue().startswith("afterwit: "), errors.getvalue()
+        assert errors.getvalue().count("\n") == 1 or not errors.getvalue().startswith(
+            "afterwit: "
+        ), errors.getvalue()
         assert tree(desk) == before
     else:
         clear(desk, before)
@@ -133,10 +216,24 @@ def clear(folder: Path, before: dict[str, bytes | None]) -> None:
             (folder / name).write_bytes(data)
 
 
-def test_too_little_memory_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_too_little_memory_is_said_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    line = ["train", "maze", "--learner.policy.hidden", "1000000", "--learner.torso.belief", "1000000", "--out", str(out)]
-    for error in (MemoryError("Unable to allocate 8 TiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 TB")):
+    line = [
+        "train",
+        "maze",
+        "--learner.policy.hidden",
+        "1000000",
+        "--learner.torso.belief",
+        "1000000",
+        "--out",
+        str(out),
+    ]
+    for error in (
+        MemoryError("Unable to allocate 8 TiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 TB"),
+    ):
 
         def fail(config: RunConfig, error: Exception = error) -> None:
             raise error

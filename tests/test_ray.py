@@ -1,4 +1,6 @@
-"""The cluster: the same mathematics as in one process, on two nodes that are simulated here; actors and learners that fail."""
+"""The cluster: the same mathematics as in one process, on two nodes that are simulated here; actors
+and learners that fail.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +32,23 @@ from afterwit.runs.presets import maze
 from afterwit.runs.train import Run, new_folder, train
 from tests.helpers import same
 
-ONE = replace(maze(), env=MazeConfig(num_envs=4, episode_steps=17), total_steps=400, unroll_length=5, log_interval=100)
+ONE = replace(
+    maze(),
+    env=MazeConfig(num_envs=4, episode_steps=17),
+    total_steps=400,
+    unroll_length=5,
+    log_interval=100,
+)
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     """A cluster of two nodes on this machine."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    cluster = Nodes(True, head_node_args={"num_cpus": 8, "object_store_memory": 2**27, "include_dashboard": False})
+    cluster = Nodes(
+        True,
+        head_node_args={"num_cpus": 8, "object_store_memory": 2**27, "include_dashboard": False},
+    )
     cluster.add_node(num_cpus=8, object_store_memory=2**27)
     yield cluster
     ray.shutdown()
@@ -62,9 +73,15 @@ def metrics(run: Run, steps: int) -> list[dict[str, float]]:
     return [{name: float(value) for name, value in run.step().items()} for _ in range(steps)]
 
 
-@pytest.mark.parametrize(("lag", "actors", "actor_envs"), ((0, 1, 4), (2, 1, 4), (0, 2, 2), (1, 3, 2)))
-def test_with_one_learner_the_cluster_s_run_is_the_local_one(lag: int, actors: int, actor_envs: int, start: Any) -> None:
-    """Losses and all other metrics, episodes, weights, environments: bit for bit, whether actors are processes or threads."""
+@pytest.mark.parametrize(
+    ("lag", "actors", "actor_envs"), ((0, 1, 4), (2, 1, 4), (0, 2, 2), (1, 3, 2))
+)
+def test_with_one_learner_the_cluster_s_run_is_the_local_one(
+    lag: int, actors: int, actor_envs: int, start: Any
+) -> None:
+    """Losses and all other metrics, episodes, weights, environments: bit for bit, whether actors
+    are processes or threads.
+    """
     changes = {"policy_lag": lag, "actors": actors, "actor_envs": actor_envs}
     here, there = Run(replace(ONE, **changes)), start(**changes)
     assert metrics(there, 12) == metrics(here, 12)
@@ -79,13 +96,20 @@ def test_with_one_learner_the_cluster_s_run_is_the_local_one(lag: int, actors: i
 
 
 def test_two_learners_are_one(start: Any) -> None:
-    """The same two actors for one learner and for two. In lockstep: one odd action would show in all that follows."""
+    """The same two actors for one learner and for two. In lockstep: one odd action would show in
+    all that follows.
+    """
     one, two = (start(actors=2, actor_envs=2, learners=learners) for learners in (1, 2))
     config = one.config
     for step, (single, double) in enumerate(zip(metrics(one, 20), metrics(two, 20), strict=True)):
         for name, value in single.items():
-            unit = 1 / config.learner.vmpo.trust_region_epsilon if name == "trust_region_ratio" else 1  # a KL, in units of what is allowed
-            assert double[name] == pytest.approx(value, rel=1e-3, abs=1e-4 * unit), f"{name} at step {step}"
+            # a KL, in units of what is allowed
+            unit = (
+                1 / config.learner.vmpo.trust_region_epsilon if name == "trust_region_ratio" else 1
+            )
+            assert double[name] == pytest.approx(value, rel=1e-3, abs=1e-4 * unit), (
+                f"{name} at step {step}"
+            )
     assert one.statistics.state()["time"] == two.statistics.state()["time"]
 
 
@@ -101,7 +125,11 @@ def test_actors_take_turns_and_are_as_late_as_the_lag_says(start: Any) -> None:
         turns.append(run.pipeline.environments.tolist())
         assert len(pipeline.ahead) == 2
     assert turns == [[0, 1, 2, 3], [4, 5, 0, 1], [2, 3, 4, 5]] * 2
-    assert isinstance(run.trajectory, RemoteTrajectory) and run.trajectory.obs.numel() == 0 and len(run.trajectory.parts) == 2
+    assert (
+        isinstance(run.trajectory, RemoteTrajectory)
+        and run.trajectory.obs.numel() == 0
+        and len(run.trajectory.parts) == 2
+    )
     seeds = {tuple(part["obs"].ravel()) for part in ray.get(list(run.trajectory.parts))}
     assert len(seeds) == 2
 
@@ -117,12 +145,17 @@ def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(start: Any, tmp_path: Pat
     assert same(whole.statistics.state(), resumed.statistics.state())
 
 
-def test_a_cluster_s_checkpoint_goes_on_here_and_the_other_way_round(start: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_cluster_s_checkpoint_goes_on_here_and_the_other_way_round(
+    start: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     there = start(actors=2, policy_lag=2)
     metrics(there, 3)
     here = Run(replace(ONE, policy_lag=2))
     here.load_state(there.state())
-    assert same(here.learner.state(), there.learner.state()) and here.agent_steps == there.agent_steps == 60
+    assert (
+        same(here.learner.state(), there.learner.state())
+        and here.agent_steps == there.agent_steps == 60
+    )
     metrics(here, 2)
     there.load_state(here.state())
     assert same(here.learner.state(), there.learner.state())
@@ -160,7 +193,9 @@ def test_an_actor_that_is_killed_is_replaced(start: Any, capfd: pytest.CaptureFi
 
 
 def test_what_is_here_already_is_not_asked_again(start: Any) -> None:
-    """An actor dies when the first of two trajectories that it owes has come; and it dies when all that it owes is from a checkpoint."""
+    """An actor dies when the first of two trajectories that it owes has come; and it dies when all
+    that it owes is from a checkpoint.
+    """
     run = start(policy_lag=2)
     pipeline = run.cluster.pipeline
     metrics(run, 2)
@@ -186,11 +221,15 @@ def test_an_actor_that_hangs_is_replaced(start: Any, capfd: pytest.CaptureFixtur
     assert "actor 0 is replaced: gave nothing for 15 seconds" in capfd.readouterr().err
 
 
-def test_an_environment_that_always_raises_stops_the_run_in_one_line(start: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_environment_that_always_raises_stops_the_run_in_one_line(
+    start: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Its stand-in: actions are answered with an error, as the weights belong to another network."""
     run = start(actor_patience=30.0)
     run.learner.acting = ray.put({"nothing": np.zeros(1)})
-    with pytest.raises(EnvironmentFault, match="actor 0 was replaced 3 times in a row, the last time because: "):
+    with pytest.raises(
+        EnvironmentFault, match="actor 0 was replaced 3 times in a row, the last time because: "
+    ):
         run.step()
     assert capfd.readouterr().err.count("actor 0 is replaced: ") == 3
 
@@ -208,21 +247,35 @@ def test_a_lost_learner_is_told_and_training_goes_on_from_the_checkpoint(
         return step(run)
 
     monkeypatch.setattr(ClusterRun, "step", stepping)
-    config: RunConfig = replace(ONE, cluster=nodes.address, actors=2, learners=2, checkpoint_interval=100)
+    config: RunConfig = replace(
+        ONE, cluster=nodes.address, actors=2, learners=2, checkpoint_interval=100
+    )
     new_folder(config, tmp_path / "run")
     assert train(tmp_path / "run", progress=False)
     assert not kills
-    assert "learner 1 failed: " in (told := capfd.readouterr().err) and "going on from the last checkpoint, at 100 agent steps" in told
-    assert [entry["agent_steps"] for entry in read_metrics(tmp_path / "run")] == [100, 200, 300, 400]
+    assert (
+        "learner 1 failed: " in (told := capfd.readouterr().err)
+        and "going on from the last checkpoint, at 100 agent steps" in told
+    )
+    assert [entry["agent_steps"] for entry in read_metrics(tmp_path / "run")] == [
+        100,
+        200,
+        300,
+        400,
+    ]
 
 
-def test_a_learner_lost_again_and_again_stops_the_run(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_learner_lost_again_and_again_stops_the_run(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def lost(run: ClusterRun) -> Any:
         raise LearnerLost("learner 1 failed: no more memory")
 
     monkeypatch.setattr(ClusterRun, "step", lost)
     new_folder(replace(ONE, cluster=nodes.address), tmp_path / "run")
-    with pytest.raises(ValueError, match="learner 1 failed: no more memory, twice after 0 agent steps"):
+    with pytest.raises(
+        ValueError, match="learner 1 failed: no more memory, twice after 0 agent steps"
+    ):
         train(tmp_path / "run", progress=False)
 
 
@@ -230,7 +283,10 @@ def test_pairs_share_a_node(start: Any) -> None:
     run = start(actors=2, learners=2, actor_envs=2, placement="pairs")
     metrics(run, 2)
     where = [
-        [ray.get(each.__ray_call__.remote(lambda self: ray.get_runtime_context().get_node_id())) for each in processes]
+        [
+            ray.get(each.__ray_call__.remote(lambda self: ray.get_runtime_context().get_node_id()))
+            for each in processes
+        ]
         for processes in (run.cluster.pipeline.actors, run.cluster.learner.learners)
     ]
     assert where[0] == where[1] and len(set(where[0])) == 2
@@ -240,13 +296,22 @@ def test_pairs_share_a_node(start: Any) -> None:
     ("changes", "told"),
     (
         ({"learners": 2, "cluster": None}, "learners is 2, but that is for a cluster"),
-        ({"actors": 1, "actor_envs": 2}, "actors is 1, but 2 of 2 environments make a batch of 4; take at least 2, or larger"),
+        (
+            {"actors": 1, "actor_envs": 2},
+            "actors is 1, but 2 of 2 environments make a batch of 4; take at least 2, or larger",
+        ),
         ({"learners": 3}, "learners is 3; it must divide env.num_envs, which is 4"),
         ({"actor_envs": 3}, "actor_envs is 3; it must divide a learner's 4"),
-        ({"actors": 5, "policy_lag": 1}, "actors is 5, but policy_lag 1 gives work to 2.*raise the lag to 5"),
+        (
+            {"actors": 5, "policy_lag": 1},
+            "actors is 5, but policy_lag 1 gives work to 2.*raise the lag to 5",
+        ),
         ({"actors": 0}, "actors is 0"),
         ({"actor_patience": 0.0}, "actor_patience is 0.0"),
-        ({"actors": 3, "policy_lag": 2, "actor_envs": 2, "placement": "pairs"}, "'pairs', but actors is 3; .* multiple of the 2"),
+        (
+            {"actors": 3, "policy_lag": 2, "actor_envs": 2, "placement": "pairs"},
+            "'pairs', but actors is 3; .* multiple of the 2",
+        ),
     ),
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], told: str) -> None:
@@ -272,17 +337,25 @@ def test_a_cluster_that_does_not_answer_is_told() -> None:
 
 def test_metrics_of_learners_are_their_means() -> None:
     """A mean of float32 means stays one."""
-    assert torch.from_numpy(np.mean([np.float32([1, 3]), np.float32([3, 5])], 0)).dtype == torch.float32
+    assert (
+        torch.from_numpy(np.mean([np.float32([1, 3]), np.float32([3, 5])], 0)).dtype
+        == torch.float32
+    )
 
 
 def test_simulated_actors_feed_the_real_learner(nodes: Nodes, tmp_path: Path) -> None:
-    """Asked for far more than the learner can take, they saturate it; what follows for real actors is arithmetic on the costs."""
+    """Asked for far more than the learner can take, they saturate it; what follows for real actors
+    is arithmetic on the costs.
+    """
     config = replace(ONE, cluster=nodes.address, actor_envs=2)
     result = cluster_cost(config, (3,), rate=1e7, seconds=0.2, out=tmp_path / "cost.json")
     (measured,), costs = result["measured"], result["costs"]
     assert measured["asked"] == 3e7 and 0 < measured["share"] < 0.5
-    assert costs["trajectory_bytes"] > 6 * 2 * 8 * 5 * 5  # T + 1 rows of 2 environments' observations, and more
-    assert result["transport_seconds"] == pytest.approx(measured["seconds_per_batch"] - costs["learner_seconds"])
+    # T + 1 rows of 2 environments' observations, and more
+    assert costs["trajectory_bytes"] > 6 * 2 * 8 * 5 * 5
+    assert result["transport_seconds"] == pytest.approx(
+        measured["seconds_per_batch"] - costs["learner_seconds"]
+    )
     for row in result["predicted"]:
         assert row["acted"] == pytest.approx(row["actors"] * 10 / costs["acting_seconds"])
         assert row["reached"] == min(row["acted"], row["learnt"])

@@ -1,4 +1,6 @@
-"""Value targets against their definition: a sum of rewards to the episode's or the sequence's end, and what follows it."""
+"""Value targets against their definition: a sum of rewards to the episode's or the sequence's end,
+and what follows it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,13 @@ def value_of_rows(seed: int) -> Tensor:
 
 
 def returns(trajectory: Trajectory, value: Tensor) -> Tensor:
-    return n_step_returns(reward=trajectory.reward, terminal=trajectory.terminal, real=trajectory.real, value=value, discount=DISCOUNT)
+    return n_step_returns(
+        reward=trajectory.reward,
+        terminal=trajectory.terminal,
+        real=trajectory.real,
+        value=value,
+        discount=DISCOUNT,
+    )
 
 
 def slow(trajectory: Trajectory, value: Tensor, t: int, b: int) -> Tensor:
@@ -29,14 +37,19 @@ def slow(trajectory: Trajectory, value: Tensor, t: int, b: int) -> Tensor:
         weight *= DISCOUNT
         if trajectory.terminal[time, b]:
             return total
-        over = time + 1 == T or bool(trajectory.first[time + 2, b])  # the next step only resets: a time limit
+        # the next step only resets: a time limit
+        over = time + 1 == T or bool(trajectory.first[time + 2, b])
         if over:
             return total + weight * value[time + 1, b]
     raise AssertionError("unreachable")
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("resets", (RESETS, (), ((1, 0), (8, 1), (2, 2), (6, 2), (2, 3), (8, 4), (3, 4))), ids=("awkward", "none", "more"))
+@pytest.mark.parametrize(
+    "resets",
+    (RESETS, (), ((1, 0), (8, 1), (2, 2), (6, 2), (2, 3), (8, 4), (3, 4))),
+    ids=("awkward", "none", "more"),
+)
 def test_returns_equal_a_walk_to_the_end(resets: tuple[tuple[int, int], ...], seed: int) -> None:
     trajectory, value = random_trajectory(resets=resets, seed=seed), value_of_rows(seed)
     found = returns(trajectory, value)
@@ -48,13 +61,17 @@ def test_returns_equal_a_walk_to_the_end(resets: tuple[tuple[int, int], ...], se
 
 
 def test_terminal_truncation_and_the_end_of_the_sequence_are_three_things() -> None:
-    """One environment each: an ending at t = 2 that is terminal, one that is a time limit, and none."""
+    """One environment each: an ending at t = 2 that is terminal, one that is a time limit, and
+    none.
+    """
     trajectory = random_trajectory(batch=3, resets=((4, 0), (4, 1)))
     reward, terminal = torch.ones(T, 3), torch.zeros(T, 3, dtype=torch.bool)
     reward[3, :2] = 0
     terminal[2, 0] = True
     value = torch.full((T + 1, 3), 100.0)
-    found = n_step_returns(reward=reward, terminal=terminal, real=trajectory.real, value=value, discount=0.5)
+    found = n_step_returns(
+        reward=reward, terminal=terminal, real=trajectory.real, value=value, discount=0.5
+    )
     assert found[0, 0] == 1 + 0.5 + 0.25
     assert found[0, 1] == 1 + 0.5 + 0.25 + 0.125 * 100
     assert found[T - 1, 2] == 1 + 0.5 * 100
@@ -66,7 +83,11 @@ def test_what_did_not_happen_and_what_comes_after_an_ending_changes_no_return() 
     found = returns(trajectory, value)
     garbage = trajectory.reward.masked_fill(~trajectory.real, 1e6)
     other = n_step_returns(
-        reward=garbage, terminal=trajectory.terminal | ~trajectory.real, real=trajectory.real, value=value, discount=DISCOUNT
+        reward=garbage,
+        terminal=trajectory.terminal | ~trajectory.real,
+        real=trajectory.real,
+        value=value,
+        discount=DISCOUNT,
     )
     close(other[trajectory.real], found[trajectory.real])
     later = value.clone()

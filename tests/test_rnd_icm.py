@@ -13,14 +13,35 @@ from torch.nn import functional as F
 from afterwit.world_models.icm import ICM, ICMConfig
 from afterwit.world_models.rnd import RND, RNDConfig
 from afterwit.world_models.trajectory import Trajectory
-from tests.helpers import RESETS, SHAPE, A, B, T, close, gradients, random_trajectory, seeded, tiny_spec, tiny_torso
+from tests.helpers import (
+    RESETS,
+    SHAPE,
+    A,
+    B,
+    T,
+    close,
+    gradients,
+    random_trajectory,
+    seeded,
+    tiny_spec,
+    tiny_torso,
+)
 
 NOTHING = torch.empty(0)
 EVERYWHERE = tuple((t, b) for t in range(T + 1) for b in range(B))
 
 
-def rnd(normalise: bool = True, shape: tuple[int, ...] = SHAPE, dtype: str = "float32", encoder: str = "mlp", layers: int = 0) -> RND:
-    torso, config = tiny_torso(0, shape, encoder), RNDConfig(normalise_observations=normalise, predictor_layers=layers)
+def rnd(
+    normalise: bool = True,
+    shape: tuple[int, ...] = SHAPE,
+    dtype: str = "float32",
+    encoder: str = "mlp",
+    layers: int = 0,
+) -> RND:
+    torso, config = (
+        tiny_torso(0, shape, encoder),
+        RNDConfig(normalise_observations=normalise, predictor_layers=layers),
+    )
     return seeded(lambda: RND(config, torso, tiny_spec(shape, dtype=dtype), 0), 1)
 
 
@@ -53,7 +74,10 @@ def test_rnd_equals_the_loop() -> None:
     out = model(trajectory, NOTHING, NOTHING)
     targets = {(t, b): model.fixed(trajectory.obs[t + 1, b][None]) for t, b in happened(trajectory)}
     unit = squared_size(targets)
-    errors = {(t, b): (model.predictor(trajectory.obs[t + 1, b][None]) - y).square().mean() / unit for (t, b), y in targets.items()}
+    errors = {
+        (t, b): (model.predictor(trajectory.obs[t + 1, b][None]) - y).square().mean() / unit
+        for (t, b), y in targets.items()
+    }
     close(out.loss, mean(errors))
     close(out.reward, table(errors))
     for name, gradient in gradients(out.loss, model).items():
@@ -72,12 +96,19 @@ def test_rnd_looks_at_whitened_and_clipped_observations() -> None:
     seen = np.array([obs[t + 1, b].double().numpy() for t, b in happened(trajectory)])
     moments = seen.mean(0), np.maximum(seen.std(0), 1e-2)
     white = {
-        (t, b): torch.tensor((obs[t + 1, b].double().numpy() - moments[0]) / moments[1]).clamp(-5, 5).float()[None]
+        (t, b): (
+            torch.tensor((obs[t + 1, b].double().numpy() - moments[0]) / moments[1])
+            .clamp(-5, 5)
+            .float()[None]
+        )
         for t, b in happened(trajectory)
     }
     targets = {step: model.fixed(values) for step, values in white.items()}
     unit = squared_size(targets)
-    errors = {step: (model.predictor(values) - targets[step]).square().mean() / unit for step, values in white.items()}
+    errors = {
+        step: (model.predictor(values) - targets[step]).square().mean() / unit
+        for step, values in white.items()
+    }
     close(out.loss, mean(errors), 1e-4)
     close(out.reward, table(errors), 1e-4)
 
@@ -93,7 +124,9 @@ def test_rnd_moments_are_those_of_all_real_observations(dtype: str) -> None:
         seen += [trajectory.obs[t + 1, b].double().numpy() / scale for t, b in happened(trajectory)]
     assert float(model.count) == len(seen)
     np.testing.assert_allclose(model.mean.numpy(), np.mean(seen, 0), atol=1e-5)
-    np.testing.assert_allclose((model.square - model.mean.square()).numpy(), np.var(seen, 0), atol=1e-5)
+    np.testing.assert_allclose(
+        (model.square - model.mean.square()).numpy(), np.var(seen, 0), atol=1e-5
+    )
     before = model.mean.clone()
     model.eval()
     model(random_trajectory(seed=9, dtype=getattr(torch, dtype)), NOTHING, NOTHING)
@@ -106,11 +139,13 @@ def test_rnd_reads_images() -> None:
     assert out.reward.shape == (T, B) and bool(out.loss > 0)
 
 
-@pytest.mark.parametrize("shrink", (1.0, 1e-3, 1e-6))  # of target and predictor, as initialisations are alike
+# of target and predictor, as initialisations are alike
+@pytest.mark.parametrize("shrink", (1.0, 1e-3, 1e-6))
 def test_rnd_starts_with_an_error_of_order_one_however_small_its_target_is(shrink: float) -> None:
     model, trajectory = rnd(), random_trajectory()
     with torch.no_grad():
-        for p in (*list(model.fixed.parameters())[-2:], *list(model.predictor.parameters())[-2:]):  # the output layers
+        # the output layers
+        for p in (*list(model.fixed.parameters())[-2:], *list(model.predictor.parameters())[-2:]):
             p.mul_(shrink)
     assert 0.5 < float(model(trajectory, NOTHING, NOTHING).loss) < 5
     before = model.target_scale.size.clone()
@@ -122,7 +157,10 @@ def test_rnd_starts_with_an_error_of_order_one_however_small_its_target_is(shrin
 def test_rnd_predicts_with_more_layers_where_asked() -> None:
     model, trajectory = rnd(layers=2), random_trajectory()
     count = sum(isinstance(layer, torch.nn.Linear) for layer in model.head.modules())
-    assert count == 2 and not any(isinstance(layer, torch.nn.Linear) for layer in rnd().head.modules())  # Burda et al.: two more fc
+    # Burda et al.: two more fc
+    assert count == 2 and not any(
+        isinstance(layer, torch.nn.Linear) for layer in rnd().head.modules()
+    )
     losses = train(model, trajectory, 200)
     assert losses[-1] < 0.2 * losses[0]
 
@@ -144,7 +182,9 @@ def test_rnd_learns_its_fixed_target() -> None:
     model, trajectory = rnd(), random_trajectory()
     assert not any(p.requires_grad for p in model.fixed.parameters())
     before = [p.clone() for p in model.fixed.parameters()]
-    assert any(not torch.equal(p, q) for p, q in zip(model.predictor.parameters(), before, strict=True))
+    assert any(
+        not torch.equal(p, q) for p, q in zip(model.predictor.parameters(), before, strict=True)
+    )
     losses = train(model, trajectory, 400)
     assert losses[-1] < 0.1 * losses[0]
     assert all(torch.equal(p, old) for p, old in zip(model.fixed.parameters(), before, strict=True))
@@ -154,7 +194,9 @@ def test_rnd_learns_its_fixed_target() -> None:
     assert unseen > 3 * seen
 
 
-def slow_icm(model: ICM, trajectory: Trajectory) -> tuple[dict[tuple[int, int], Tensor], dict[tuple[int, int], Tensor]]:
+def slow_icm(
+    model: ICM, trajectory: Trajectory
+) -> tuple[dict[tuple[int, int], Tensor], dict[tuple[int, int], Tensor]]:
     forward, inverse, shaped = {}, {}, model.config.forward_shapes_features
     for t, b in happened(trajectory):
         before, after = (model.features(trajectory.obs[time, b][None])[0] for time in (t, t + 1))
@@ -169,7 +211,10 @@ def slow_icm(model: ICM, trajectory: Trajectory) -> tuple[dict[tuple[int, int], 
 @pytest.mark.parametrize("shaped", (False, True))
 @pytest.mark.parametrize("weight", (0.2, 0.7))
 def test_icm_equals_the_loop(weight: float, shaped: bool) -> None:
-    model, trajectory = icm(ICMConfig(hidden=16, forward_weight=weight, forward_shapes_features=shaped)), random_trajectory()
+    model, trajectory = (
+        icm(ICMConfig(hidden=16, forward_weight=weight, forward_shapes_features=shaped)),
+        random_trajectory(),
+    )
     out = model(trajectory, NOTHING, NOTHING)
     forward, inverse = slow_icm(model, trajectory)
     expected = weight * mean(forward) + (1 - weight) * mean(inverse)
@@ -184,7 +229,10 @@ def test_icm_equals_the_loop(weight: float, shaped: bool) -> None:
 def test_only_the_inverse_model_shapes_the_features_of_icm() -> None:
     model, trajectory = icm(), random_trajectory()
     _, inverse = slow_icm(model, trajectory)
-    of_loss, of_inverse = gradients(model(trajectory, NOTHING, NOTHING).loss, model), gradients(mean(inverse), model)
+    of_loss, of_inverse = (
+        gradients(model(trajectory, NOTHING, NOTHING).loss, model),
+        gradients(mean(inverse), model),
+    )
     for name in of_loss:
         if name.startswith("features"):
             close(of_loss[name], 0.8 * of_inverse[name], 1e-6)
@@ -193,15 +241,25 @@ def test_only_the_inverse_model_shapes_the_features_of_icm() -> None:
 
 @pytest.mark.parametrize("make", (rnd, icm))
 def test_what_did_not_happen_changes_nothing(make: object) -> None:
-    # Environment 0: obs[3] opens an episode and closes it, nothing real leads to or from it. Environment 1: the last row.
+    # Environment 0: obs[3] opens an episode and closes it, nothing real leads to or from it.
+    # Environment 1: the last row.
     trajectory = random_trajectory(resets=((3, 0), (4, 0), (T, 1), (0, 2), (1, 2)))
     obs, action = trajectory.obs.clone(), trajectory.action.clone()
     for t, b in ((3, 0), (T, 1), (0, 2)):
         obs[t, b] = 1e4
     action[~trajectory.real] = (action[~trajectory.real] + 1) % A
-    changed = replace(trajectory, obs=obs, action=action, reward=trajectory.reward + 9, terminal=~trajectory.terminal)
+    changed = replace(
+        trajectory,
+        obs=obs,
+        action=action,
+        reward=trajectory.reward + 9,
+        terminal=~trajectory.terminal,
+    )
     models = make(), make()  # type: ignore[operator]
-    out, other = (model(data, NOTHING, NOTHING) for model, data in zip(models, (trajectory, changed), strict=True))
+    out, other = (
+        model(data, NOTHING, NOTHING)
+        for model, data in zip(models, (trajectory, changed), strict=True)
+    )
     close(other.loss, out.loss, 1e-7)
     close(other.reward, out.reward, 1e-7)
     expected = gradients(out.loss, models[0])

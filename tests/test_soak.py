@@ -27,12 +27,22 @@ def test_a_process_is_counted_with_its_children_their_files_and_segments() -> No
         segment.flush()
         more = sample(process.pid, 1.5)
     less = sample(process.pid, 2.5)
-    assert (more.seconds, more.processes) == (1.5, 2) and more.threads >= 2 and more.files >= 6 and more.memory > 2 << 20
+    assert (
+        (more.seconds, more.processes) == (1.5, 2)
+        and more.threads >= 2
+        and more.files >= 6
+        and more.memory > 2 << 20
+    )
     assert list(more.parts) == [title(process.pid)] and more.parts[title(process.pid)] == {
-        "memory": more.memory, "processes": 2, "threads": more.threads, "files": more.files
-    }  # fmt: skip
+        "memory": more.memory,
+        "processes": 2,
+        "threads": more.threads,
+        "files": more.files,
+    }
     assert more.segments - less.segments == 1 and more.shared - less.shared == 5000
-    assert family(os.getpid())[0] == os.getpid() and set(family(process.pid)) < set(family(os.getpid()))
+    assert family(os.getpid())[0] == os.getpid() and set(family(process.pid)) < set(
+        family(os.getpid())
+    )
     assert watch(process.pid, 0.01)
     process.communicate()
     assert family(process.pid) == [] == watch(process.pid, 1)
@@ -40,17 +50,39 @@ def test_a_process_is_counted_with_its_children_their_files_and_segments() -> No
 
 def test_what_grows_after_the_warm_up_is_named() -> None:
     assert all(flat for _, _, flat in judge(FLAT).values())
-    assert all(flat for _, _, flat in judge([replace(each, memory=each.memory // 3, threads=1) for each in FLAT[:20]] + FLAT[20:]).values())
-    leaks = {"memory": 1 << 20, "processes": 1, "threads": 1, "files": 1, "segments": 1, "shared": 4096}
+    assert all(
+        flat
+        for _, _, flat in judge(
+            [replace(each, memory=each.memory // 3, threads=1) for each in FLAT[:20]] + FLAT[20:]
+        ).values()
+    )
+    leaks = {
+        "memory": 1 << 20,
+        "processes": 1,
+        "threads": 1,
+        "files": 1,
+        "segments": 1,
+        "shared": 4096,
+    }
     for name, size in leaks.items():
-        grown = [replace(each, **{name: getattr(each, name) + size * int(each.seconds // 10)}) for each in FLAT]
+        grown = [
+            replace(each, **{name: getattr(each, name) + size * int(each.seconds // 10)})
+            for each in FLAT
+        ]
         assert [other for other, (_, _, flat) in judge(grown).items() if not flat] == [name]
     with pytest.raises(ValueError, match="19 samples are too few"):
         judge(FLAT[:19])
 
 
 def test_who_holds_what_grows_is_told() -> None:
-    parts = [{"raylet": {"files": 40 + int(each.seconds // 10)}, "gcs_server": {"files": 30}, "late": {"files": 1}} for each in FLAT]
+    parts = [
+        {
+            "raylet": {"files": 40 + int(each.seconds // 10)},
+            "gcs_server": {"files": 30},
+            "late": {"files": 1},
+        }
+        for each in FLAT
+    ]
     samples = [
         replace(each, parts=part if index > 50 else {**part, "late": {}})
         for index, (each, part) in enumerate(zip(FLAT, parts, strict=True))
@@ -62,7 +94,9 @@ def test_who_holds_what_grows_is_told() -> None:
 def test_samples_are_written_as_a_table_and_a_picture(tmp_path: Path) -> None:
     write(FLAT, tmp_path)
     lines = (tmp_path / "soak.csv").read_text().splitlines()
-    assert lines[0] == "seconds,memory,processes,threads,files,segments,shared" and len(lines) == 101
+    assert (
+        lines[0] == "seconds,memory,processes,threads,files,segments,shared" and len(lines) == 101
+    )
     assert (tmp_path / "soak.png").read_bytes().startswith(b"\x89PNG")
 
 

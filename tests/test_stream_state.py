@@ -1,4 +1,6 @@
-"""The state that IntrinsicReward carries from call to call: a stream in pieces is paid as the whole stream."""
+"""The state that IntrinsicReward carries from call to call: a stream in pieces is paid as the whole
+stream.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from tests.test_intrinsic_reward import ACTIONS, VECTOR, curiosity, steps
 
 
 @pytest.mark.parametrize("autoreset", ("next-step", "same-step"))
-@pytest.mark.parametrize("name", ("byol-explore", "rnd", "icm"))  # byol-hindsight draws noise at each call
+# byol-hindsight draws noise at each call
+@pytest.mark.parametrize("name", ("byol-explore", "rnd", "icm"))
 def test_a_stream_in_pieces_is_paid_as_the_whole_stream(name: str, autoreset: str) -> None:
     """Wherever it is cut: before, at and after the steps that end episodes and that only reset."""
     bonus_of, (obs, actions, dones) = curiosity(name, autoreset=autoreset), steps(length=3 * T)
@@ -39,7 +42,9 @@ def test_a_stream_in_pieces_is_paid_as_the_whole_stream(name: str, autoreset: st
         assert torch.equal(state.opens, end.opens) and torch.equal(state.ended, end.ended)
     assert same(bonus_of.state_dict(), before)
     if name == "byol-explore":  # the memory makes a difference
-        blank = bonus_of.reward(obs[T:], actions[T:], dones[T:], None if autoreset == "same-step" else dones[T - 1])
+        blank = bonus_of.reward(
+            obs[T:], actions[T:], dones[T:], None if autoreset == "same-step" else dones[T - 1]
+        )
         assert not np.allclose(blank[0], whole[T], atol=1e-3)
 
 
@@ -52,11 +57,18 @@ def test_a_state_does_not_depend_on_the_programs_own_modes() -> None:
         bonus, following = curiosity().reward(*steps(), state=state)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert state.core.dtype == other.core.dtype == following.core.dtype == torch.float32 and other.core.device.type == "cpu"
+    assert (
+        state.core.dtype == other.core.dtype == following.core.dtype == torch.float32
+        and other.core.device.type == "cpu"
+    )
     np.testing.assert_array_equal(bonus, curiosity().reward(*steps(), state=other)[0])
 
 
-@pytest.mark.parametrize("state", ({}, None, {"modules": {}, "optimiser": {}}, curiosity("icm").state_dict()), ids=range(4))
+@pytest.mark.parametrize(
+    "state",
+    ({}, None, {"modules": {}, "optimiser": {}}, curiosity("icm").state_dict()),
+    ids=range(4),
+)
 def test_a_saved_state_of_something_else_is_named(state: Any) -> None:
     with pytest.raises(ValueError, match="this is no state of byol-hindsight"):
         curiosity().load_state_dict(state)
@@ -73,7 +85,9 @@ def test_tensors_without_numbers_are_named() -> None:
 
 def test_an_update_reads_the_state_that_the_reward_was_given() -> None:
     bonus_of, (obs, actions, dones) = curiosity("byol-explore"), steps(length=2 * T)
-    _, state = bonus_of.reward(obs[: T + 1], actions[:T], dones[:T], state=bonus_of.initial_state(B))
+    _, state = bonus_of.reward(
+        obs[: T + 1], actions[:T], dones[:T], state=bonus_of.initial_state(B)
+    )
     losses = []
     for given in (state, None):
         twin = curiosity("byol-explore")
@@ -85,22 +99,33 @@ def states() -> dict[str, Any]:
     """What is no state of `curiosity()` with B environments."""
     more = IntrinsicReward("rnd", VECTOR, Discrete(A + 2), seed=0, torso=tiny_torso_config("mlp"))
     obs, actions, dones = steps()
-    own, largest = curiosity().initial_state(B), more.reward(obs, 0 * actions + A + 1, dones, state=more.initial_state(B))[1]
+    own, largest = (
+        curiosity().initial_state(B),
+        more.reward(obs, 0 * actions + A + 1, dones, state=more.initial_state(B))[1],
+    )
     return {
-        "number": 1, "word": "blank", "pair": curiosity().reward(obs, actions, dones, state=own),
-        "of others": curiosity().initial_state(B + 1), "other actions": largest,
-        "other autoreset": curiosity(autoreset="same-step").initial_state(B), "numbers for flags": replace(own, ended=own.action),
+        "number": 1,
+        "word": "blank",
+        "pair": curiosity().reward(obs, actions, dones, state=own),
+        "of others": curiosity().initial_state(B + 1),
+        "other actions": largest,
+        "other autoreset": curiosity(autoreset="same-step").initial_state(B),
+        "numbers for flags": replace(own, ended=own.action),
         "other torso": IntrinsicReward("rnd", VECTOR, ACTIONS, seed=0).initial_state(B),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("state", states().values(), ids=states())
 def test_a_state_of_something_else_is_named(state: Any) -> None:
-    with pytest.raises(ValueError, match=f"it must come from this one's initial_state.{B}.") as raised:
+    with pytest.raises(
+        ValueError, match=f"it must come from this one's initial_state.{B}."
+    ) as raised:
         curiosity().reward(*steps(), state=state)
     assert len(str(raised.value)) < 300 and "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="state and previous_dones are both given"):
-        curiosity().update(*steps(), previous_dones=np.zeros(B, bool), state=curiosity().initial_state(B))
+        curiosity().update(
+            *steps(), previous_dones=np.zeros(B, bool), state=curiosity().initial_state(B)
+        )
     for number in (0, 1.5, True, None):
         with pytest.raises(ValueError, match=f"num_envs is {number}"):
             curiosity().initial_state(number)  # type: ignore[arg-type]

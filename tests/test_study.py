@@ -1,4 +1,6 @@
-"""Studies: what their cells are, and that a folder of them is finished once, whatever happens on the way."""
+"""Studies: what their cells are, and that a folder of them is finished once, whatever happens on
+the way.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,21 @@ from afterwit.runs.study import STUDIES, Study, Variant, different, varied
 from afterwit.runs.study_run import read_manifest, run_study
 
 TINY = {
-    "total_steps": 400, "unroll_length": 5, "log_interval": 100, "checkpoint_interval": 200, "env.num_envs": 4, "env.episode_steps": 17,
-}  # fmt: skip
+    "total_steps": 400,
+    "unroll_length": 5,
+    "log_interval": 100,
+    "checkpoint_interval": 200,
+    "env.num_envs": 4,
+    "env.episode_steps": 17,
+}
 
 
-def tiny(worlds: tuple[str, ...] = ("none",), methods: tuple[str, ...] = ("rnd",), seeds: tuple[int, ...] = (0,), **more: object) -> Study:
+def tiny(
+    worlds: tuple[str, ...] = ("none",),
+    methods: tuple[str, ...] = ("rnd",),
+    seeds: tuple[int, ...] = (0,),
+    **more: object,
+) -> Study:
     return STUDIES["maze"]().select(worlds, methods, seeds, {**TINY, **more})
 
 
@@ -40,35 +52,59 @@ def test_every_registered_study_makes_cells_that_differ(name: str) -> None:
     assert len({cell.folder for cell in cells}) == len(cells)
     assert len({str(cell.config) for cell in cells}) == len(cells)
     assert all(cell.config.seed == cell.seed for cell in cells)
-    assert all(cell.config.threads == 1 for cell in cells) or name == "atari"  # several mazes share a machine
+    # several mazes share a machine
+    assert all(cell.config.threads == 1 for cell in cells) or name == "atari"
 
 
 def test_the_maze_study_is_the_whole_matrix_and_starts_with_whole_comparisons() -> None:
     cells = STUDIES["maze"]().cells()
     assert len(cells) == 6 * 4 * 5
     assert len({(cell.world, cell.method) for cell in cells[:24]}) == 24
-    assert all(cell.config.env.noise == cell.world and cell.config.total_steps >= 1_500_000 for cell in cells)  # type: ignore[union-attr]
+    assert all(
+        cell.config.env.noise == cell.world and cell.config.total_steps >= 1_500_000
+        for cell in cells
+    )  # type: ignore[union-attr]
 
 
 def test_a_variant_that_changes_nothing_is_left_out() -> None:
     base, path = Variant("base", {"model": "byol-hindsight"}), "learner.world_model.horizon"
     default = maze_preset().learner.world_model.horizon  # type: ignore[union-attr]
-    variants = [base, varied(base, "horizon", path, default), varied(base, "horizon", path, default + 1)]
-    assert [variant.name for variant in different(variants, "maze")] == ["base", f"horizon-{default + 1}"]
+    variants = [
+        base,
+        varied(base, "horizon", path, default),
+        varied(base, "horizon", path, default + 1),
+    ]
+    assert [variant.name for variant in different(variants, "maze")] == [
+        "base",
+        f"horizon-{default + 1}",
+    ]
 
 
 def test_overrides_are_set_at_their_path_and_nowhere_else() -> None:
     config = maze_preset()
     overrides = assignments(
-        ["learner.torso.channels=[3,4]", "learner.learning_rate=1", "env.dose=0.5", "learner.torso.encoder=conv", "seed=3"]
+        [
+            "learner.torso.channels=[3,4]",
+            "learner.learning_rate=1",
+            "env.dose=0.5",
+            "learner.torso.encoder=conv",
+            "seed=3",
+        ]
     )
     result = config
     for path, value in overrides.items():
         result = changed(result, path, value)
     torso = replace(config.learner.torso, channels=(3, 4), encoder="conv")
-    expected = replace(config, env=replace(config.env, dose=0.5), learner=replace(config.learner, torso=torso, learning_rate=1.0), seed=3)
+    expected = replace(
+        config,
+        env=replace(config.env, dose=0.5),
+        learner=replace(config.learner, torso=torso, learning_rate=1.0),
+        seed=3,
+    )
     assert result == expected
-    assert isinstance(result.learner.learning_rate, float) and isinstance(result.learner.torso.channels, tuple)
+    assert isinstance(result.learner.learning_rate, float) and isinstance(
+        result.learner.torso.channels, tuple
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,20 +112,34 @@ def test_overrides_are_set_at_their_path_and_nowhere_else() -> None:
     [
         (
             "learner.learning_rat=1e-3",
-            "unknown field 'learning_rat' of learner.learning_rat (LearnerConfig); did you mean 'learning_rate'?",
+            (
+                "unknown field 'learning_rat' of learner.learning_rat (LearnerConfig); did you mean"
+                " 'learning_rate'?"
+            ),
         ),
-        ("lerner.learning_rate=1e-3", "unknown field 'lerner' of lerner.learning_rate (RunConfig); did you mean 'learner'?"),
+        (
+            "lerner.learning_rate=1e-3",
+            "unknown field 'lerner' of lerner.learning_rate (RunConfig); did you mean 'learner'?",
+        ),
         ("learner.learning_rate=fast", "learner.learning_rate is 'fast'; it takes float"),
         ("total_steps=1.5", "total_steps is 1.5; it takes int"),
         ("total_steps=true", "total_steps is True; it takes int"),
-        ("learner.torso.encoder=cnn", "learner.torso.encoder is 'cnn'; it takes Literal['mlp', 'conv', 'small', 'resnet', 'auto']"),
+        (
+            "learner.torso.encoder=cnn",
+            (
+                "learner.torso.encoder is 'cnn'; it takes Literal['mlp', 'conv', 'small', 'resnet',"
+                " 'auto']"
+            ),
+        ),
         ("total_steps.x=1", "total_steps is 1500000 and has no fields"),
         ("learner.learning_rate=-1", "learner.learning_rate is -1.0; it must be above 0"),
         ("seed=4", "seed is the study's own; choose seeds with --seeds"),
         ("learning_rate", "--set takes path=value"),
     ],
 )
-def test_bad_overrides_are_named(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_overrides_are_named(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["study", "maze", "--out", str(tmp_path / "out"), "--set", text]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -98,14 +148,22 @@ def test_bad_overrides_are_named(text: str, message: str, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["labyrinth"], "unknown study 'labyrinth'; choose from maze, maze-sensitivity, atari, atari-small"),
-        (["maze", "--worlds", "brown"], "unknown world 'brown'; did you mean 'brownian'?; choose from none, brownian"),
+        (
+            ["labyrinth"],
+            "unknown study 'labyrinth'; choose from maze, maze-sensitivity, atari, atari-small",
+        ),
+        (
+            ["maze", "--worlds", "brown"],
+            "unknown world 'brown'; did you mean 'brownian'?; choose from none, brownian",
+        ),
         (["maze", "--methods", "ngu"], "unknown method 'ngu'"),
         (["maze", "--seeds", "1", "1"], "has seed 1 twice"),
         (["maze", "--jobs", "0"], "jobs is 0"),
     ],
 )
-def test_bad_choices_are_named(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_choices_are_named(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["study", *arguments, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -124,11 +182,20 @@ def test_a_study_runs_once_grows_and_refuses_another(tmp_path: Path) -> None:
         ("none/rnd/s0", "finished", 400),
         ("none/rnd/s1", "finished", 400),
     ]
-    assert len(manifest.sessions) == 2 and manifest.sessions[0]["commit"] == manifest.sessions[1]["commit"]
+    assert (
+        len(manifest.sessions) == 2
+        and manifest.sessions[0]["commit"] == manifest.sessions[1]["commit"]
+    )
     before = (home / "study.json").read_bytes()
     other = replace(tiny(), methods=(Variant("rnd", {"model": "icm"}),))
     for study, message in (
-        (tiny(total_steps=500), r"holds another study: overrides.total_steps is 400 there, 500 now; choose another --out"),
+        (
+            tiny(total_steps=500),
+            (
+                r"holds another study: overrides.total_steps is 400 there, 500 now; choose another"
+                r" --out"
+            ),
+        ),
         (replace(tiny(), name="other"), "study is 'maze' there, 'other' now"),
         (other, "method rnd.arguments.model is 'rnd' there, 'icm' now"),
     ):
@@ -151,7 +218,10 @@ def test_a_cell_that_fails_is_named_and_the_others_are_finished(tmp_path: Path) 
     study = tiny(seeds=(0, 1), keep_checkpoints=1)
     run_study(replace(study, seeds=(0,)), tmp_path, jobs=1)
     (broken / "checkpoint.pt").write_bytes(b"PK\3\4 cut short")
-    with pytest.raises(RunsFailed, match=r"none/rnd/s0 failed: afterwit: .*checkpoint.pt is damaged, or no checkpoint") as raised:
+    with pytest.raises(
+        RunsFailed,
+        match=r"none/rnd/s0 failed: afterwit: .*checkpoint.pt is damaged, or no checkpoint",
+    ) as raised:
         run_study(study, tmp_path, jobs=1)
     assert list(raised.value.failed) == [broken]
     assert [cell["status"] for cell in read_manifest(tmp_path).cells] == ["failed", "finished"]
@@ -165,13 +235,35 @@ def wait_for(what: str, true: object, seconds: float = 120) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_study_leaves_no_orphans_and_goes_on(number: signal.Signals, tmp_path: Path) -> None:
-    """The session is killed in the middle of a cell: the cell saves and stops by itself, and the same command finishes it."""
-    overrides = [f"{path}={value}" for path, value in {**TINY, "total_steps": 6_000, "checkpoint_interval": 1_000_000}.items()]
-    arguments = ["study", "maze", "--worlds", "none", "--methods", "rnd", "--seeds", "0", "--jobs", "1", "--out", str(tmp_path / "out")]
+def test_a_killed_study_leaves_no_orphans_and_goes_on(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """The session is killed in the middle of a cell: the cell saves and stops by itself, and the
+    same command finishes it.
+    """
+    overrides = [
+        f"{path}={value}"
+        for path, value in {**TINY, "total_steps": 6_000, "checkpoint_interval": 1_000_000}.items()
+    ]
+    arguments = [
+        "study",
+        "maze",
+        "--worlds",
+        "none",
+        "--methods",
+        "rnd",
+        "--seeds",
+        "0",
+        "--jobs",
+        "1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     command = [sys.executable, "-m", "afterwit.runs.cli", *arguments, "--set", *overrides]
     cell = tmp_path / "out" / "none" / "rnd" / "s0"
-    session = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    session = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     wait_for("the first log entry", lambda: last_entry(cell))
     os.kill(session.pid, number)  # the session alone, not its cells
     assert session.wait(60) == (-number if number == signal.SIGKILL else 130)
@@ -186,13 +278,18 @@ def test_a_killed_study_leaves_no_orphans_and_goes_on(number: signal.Signals, tm
 
 
 def test_two_sessions_do_not_share_a_folder(tmp_path: Path) -> None:
-    with occupied(tmp_path, 0), pytest.raises(ValueError, match="is in use by another afterwit process"), occupied(tmp_path, patience=0.2):
+    with (
+        occupied(tmp_path, 0),
+        pytest.raises(ValueError, match="is in use by another afterwit process"),
+        occupied(tmp_path, patience=0.2),
+    ):
         pass
 
 
 def test_the_last_entry_is_the_last_whole_line(tmp_path: Path) -> None:
     assert last_entry(tmp_path) is None
     (tmp_path / "metrics.jsonl").write_text(
-        "".join(json.dumps({"agent_steps": i, "text": "x" * 90}) + "\n" for i in range(1000)) + '{"agent'
+        "".join(json.dumps({"agent_steps": i, "text": "x" * 90}) + "\n" for i in range(1000))
+        + '{"agent'
     )
     assert (last_entry(tmp_path) or {})["agent_steps"] == 999

@@ -36,9 +36,17 @@ RESET_SETS = {
 
 
 @pytest.mark.parametrize("resets", RESET_SETS.values(), ids=RESET_SETS)
-def test_beliefs_equal_a_step_by_step_loop_that_forgets(resets: tuple[tuple[int, int], ...]) -> None:
+def test_beliefs_equal_a_step_by_step_loop_that_forgets(
+    resets: tuple[tuple[int, int], ...],
+) -> None:
     torso, trajectory = tiny_torso(), random_trajectory(resets=resets)
-    beliefs, embeddings, core = torso(trajectory.obs, trajectory.first, trajectory.previous_actions, trajectory.core, trajectory.resets)
+    beliefs, embeddings, core = torso(
+        trajectory.obs,
+        trajectory.first,
+        trajectory.previous_actions,
+        trajectory.core,
+        trajectory.resets,
+    )
     assert beliefs.shape == (T + 1, B, BELIEF) and embeddings.shape == (T + 1, B, EMBEDDING)
     for b in range(B):
         state = trajectory.core[b]
@@ -66,8 +74,12 @@ def test_a_sequence_after_first_equals_one_from_a_blank_state(start: int) -> Non
     close(beliefs[start:], fresh)
 
 
-def influence(torso: Torso, obs: Tensor, core: Tensor, first: Tensor, actions: Tensor, t: int, b: int) -> tuple[Tensor, Tensor]:
-    """What the belief at (t, b) depends on: bool [T+1, B] of observations and [B] of states before the first."""
+def influence(
+    torso: Torso, obs: Tensor, core: Tensor, first: Tensor, actions: Tensor, t: int, b: int
+) -> tuple[Tensor, Tensor]:
+    """What the belief at (t, b) depends on: bool [T+1, B] of observations and [B] of states before
+    the first.
+    """
     obs, core = obs.clone().requires_grad_(), core.clone().requires_grad_()
     resets = tuple(int(time) for time in range(1, len(first)) if first[time].any())
     beliefs, _, _ = torso(obs, first, actions, core, resets)
@@ -79,7 +91,15 @@ def test_nothing_flows_across_a_reset_nor_between_environments() -> None:
     torso, trajectory = tiny_torso(), random_trajectory()
     for b in range(B):
         for t in range(T + 1):
-            by_obs, by_core = influence(torso, trajectory.obs, trajectory.core, trajectory.first, trajectory.previous_actions, t, b)
+            by_obs, by_core = influence(
+                torso,
+                trajectory.obs,
+                trajectory.core,
+                trajectory.first,
+                trajectory.previous_actions,
+                t,
+                b,
+            )
             openings = [time for time in range(t + 1) if trajectory.first[time, b]]
             start = max(openings, default=0)
             expected = torch.zeros(T + 1, B, dtype=torch.bool)
@@ -88,12 +108,19 @@ def test_nothing_flows_across_a_reset_nor_between_environments() -> None:
             assert by_core.tolist() == [other == b and not openings for other in range(B)], (t, b)
 
 
-ENCODERS: dict[str, Any] = {"mlp": (3, 5, 4), "conv": (2, 36, 40), "small": (2, 23, 26), "resnet": (2, 9, 12)}
+ENCODERS: dict[str, Any] = {
+    "mlp": (3, 5, 4),
+    "conv": (2, 36, 40),
+    "small": (2, 23, 26),
+    "resnet": (2, 9, 12),
+}
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("lead", ((1,), (3,), (4, 3)), ids=str)
-def test_embeddings_have_the_shape_of_what_they_were_given(encoder: str, lead: tuple[int, ...]) -> None:
+def test_embeddings_have_the_shape_of_what_they_were_given(
+    encoder: str, lead: tuple[int, ...]
+) -> None:
     shape = ENCODERS[encoder]
     network = seeded(lambda: Encoder(tiny_torso_config(encoder), shape), 0)
     obs = torch.randint(0, 256, (*lead, *shape), dtype=torch.uint8)
@@ -107,7 +134,11 @@ def test_embeddings_have_the_shape_of_what_they_were_given(encoder: str, lead: t
 
 def test_an_mlp_reads_any_shape() -> None:
     for shape in ((6,), (2, 3), (2, 3, 4, 5)):
-        assert Encoder(tiny_torso_config("mlp"), shape)(torch.randn(T, B, *shape)).shape == (T, B, EMBEDDING)
+        assert Encoder(tiny_torso_config("mlp"), shape)(torch.randn(T, B, *shape)).shape == (
+            T,
+            B,
+            EMBEDDING,
+        )
 
 
 @pytest.mark.parametrize(
@@ -120,7 +151,9 @@ def test_an_mlp_reads_any_shape() -> None:
         ("small", (1, 23, 22), r"at least 23x23, not 23x22"),
     ],
 )
-def test_observations_that_an_encoder_cannot_read_are_named(encoder: str, shape: tuple[int, ...], message: str) -> None:
+def test_observations_that_an_encoder_cannot_read_are_named(
+    encoder: str, shape: tuple[int, ...], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         Encoder(tiny_torso_config(encoder), shape)
 
@@ -145,7 +178,10 @@ def test_images_in_bfloat16_are_nearly_those_in_float32_and_train_float32_weight
     shape, random = (1, 36, 36), torch.Generator().manual_seed(0)
     obs = torch.randint(0, 256, (3, 2, *shape), generator=random, dtype=torch.uint8)
     config = tiny_torso_config("resnet")
-    exact, half = (seeded(lambda: Encoder(config, shape), 0), seeded(lambda: Encoder(replace(config, bfloat16=True), shape), 0))
+    exact, half = (
+        seeded(lambda: Encoder(config, shape), 0),
+        seeded(lambda: Encoder(replace(config, bfloat16=True), shape), 0),
+    )
     found, expected = half(obs), exact(obs)
     assert found.dtype == expected.dtype == torch.float32
     close(found, expected, 3e-2)
@@ -153,5 +189,8 @@ def test_images_in_bfloat16_are_nearly_those_in_float32_and_train_float32_weight
     found.square().sum().backward()
     expected.square().sum().backward()
     assert all(p.dtype == torch.float32 for p in half.parameters())
-    one, other = (torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None]) for encoder in (half, exact))
+    one, other = (
+        torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None])
+        for encoder in (half, exact)
+    )
     assert (one - other).norm() < 0.1 * other.norm()

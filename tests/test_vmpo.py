@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from afterwit.agents.vmpo import LEAST, MOST, TrustRegion, VMPOConfig, entropy, solve_temperature, top_half, vmpo_loss
+from afterwit.agents.vmpo import (
+    LEAST,
+    MOST,
+    TrustRegion,
+    VMPOConfig,
+    entropy,
+    solve_temperature,
+    top_half,
+    vmpo_loss,
+)
 from afterwit.envs.specs import Array
 from tests.helpers import A, B, T, close, random_trajectory
 
@@ -34,7 +43,9 @@ def batch(seed: int = 0, real: Tensor | None = None) -> Batch:
     real = trajectory.real if real is None else real
     advantage = torch.randn(T, B, generator=random).masked_fill(~real, 50.0)
     log_probs = torch.randn(T, B, A, generator=random).log_softmax(-1)
-    return Batch(log_probs.requires_grad_(), trajectory.behaviour, trajectory.action, advantage, real)
+    return Batch(
+        log_probs.requires_grad_(), trajectory.behaviour, trajectory.action, advantage, real
+    )
 
 
 def chosen_steps(data: Batch) -> list[tuple[int, int]]:
@@ -44,12 +55,16 @@ def chosen_steps(data: Batch) -> list[tuple[int, int]]:
 
 
 def slow_temperature(advantage: Array, epsilon: float) -> float:
-    """Where eta (epsilon + log mean exp(A / eta)) is least, by golden sections of log eta in float64."""
+    """Where eta (epsilon + log mean exp(A / eta)) is least, by golden sections of log eta in
+    float64.
+    """
 
     def dual(log_eta: float) -> float:
         eta = np.exp(log_eta)
         scaled = advantage / eta
-        return float(eta * (epsilon + np.log(np.mean(np.exp(scaled - scaled.max()))) + scaled.max()))
+        return float(
+            eta * (epsilon + np.log(np.mean(np.exp(scaled - scaled.max()))) + scaled.max())
+        )
 
     low, high, ratio = -20.0, 20.0, (5**0.5 - 1) / 2
     for _ in range(200):
@@ -62,14 +77,22 @@ def slow(data: Batch) -> tuple[float, float, float, dict[tuple[int, int], float]
     """Policy loss, eta, mean KL(pi_target || pi) and the weights psi."""
     log_probs, behaviour = data.log_probs.detach().double().numpy(), data.behaviour.double().numpy()
     steps = chosen_steps(data)
-    eta = slow_temperature(np.array([float(data.advantage[step]) for step in steps]), CONFIG.temperature_epsilon)
+    eta = slow_temperature(
+        np.array([float(data.advantage[step]) for step in steps]), CONFIG.temperature_epsilon
+    )
     weights = {step: np.exp(float(data.advantage[step]) / eta) for step in steps}
     psi = {step: weight / sum(weights.values()) for step, weight in weights.items()}
-    policy = -sum(weight * log_probs[(*step, int(data.action[step]))] for step, weight in psi.items())
+    policy = -sum(
+        weight * log_probs[(*step, int(data.action[step]))] for step, weight in psi.items()
+    )
     kls = [
-        sum(np.exp(behaviour[t, b, a]) * (behaviour[t, b, a] - log_probs[t, b, a]) for a in range(A))
-        for t in range(T) for b in range(B) if data.real[t, b]
-    ]  # fmt: skip
+        sum(
+            np.exp(behaviour[t, b, a]) * (behaviour[t, b, a] - log_probs[t, b, a]) for a in range(A)
+        )
+        for t in range(T)
+        for b in range(B)
+        if data.real[t, b]
+    ]
     return policy, eta, float(np.mean(kls)), psi
 
 
@@ -86,7 +109,9 @@ def test_losses_and_gradients_equal_numpy(seed: int) -> None:
     assert float(metrics["temperature"]) == pytest.approx(eta, rel=1e-3)
     assert float(metrics["temperature_ratio"]) == pytest.approx(1, abs=1e-3)
     assert float(metrics["kl"]) == pytest.approx(kl, rel=1e-4)
-    assert float(metrics["trust_region_ratio"]) == pytest.approx(kl / CONFIG.trust_region_epsilon, rel=1e-4)
+    assert float(metrics["trust_region_ratio"]) == pytest.approx(
+        kl / CONFIG.trust_region_epsilon, rel=1e-4
+    )
     assert float(loss.detach()) == pytest.approx(policy + float(ALPHA) * kl, rel=1e-4)
     loss.backward()
     # d/d log pi: -psi on the action taken in the top half, and -alpha pi_target / n from the KL
@@ -104,16 +129,23 @@ def test_losses_and_gradients_equal_numpy(seed: int) -> None:
 @pytest.mark.parametrize("scale", (1e-22, 1e-12, 1e-3, 1.0, 1e6, 1e19))
 def test_the_temperature_meets_its_constraint_in_any_unit(epsilon: float, scale: float) -> None:
     random = torch.Generator().manual_seed(0)
-    for advantage in (torch.randn(400, generator=random), torch.rand(400, generator=random) ** 8, torch.arange(400.0)):
+    for advantage in (
+        torch.randn(400, generator=random),
+        torch.rand(400, generator=random) ** 8,
+        torch.arange(400.0),
+    ):
         chosen = torch.rand(400, generator=random) < 0.5
         eta, kl = solve_temperature(scale * advantage, chosen, epsilon)
         assert float(kl) == pytest.approx(epsilon, rel=5e-3)
-        assert float(eta) == pytest.approx(scale * slow_temperature(advantage[chosen].double().numpy(), epsilon), rel=5e-3)
+        assert float(eta) == pytest.approx(
+            scale * slow_temperature(advantage[chosen].double().numpy(), epsilon), rel=5e-3
+        )
 
 
 def test_where_no_temperature_meets_the_constraint_the_best_samples_are_taken() -> None:
     everywhere = torch.ones(4, dtype=torch.bool)
-    eta, kl = solve_temperature(torch.tensor([1.0, 2.0, 3.0, 4.0]), everywhere, 5.0)  # log 4 is the most that there is
+    # log 4 is the most that there is
+    eta, kl = solve_temperature(torch.tensor([1.0, 2.0, 3.0, 4.0]), everywhere, 5.0)
     assert float(kl) == pytest.approx(np.log(4), rel=1e-4) and 0 < float(eta) < 0.1
     for values in ([2.0, 2.0, 2.0, 2.0], [0.0] * 4):
         eta, kl = solve_temperature(torch.tensor(values), everywhere, 0.1)
@@ -157,7 +189,11 @@ def test_huge_advantages_stay_finite() -> None:
     data = batch(0)
     loss, _ = losses(data._replace(advantage=1e4 * data.advantage))
     loss.backward()
-    assert bool(loss.isfinite()) and data.log_probs.grad is not None and bool(data.log_probs.grad.isfinite().all())
+    assert (
+        bool(loss.isfinite())
+        and data.log_probs.grad is not None
+        and bool(data.log_probs.grad.isfinite().all())
+    )
 
 
 # --- the trust region
@@ -183,21 +219,31 @@ def test_the_multiplier_climbs_with_the_kl_and_stays_in_its_bounds() -> None:
 
 @pytest.mark.parametrize("epsilon", (2e-4, 2e-3, 2e-2))
 def test_the_trust_region_is_met_in_closed_loop(epsilon: float) -> None:
-    """A policy that is pulled one way for ever moves as far as it may: the mean KL is epsilon, whatever epsilon is."""
+    """A policy that is pulled one way for ever moves as far as it may: the mean KL is epsilon,
+    whatever epsilon is.
+    """
     config = VMPOConfig(trust_region_epsilon=epsilon)
     logits, region = torch.zeros(A, requires_grad=True), TrustRegion(config)
     optimiser = torch.optim.Adam([logits], 0.1)
     real, random, ratios = torch.ones(T, B, dtype=torch.bool), torch.Generator().manual_seed(0), []
     for step in range(600):
         if step % 10 == 0:
-            acting = (logits - logits.mean()).detach().clamp(-1, 1).log_softmax(-1)  # the pull never ends
+            # the pull never ends
+            acting = (logits - logits.mean()).detach().clamp(-1, 1).log_softmax(-1)
             with torch.no_grad():
                 logits.copy_(acting)
-        action = torch.multinomial(acting.exp(), T * B, replacement=True, generator=random).view(T, B)
+        action = torch.multinomial(acting.exp(), T * B, replacement=True, generator=random).view(
+            T, B
+        )
         loss, metrics = vmpo_loss(
-            log_probs=logits.log_softmax(-1).expand(T, B, A), behaviour=acting.expand(T, B, A), action=action,
-            advantage=(action == (step // 40) % A).float(), real=real, alpha=region.alpha, config=config,
-        )  # fmt: skip
+            log_probs=logits.log_softmax(-1).expand(T, B, A),
+            behaviour=acting.expand(T, B, A),
+            action=action,
+            advantage=(action == (step // 40) % A).float(),
+            real=real,
+            alpha=region.alpha,
+            config=config,
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -225,7 +271,11 @@ def test_entropy_is_that_of_numpy() -> None:
 def test_it_finds_the_best_arm_of_a_bandit() -> None:
     random = torch.Generator().manual_seed(0)
     means = torch.tensor([0.0, 0.2, 1.0, 0.4, -1.0, 0.6, 0.1])
-    logits, region, real = torch.zeros(A, requires_grad=True), TrustRegion(VMPOConfig()), torch.ones(T, B, dtype=torch.bool)
+    logits, region, real = (
+        torch.zeros(A, requires_grad=True),
+        TrustRegion(VMPOConfig()),
+        torch.ones(T, B, dtype=torch.bool),
+    )
     optimiser = torch.optim.Adam([logits], 0.02)
     chances = []
     for step in range(500):
@@ -233,22 +283,33 @@ def test_it_finds_the_best_arm_of_a_bandit() -> None:
             acting = logits.detach().log_softmax(-1)
             chances.append(float(acting[2].exp()))
         behaviour = acting.expand(T, B, A)
-        action = torch.multinomial(acting.exp(), T * B, replacement=True, generator=random).view(T, B)
+        action = torch.multinomial(acting.exp(), T * B, replacement=True, generator=random).view(
+            T, B
+        )
         reward = means[action] + 0.3 * torch.randn(T, B, generator=random)
         advantage = reward - (acting.exp() * means).sum()
         loss, metrics = vmpo_loss(
-            log_probs=logits.log_softmax(-1).expand(T, B, A), behaviour=behaviour, action=action,
-            advantage=advantage, real=real, alpha=region.alpha, config=VMPOConfig(),
-        )  # fmt: skip
+            log_probs=logits.log_softmax(-1).expand(T, B, A),
+            behaviour=behaviour,
+            action=action,
+            advantage=advantage,
+            real=real,
+            alpha=region.alpha,
+            config=VMPOConfig(),
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         region.follow(metrics["kl"], real.any())
     assert chances[0] < 0.2 and chances[-1] > 0.8
-    assert max(after - before for before, after in pairwise(chances)) < 0.3  # inside the trust region
+    # inside the trust region
+    assert max(after - before for before, after in pairwise(chances)) < 0.3
 
 
-@pytest.mark.parametrize("name", ("trust_region_init", "trust_region_rate", "temperature_epsilon", "trust_region_epsilon"))
+@pytest.mark.parametrize(
+    "name",
+    ("trust_region_init", "trust_region_rate", "temperature_epsilon", "trust_region_epsilon"),
+)
 def test_values_out_of_range_are_named(name: str) -> None:
     with pytest.raises(ValueError, match=rf"vmpo\.{name} is 0"):
         VMPOConfig(**{name: 0})

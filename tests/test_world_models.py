@@ -14,16 +14,35 @@ from afterwit.world_models.instruments import effective_rank
 from afterwit.world_models.make import world_model_name
 from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory
-from tests.helpers import EMBEDDING, A, B, T, close, look, random_trajectory, seeded, tiny_spec, tiny_torso
+from tests.helpers import (
+    EMBEDDING,
+    A,
+    B,
+    T,
+    close,
+    look,
+    random_trajectory,
+    seeded,
+    tiny_spec,
+    tiny_torso,
+)
 
 EVERYWHERE = tuple((t, b) for t in range(T + 1) for b in range(B))
 IMAGE = (2, 9, 12)
 
 
-def make(name: str, seed: int = 0, shape: tuple[int, ...] = (6,), encoder: str = "mlp", dtype: str = "float32") -> tuple[Torso, WorldModel]:
+def make(
+    name: str,
+    seed: int = 0,
+    shape: tuple[int, ...] = (6,),
+    encoder: str = "mlp",
+    dtype: str = "float32",
+) -> tuple[Torso, WorldModel]:
     torso = tiny_torso(seed, shape, encoder)
     config = WORLD_MODELS[name][0]()
-    return torso, seeded(lambda: make_world_model(config, torso, tiny_spec(shape, dtype=dtype), seed), seed + 100)
+    return torso, seeded(
+        lambda: make_world_model(config, torso, tiny_spec(shape, dtype=dtype), seed), seed + 100
+    )
 
 
 def see(pair: tuple[Torso, WorldModel], trajectory: Trajectory) -> WorldModelOutput:
@@ -34,7 +53,9 @@ def see(pair: tuple[Torso, WorldModel], trajectory: Trajectory) -> WorldModelOut
 
 def train(pair: tuple[Torso, WorldModel], seeds: range) -> torch.optim.Optimizer:
     torso, model = pair
-    optimiser = torch.optim.Adam([p for p in [*model.parameters(), *torso.parameters()] if p.requires_grad], 1e-3)
+    optimiser = torch.optim.Adam(
+        [p for p in [*model.parameters(), *torso.parameters()] if p.requires_grad], 1e-3
+    )
     for seed in seeds:
         out = see(pair, random_trajectory(seed=seed))
         optimiser.zero_grad()
@@ -57,13 +78,24 @@ class TestWorldModel:
 
     @pytest.mark.parametrize("dtype", ("float32", "uint8"))
     @pytest.mark.parametrize("encoder", ("mlp", "resnet"))
-    def test_reward_is_a_float_per_transition_without_gradient(self, name: str, encoder: str, dtype: str) -> None:
+    def test_reward_is_a_float_per_transition_without_gradient(
+        self, name: str, encoder: str, dtype: str
+    ) -> None:
         trajectory = random_trajectory(shape=IMAGE, dtype=getattr(torch, dtype))
         out = see(make(name, 0, IMAGE, encoder, dtype), trajectory)
-        assert out.reward.shape == (T, B) and out.reward.dtype == torch.float32 and not out.reward.requires_grad
-        assert bool((out.reward[~trajectory.real] == 0).all()) and bool((out.reward[trajectory.real] != 0).all())
+        assert (
+            out.reward.shape == (T, B)
+            and out.reward.dtype == torch.float32
+            and not out.reward.requires_grad
+        )
+        assert bool((out.reward[~trajectory.real] == 0).all()) and bool(
+            (out.reward[trajectory.real] != 0).all()
+        )
         assert out.loss.shape == () and out.loss.requires_grad and bool(out.loss.isfinite())
-        assert all(value.shape == () and not value.requires_grad and bool(value.isfinite()) for value in out.metrics.values())
+        assert all(
+            value.shape == () and not value.requires_grad and bool(value.isfinite())
+            for value in out.metrics.values()
+        )
         assert all(part.shape == (T, B) and not part.requires_grad for part in out.parts.values())
         close(sum(out.parts.values(), torch.zeros(T, B)), out.reward)
 
@@ -94,7 +126,11 @@ class TestWorldModel:
         trajectory = random_trajectory(batch=1, resets=((3, 0), (7, 0)))
         out = see(make(name), trajectory)
         out.loss.backward()
-        assert out.reward.shape == (T, 1) and bool(out.loss.isfinite()) and bool(out.reward.isfinite().all())
+        assert (
+            out.reward.shape == (T, 1)
+            and bool(out.loss.isfinite())
+            and bool(out.reward.isfinite().all())
+        )
         assert bool((out.reward[:, 0] != 0).eq(trajectory.real[:, 0]).all())
 
     def test_every_trainable_parameter_gets_a_gradient(self, name: str) -> None:
@@ -117,10 +153,15 @@ class TestWorldModel:
             return
         # A belief is trained where a real step starts from it: b_t with K = 1.
         assert beliefs.grad is not None
-        assert torch.equal(beliefs.grad[:-1].abs().sum(-1) > 0, trajectory.real) and not beliefs.grad[-1].any()
+        assert (
+            torch.equal(beliefs.grad[:-1].abs().sum(-1) > 0, trajectory.real)
+            and not beliefs.grad[-1].any()
+        )
 
     def test_environments_do_not_mix(self, name: str) -> None:
-        """The reward of environment 0 does not change when environment 1 sees something else (z's negatives aside)."""
+        """The reward of environment 0 does not change when environment 1 sees something else (z's
+        negatives aside).
+        """
         trajectory = random_trajectory()
         obs = trajectory.obs.clone()
         obs[:, 1] += 1
@@ -136,13 +177,22 @@ class TestWorldModel:
     def test_a_restored_model_goes_on_as_the_saved_one(self, name: str) -> None:
         torso, model = pair = make(name)
         optimiser = train(pair, range(3))
-        saved = deepcopy({"torso": torso.state_dict(), "model": model.state_dict(), "optimiser": optimiser.state_dict()})
+        saved = deepcopy(
+            {
+                "torso": torso.state_dict(),
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+            }
+        )
         expected = [see(pair, random_trajectory(seed=seed)) for seed in (7, 8)]
         other_torso, other_model = other = make(name, 5)
         see(other, random_trajectory(seed=3))
         other_torso.load_state_dict(saved["torso"])
         other_model.load_state_dict(saved["model"])
-        assert all(same(see(other, random_trajectory(seed=seed)), out) for seed, out in zip((7, 8), expected, strict=True))
+        assert all(
+            same(see(other, random_trajectory(seed=seed)), out)
+            for seed, out in zip((7, 8), expected, strict=True)
+        )
 
     def test_what_is_seen_again_is_worth_less(self, name: str) -> None:
         pair = make(name)
@@ -163,8 +213,13 @@ def test_effective_rank_counts_directions() -> None:
     def rank(vectors: Tensor) -> float:
         return float(effective_rank(vectors, torch.ones(vectors.shape[:-1], dtype=torch.bool)))
 
-    assert rank(torch.randn(6, 40, 1, generator=random) * torch.ones(EMBEDDING)) == pytest.approx(1, abs=0.05)
+    assert rank(torch.randn(6, 40, 1, generator=random) * torch.ones(EMBEDDING)) == pytest.approx(
+        1, abs=0.05
+    )
     assert rank(torch.randn(5000, A, generator=random)) == pytest.approx(A, rel=0.01)
-    two = torch.randn(5000, 2, generator=random) @ torch.linalg.qr(torch.randn(A, 2, generator=random)).Q.T
+    two = (
+        torch.randn(5000, 2, generator=random)
+        @ torch.linalg.qr(torch.randn(A, 2, generator=random)).Q.T
+    )
     assert rank(two) == pytest.approx(2, rel=0.05)
     assert rank(torch.ones(B, A)) == 0

@@ -23,21 +23,31 @@ class WorldModelOutput:
 
     loss: Tensor  # []
     reward: Tensor  # [T, B]: raw intrinsic reward of the transition into obs[t+1]; 0 where not real
-    parts: dict[str, Tensor] = field(default_factory=dict)  # [T, B] each: what the reward is the sum of
+    # [T, B] each: what the reward is the sum of
+    parts: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, Tensor] = field(default_factory=dict)  # [] each, detached
 
 
 class WorldModel(nn.Module, ABC):
     def __init__(self, seed: int):
         super().__init__()
-        self.random = torch.Generator().manual_seed(seed)  # on the host, so that a seed means the same everywhere
+        # on the host, so that a seed means the same everywhere
+        self.random = torch.Generator().manual_seed(seed)
 
     @abstractmethod
-    def forward(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:
-        """Loss and reward of T steps of B environments, from beliefs [T+1, B, M] and embeddings [T+1, B, N]."""
+    def forward(
+        self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
+    ) -> WorldModelOutput:
+        """Loss and reward of T steps of B environments, from beliefs [T+1, B, M] and embeddings
+        [T+1, B, N].
+        """
 
-    def inspect(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
-        """The model's own instruments (see instruments.py) on one trajectory, [] each. Called under `watching`, without gradient."""
+    def inspect(
+        self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
+    ) -> dict[str, Tensor]:
+        """The model's own instruments (see instruments.py) on one trajectory, [] each. Called under
+        `watching`, without gradient.
+        """
         return {}
 
     def after_step(self) -> None:
@@ -45,7 +55,9 @@ class WorldModel(nn.Module, ABC):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """While it lasts, `forward` leaves no trace: no statistic moves and random draws are taken back."""
+        """While it lasts, `forward` leaves no trace: no statistic moves and random draws are taken
+        back.
+        """
         was_training, state = self.training, self.random.get_state()
         self.eval()
         try:
@@ -56,15 +68,18 @@ class WorldModel(nn.Module, ABC):
 
 
 class TargetEncoder(nn.Module):
-    """What is predicted: embeddings by a slow copy of an encoder, phi <- decay * phi + (1 - decay) * theta, standardised.
+    """What is predicted: embeddings by a slow copy of an encoder, phi <- decay * phi + (1 - decay)
+    * theta, standardised.
 
-    A fresh encoder maps all that it sees to nearly the same direction. On unit vectors, as published, there is then next to
-    nothing to predict, and everything is paid alike. So the embeddings' running mean is taken off, and they are measured in
-    units of their running root mean square distance from it (ours; the papers do not say what keeps their embeddings apart).
-    One unit for all, not a unit vector each: what the encoder hardly tells apart stays small, noise that means nothing too.
-    Of an error, which is a difference, the mean drops out: it decides only where a predictor has to start, and as it follows
-    the policy the target moves with it (the part of the error that all transitions share is about 1% on the maze).
-    `standardise_decay` None compares directions, as published.
+    A fresh encoder maps all that it sees to nearly the same direction. On unit vectors, as
+    published, there is then next to nothing to predict, and everything is paid alike. So the
+    embeddings' running mean is taken off, and they are measured in units of their running root mean
+    square distance from it (ours; the papers do not say what keeps their embeddings apart). One
+    unit for all, not a unit vector each: what the encoder hardly tells apart stays small, noise
+    that means nothing too. Of an error, which is a difference, the mean drops out: it decides only
+    where a predictor has to start, and as it follows the policy the target moves with it (the part
+    of the error that all transitions share is about 1% on the maze). `standardise_decay` None
+    compares directions, as published.
     """
 
     def __init__(self, online: nn.Module, size: int, decay: float, standardise_decay: float | None):
@@ -77,7 +92,9 @@ class TargetEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, trajectory: Trajectory) -> Tensor:
-        """Of each transition's outcome obs[t+1]: [T, B, N], no gradient. In training the statistics follow the real steps."""
+        """Of each transition's outcome obs[t+1]: [T, B, N], no gradient. In training the statistics
+        follow the real steps.
+        """
         embeddings = self.slow(trajectory.obs[1:])
         if self.mean is None or self.square is None:
             return embeddings
@@ -89,18 +106,26 @@ class TargetEncoder(nn.Module):
         return centred / torch.where(self.square.weight > 0, (self.square.mean + 1e-8).sqrt(), 1.0)
 
     def coordinates(self, embeddings: Tensor) -> Tensor:
-        """Predictions or targets [..., N], where squared distance is the error: as they are; not standardised, as unit vectors."""
+        """Predictions or targets [..., N], where squared distance is the error: as they are; not
+        standardised, as unit vectors.
+        """
         return F.normalize(embeddings, dim=-1) if self.mean is None else embeddings
 
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Squared distance, [..., N] to [...]. About 1 for a model that knows nothing but the mean; of unit vectors, in [0, 4]."""
+        """Squared distance, [..., N] to [...]. About 1 for a model that knows nothing but the mean;
+        of unit vectors, in [0, 4].
+        """
         return (self.coordinates(prediction) - self.coordinates(target)).square().sum(-1)
 
     def spread(self, target: Tensor, mask: Tensor) -> Tensor:
-        """The error [] of the best guess that never changes, over targets [..., N] where `mask` [...]: reconstruction has to beat it."""
+        """The error [] of the best guess that never changes, over targets [..., N] where `mask`
+        [...]: reconstruction has to beat it.
+        """
         guess = shares.average(masked_mean(self.coordinates(target), mask))
         return masked_mean(self.error(guess.expand_as(target), target), mask)
 
     @torch.no_grad()
     def update(self) -> None:
-        torch._foreach_lerp_(list(self.slow.parameters()), list(self.online[0].parameters()), 1 - self.decay)
+        torch._foreach_lerp_(
+            list(self.slow.parameters()), list(self.online[0].parameters()), 1 - self.decay
+        )

@@ -1,4 +1,5 @@
-"""BYOL-Explore (Guo et al., NeurIPS 2022): predict your own future embeddings; the error is the reward.
+"""BYOL-Explore (Guo et al., NeurIPS 2022): predict your own future embeddings; the error is the
+reward.
 
 loss(t, k) = || predictor(b_{t,k}) - sg(target(o_{t+k})) ||^2,   k = 1 .. K
 reward of the transition into o_{t+1} = sum of loss(p, q) over p + q = t + 1
@@ -14,7 +15,14 @@ from torch import Tensor
 from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
-from afterwit.world_models.open_loop import Edges, OpenLoop, TransitionReward, future, pair_mask, pair_mean
+from afterwit.world_models.open_loop import (
+    Edges,
+    OpenLoop,
+    TransitionReward,
+    future,
+    pair_mask,
+    pair_mean,
+)
 from afterwit.world_models.torso import Torso, mlp
 from afterwit.world_models.trajectory import Trajectory
 
@@ -26,13 +34,14 @@ class BYOLExploreConfig:
     horizon: int = 1
     """K, open-loop steps that are predicted ahead. The paper's Atari value is 8."""
     reward_edges: Edges = "whole"
-    """What the first K - 1 transitions of an unroll or episode are paid, which fewer than K predictions concern. whole: as much
-    as any other; sum: the sum over the fewer, as published, which underpays them."""
+    """What the first K - 1 transitions of an unroll or episode are paid, which fewer than K
+    predictions concern. whole: as much as any other; sum: the sum over the fewer, as published,
+    which underpays them."""
     target_decay: float = 0.99
     """Share of the target encoder kept at each learner step (the paper's alpha)."""
     standardise_decay: float | None = 0.95
-    """Share kept at each learner step by the running mean and size in whose units embeddings are predicted. None: unit vectors
-    are, as published. (Ours.)"""
+    """Share kept at each learner step by the running mean and size in whose units embeddings are
+    predicted. None: unit vectors are, as published. (Ours.)"""
     hidden: int = 128
     """Width of the predictor's hidden layer. (512 in re-implementations; the paper gives none.)"""
     loss_scale: float = 5.0
@@ -54,20 +63,31 @@ class BYOLExploreConfig:
 def check_byol(config: Any) -> None:
     """What the two BYOL models' configs have in common."""
     if config.horizon < 1:
-        raise ValueError(f"world_model.horizon is {config.horizon}; at least 1 step must be predicted")
+        raise ValueError(
+            f"world_model.horizon is {config.horizon}; at least 1 step must be predicted"
+        )
     if config.reward_edges not in get_args(Edges):
-        raise ValueError(f"unknown world_model.reward_edges {config.reward_edges!r}; choose from {', '.join(get_args(Edges))}")
+        raise ValueError(
+            f"unknown world_model.reward_edges {config.reward_edges!r}; choose from"
+            f" {', '.join(get_args(Edges))}"
+        )
     if not 0 <= config.target_decay <= 1:
-        raise ValueError(f"world_model.target_decay is {config.target_decay}; it must lie between 0 and 1")
+        raise ValueError(
+            f"world_model.target_decay is {config.target_decay}; it must lie between 0 and 1"
+        )
     decay = config.standardise_decay
     if decay is not None and not 0 <= decay < 1:
-        raise ValueError(f"world_model.standardise_decay is {decay}; it must be at least 0 and below 1, or None")
+        raise ValueError(
+            f"world_model.standardise_decay is {decay}; it must be at least 0 and below 1, or None"
+        )
 
 
 def check_sizes(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
-            raise ValueError(f"world_model.{name} is {getattr(config, name)}; it must be at least 1")
+            raise ValueError(
+                f"world_model.{name} is {getattr(config, name)}; it must be at least 1"
+            )
 
 
 class BYOLExplore(WorldModel):
@@ -76,20 +96,30 @@ class BYOLExplore(WorldModel):
         self.horizon = config.horizon
         self.reward = TransitionReward(config.horizon, config.reward_edges)
         sizes = torso.config
-        self.target = TargetEncoder(torso.encoder, sizes.embedding, config.target_decay, config.standardise_decay)
-        self.open_loop = OpenLoop(sizes.belief, sizes.action_embedding, spec.num_actions, config.horizon)
+        self.target = TargetEncoder(
+            torso.encoder, sizes.embedding, config.target_decay, config.standardise_decay
+        )
+        self.open_loop = OpenLoop(
+            sizes.belief, sizes.action_embedding, spec.num_actions, config.horizon
+        )
         self.predictor = mlp(sizes.belief, config.hidden, sizes.embedding, 1)
 
-    def forward(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:
+    def forward(
+        self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
+    ) -> WorldModelOutput:
         length = len(trajectory.action)
         valid = pair_mask(trajectory.real, self.horizon)  # [K, T, B]
         target = future(self.target(trajectory), self.horizon, length)  # [K, T, B, N]
         ahead = self.open_loop(beliefs, trajectory.action)[1:]  # [K, T, B, M]
         error = self.target.error(self.predictor(ahead), target)
         loss, reward = pair_mean(error, valid), self.reward(error, valid)
-        return WorldModelOutput(loss, reward, {"reconstruction": reward}, {"reconstruction": loss.detach()})
+        return WorldModelOutput(
+            loss, reward, {"reconstruction": reward}, {"reconstruction": loss.detach()}
+        )
 
-    def inspect(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
+    def inspect(
+        self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
+    ) -> dict[str, Tensor]:
         return {"spread/target": self.target.spread(self.target(trajectory), trajectory.real)}
 
     def after_step(self) -> None:

@@ -55,7 +55,8 @@ def as_array(name: str, value: Any) -> Array:
             value = value.detach().cpu()
             value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
         return np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:  # a tensor without numbers (meta) or without a place for each (sparse), too
+    # a tensor without numbers (meta) or without a place for each (sparse), too
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{name} is no array: {' '.join(str(error).split())}") from error
 
 
@@ -67,5 +68,7 @@ def find_device(name: Any) -> torch.device:
         torch.zeros(1, device=device).item()
     except Exception as error:  # each backend has kinds of its own for what is missing
         words = (" ".join(str(error).split()).split(". ")[0] or type(error).__name__)[:200]
-        raise ValueError(f"device {name!r} cannot be used: {words}; choose cpu, or cuda where there is a GPU") from error
+        raise ValueError(
+            f"device {name!r} cannot be used: {words}; choose cpu, or cuda where there is a GPU"
+        ) from error
     return device

@@ -1,8 +1,10 @@
-"""From raw error to a bonus: normalise by a running deviation, pay only what lies above the running mean.
+"""From raw error to a bonus: normalise by a running deviation, pay only what lies above the running
+mean.
 
-BYOL-Explore (Guo et al., 2022, section 3). Two consequences are worth knowing. The bonus has no unit: when all errors have
-become small, the rest is paid as the large ones were, so curiosity does not end by itself. And max(n - mean, 0) is convex:
-of two kinds of transition with the same mean error, the one whose error varies more is paid more.
+BYOL-Explore (Guo et al., 2022, section 3). Two consequences are worth knowing. The bonus has no
+unit: when all errors have become small, the rest is paid as the large ones were, so curiosity does
+not end by itself. And max(n - mean, 0) is convex: of two kinds of transition with the same mean
+error, the one whose error varies more is paid more.
 """
 
 from __future__ import annotations

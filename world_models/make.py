@@ -23,14 +23,21 @@ WORLD_MODELS: dict[str, tuple[type[Any], Callable[[Any, Torso, EnvSpec, int], Wo
 }
 
 
-def make_world_model(config: WorldModelConfig, torso: Torso, spec: EnvSpec, seed: int) -> WorldModel:
+def make_world_model(
+    config: WorldModelConfig, torso: Torso, spec: EnvSpec, seed: int
+) -> WorldModel:
     """The world model that `config` describes, looking through `torso`."""
     for config_type, model_type in WORLD_MODELS.values():
         if type(config) is config_type:
             return model_type(config, torso, spec, seed)
-    raise ValueError(f"unknown world model config {type(config).__name__}; choose one of {', '.join(WORLD_MODELS)}")
+    raise ValueError(
+        f"unknown world model config {type(config).__name__}; choose one of"
+        f" {', '.join(WORLD_MODELS)}"
+    )
 
 
 def world_model_name(config: WorldModelConfig) -> str:
     """The registry's name for a config: the inverse of WORLD_MODELS[name][0]."""
-    return next(name for name, (config_type, _) in WORLD_MODELS.items() if type(config) is config_type)
+    return next(
+        name for name, (config_type, _) in WORLD_MODELS.items() if type(config) is config_type
+    )

@@ -1,8 +1,9 @@
 """The K-step open loop and its pair masks, written once for every model.
 
-From each belief b_t the open-loop RNN runs on actions only: b_{t,k} = h(b_{t,k-1}, a_{t+k-1}). A pair (t, k) is
-valid if the K steps from t to t+k all happened; nothing is predicted across an episode's end. Arrays over pairs
-are [K, T, B, ...] with k = 1 first; rows past the end of the trajectory are padding, and never valid.
+From each belief b_t the open-loop RNN runs on actions only: b_{t,k} = h(b_{t,k-1}, a_{t+k-1}). A
+pair (t, k) is valid if the K steps from t to t+k all happened; nothing is predicted across an
+episode's end. Arrays over pairs are [K, T, B, ...] with k = 1 first; rows past the end of the
+trajectory are padding, and never valid.
 """
 
 from __future__ import annotations
@@ -25,13 +26,20 @@ def pair_mask(real: Tensor, horizon: int) -> Tensor:
 
 
 def future(values: Tensor, horizon: int, length: int) -> Tensor:
-    """values[t + k] for k = 0 .. K-1 and t < `length`: [K, length, ...]; past the end, the last row is repeated."""
-    time = torch.arange(length, device=values.device) + torch.arange(horizon, device=values.device)[:, None]
+    """values[t + k] for k = 0 .. K-1 and t < `length`: [K, length, ...]; past the end, the last row
+    is repeated.
+    """
+    time = (
+        torch.arange(length, device=values.device)
+        + torch.arange(horizon, device=values.device)[:, None]
+    )
     return values[time.clamp(max=len(values) - 1)]
 
 
 def pair_mean(errors: Tensor, valid: Tensor) -> Tensor:
-    """The loss: mean over the valid k of each (t, b), then over all (t, b) that have any. [K, T, B] to []; see masked_mean."""
+    """The loss: mean over the valid k of each (t, b), then over all (t, b) that have any. [K, T, B]
+    to []; see masked_mean.
+    """
     count = valid.sum(0)
     per_start = torch.where(valid, errors, 0.0).sum(0) / count.clamp(min=1)
     return per_start.sum() / shares.count(count > 0)
@@ -40,19 +48,23 @@ def pair_mean(errors: Tensor, valid: Tensor) -> Tensor:
 def by_transition(values: Tensor) -> Tensor:
     """Sum over p + q = t + 1, [K, T, B] to [T, B]."""
     total = torch.zeros_like(values[0])
-    for index, row in enumerate(values):  # the pair (p, q = index + 1) concerns transition p + q - 1
+    # the pair (p, q = index + 1) concerns transition p + q - 1
+    for index, row in enumerate(values):
         total[index:] += row[: len(row) - index]
     return total
 
 
 class TransitionReward(nn.Module):
-    """From errors of pairs to what transitions are worth: all that concern obs[t+1], those with p + q = t + 1.
+    """From errors of pairs to what transitions are worth: all that concern obs[t+1], those with p +
+    q = t + 1.
 
-    The first K - 1 transitions of an unroll and of an episode have fewer than K such pairs. edges "sum": the sum over those
-    that exist, as BYOL-Explore publishes it (for unrolls of 128 steps); transition n then has n of K parts of the pay, and
-    after prioritisation close to none. "whole": that sum by the share of the whole that such pairs have in the batch (errors
-    far ahead are larger), so that on average the raw reward does not depend on where unrolls and episodes begin. (Our
-    choice. One error times K varies more than a sum of K, so after prioritisation beginnings may be paid more than others.)
+    The first K - 1 transitions of an unroll and of an episode have fewer than K such pairs. edges
+    "sum": the sum over those that exist, as BYOL-Explore publishes it (for unrolls of 128 steps);
+    transition n then has n of K parts of the pay, and after prioritisation close to none. "whole":
+    that sum by the share of the whole that such pairs have in the batch (errors far ahead are
+    larger), so that on average the raw reward does not depend on where unrolls and episodes begin.
+    (Our choice. One error times K varies more than a sum of K, so after prioritisation beginnings
+    may be paid more than others.)
     """
 
     size: Tensor
@@ -60,12 +72,15 @@ class TransitionReward(nn.Module):
     def __init__(self, horizon: int, edges: Edges):
         super().__init__()
         self.whole = edges == "whole" and horizon > 1
-        if self.whole:  # mean error at each distance, in the last batch of training that had such pairs
+        # mean error at each distance, in the last batch of training that had such pairs
+        if self.whole:
             self.register_buffer("size", torch.ones(horizon))
 
     @torch.no_grad()
     def forward(self, errors: Tensor, valid: Tensor) -> Tensor:
-        """Errors of at least 0 [K, T, B] to [T, B]; 0 where no pair is valid. In training the sizes are taken from them."""
+        """Errors of at least 0 [K, T, B] to [T, B]; 0 where no pair is valid. In training the sizes
+        are taken from them.
+        """
         errors = torch.where(valid, errors, 0.0)
         total = by_transition(errors)
         if not self.whole:
@@ -92,9 +107,11 @@ class OpenLoop(nn.Module):
         length, batch = action.shape
         if self.horizon > length:
             raise ValueError(
-                f"horizon is {self.horizon} but the trajectory has {length} steps; make the unroll longer or the horizon shorter"
+                f"horizon is {self.horizon} but the trajectory has {length} steps; make the unroll"
+                " longer or the horizon shorter"
             )
         start = beliefs[:length]
-        inputs = self.action_embedding(future(action, self.horizon, length)).flatten(1, 2)  # [K, T*B, E]
+        # [K, T*B, E]
+        inputs = self.action_embedding(future(action, self.horizon, length)).flatten(1, 2)
         ahead, _ = self.rnn(inputs, start.flatten(0, 1)[None].contiguous())
         return torch.cat([start[None], ahead.unflatten(1, (length, batch))])

@@ -1,4 +1,6 @@
-"""RND (Burda et al., 2018): how badly a trained network predicts a fixed random one on the observation reached."""
+"""RND (Burda et al., 2018): how badly a trained network predicts a fixed random one on the
+observation reached.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,15 @@ class RNDConfig:
     normalise_observations: bool = True
     """Whiten each input by its running mean and deviation and clip to +-5, as Burda et al. do."""
     predictor_layers: int = 0
-    """Linear layers that the predictor has and its target lacks, after the encoder's own. (Burda et al.: 2.)"""
+    """Linear layers that the predictor has and its target lacks, after the encoder's own. (Burda et
+    al.: 2.)
+    """
     predictor_hidden: int = 128
     """Width between these layers. (Burda et al.: 512.)"""
     size_decay: float = 0.99
-    """Share kept at each learner step by the running size of the target's output, in whose units the error is taken: it is of
-    order 1 at the start, however small the outputs of a random network are. (Our choice.)"""
+    """Share kept at each learner step by the running size of the target's output, in whose units
+    the error is taken: it is of order 1 at the start, however small the outputs of a random network
+    are. (Our choice.)"""
     loss_scale: float = 1.0
     """Weight of the world model's loss in the total."""
     prioritise: bool = False
@@ -39,9 +44,13 @@ class RNDConfig:
         check_numbers(self, "world_model.")
         check_sizes(self, "predictor_hidden")
         if self.predictor_layers < 0:
-            raise ValueError(f"world_model.predictor_layers is {self.predictor_layers}; it must be 0 or more")
+            raise ValueError(
+                f"world_model.predictor_layers is {self.predictor_layers}; it must be 0 or more"
+            )
         if not 0 <= self.size_decay < 1:
-            raise ValueError(f"world_model.size_decay is {self.size_decay}; it must be at least 0 and below 1")
+            raise ValueError(
+                f"world_model.size_decay is {self.size_decay}; it must be at least 0 and below 1"
+            )
 
     @classmethod
     def published(cls) -> RNDConfig:
@@ -60,13 +69,19 @@ class RND(WorldModel):
         self.fixed = Encoder(torso.config, spec.observation_shape).requires_grad_(False)
         self.predictor = Encoder(torso.config, spec.observation_shape)
         size, layers = torso.config.embedding, config.predictor_layers
-        self.head = nn.Sequential(nn.ReLU(), mlp(size, config.predictor_hidden, size, layers - 1)) if layers else nn.Identity()
+        self.head = (
+            nn.Sequential(nn.ReLU(), mlp(size, config.predictor_hidden, size, layers - 1))
+            if layers
+            else nn.Identity()
+        )
         self.target_scale = RunningScale(config.size_decay)
         self.register_buffer("mean", torch.zeros(spec.observation_shape))
         self.register_buffer("square", torch.zeros(spec.observation_shape))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
-    def forward(self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor) -> WorldModelOutput:
+    def forward(
+        self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
+    ) -> WorldModelOutput:
         obs = trajectory.obs[1:]
         obs = obs.float() / 255 if obs.dtype == torch.uint8 else obs
         if self.normalise:
@@ -77,10 +92,15 @@ class RND(WorldModel):
             target = self.fixed(obs)
             if self.training:
                 self.target_scale.update(target.square().mean(-1).sqrt(), trajectory.real)
-        error = (self.head(self.predictor(obs)) - target).square().mean(-1) / self.target_scale.size.square()  # [T, B]
+        # [T, B]
+        error = (self.head(self.predictor(obs)) - target).square().mean(
+            -1
+        ) / self.target_scale.size.square()
         reward = torch.where(trajectory.real, error, 0.0).detach()
         loss = masked_mean(error, trajectory.real)
-        return WorldModelOutput(loss, reward, {"reconstruction": reward}, {"reconstruction": loss.detach()})
+        return WorldModelOutput(
+            loss, reward, {"reconstruction": reward}, {"reconstruction": loss.detach()}
+        )
 
     @torch.no_grad()
     def observe(self, obs: Tensor, real: Tensor) -> None:

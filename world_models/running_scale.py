@@ -1,4 +1,6 @@
-"""Running mean and deviation of a stream of batches. One copy of the idea: rewards, value targets and bonuses use it."""
+"""Running mean and deviation of a stream of batches. One copy of the idea: rewards, value targets
+and bonuses use it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from afterwit.world_models.trajectory import masked_mean
 
 
 class RunningMean(nn.Module):
-    """EMA of batch means, corrected for its start at zero. State lies in buffers, so it is part of every checkpoint."""
+    """EMA of batch means, corrected for its start at zero. State lies in buffers, so it is part of
+    every checkpoint.
+    """
 
     total: Tensor
     weight: Tensor
@@ -23,7 +27,9 @@ class RunningMean(nn.Module):
 
     @torch.no_grad()
     def update(self, values: Tensor, mask: Tensor) -> None:
-        """Take in the values [T, B, *shape] where `mask` [T, B]; a batch with nothing in it changes nothing."""
+        """Take in the values [T, B, *shape] where `mask` [T, B]; a batch with nothing in it changes
+        nothing.
+        """
         rate = (1 - self.decay) * shares.anywhere(mask)
         self.total.lerp_(shares.average(masked_mean(values, mask)), rate)
         self.weight.lerp_(torch.ones_like(self.weight), rate)
@@ -34,11 +40,15 @@ class RunningMean(nn.Module):
         return self.total / self.weight.clamp(min=1e-8)
 
 
-FLOOR = 0.01  # the least deviation, as a share of the root mean square: a floor in absolute units would switch small numbers off
+# the least deviation, as a share of the root mean square: a floor in absolute units would switch
+# small numbers off
+FLOOR = 0.01
 
 
 class RunningScale(nn.Module):
-    """EMAs of batch means of x and x^2: `mean`, `deviation` and `size` of x. All three scale with x."""
+    """EMAs of batch means of x and x^2: `mean`, `deviation` and `size` of x. All three scale with
+    x.
+    """
 
     def __init__(self, decay: float):
         super().__init__()
@@ -60,9 +70,12 @@ class RunningScale(nn.Module):
 
     @property
     def deviation(self) -> Tensor:
-        """sqrt(max(E[x^2] - E[x]^2, 0) + (FLOOR * size)^2); 1 before the first update, and where all was 0.
+        """sqrt(max(E[x^2] - E[x]^2, 0) + (FLOOR * size)^2); 1 before the first update, and where
+        all was 0.
 
         BYOL-Explore has 1e-8 in place of the last term, for errors of order 1.
         """
         variance = (self.second.mean - self.first.mean.square()).clamp(min=0)
-        return torch.where(self.second.mean > 0, (variance + (FLOOR * self.size).square()).sqrt(), 1.0)
+        return torch.where(
+            self.second.mean > 0, (variance + (FLOOR * self.size).square()).sqrt(), 1.0
+        )

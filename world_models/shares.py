@@ -1,14 +1,20 @@
-"""One batch, several learners: each has the share of some environments, and all do what one learner would do with the whole.
+"""One batch, several learners: each has the share of some environments, and all do what one learner
+would do with the whole.
 
-The objective is a mean over the whole batch. Each learner's loss is its contribution to it, on such a scale that the *average* over
-learners is the whole; so gradients and metrics are averaged. For that, what is counted, ranked or compared must be the whole
-batch's, and this is what the functions here are for:
+The objective is a mean over the whole batch. Each learner's loss is its contribution to it, on such
+a scale that the *average* over learners is the whole; so gradients and metrics are averaged. For
+that, what is counted, ranked or compared must be the whole batch's, and this is what the functions
+here are for:
 
-count     the denominator of every mean (trajectory.masked_mean, open_loop.pair_mean): shares may hold unlike numbers of real steps
-average   running statistics: of rewards, value targets (PopArt), embeddings and observations, else replicas would drift apart
-gather    V-MPO's top half and temperature rank advantages over the whole batch, and the contrastive critic tells each z from those
+count     the denominator of every mean (trajectory.masked_mean, open_loop.pair_mean): shares may
+          hold unlike numbers of real steps
+average   running statistics: of rewards, value targets (PopArt), embeddings and observations, else
+          replicas would drift apart
+gather    V-MPO's top half and temperature rank advantages over the whole batch, and the contrastive
+          critic tells each z from those
           of all other environments: its score depends on how many there are
-own       random draws are made for the whole batch and cut to size, so that they do not depend on the number of learners
+own       random draws are made for the whole batch and cut to size, so that they do not depend on
+          the number of learners
 
 In one process, which is the rule, all of these return what they are given.
 """
@@ -23,15 +29,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-_group: dist.ProcessGroup | None = None  # ours alone: a program that uses torch.distributed for itself is left in peace
+# ours alone: a program that uses torch.distributed for itself is left in peace
+_group: dist.ProcessGroup | None = None
 
 
 def join(address: str, rank: int, learners: int, timeout: float) -> None:
-    """Become learner `rank` of `learners`, which meet at `address` ("host:port", where learner 0 is). Waits at most `timeout` seconds
-    for the others, now and at each exchange; then, or where one of them is gone, the exchange raises RuntimeError."""
+    """Become learner `rank` of `learners`, which meet at `address` ("host:port", where learner 0
+    is). Waits at most `timeout` seconds for the others, now and at each exchange; then, or where
+    one of them is gone, the exchange raises RuntimeError."""
     global _group
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, f"tcp://{address}", timeout=timedelta(seconds=timeout), rank=rank, world_size=learners)
+    dist.init_process_group(
+        backend,
+        f"tcp://{address}",
+        timeout=timedelta(seconds=timeout),
+        rank=rank,
+        world_size=learners,
+    )
     _group = dist.group.WORLD
 
 
@@ -58,7 +72,9 @@ def average(value: Tensor) -> Tensor:
 
 
 def count(mask: Tensor) -> Tensor:
-    """[]: how many are True, on average over learners; of all together at least 1, so that one can divide by it."""
+    """[]: how many are True, on average over learners; of all together at least 1, so that one can
+    divide by it.
+    """
     return average(mask.sum()).clamp(min=1 / learners())
 
 
@@ -68,7 +84,9 @@ def anywhere(mask: Tensor) -> Tensor:
 
 
 def gather(value: Tensor, dim: int) -> Tensor:
-    """The whole batch from everybody's share: joined along `dim`, which counts environments, in the order of ranks."""
+    """The whole batch from everybody's share: joined along `dim`, which counts environments, in the
+    order of ranks.
+    """
     return value if _group is None else Gather.apply(value, dim)
 
 
@@ -84,7 +102,9 @@ class Gather(torch.autograd.Function):
     def forward(ctx: Any, value: Tensor, dim: int) -> Tensor:
         ctx.dim = dim
         sent = value.to(torch.uint8) if value.dtype == torch.bool else value
-        parts = [torch.empty_like(sent, memory_format=torch.contiguous_format) for _ in range(learners())]
+        parts = [
+            torch.empty_like(sent, memory_format=torch.contiguous_format) for _ in range(learners())
+        ]
         dist.all_gather(parts, sent.contiguous(), group=_group)
         return torch.cat(parts, dim).to(value.dtype)
 

@@ -1,7 +1,7 @@
 """What turns observations into embeddings and beliefs: encoders and the closed-loop RNN.
 
-BYOL-Explore (Guo et al., 2022, section 3): omega_t = f(o_t), b_t from (b_{t-1}, a_{t-1}, omega_t). The policy
-has one torso; a world model uses the same one or has its own.
+BYOL-Explore (Guo et al., 2022, section 3): omega_t = f(o_t), b_t from (b_{t-1}, a_{t-1}, omega_t).
+The policy has one torso; a world model uses the same one or has its own.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class TorsoConfig:
     hidden: int = 128
     """Width of the mlp encoder's hidden layer."""
     channels: tuple[int, ...] = (16, 32, 32)
-    """Channels of the resnet's stages, each of which halves the image, or of the three layers of small. (The value of BYOL-Explore's
-    re-implementations.)"""
+    """Channels of the resnet's stages, each of which halves the image, or of the three layers of
+    small. (The value of BYOL-Explore's re-implementations.)"""
     blocks: int = 2
     """Residual blocks a stage."""
     embedding: int = 64
@@ -44,16 +44,27 @@ class TorsoConfig:
     action_embedding: int = 16
     """Size of the learnt embedding of the previous action."""
     bfloat16: bool = False
-    """Encode images in bfloat16 (weights, embeddings and all else stay float32). For GPUs; CPUs are many times slower in it."""
+    """Encode images in bfloat16 (weights, embeddings and all else stay float32). For GPUs; CPUs are
+    many times slower in it.
+    """
 
     def __post_init__(self) -> None:
         check_numbers(self, "torso.")
         if self.encoder not in get_args(EncoderName):
-            raise ValueError(f"unknown torso.encoder {self.encoder!r}; choose from {', '.join(get_args(EncoderName))}")
+            raise ValueError(
+                f"unknown torso.encoder {self.encoder!r}; choose from"
+                f" {', '.join(get_args(EncoderName))}"
+            )
         if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"torso.channels is {self.channels}; it needs one number of at least 1 for each stage")
+            raise ValueError(
+                f"torso.channels is {self.channels}; it needs one number of at least 1 for each"
+                " stage"
+            )
         if self.encoder == "small" and len(self.channels) != 3:
-            raise ValueError(f"torso.channels is {self.channels}; the small encoder has three layers, so it needs three numbers")
+            raise ValueError(
+                f"torso.channels is {self.channels}; the small encoder has three layers, so it"
+                " needs three numbers"
+            )
         for name in ("hidden", "blocks", "embedding", "belief", "action_embedding"):
             if getattr(self, name) < 1:
                 raise ValueError(f"torso.{name} is {getattr(self, name)}; it must be at least 1")
@@ -80,7 +91,10 @@ class Residual(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,10 +103,23 @@ class Residual(nn.Module):
 
 def image_layers(config: TorsoConfig, channels: int) -> nn.Sequential:
     if config.encoder == "conv":
-        return nn.Sequential(nn.Conv2d(channels, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU())
+        return nn.Sequential(
+            nn.Conv2d(channels, 32, 8, 4),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 4, 2),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3),
+            nn.ReLU(),
+        )
     if config.encoder == "small":
         one, two, three = config.channels
-        layers = (nn.Conv2d(channels, one, 5, 3), nn.ReLU(), nn.Conv2d(one, two, 3, 2), nn.ReLU(), nn.Conv2d(two, three, 3))
+        layers = (
+            nn.Conv2d(channels, one, 5, 3),
+            nn.ReLU(),
+            nn.Conv2d(one, two, 3, 2),
+            nn.ReLU(),
+            nn.Conv2d(two, three, 3),
+        )
         return nn.Sequential(*layers, nn.GroupNorm(1, three), nn.ReLU())
     stages: list[nn.Module] = []
     for width in config.channels:
@@ -103,7 +130,9 @@ def image_layers(config: TorsoConfig, channels: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """Observation [..., *shape] to embedding [..., N]. uint8 is scaled to 0..1, floats are taken as they are."""
+    """Observation [..., *shape] to embedding [..., N]. uint8 is scaled to 0..1, floats are taken as
+    they are.
+    """
 
     def __init__(self, config: TorsoConfig, shape: tuple[int, ...]):
         super().__init__()
@@ -113,18 +142,25 @@ class Encoder(nn.Module):
         for extent in shape:
             size *= extent
         if config.encoder == "mlp":
-            self.layers: nn.Module = nn.Sequential(nn.Flatten(), mlp(size, config.hidden, config.embedding, 1))
+            self.layers: nn.Module = nn.Sequential(
+                nn.Flatten(), mlp(size, config.hidden, config.embedding, 1)
+            )
             return
         if len(shape) != 3:
             raise ValueError(
-                f"torso.encoder {config.encoder!r} reads images [channels, height, width], not observations of shape {shape}; use 'mlp'"
+                f"torso.encoder {config.encoder!r} reads images [channels, height, width], not"
+                f" observations of shape {shape}; use 'mlp'"
             )
         least = LEAST_IMAGE.get(config.encoder, 1)
         if min(shape[1:]) < least:
-            others = [name for name in ("small", "resnet", "mlp") if min(shape[1:]) >= LEAST_IMAGE.get(name, 1)]
+            others = [
+                name
+                for name in ("small", "resnet", "mlp")
+                if min(shape[1:]) >= LEAST_IMAGE.get(name, 1)
+            ]
             raise ValueError(
-                f"torso.encoder {config.encoder!r} needs images of at least {least}x{least}, not {shape[1]}x{shape[2]}; "
-                f"use {' or '.join(others)}"
+                f"torso.encoder {config.encoder!r} needs images of at least {least}x{least}, not"
+                f" {shape[1]}x{shape[2]}; use {' or '.join(others)}"
             )
         image = image_layers(config, shape[0])
         with torch.no_grad():
@@ -154,12 +190,18 @@ class Torso(nn.Module):
         self.rnn = nn.GRU(config.embedding + config.action_embedding, config.belief)
 
     def forward(
-        self, obs: Tensor, first: Tensor, previous_actions: Tensor, core: Tensor, resets: tuple[int, ...] = ()
+        self,
+        obs: Tensor,
+        first: Tensor,
+        previous_actions: Tensor,
+        core: Tensor,
+        resets: tuple[int, ...] = (),
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Beliefs [T, B, M], embeddings [T, B, N] and the state after the last step [B, M].
 
-        `first` [T, B] forgets: there the state and the previous action are blank. Resets are rare, so the fused
-        GRU runs between the times `resets` at which any environment starts over, instead of step by step.
+        `first` [T, B] forgets: there the state and the previous action are blank. Resets are rare,
+        so the fused GRU runs between the times `resets` at which any environment starts over,
+        instead of step by step.
         """
         embeddings = self.encoder(obs)
         keep = (~first).unsqueeze(-1).to(embeddings.dtype)  # [T, B, 1]
@@ -178,7 +220,9 @@ class Torso(nn.Module):
 
     def describe(self) -> str:
         """Which encoder reads what: "encoder: resnet, of 3x84x84 numbers"."""
-        return f"encoder: {self.config.encoder}, of {'x'.join(map(str, self.encoder.shape))} numbers"
+        return (
+            f"encoder: {self.config.encoder}, of {'x'.join(map(str, self.encoder.shape))} numbers"
+        )
 
 
 def compile_encoders(module: nn.Module) -> None:

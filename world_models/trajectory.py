@@ -1,7 +1,8 @@
 """The one shape of data: T agent steps of B environments, and the masks that follow from it.
 
 Time first, then batch. Index t is the t-th action; observations have one row more. `reward[t]`,
-`terminal[t]` and `info[...][t]` belong to the transition that `action[t]` started, into `obs[t + 1]`.
+`terminal[t]` and `info[...][t]` belong to the transition that `action[t]` started, into `obs[t +
+1]`.
 """
 
 from __future__ import annotations
@@ -29,16 +30,21 @@ class Trajectory:
     terminal: Tensor  # bool [T, B]: obs[t+1] ends the task (never a time limit)
     core: Tensor  # float32 [B, H]: recurrent state before obs[0]
     prev_action: Tensor  # int64 [B]: the action before obs[0]
-    info: Mapping[str, Tensor] = field(default_factory=dict)  # [T, B, ...]: what the environment tells of obs[t+1]
+    # [T, B, ...]: what the environment tells of obs[t+1]
+    info: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def real(self) -> Tensor:
-        """bool [T, B]: steps that happened. The others only reset: no reward, no loss, no statistics."""
+        """bool [T, B]: steps that happened. The others only reset: no reward, no loss, no
+        statistics.
+        """
         return ~self.first[1:]
 
     @cached_property
     def resets(self) -> tuple[int, ...]:
-        """Times t > 0 at which an environment opens an episode. Read on the host, before `to` moves the data."""
+        """Times t > 0 at which an environment opens an episode. Read on the host, before `to` moves
+        the data.
+        """
         return tuple(t + 1 for t, opens in enumerate(self.first[1:].any(1).tolist()) if opens)
 
     @property
@@ -58,15 +64,19 @@ class Trajectory:
     def to(self, device: torch.device) -> Trajectory:
         """The same steps on `device`; `info` stays on the host, where it is logged."""
         here = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "info"}
-        if device.type == "cuda":  # from pinned memory, copies do not wait for each other nor for the GPU's work
-            here = {name: value if value.is_cuda else value.pin_memory() for name, value in here.items()}
+        # from pinned memory, copies do not wait for each other nor for the GPU's work
+        if device.type == "cuda":
+            here = {
+                name: value if value.is_cuda else value.pin_memory() for name, value in here.items()
+            }
         moved = {name: value.to(device, non_blocking=True) for name, value in here.items()}
         result = replace(self, **moved)
         result.__dict__["resets"] = self.resets
         return result
 
 
-BATCH = {"core": 0, "prev_action": 0}  # which dimension counts environments, where it is not the one after time
+# which dimension counts environments, where it is not the one after time
+BATCH = {"core": 0, "prev_action": 0}
 
 
 def joined(parts: Sequence[Trajectory]) -> Trajectory:
@@ -76,11 +86,17 @@ def joined(parts: Sequence[Trajectory]) -> Trajectory:
     states = [part.state() for part in parts]
     info = {name: torch.cat([part.info[name] for part in parts], 1) for name in parts[0].info}
     names = [name for name in states[0] if name != "info"]
-    return Trajectory(**{name: torch.cat([state[name] for state in states], BATCH.get(name, 1)) for name in names}, info=info)
+    return Trajectory(
+        **{
+            name: torch.cat([state[name] for state in states], BATCH.get(name, 1)) for name in names
+        },
+        info=info,
+    )
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of values [T, B, ...] where mask [T, B], [...]; 0 (with gradient 0) where nothing is left.
+    """Mean of values [T, B, ...] where mask [T, B], [...]; 0 (with gradient 0) where nothing is
+    left.
 
     Of several learners each gets its contribution: their average is the mean over the whole batch.
     """
