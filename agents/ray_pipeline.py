@@ -465,7 +465,9 @@ def stand_in() -> type:
             self.due = time.monotonic() + phase * period
 
         def unroll(self, weights: dict[str, Array], version: int) -> tuple[Arrays, Arrays]:
-            """The recorded trajectory when it is due; it is copied into the object store each time."""
+            """The recorded trajectory when it is due; it is copied into the object store each
+            time.
+            """
             self.time.sleep(max(0.0, self.due - self.time.monotonic()))
             self.due = max(self.due, self.time.monotonic()) + self.period
             return self.recorded

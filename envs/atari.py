@@ -193,7 +193,9 @@ def _suggestion(game: str) -> str:
 
 @cache
 def action_names(game: str, full_action_space: bool) -> tuple[str, ...]:
-    """ALE's names for a game's actions, in the order of their numbers: ("NOOP", "FIRE", "UP", …)."""
+    """ALE's names for a game's actions, in the order of their numbers: ("NOOP", "FIRE", "UP",
+    …).
+    """
     import ale_py
 
     if full_action_space:

@@ -80,7 +80,9 @@ class ALEGames:
         )
 
     def _frames(self, observation: Array) -> Array:
-        """Channels first: [B, stack, height, width], or of colours [B, stack * 3, height, width]."""
+        """Channels first: [B, stack, height, width], or of colours [B, stack * 3, height,
+        width].
+        """
         if observation.ndim == 5:
             observation = np.moveaxis(observation, -1, 2)
             observation = observation.reshape(len(observation), -1, *observation.shape[3:])

@@ -149,7 +149,9 @@ class NoisyMazeVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         return step.observation, step.reward, step.terminal, step.truncated, dict(step.info)
 
     def render(self) -> tuple[Array, ...] | None:
-        """The picture of maze 0, for a vector of one frame; None without render_mode "rgb_array"."""
+        """The picture of maze 0, for a vector of one frame; None without render_mode
+        "rgb_array".
+        """
         if self.maze is None:
             raise gymnasium.error.ResetNeeded("there is nothing to render yet; call reset() first")
         return (self.maze.render(),) if self.render_mode == "rgb_array" else None

@@ -52,7 +52,9 @@ class NoiseLayer:
         self.frozen = np.random.default_rng(FROZEN).random(shape) < density
 
     def active(self, action: Array, elapsed: Array, first: Array) -> Array:
-        """bool [B]: is the layer on in the frame reached by `action` after `elapsed` agent steps?"""
+        """bool [B]: is the layer on in the frame reached by `action` after `elapsed` agent
+        steps?
+        """
         if self.kind == "frozen":
             return np.floor(elapsed * self.dose) > np.floor((elapsed - 1) * self.dose)
         drawn = self.rng.random(len(action)) < self.dose

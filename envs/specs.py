@@ -26,7 +26,9 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """Facts about a batch of environments. Shapes are channels first; lengths are in agent steps."""
+    """Facts about a batch of environments. Shapes are channels first; lengths are in agent
+    steps.
+    """
 
     name: str
     num_envs: int
@@ -108,7 +110,9 @@ class VectorEnv(Protocol):
         ...
 
     def step(self, action: Array) -> TimeStep:
-        """Take one agent step with integer actions [B]. Raises ValueError for a bad action array."""
+        """Take one agent step with integer actions [B]. Raises ValueError for a bad action
+        array.
+        """
         ...
 
     def render(self) -> Array:

@@ -322,7 +322,9 @@ def foreign_checkpoint(scene: Scene) -> None:
 
 
 def goes_on(scene: Scene, says: str) -> None:
-    """The run is resumed, says so in one line, and finishes from the checkpoint before the newest."""
+    """The run is resumed, says so in one line, and finishes from the checkpoint before the
+    newest.
+    """
     scene.allowed, scene.lost = 2 * MAZE.checkpoint_interval, scene.steps_to_repeat()
     scene.ended(scene.start(), 0, says)
 

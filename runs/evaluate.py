@@ -269,9 +269,8 @@ def table(result: dict[str, Any]) -> str:
     head = f"{result['episodes']} episodes, {result['policy']} policy, after {trained}"
     rows = [rules(result["environment"]), ""]
     if result["results"]:
-        rows.append(
-            f"{'':<14}{'mean':>10}{'95% interval':>22}{'median':>10}{'deviation':>11}{'min':>10}{'max':>10}"
-        )
+        rest = f"{'median':>10}{'deviation':>11}{'min':>10}{'max':>10}"
+        rows.append(f"{'':<14}{'mean':>10}{'95% interval':>22}{rest}")
     for name, value in result["results"].items():
         interval = f"{value['low']:.2f} .. {value['high']:.2f}"
         numbers = f"{value['mean']:>10.2f}{interval:>22}" + "".join(

@@ -105,7 +105,9 @@ def ancestry(event: Any) -> Iterator[Any]:
 
 
 def part_of(event: Any) -> str:
-    """The innermost part that an operation of the forward pass, or of the optimiser, was called in."""
+    """The innermost part that an operation of the forward pass, or of the optimiser, was called
+    in.
+    """
     for above in ancestry(event):
         if above.name.startswith(PART):
             return str(above.name[len(PART) :])
@@ -115,7 +117,9 @@ def part_of(event: Any) -> str:
 
 
 def backward_of(event: Any) -> int | None:
-    """The number of the forward operation that this is the backward of; None in the forward pass."""
+    """The number of the forward operation that this is the backward of; None in the forward
+    pass.
+    """
     return next(
         (int(above.sequence_nr) for above in ancestry(event) if above.name.startswith(BACKWARD)),
         None,

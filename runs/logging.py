@@ -61,7 +61,9 @@ class Log:
         self.events.write(event(int(entry["agent_steps"]), summary=Summary(value=values)))
 
     def sync(self) -> None:
-        """On disk, whatever happens to the machine: what a checkpoint counts on is there before it."""
+        """On disk, whatever happens to the machine: what a checkpoint counts on is there before
+        it.
+        """
         self.lines.sync()
         self.events.sync()
 
@@ -86,7 +88,9 @@ def event(step: int, **content: Any) -> bytes:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The entries of a run's log in order; a last line that was cut short by a crash is left out."""
+    """The entries of a run's log in order; a last line that was cut short by a crash is left
+    out.
+    """
     lines = (folder / METRICS).read_bytes().splitlines()
     entries = []
     for number, line in enumerate(lines):

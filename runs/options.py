@@ -1,4 +1,6 @@
-"""The options of each command, with what `--help` says of them. tyro makes command lines of them."""
+"""The options of each command, with what `--help` says of them. tyro makes command lines of
+them.
+"""
 
 from __future__ import annotations
 
@@ -140,7 +142,9 @@ class Report:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Measure stepping, acting, learning and the whole loop, and what a learner step is spent on."""
+    """Measure stepping, acting, learning and the whole loop, and what a learner step is spent
+    on.
+    """
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     seconds: float = 5.0
@@ -182,7 +186,9 @@ class Separation:
 
 @dataclass(frozen=True)
 class Demo:
-    """Train BYOL-Explore and BYOL-Hindsight side by side on the Brownian maze, and write a report."""
+    """Train BYOL-Explore and BYOL-Hindsight side by side on the Brownian maze, and write a
+    report.
+    """
 
     out: Path = OUT / "demo"
     """Folder for the two runs and the report. If it holds an unfinished demo, that one goes on."""

@@ -98,7 +98,9 @@ class Lasting:
         return getattr(self.stream, name)
 
     def _handle(self, errors: str | None) -> None:
-        """Let the stream spell by `errors` what its encoding lacks, where it is one that encodes."""
+        """Let the stream spell by `errors` what its encoding lacks, where it is one that
+        encodes.
+        """
         if errors is not None and hasattr(self.stream, "reconfigure"):
             with suppress(OSError, ValueError):  # it flushes first
                 before = self.stream.errors

@@ -305,7 +305,9 @@ def words(bank: Bank, query: int, kind: str) -> str:
 
 
 def spread(bank: Bank, candidates: Array, count: int) -> list[int]:
-    """At most `count` candidates, each as far as can be from the ones before it in what followed."""
+    """At most `count` candidates, each as far as can be from the ones before it in what
+    followed.
+    """
     followed = bank.target[torch.from_numpy(candidates)]
     distance = torch.cdist(followed, followed)
     picked = [0]

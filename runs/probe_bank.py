@@ -97,7 +97,9 @@ class Bank:
 
     @cached_property
     def places(self) -> Array:
-        """bool [D, P]: where each distinct outcome was met; more than one place may look the same."""
+        """bool [D, P]: where each distinct outcome was met; more than one place may look the
+        same.
+        """
         assert self.reading.place is not None and self.reading.alike is not None
         met = np.zeros((len(self.representative), len(self.reading.alike)), bool)
         met[self.outcome, self.reading.place] = True

@@ -210,7 +210,9 @@ def read_run(folder: Path) -> RunLog:
 
 
 def config_of(folder: Path) -> RunConfig:
-    """The config of a run that is only looked at: what its environment needs may be missing here."""
+    """The config of a run that is only looked at: what its environment needs may be missing
+    here.
+    """
     with reading_only():
         return read_config(folder)
 

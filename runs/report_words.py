@@ -53,7 +53,9 @@ def _sentences(world: str, groups: list[Group]) -> list[str]:
 
 
 def _lead_trackers(world: str, groups: list[Group], trackers: list[str]) -> str:
-    """The deepest tracker that anyone reached in 1% of the episodes, and how often each group did."""
+    """The deepest tracker that anyone reached in 1% of the episodes, and how often each group
+    did.
+    """
     tracker = next(
         (name for name in reversed(trackers) if max(group.last(name) for group in groups) >= 0.01),
         trackers[0],

@@ -66,10 +66,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 [NAMES[kind] for kind in KINDS] if column == 0 else [""] * len(KINDS),
             )
             if column == 0:
-                ax.set_ylabel(
-                    f"{entry['world']}\n({'decides' if WORLDS[entry['world']].relevant else 'no matter'})",
-                    fontsize=7,
-                )
+                decides = "decides" if WORLDS[entry["world"]].relevant else "no matter"
+                ax.set_ylabel(f"{entry['world']}\n({decides})", fontsize=7)
         figure.supxlabel("reward (1 = median of what was never seen)", fontsize=7)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")

@@ -317,5 +317,7 @@ def time_near_blocks(config: EnvConfig) -> float:
 
 
 def section(name: str) -> str:
-    """The log section of an episode's number: trackers R1.. are `reached`, all else is `episode`."""
+    """The log section of an episode's number: trackers R1.. are `reached`, all else is
+    `episode`.
+    """
     return "reached" if name.startswith("R") and name[1:].isdigit() else "episode"

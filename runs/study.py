@@ -142,7 +142,9 @@ def chosen(what: str, names: Sequence[str], variants: Sequence[Variant]) -> tupl
 
 
 def maze() -> Study:
-    """Six noises of the maze x four world models x five seeds: 120 runs, a few hours on two cores."""
+    """Six noises of the maze x four world models x five seeds: 120 runs, a few hours on two
+    cores.
+    """
     return Study(
         name="maze",
         preset="maze",

@@ -223,9 +223,8 @@ def origin(study: StudyLog) -> str:
         ("Definition of the study", definition),
         (f"Full config of {study.relative(first)}", to_dict(first.config)),
     ):
-        parts.append(
-            f"<details><summary>{escape(title)}</summary><pre>{escape(json.dumps(value, indent=2))}</pre></details>"
-        )
+        text = escape(json.dumps(value, indent=2))
+        parts.append(f"<details><summary>{escape(title)}</summary><pre>{text}</pre></details>")
     command = f"afterwit study {quoted(told.study)} --out {quoted(study.home)} --report-only"
     made = (
         f"{facts['date']}, commit {facts['commit'] or 'unknown (installed package)'},"

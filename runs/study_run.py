@@ -25,7 +25,9 @@ SIDES = ("there", "now")  # the folder's study and the one that is asked for
 
 @dataclass(frozen=True)
 class Manifest:
-    """What OUT/study.json holds. A study grows: later sessions may add worlds, methods and seeds."""
+    """What OUT/study.json holds. A study grows: later sessions may add worlds, methods and
+    seeds.
+    """
 
     study: str
     preset: str

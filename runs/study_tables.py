@@ -1,4 +1,6 @@
-"""A study in tables: scores, targets, claims, what each noise costs, variants, instruments, effort."""
+"""A study in tables: scores, targets, claims, what each noise costs, variants, instruments,
+effort.
+"""
 
 from __future__ import annotations
 

@@ -132,7 +132,9 @@ class Run:
             self.statistics.abandon_episodes(environments)
 
     def _resume(self, state: dict[str, Any]) -> list[Array]:
-        """The actors go on where `state` was taken; gives the environments whose episodes are new."""
+        """The actors go on where `state` was taken; gives the environments whose episodes are
+        new.
+        """
         if "random" in state:  # a checkpoint of November 2026, of the one actor that there was
             state = {
                 "actors": [state],
@@ -183,7 +185,9 @@ def discard_unstarted(folder: Path) -> bool:
 
 
 def make_run(config: RunConfig) -> Run:
-    """The run, in this process or on a cluster. Raises ValueError where the cluster cannot be had."""
+    """The run, in this process or on a cluster. Raises ValueError where the cluster cannot be
+    had.
+    """
     if config.cluster is None:
         return Run(config)
     try:

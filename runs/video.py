@@ -1,4 +1,6 @@
-"""Video of environment 0: what it showed, above a running strip of what the transition was worth."""
+"""Video of environment 0: what it showed, above a running strip of what the transition was
+worth.
+"""
 
 from __future__ import annotations
 

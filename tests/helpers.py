@@ -116,7 +116,9 @@ def look(torso: Torso, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
 
 
 def pair_is_valid(first: Tensor, t: int, k: int, b: int) -> bool:
-    """The k steps from obs[t] to obs[t+k] lie inside the trajectory, and none of them is a reset."""
+    """The k steps from obs[t] to obs[t+k] lie inside the trajectory, and none of them is a
+    reset.
+    """
     return t + k < len(first) and not any(bool(first[t + step, b]) for step in range(1, k + 1))
 
 

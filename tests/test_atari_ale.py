@@ -94,7 +94,9 @@ def test_the_two_agree_bit_for_bit_until_an_episode_ends(name: str) -> None:
 
 
 def test_where_they_differ() -> None:
-    """What envs/atari_ale.py says; should a version change it, the words there are to change, too."""
+    """What envs/atari_ale.py says; should a version change it, the words there are to change,
+    too.
+    """
     envpool, ale = pair("MontezumaRevenge", frame_stack=2)
     assert set(opening_frames()) == {0, 1}, (
         "0 to noop_max no-ops, where EnvPool takes 1 to noop_max"

@@ -357,7 +357,9 @@ def test_who_comes_late_leaves_the_folder_alone(
 def test_a_lock_that_was_removed_with_its_folder_holds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between opening the lock and taking it, the folder goes and another process makes it again."""
+    """Between opening the lock and taking it, the folder goes and another process makes it
+    again.
+    """
     from afterwit.runs import files
 
     flock, calls = files.fcntl.flock, []

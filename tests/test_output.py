@@ -301,7 +301,8 @@ def test_silence_is_broken_and_again_when_it_has_doubled(
 MODULE = """
 import gymnasium, numpy
 class Mine(gymnasium.Env):
-    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (3,)), gymnasium.spaces.Discrete(2)
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,))
+    action_space = gymnasium.spaces.Discrete(2)
     def __init__(self, render_mode=None): pass
     def reset(self, *, seed=None, options=None): return numpy.zeros(3, numpy.float32), {}
     def step(self, action): return numpy.zeros(3, numpy.float32), 0.0, False, False, {}

@@ -246,11 +246,10 @@ class Anywhere(gymnasium.Env[Any, Any]):
 def test_an_environment_of_any_space_trains_or_its_space_is_named(
     noise: str, observation: Any, action: Any
 ) -> None:
-    made = lambda: (
-        Noise(Anywhere(observation, action), noise)
-        if noise != "none"
-        else Anywhere(observation, action)
-    )  # noqa: E731
+    def made() -> Any:
+        env = Anywhere(observation, action)
+        return env if noise == "none" else Noise(env, noise)
+
     try:
         env = GymVector(SyncVectorEnv([made, made], autoreset_mode=AutoresetMode.NEXT_STEP), 0)
     except ValueError as error:

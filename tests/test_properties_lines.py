@@ -184,7 +184,9 @@ def test_a_line_that_once_left_something_behind_is_refused(desk: Path, line: lis
 
 
 def judge(desk: Path, line: list[str]) -> Any:
-    """The exit code of a command line, which must not be a traceback, and on refusal not a change."""
+    """The exit code of a command line, which must not be a traceback, and on refusal not a
+    change.
+    """
     before, output, errors = tree(desk), io.StringIO(), io.StringIO()
     code: Any
     try:

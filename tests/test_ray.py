@@ -224,7 +224,9 @@ def test_an_actor_that_hangs_is_replaced(start: Any, capfd: pytest.CaptureFixtur
 def test_an_environment_that_always_raises_stops_the_run_in_one_line(
     start: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Its stand-in: actions are answered with an error, as the weights belong to another network."""
+    """Its stand-in: actions are answered with an error, as the weights belong to another
+    network.
+    """
     run = start(actor_patience=30.0)
     run.learner.acting = ray.put({"nothing": np.zeros(1)})
     with pytest.raises(

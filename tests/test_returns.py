@@ -30,7 +30,9 @@ def returns(trajectory: Trajectory, value: Tensor) -> Tensor:
 
 
 def slow(trajectory: Trajectory, value: Tensor, t: int, b: int) -> Tensor:
-    """Walk forward from obs[t], adding discounted rewards, until the episode or the sequence ends."""
+    """Walk forward from obs[t], adding discounted rewards, until the episode or the sequence
+    ends.
+    """
     total, weight = torch.zeros(()), 1.0
     for time in range(t, T):
         total = total + weight * trajectory.reward[time, b]

@@ -46,7 +46,9 @@ def rnd(
 
 
 def squared_size(targets: dict[tuple[int, int], Tensor]) -> Tensor:
-    """The mean square of all targets: the unit of the error; at the first step that of the batch."""
+    """The mean square of all targets: the unit of the error; at the first step that of the
+    batch.
+    """
     return torch.stack([target.square().mean() for target in targets.values()]).mean()
 
 

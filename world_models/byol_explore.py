@@ -56,7 +56,9 @@ class BYOLExploreConfig:
 
     @classmethod
     def published(cls) -> BYOLExploreConfig:
-        """As Guo et al. publish it for Atari; the predictor's width is that of re-implementations."""
+        """As Guo et al. publish it for Atari; the predictor's width is that of
+        re-implementations.
+        """
         return cls(horizon=8, reward_edges="sum", standardise_decay=None, hidden=512)
 
 

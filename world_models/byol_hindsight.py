@@ -444,7 +444,9 @@ class BYOLHindsight(WorldModel):
         )
 
     def step_critic(self, state: Tensor, latent: Tensor, valid: Tensor) -> None:
-        """One step of the critic up the invariance of the pairs [K, T, B], which carry no gradient."""
+        """One step of the critic up the invariance of the pairs [K, T, B], which carry no
+        gradient.
+        """
         self.critic.requires_grad_(True)
         self.critic_optimiser.zero_grad(set_to_none=True)
         (-pair_mean(self.invariance(state, latent, valid), valid)).backward()

@@ -1,4 +1,6 @@
-"""ICM (Pathak et al., 2017): one-step forward error in features that tell which action was taken."""
+"""ICM (Pathak et al., 2017): one-step forward error in features that tell which action was
+taken.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,9 @@ Edges = Literal["whole", "sum"]
 
 
 def pair_mask(real: Tensor, horizon: int) -> Tensor:
-    """bool [K, T, B]: steps t .. t+k-1 of `real` [T, B] all lie inside the trajectory and happened."""
+    """bool [K, T, B]: steps t .. t+k-1 of `real` [T, B] all lie inside the trajectory and
+    happened.
+    """
     padded = F.pad(real.float(), (0, 0, 0, horizon - 1))
     return padded.unfold(0, horizon, 1).cumprod(-1).permute(2, 0, 1) > 0
 
