@@ -4,12 +4,18 @@ afterwit.envs, …
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOMS = ("envs", "world_models", "agents", "runs")
 MINIGRID = ["minigrid>=3.2,<3.3"]
 RAY = ["ray>=2.60,<3"]
 STUDY = ["rliable>=1.2,<1.3", "pandas>=2.2,<3"]  # rliable's arch cannot be imported with pandas 3
+
+
+def packages(room: str) -> list[str]:
+    """A room and the packages in it: runs, runs.output, ..."""
+    return [room, *(f"{room}.{inner}" for inner in find_packages(room))]
+
 
 setup(
     name="afterwit",
@@ -22,8 +28,10 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
-    package_dir={f"afterwit.{room}": room for room in ROOMS},
-    packages=[f"afterwit.{room}" for room in ROOMS],
+    # runs/__main__.py is `python -m afterwit`, too; the empty runs/__init__.py comes with it.
+    package_dir={"afterwit": "runs"} | {f"afterwit.{room}": room for room in ROOMS},
+    py_modules=["afterwit.__main__"],
+    packages=[f"afterwit.{name}" for room in ROOMS for name in packages(room)],
     package_data={f"afterwit.{room}": ["py.typed"] for room in ROOMS},
     install_requires=[
         "torch>=2.11,<2.14",
@@ -54,5 +62,5 @@ setup(
             "setuptools>=77",
         ],
     },
-    entry_points={"console_scripts": ["afterwit=afterwit.runs.entry:main"]},
+    entry_points={"console_scripts": ["afterwit=afterwit.runs.__main__:main"]},
 )

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from afterwit.agents.agent import Agent
 from afterwit.agents.policy import Policy
+from afterwit.envs.arrays import Array
 from afterwit.envs.checks import NUMBER
 from afterwit.envs.seeds import stream
-from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec, TimeStep, VectorEnv, blamed
+from afterwit.envs.specs import EnvironmentFault, EnvSpec, TimeStep, VectorEnv, blamed
 from afterwit.world_models.trajectory import Trajectory
 
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from afterwit.agents.policy import Policy
+from afterwit.envs.arrays import Array
 from afterwit.envs.checks import NUMBER, check_counts
 from afterwit.envs.images import View
 from afterwit.envs.interface import Interface
 from afterwit.envs.seeds import read_seed, stream
-from afterwit.envs.specs import Array
 from afterwit.world_models.callers import as_array
 
 

@@ -15,12 +15,12 @@ from afterwit.agents.vmpo import TrustRegion, VMPOConfig, entropy, vmpo_loss
 from afterwit.envs.checks import check_numbers
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models import shares
+from afterwit.world_models import data_parallel
 from afterwit.world_models.base import WorldModelOutput
-from afterwit.world_models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.instruments import representation
-from afterwit.world_models.intrinsic_reward import RewardNormaliser
-from afterwit.world_models.make import WorldModelConfig, make_world_model
+from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
+from afterwit.world_models.registry import WorldModelConfig, make_world_model
+from afterwit.world_models.reward_normaliser import RewardNormaliser
 from afterwit.world_models.running_scale import RunningScale
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory, masked_mean
@@ -177,10 +177,10 @@ class Learner(nn.Module):
 
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        shares.average_gradients(self.trained)
+        data_parallel.average_gradients(self.trained)
         norm = nn.utils.clip_grad_norm_(self.trained, config.max_gradient_norm, foreach=True)
         self.optimiser.step()
-        self.trust_region.follow(shares.average(metrics["kl"]), shares.anywhere(real))
+        self.trust_region.follow(data_parallel.average(metrics["kl"]), data_parallel.anywhere(real))
         self.world_model.after_step()
         self.steps += 1
         if self.steps % config.vmpo.target_period == 0:
@@ -226,7 +226,7 @@ class Learner(nn.Module):
         own = self.config.extrinsic_weight * trajectory.reward / self.extrinsic.size
         curiosity = self.config.intrinsic_weight * bonus
         paid, earned = (
-            shares.average(masked_mean(reward.abs(), real)) for reward in (curiosity, own)
+            data_parallel.average(masked_mean(reward.abs(), real)) for reward in (curiosity, own)
         )
         reward = (1 - self.config.discount) * (own + curiosity)
         value = popart.denormalise(self.policy.value(beliefs))
@@ -239,7 +239,7 @@ class Learner(nn.Module):
         )
         popart.update(targets, real)
         advantage = targets - value[:-1]
-        size = shares.average(masked_mean(advantage.square(), real)).sqrt()
+        size = data_parallel.average(masked_mean(advantage.square(), real)).sqrt()
         return (
             targets,
             advantage / torch.where(size > 0, size, 1.0),

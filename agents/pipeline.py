@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from afterwit.agents.actor import Actor
-from afterwit.envs.specs import Array
+from afterwit.envs.arrays import Array
 from afterwit.world_models.trajectory import Trajectory, joined
 
 Asked = tuple[int, Future[Trajectory]]  # an actor's trajectory, by the actor's number

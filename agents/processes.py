@@ -16,11 +16,12 @@ from torch import Tensor
 
 from afterwit.agents.actor import Actor, actor_seed
 from afterwit.agents.learner import Learner, LearnerConfig
-from afterwit.agents.memory import keep_memory
+from afterwit.agents.malloc_settings import keep_memory
 from afterwit.agents.policy import Policy
+from afterwit.envs.arrays import Array
 from afterwit.envs.make import EnvConfig, make_env
-from afterwit.envs.specs import Array, EnvSpec
-from afterwit.world_models import shares
+from afterwit.envs.specs import EnvSpec
+from afterwit.world_models import data_parallel
 from afterwit.world_models.callers import own_modes
 from afterwit.world_models.torso import compile_encoders
 from afterwit.world_models.trajectory import Trajectory, joined
@@ -111,7 +112,7 @@ class LearnerProcess:
 
     def join(self, address: str) -> None:
         if self.plan.learners > 1:
-            shares.join(address, self.rank, self.plan.learners, EXCHANGE)
+            data_parallel.join(address, self.rank, self.plan.learners, EXCHANGE)
 
     def update(self, *parts: Arrays) -> tuple[list[str], Array, Array, int, int]:
         """Names and values of the metrics, bonus [T, B], learner steps, version of the acting

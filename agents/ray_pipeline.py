@@ -42,7 +42,8 @@ from afterwit.agents.processes import (
     brief,
     trajectory,
 )
-from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec
+from afterwit.envs.arrays import Array
+from afterwit.envs.specs import EnvironmentFault, EnvSpec
 from afterwit.world_models.trajectory import Trajectory, joined
 
 TRIES = 3  # times that an actor is replaced in a row before the run stops

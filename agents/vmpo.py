@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from afterwit.envs.checks import check_numbers
-from afterwit.world_models import shares
+from afterwit.world_models import data_parallel
 from afterwit.world_models.trajectory import masked_mean
 
 # of alpha: it comes back from there within a hundred steps, and above, Adam jitters
@@ -154,15 +154,15 @@ def vmpo_loss(
         and log_probs.shape[:2] == action.shape == advantage.shape == real.shape
     )
     assert not advantage.requires_grad and not behaviour.requires_grad and not alpha.requires_grad
-    everyones = shares.gather(advantage, 1)
-    chosen = top_half(everyones, shares.gather(real, 1))
+    everyones = data_parallel.gather(advantage, 1)
+    chosen = top_half(everyones, data_parallel.gather(real, 1))
     temperature, sharpness = solve_temperature(
         everyones.flatten(), chosen.flatten(), config.temperature_epsilon
     )
     scaled = (everyones / temperature).masked_fill(~chosen, -torch.inf)
     weights = torch.where(chosen, torch.softmax(scaled.flatten(), 0).view_as(scaled), 0.0)
     taken = log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
-    policy_loss = -(shares.own(weights, 1) * taken).sum() * shares.learners()
+    policy_loss = -(data_parallel.own(weights, 1) * taken).sum() * data_parallel.learners()
     mean_kl = masked_mean((behaviour.exp() * (behaviour - log_probs)).sum(-1), real)
     metrics = {
         "policy_loss": policy_loss.detach(),

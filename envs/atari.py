@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from gymnasium.spaces import Box
 
+from afterwit.envs.arrays import Array
 from afterwit.envs.atari_ale import ALEGames
 from afterwit.envs.atari_noise import NOISES, FrameNoise, Overflow
 from afterwit.envs.checks import THREADS, check_numbers, is_reading
@@ -26,7 +27,7 @@ from afterwit.envs.images import view_of
 from afterwit.envs.interface import Interface
 from afterwit.envs.noise import NOOP
 from afterwit.envs.seeds import stream
-from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action
+from afterwit.envs.specs import EnvSpec, TimeStep, check_action
 
 # Where games keep room, x and y of the player, in their 128 bytes of RAM (Anand et al., 2019, arXiv
 # 1906.08226; Pitfall's room by looking, and of it no more: its y is nonsense while the player comes

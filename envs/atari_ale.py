@@ -2,7 +2,8 @@
 does.
 
 For the same game, seed and actions the two agree bit for bit in observations, rewards and endings,
-sticky actions included, as long as a game opens alike (tests/test_atari_ale.py). They differ, and
+sticky actions included, as long as a game opens alike (tests/envs/test_atari_ale.py). They
+differ, and
 neither is wrong, in this:
 
 - EnvPool opens an episode with 1 to `noop_max` no-ops, ALE with 0 to `noop_max`; each draws them in
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from afterwit.envs.specs import Array
+from afterwit.envs.arrays import Array
 
 
 class ALEGames:

@@ -20,8 +20,8 @@ from typing import Literal
 
 import numpy as np
 
+from afterwit.envs.arrays import Array
 from afterwit.envs.noise import FROZEN, LAYERS, NOOP, NoiseLayer
-from afterwit.envs.specs import Array
 
 NOISES = ("none", *LAYERS, "walk")
 Overflow = Literal["clip", "wrap"]

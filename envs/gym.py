@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from afterwit.envs.arrays import Array
 from afterwit.envs.assignments import arguments
 from afterwit.envs.checks import check_counts, check_numbers, is_reading
 from afterwit.envs.gym_make import MODES, Wrapping, import_package, make_vector
@@ -19,7 +20,7 @@ from afterwit.envs.interface import interface_of
 from afterwit.envs.maze import MazeConfig
 from afterwit.envs.noise import LAYERS, NOOP
 from afterwit.envs.seeds import global_draws_of, seed_global, stream
-from afterwit.envs.specs import Array, EnvironmentFault, EnvSpec, TimeStep, blamed, check_action
+from afterwit.envs.specs import EnvironmentFault, EnvSpec, TimeStep, blamed, check_action
 
 KWARGS = "env.kwargs"
 

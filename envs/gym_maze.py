@@ -15,9 +15,9 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from afterwit.envs.arrays import Array
 from afterwit.envs.infos import CELLS, TELLS
 from afterwit.envs.maze import ACTIONS, CHANNELS, HEIGHT, INFOS, VIEW, Maze, MazeConfig, build_map
-from afterwit.envs.specs import Array
 
 ID = "afterwit/NoisyMaze-v0"
 METADATA: dict[str, Any] = {

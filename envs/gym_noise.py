@@ -31,13 +31,13 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import RecordConstructorArgs
 
+from afterwit.envs.arrays import Array
 from afterwit.envs.checks import check_counts, is_number
 from afterwit.envs.images import view_of
 from afterwit.envs.infos import checked, declared, with_declared
 from afterwit.envs.maze import DEFAULT_DOSE, MazeConfig
 from afterwit.envs.noise import LAYERS, NOOP, NoiseLayer
 from afterwit.envs.seeds import stream
-from afterwit.envs.specs import Array
 
 NOISES = ("none", *LAYERS, "sticky")
 WIDEST = 2**16  # of a range that numbers are drawn from; beyond it, bounds say nothing

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box
 
-from afterwit.envs.specs import Array
+from afterwit.envs.arrays import Array
 
 PICTURE = 16  # height and width of a table that is a picture, of an image worth a convolution
 FEW = 4  # channels: gray, red green blue, and one more

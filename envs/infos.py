@@ -20,8 +20,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from afterwit.envs.arrays import Array
 from afterwit.envs.checks import SIZE
-from afterwit.envs.specs import Array, EnvironmentFault
+from afterwit.envs.specs import EnvironmentFault
 
 TELLS, CELLS = "afterwit_tells", "afterwit_cells"  # of an environment's metadata
 ROOMS = 256

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
+from afterwit.envs.arrays import Array
 from afterwit.envs.checks import SIZE
 from afterwit.envs.images import View, view_of
-from afterwit.envs.specs import Array
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from typing import Any
 
 import numpy as np
 
+from afterwit.envs.arrays import Array
 from afterwit.envs.checks import check_numbers
 from afterwit.envs.noise import LAYERS, NOOP, NoiseLayer
-from afterwit.envs.specs import Array, EnvSpec, TimeStep, check_action
+from afterwit.envs.specs import EnvSpec, TimeStep, check_action
 
 ACTIONS = ("no-op", "up", "down", "left", "right")
 MOVES = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])

@@ -12,9 +12,9 @@ import gymnasium
 
 from afterwit.envs.checks import is_reading
 from afterwit.envs.gym import Gym, GymConfig
+from afterwit.envs.noise import TVS
 
 ID = "afterwit/NoisyTV-v0"
-TVS = ("off", "always", "on-demand")
 # a random policy enters rooms 1..4 of the noisy-TV room in about 58%, 12%, 2% and 0.3% of such
 # episodes
 EPISODE_STEPS = 1000

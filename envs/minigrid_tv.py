@@ -23,9 +23,9 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
+from afterwit.envs.arrays import Array
 from afterwit.envs.infos import with_declared
-from afterwit.envs.minigrid import TVS
-from afterwit.envs.specs import Array
+from afterwit.envs.noise import TVS
 
 try:
     from minigrid.core.actions import Actions

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from afterwit.envs.specs import Array
+from afterwit.envs.arrays import Array
 
 LAYERS = ("pixel", "on-demand", "frozen")
 NOOP = 0
@@ -72,3 +72,6 @@ class NoiseLayer:
         """
         rng = np.random.default_rng([FROZEN, channels]) if self.kind == "frozen" else self.rng
         return rng.random((channels, *self.shape), np.float32)
+
+
+TVS = ("off", "always", "on-demand")

@@ -12,16 +12,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium.error import Error as GymnasiumError
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from afterwit.envs.interface import Interface
-
-Array = NDArray[Any]
+from afterwit.envs.arrays import Array
+from afterwit.envs.interface import Interface
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.runs.checkpoint import same as same
-from afterwit.world_models.byol_hindsight import Critic
+from afterwit.runs.training.checkpoint import same as same
+from afterwit.world_models.models.hindsight_critic import Critic
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from afterwit.world_models import shares
+from afterwit.world_models import data_parallel
 from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -121,7 +121,7 @@ class TargetEncoder(nn.Module):
         """The error [] of the best guess that never changes, over targets [..., N] where `mask`
         [...]: reconstruction has to beat it.
         """
-        guess = shares.average(masked_mean(self.coordinates(target), mask))
+        guess = data_parallel.average(masked_mean(self.coordinates(target), mask))
         return masked_mean(self.error(guess.expand_as(target), target), mask)
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from afterwit.envs.specs import Array
+from afterwit.envs.arrays import Array
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -1,42 +1,444 @@
-"""From raw error to a bonus: normalise by a running deviation, pay only what lies above the running
-mean.
-
-BYOL-Explore (Guo et al., 2022, section 3). Two consequences are worth knowing. The bonus has no
-unit: when all errors have become small, the rest is paid as the large ones were, so curiosity does
-not end by itself. And max(n - mean, 0) is convex: of two kinds of transition with the same mean
-error, the one whose error varies more is paid more.
+"""`IntrinsicReward`: the world model alone, for people who have an agent already. NumPy in, NumPy
+out.
 """
 
 from __future__ import annotations
 
+import logging
+import reprlib
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+import gymnasium
+import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode
 from torch import Tensor, nn
 
-from afterwit.world_models.running_scale import RunningMean, RunningScale
+from afterwit.envs.arrays import Array
+from afterwit.envs.checks import NUMBER, is_number
+from afterwit.envs.interface import interface_of
+from afterwit.envs.seeds import read_seed, stream
+from afterwit.envs.specs import EnvSpec
+from afterwit.world_models.callers import as_array, find_device, in_own_modes
+from afterwit.world_models.instruments import representation
+from afterwit.world_models.models.byol_hindsight import BYOLHindsight
+from afterwit.world_models.registry import (
+    WORLD_MODELS,
+    WorldModelConfig,
+    make_world_model,
+    world_model_name,
+)
+from afterwit.world_models.reward_normaliser import RewardNormaliser
+from afterwit.world_models.torso import Torso, TorsoConfig
+from afterwit.world_models.trajectory import Trajectory
+
+LEARNING_RATE = 1e-3
+LARGEST = 1e6  # beyond it, squares of observations leave float32
 
 
-class RewardNormaliser(nn.Module):
-    """Statistics of the raw reward r and of n = r / sigma, from EMAs of batch means."""
+@dataclass(frozen=True)
+class StreamState:
+    """Where a stream of steps of B environments was cut: what the next call has to know of the
+    steps before it.
+    """
 
-    def __init__(self, prioritise: bool, decay: float):
-        super().__init__()
-        self.prioritise = prioritise
-        self.raw, self.normalised = RunningScale(decay), RunningMean(decay)
+    core: Tensor  # float32 [B, M]: the memory before the next obs[0]
+    action: Tensor  # int64 [B]: the last action, counted from 0
+    opens: Tensor  # bool [B]: the next obs[0] opens an episode
+    ended: Tensor  # bool [B]: the last step ended one
+    autoreset: str  # next-step or same-step: what `opens` and `ended` follow from
 
-    @torch.no_grad()
-    def update(self, reward: Tensor, real: Tensor) -> None:
-        """Take raw rewards [T, B] into the statistics; only the `real` steps [T, B] count."""
-        self.raw.update(reward, real)
-        self.normalised.update(reward / self.deviation, real)
+    def fits(self, batch: int, belief: int, num_actions: int, autoreset: str) -> bool:
+        """Can it belong to `batch` environments with `num_actions` actions, seen by a torso with
+        beliefs of `belief` numbers?
+        """
+        flags = all(
+            flag.dtype == torch.bool and flag.shape == (batch,) for flag in (self.opens, self.ended)
+        )
+        known = self.action.shape == (batch,) and bool((self.action < num_actions).all())
+        return (
+            flags and known and self.core.shape == (batch, belief) and self.autoreset == autoreset
+        )
 
-    @property
-    def deviation(self) -> Tensor:
-        return self.raw.deviation
+    def __repr__(self) -> str:
+        return f"the state of {len(self.opens)} environments"
 
-    @torch.no_grad()
-    def forward(self, reward: Tensor, real: Tensor) -> Tensor:
-        """The bonus [T, B]: r / sigma, prioritised if configured; 0 on steps that are not real."""
-        bonus = reward / self.deviation
-        if self.prioritise:
-            bonus = (bonus - self.normalised.mean).clamp(min=0)
-        return torch.where(real, bonus, 0.0)
+
+class IntrinsicReward:
+    """A bonus for novelty, trained on the transitions that your agent collects.
+
+    `model` is a name in WORLD_MODELS or a config of one; `observation_space` the Box of one
+    environment (images, as envs/images.py tells them, or numbers of order 1), `action_space` its
+    Discrete(n). Arrays are time-major: obs [T+1, B, ...] and actions [T, B] as the two spaces have
+    them, dones [T, B], where dones[t] says that the transition of actions[t] ended an episode. They
+    may be tensors, too. `seed` None is another one each time. What was made of the observations,
+    and which encoder reads them, is logged by the logger "afterwit".
+
+    `autoreset` (a name, or Gymnasium's AutoresetMode) is "next-step" (Gymnasium's vector
+    environments: obs[t+1] after a done is the true last observation, and the step after it only
+    resets) or "same-step" (obs[t+1] after a done opens the next episode, so that the ending
+    transition has no outcome to predict). Neither resets nor what would be predicted across one
+    gets a bonus or changes a statistic.
+
+    Where a stream of steps is cut into calls, carry a state: `initial_state(B)` at its start, then
+    what `reward(..., state=state)` gives back beside the bonus. It holds the memory of each
+    environment and whether its episode has just ended. Without one each call starts from a blank
+    memory, which raises its first bonus (by 10 to 20% of the raw error on the maze), and
+    "next-step" needs `previous_dones`, the bool [B] of the step before actions[0], to know that
+    actions[0] only resets.
+
+    Pay first, then learn: the bonus is for what was not known before these steps were learnt from.
+
+    >>> import gymnasium as gym, numpy as np
+    >>> from afterwit.world_models import IntrinsicReward
+    >>> envs = gym.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync")
+    >>> spaces = envs.single_observation_space, envs.single_action_space
+    >>> curiosity = IntrinsicReward("byol-hindsight", *spaces, seed=0)
+    >>> obs, actions, dones = [envs.reset(seed=0)[0]], [], []
+    >>> for _ in range(5):
+    ...     actions.append(np.array([0, 1, 0]))
+    ...     observation, _, terminated, truncated, _ = envs.step(actions[-1])
+    ...     obs.append(observation)
+    ...     dones.append(terminated | truncated)
+    >>> obs, actions, dones = np.stack(obs), np.stack(actions), np.stack(dones)
+    >>> state = curiosity.initial_state(3)
+    >>> bonus, following = curiosity.reward(obs, actions, dones, state=state)
+    >>> metrics = curiosity.update(obs, actions, dones, state=state)
+    >>> state = following  # for the next five steps, which begin with this obs[-1]
+    >>> bonus.shape, bonus.dtype, bool((bonus >= 0).all()), 'gradient_norm' in metrics
+    ((5, 3), dtype('float32'), True, True)
+    """
+
+    @in_own_modes
+    def __init__(
+        self,
+        model: str | WorldModelConfig,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        seed: int | None,
+        torso: TorsoConfig | None = None,
+        autoreset: str | AutoresetMode = "next-step",
+        learning_rate: float = LEARNING_RATE,
+        reward_decay: float = 0.99,
+        device: str | torch.device = "cpu",
+    ):
+        if isinstance(model, str) and model not in WORLD_MODELS:
+            raise ValueError(
+                f"unknown world model {model!r}; choose from {', '.join(WORLD_MODELS)}"
+            )
+        if not is_number(learning_rate) or not 0 < learning_rate <= NUMBER:
+            raise ValueError(
+                f"learning_rate is {learning_rate!r}; it must be a finite number above 0"
+            )
+        if not is_number(reward_decay) or not 0 <= reward_decay < 1:
+            raise ValueError(
+                f"reward_decay is {reward_decay!r}; it must be a number of at least 0 and below 1"
+            )
+        if torso is not None and not isinstance(torso, TorsoConfig):
+            raise ValueError(f"torso is {torso!r}; it must be a TorsoConfig, or None")
+        seed, self.autoreset, self.device = (
+            read_seed(seed),
+            read_autoreset(autoreset),
+            find_device(device),
+        )
+        config = WORLD_MODELS[model][0]() if isinstance(model, str) else model
+        self.spec = read_spaces(observation_space, action_space)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(stream(seed, "weights"))
+            self.torso = Torso(
+                torso or default_torso(self.spec),
+                self.spec.observation_shape,
+                self.spec.num_actions,
+            )
+            self.model = make_world_model(
+                config, self.torso, self.spec, stream(seed, "world model")
+            )
+        self.normaliser = RewardNormaliser(config.prioritise, reward_decay)
+        self.modules = nn.ModuleDict(
+            {"torso": self.torso, "model": self.model, "normaliser": self.normaliser}
+        ).to(self.device)
+        self.trained = [p for p in self.modules.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(self.trained, learning_rate)
+        self.name = world_model_name(config)
+        logging.getLogger("afterwit").info(
+            "observations: %s; %s", self.spec.semantics["observations"], self.torso.describe()
+        )
+
+    @in_own_modes
+    def initial_state(self, num_envs: int) -> StreamState:
+        """The state of `num_envs` environments whose first observation opens an episode."""
+        if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
+            raise ValueError(f"num_envs is {num_envs!r}; it must be an integer of at least 1")
+        opens = torch.ones(int(num_envs), dtype=torch.bool)
+        core = torch.zeros(len(opens), self.torso.config.belief)
+        return StreamState(
+            core, torch.zeros(len(opens), dtype=torch.int64), opens, ~opens, self.autoreset
+        )
+
+    @in_own_modes
+    def update(
+        self,
+        obs: Array,
+        actions: Array,
+        dones: Array,
+        previous_dones: Array | None = None,
+        state: StreamState | None = None,
+    ) -> dict[str, float]:
+        """One optimiser step on T steps of B environments, and one step of the reward's statistics.
+        Returns metrics.
+
+        `state` is that before these steps, as `reward` was given it.
+        """
+        trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
+        out = self.model(trajectory, *self._seen(trajectory))
+        self.optimiser.zero_grad(set_to_none=True)
+        out.loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.trained, 10.0)
+        if not bool(torch.isfinite(norm)):
+            raise FloatingPointError(
+                f"the gradient of {self.name} is {norm.item()}; no weight was changed. Are all"
+                " observations finite and of order 1?"
+            )
+        self.optimiser.step()
+        self.model.after_step()
+        self.normaliser.update(out.reward, trajectory.real)
+        metrics = {
+            **out.metrics,
+            "loss": out.loss.detach(),
+            "gradient_norm": norm,
+            "scale": self.normaliser.deviation,
+        }
+        return {name: float(value) for name, value in metrics.items()}
+
+    @overload
+    def reward(
+        self,
+        obs: Array,
+        actions: Array,
+        dones: Array,
+        previous_dones: Array | None = None,
+        state: None = None,
+    ) -> Array: ...
+
+    @overload
+    def reward(
+        self, obs: Array, actions: Array, dones: Array, *, state: StreamState
+    ) -> tuple[Array, StreamState]: ...
+
+    @in_own_modes
+    def reward(
+        self,
+        obs: Array,
+        actions: Array,
+        dones: Array,
+        previous_dones: Array | None = None,
+        state: StreamState | None = None,
+    ) -> Array | tuple[Array, StreamState]:
+        """The bonus of each transition, float32 [T, B], normalised; 0 for resets. Changes no weight
+        and no statistic.
+
+        With a `state`, that before these steps, also the state after them.
+        """
+        trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
+        with torch.no_grad(), self.model.watching():
+            beliefs, embeddings = self._seen(trajectory)
+            bonus = (
+                self.normaliser(self.model(trajectory, beliefs, embeddings).reward, trajectory.real)
+                .cpu()
+                .numpy()
+            )
+        if state is None:
+            return bonus
+        ended = torch.from_numpy(as_array("dones", dones)[-1].copy())
+        # The memory before obs[-1], which is the next call's obs[0]: a GRU's output is its state.
+        last = beliefs[-2].cpu(), trajectory.action[-1].cpu(), trajectory.first[-1].cpu()
+        return bonus, StreamState(*last, ended, self.autoreset)
+
+    @in_own_modes
+    def inspect(
+        self,
+        obs: Array,
+        actions: Array,
+        dones: Array,
+        previous_dones: Array | None = None,
+        state: StreamState | None = None,
+    ) -> dict[str, float]:
+        """The instruments of world_models/instruments.py on these transitions. Changes nothing."""
+        trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
+        with torch.no_grad(), self.model.watching():
+            beliefs, embeddings = self._seen(trajectory)
+            readings = representation(beliefs, embeddings, trajectory.real) | self.model.inspect(
+                trajectory, beliefs, embeddings
+            )
+        return {name: float(value) for name, value in readings.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, targets, statistics, random state and optimiser, for torch.save."""
+        return {"modules": self.modules.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    @in_own_modes
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave. Raises ValueError where it is of another model, or
+        none.
+        """
+        try:
+            self.modules.load_state_dict(state["modules"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+            words = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"this is no state of {self.name} with these spaces and this torso: {words}"
+            ) from error
+
+    def _seen(self, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
+        """Beliefs [T+1, B, M] and embeddings [T+1, B, N]."""
+        return self.torso(*trajectory.inputs)[:2]
+
+    def _trajectory(
+        self,
+        obs: Array,
+        actions: Array,
+        dones: Array,
+        previous_dones: Array | None,
+        state: StreamState | None,
+    ) -> Trajectory:
+        obs, actions, dones = (
+            as_array(*given) for given in (("obs", obs), ("actions", actions), ("dones", dones))
+        )
+        interface = self.spec.interface
+        assert interface is not None
+        if actions.ndim != 2 or dones.shape != actions.shape:
+            raise ValueError(
+                f"actions have shape {actions.shape} and dones {dones.shape}; both must be [T, B]"
+            )
+        length, batch = actions.shape
+        if length < 1 or batch < 1:
+            raise ValueError(
+                f"actions have shape {actions.shape}; at least 1 step of 1 environment is needed"
+            )
+        if isinstance(self.model, BYOLHindsight) and batch < 2:
+            raise ValueError(
+                "byol-hindsight needs at least 2 environments: what z tells is judged against the z"
+                " of the others"
+            )
+        if obs.shape != (length + 1, batch, *interface.view.raw):
+            raise ValueError(
+                f"obs has shape {obs.shape}; for these actions it must be"
+                f" {(length + 1, batch, *interface.view.raw)}"
+            )
+        actions = interface.counted(actions)
+        if dones.dtype != np.bool_:
+            raise ValueError(
+                f"dones has dtype {dones.dtype}; it must be bool (terminated | truncated)"
+            )
+        if self.spec.observation_dtype == "uint8" and obs.dtype.kind not in "iu":
+            raise ValueError(
+                f"obs has dtype {obs.dtype}, but the observation space is uint8: give bytes 0..255,"
+                " or a space of floats"
+            )
+        if obs.dtype.kind not in "biuf":
+            raise ValueError(f"obs has dtype {obs.dtype}; it must hold numbers")
+        if not (float(obs.min()) >= -LARGEST and float(obs.max()) <= LARGEST):  # NaN is neither
+            raise ValueError(
+                f"obs must be finite and of order 1 (at most {LARGEST:g}); scale them first."
+                " Nothing was changed"
+            )
+        if previous_dones is not None:
+            if self.autoreset == "same-step":
+                raise ValueError(
+                    "previous_dones is for next-step autoreset; with same-step an ending shows in"
+                    " dones alone: leave it out"
+                )
+            previous_dones = as_array("previous_dones", previous_dones)
+            if previous_dones.shape != (batch,) or previous_dones.dtype != np.bool_:
+                raise ValueError(
+                    f"previous_dones is {previous_dones!r}; it must be bool of shape ({batch},)"
+                )
+        if state is None:
+            state = self.initial_state(batch)
+        elif previous_dones is not None:
+            raise ValueError(
+                "state and previous_dones are both given; the state knows which episodes ended, so"
+                " leave previous_dones out"
+            )
+        elif not isinstance(state, StreamState) or not state.fits(
+            batch, self.torso.config.belief, self.spec.num_actions, self.autoreset
+        ):
+            raise ValueError(
+                f"state is {reprlib.repr(state)}; it must come from this one's"
+                f" initial_state({batch}), or be the second of what reward(..., state=...) gave for"
+                f" {batch} environments"
+            )
+        first = np.zeros((length + 1, batch), bool)
+        first[0] = state.opens.numpy()
+        if self.autoreset == "next-step":
+            first[1] = state.ended.numpy() if previous_dones is None else previous_dones
+        shift = 2 if self.autoreset == "next-step" else 1
+        first[shift:] = dones[: length + 1 - shift]
+        floats = torch.zeros(length, batch)
+        return Trajectory(
+            obs=torch.from_numpy(interface.view(obs)),
+            first=torch.from_numpy(first),
+            action=torch.from_numpy(actions),
+            behaviour=floats[..., None],
+            reward=floats,
+            terminal=torch.zeros(length, batch, dtype=torch.bool),
+            core=state.core,
+            prev_action=state.action,
+        ).to(self.device)
+
+
+def read_spaces(
+    observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+) -> EnvSpec:
+    if not isinstance(observation_space, Box):
+        raise ValueError(
+            f"observation_space is {observation_space}; only Box is supported (flatten others"
+            " first)"
+        )
+    if not isinstance(action_space, Discrete):
+        raise ValueError(f"action_space is {action_space}; only Discrete is supported")
+    interface = interface_of("the agent", observation_space, action_space)
+    view = interface.view
+    return EnvSpec(
+        "yours",
+        1,
+        view.shape,
+        view.dtype,
+        interface.num_actions,
+        semantics={"observations": str(view)},
+        interface=interface,
+    )
+
+
+def default_torso(spec: EnvSpec) -> TorsoConfig:
+    """The encoder follows what is seen; what reads images is larger."""
+    config = TorsoConfig(encoder="auto")
+    return (
+        config
+        if config.resolved(spec.observation_shape).encoder == "mlp"
+        else replace(config, embedding=256, belief=256)
+    )
+
+
+def read_autoreset(mode: Any) -> str:
+    """next-step or same-step, from either name however it is written, or from Gymnasium's
+    AutoresetMode."""
+    written = mode.value if isinstance(mode, AutoresetMode) else mode
+    spelled = (
+        "".join(letter for letter in written.lower() if letter.isalpha())
+        if isinstance(written, str)
+        else None
+    )
+    if spelled == "disabled":
+        raise ValueError(
+            "autoreset is disabled, so that you reset yourself; choose same-step if obs[t+1] after"
+            " a done opens the next episode, next-step if it is the last observation of the old one"
+            " and a step that only resets follows"
+        )
+    names = {"nextstep": "next-step", "samestep": "same-step"}
+    if spelled not in names:
+        raise ValueError(f"unknown autoreset {mode!r}; choose next-step or same-step")
+    return names[spelled]

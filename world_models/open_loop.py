@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from afterwit.world_models import shares
+from afterwit.world_models import data_parallel
 
 Edges = Literal["whole", "sum"]
 
@@ -44,7 +44,7 @@ def pair_mean(errors: Tensor, valid: Tensor) -> Tensor:
     """
     count = valid.sum(0)
     per_start = torch.where(valid, errors, 0.0).sum(0) / count.clamp(min=1)
-    return per_start.sum() / shares.count(count > 0)
+    return per_start.sum() / data_parallel.count(count > 0)
 
 
 def by_transition(values: Tensor) -> Tensor:
@@ -88,8 +88,8 @@ class TransitionReward(nn.Module):
         if not self.whole:
             return total
         if self.training:
-            count = shares.average(valid.sum((1, 2)))  # [K]
-            mean = shares.average(errors.sum((1, 2))) / torch.where(count > 0, count, 1.0)
+            count = data_parallel.average(valid.sum((1, 2)))  # [K]
+            mean = data_parallel.average(errors.sum((1, 2))) / torch.where(count > 0, count, 1.0)
             self.size.copy_(torch.where(count > 0, mean, self.size))
         present = by_transition(torch.where(valid, self.size[:, None, None], 0.0))
         return total * (self.size.sum() / torch.where(present > 0, present, torch.inf))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Literal
 
-from afterwit.world_models.byol_hindsight import BYOLHindsightConfig
-from afterwit.world_models.make import WORLD_MODELS, WorldModelConfig
+from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
+from afterwit.world_models.registry import WORLD_MODELS, WorldModelConfig
 from afterwit.world_models.running_scale import FLOOR
 
 Form = Literal["ours", "published"]

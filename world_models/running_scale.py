@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from afterwit.world_models import shares
+from afterwit.world_models import data_parallel
 from afterwit.world_models.trajectory import masked_mean
 
 
@@ -30,8 +30,8 @@ class RunningMean(nn.Module):
         """Take in the values [T, B, *shape] where `mask` [T, B]; a batch with nothing in it changes
         nothing.
         """
-        rate = (1 - self.decay) * shares.anywhere(mask)
-        self.total.lerp_(shares.average(masked_mean(values, mask)), rate)
+        rate = (1 - self.decay) * data_parallel.anywhere(mask)
+        self.total.lerp_(data_parallel.average(masked_mean(values, mask)), rate)
         self.weight.lerp_(torch.ones_like(self.weight), rate)
 
     @property

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afterwit.world_models import shares
+from afterwit.world_models import data_parallel
 
 
 @dataclass(frozen=True)
@@ -101,4 +101,4 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     Of several learners each gets its contribution: their average is the mean over the whole batch.
     """
     kept = torch.where(mask.view(*mask.shape, *[1] * (values.dim() - mask.dim())), values, 0.0)
-    return kept.flatten(0, mask.dim() - 1).sum(0) / shares.count(mask)
+    return kept.flatten(0, mask.dim() - 1).sum(0) / data_parallel.count(mask)

@@ -1,0 +1,338 @@
+"""How fast: environments alone, acting alone, learning alone, and the whole loop; what a learner
+step is spent on, how it grows with the config, and a plain PPO + RND beside it. Rates in agent
+steps per second."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from tqdm import tqdm
+
+from afterwit.agents.learner import Learner
+from afterwit.agents.malloc_settings import keep_memory
+from afterwit.envs.make import make_env
+from afterwit.runs.benchmarks import learner_cost
+from afterwit.runs.benchmarks.ppo_rnd_baseline import PPORND
+from afterwit.runs.configs.presets import PRESETS
+from afterwit.runs.configs.run_config import RunConfig, to_dict
+from afterwit.runs.output.files import results, write_json
+from afterwit.runs.output.provenance import provenance
+from afterwit.runs.training.closing import closing_quietly
+from afterwit.runs.training.run import Run
+from afterwit.world_models.models.byol_explore import BYOLExploreConfig
+from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
+from afterwit.world_models.registry import WORLD_MODELS
+from afterwit.world_models.trajectory import Trajectory
+
+HORIZONS = (1, 2, 4, 8)
+ROUNDS = 5
+BASELINE = "plain PPO + RND"
+# does a part of what is measured, and returns how many agent steps that was
+Work = Callable[[], int]
+
+
+def benchmark(
+    config: RunConfig,
+    seconds: float,
+    grow: bool = False,
+    baseline: bool = False,
+    out: Path | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure `config`'s training loop, each part for about `seconds`, and write the numbers as
+    JSON to `out`.
+    """
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"seconds is {seconds}; each measurement needs more than 0, and an end")
+    if config.cluster is not None:
+        raise ValueError(
+            f"cluster is {config.cluster!r}, but this measures one process; leave --cluster out, or"
+            " add --stand-ins 10 50 100"
+        )
+    keep_memory()  # as training does
+    with results(*([out] if out is not None else [])):
+        result = measured(config, seconds, grow, baseline, progress)
+        if out is not None:
+            write_json(out, result)
+    return result
+
+
+def measured(
+    config: RunConfig, seconds: float, grow: bool, baseline: bool, progress: bool
+) -> dict[str, Any]:
+    """What `benchmark` gives."""
+    others = dict(grown(config)) if grow else {}
+    with ExitStack() as stack:
+        run = Run(config)
+        stack.callback(run.close)
+        trajectory = act(run)
+        parts = loop_parts(config, run, trajectory, stack)
+        works = parts | {name: learning(other) for name, other in others.items()}
+        if baseline:
+            works[BASELINE] = plain_ppo_rnd(config, stack)
+        found = measure(works, seconds, run.pipeline.wait, max(1, config.policy_lag), progress)
+        rate = {name: float(np.median(rates)) for name, rates in found.items()}
+        learner = cost(config, run, trajectory, rate["learning"])
+    loop = {name: rate[name] for name in parts}
+    result: dict[str, Any] = {
+        "agent_steps_per_second": loop,
+        "frames_per_second": {
+            name: value * frames_per_step(config) for name, value in loop.items()
+        },
+        "whole_loop_share": shares(found, config.env.num_envs),
+        "learner": learner,
+    }
+    if grow:
+        result["growth"] = {
+            name: {
+                "agent_steps_per_second": rate[name],
+                "seconds_per_step": other.env.num_envs * config.unroll_length / rate[name],
+                "x_as_given": quotient(found["learning"], found[name]),
+            }
+            for name, other in others.items()
+        }
+    if baseline:
+        result["ppo_rnd"] = {
+            "agent_steps_per_second": rate[BASELINE],
+            "whole_loop_over_it": quotient(found["whole loop"], found[BASELINE]),
+        }
+    return result | {"rounds": found, "config": to_dict(config), "provenance": provenance()}
+
+
+def frames_per_step(config: RunConfig) -> int:
+    return getattr(config.env, "frame_skip", 1)
+
+
+def measure(
+    works: Mapping[str, Work],
+    seconds: float,
+    settle: Callable[[], None],
+    warm_ups: int = 1,
+    progress: bool = False,
+) -> dict[str, list[float]]:
+    """Agent steps per second of each of `works`, in ROUNDS stretches of `seconds` / ROUNDS.
+
+    Before each, `settle` ends what goes on beside it, and `warm_ups` use up the batches that a
+    policy lag then holds ready. They take turns: where others slow the machine for a while, they
+    slow all works alike, and the quotient of two rates in the same round tells more than that of
+    two medians.
+    """
+    found: dict[str, list[float]] = {name: [] for name in works}
+    with tqdm(
+        total=ROUNDS * len(works),
+        unit="stretch",
+        disable=not progress,
+        dynamic_ncols=True,
+        file=sys.stdout,
+    ) as bar:
+        for _ in range(ROUNDS):
+            for name, work in works.items():
+                bar.set_description(name)
+                settle()
+                for _ in range(warm_ups):
+                    work()
+                start, steps = time.perf_counter(), 0
+                while time.perf_counter() - start < seconds / ROUNDS:
+                    steps += work()
+                found[name].append(steps / (time.perf_counter() - start))
+                bar.update()
+    return found
+
+
+def quotient(rates: ArrayLike, others: ArrayLike) -> float:
+    """How many times as fast as `others`: the median over the rounds."""
+    return float(np.median(np.asarray(rates) / np.asarray(others)))
+
+
+def loop_parts(
+    config: RunConfig, run: Run, trajectory: Trajectory, stack: ExitStack
+) -> dict[str, Work]:
+    """Each part of the training loop alone, and the whole."""
+    batch = config.env.num_envs
+
+    def whole() -> int:
+        before = run.agent_steps
+        run.step()
+        return run.agent_steps - before
+
+    return {
+        **{
+            stepping_name(count): stepping(config, count, stack)
+            for count in (batch, 4 * batch, 8 * batch)
+        },
+        "acting": lambda: act(run).action.numel(),
+        "learning": lambda: learn(run.learner, trajectory),
+        "whole loop": whole,
+    }
+
+
+def stepping_name(count: int) -> str:
+    return f"stepping, {count} environments"
+
+
+def shares(found: Mapping[str, Sequence[float]], batch: int) -> dict[str, float]:
+    """The whole loop's rate over what could be: all in turn, the slower of acting and learning, and
+    the emulator alone.
+    """
+    acting, learning = np.array(found["acting"]), np.array(found["learning"])
+    could_be = {
+        "acting and learning in turn": 1 / (1 / acting + 1 / learning),
+        "the slower of the two": np.minimum(acting, learning),
+        "stepping alone": found[stepping_name(batch)],
+    }
+    return {name: quotient(found["whole loop"], rates) for name, rates in could_be.items()}
+
+
+def stepping(config: RunConfig, num_envs: int, stack: ExitStack) -> Work:
+    """`num_envs` environments alone, with random actions drawn beforehand."""
+    env = closing_quietly(make_env(replace(config.env, num_envs=num_envs), config.seed))
+    stack.callback(env.close)
+    env.reset()
+    actions = np.random.default_rng(config.seed).integers(0, env.spec.num_actions, (10, num_envs))
+
+    def work() -> int:
+        for action in actions:
+            env.step(action)
+        return int(actions.size)
+
+    return work
+
+
+def act(run: Run) -> Trajectory:
+    """The next batch, of all actors that make it."""
+    return run.pipeline.next(run.learner.acting, run.learner.version)
+
+
+def learn(learner: Learner, trajectory: Trajectory) -> int:
+    learner.update(trajectory)["loss"].item()
+    return trajectory.action.numel()
+
+
+def learning(config: RunConfig) -> Work:
+    """The learner of another config alone."""
+    run = Run(config)
+    trajectory = act(run)
+    run.close()
+    return lambda: learn(run.learner, trajectory)
+
+
+def plain_ppo_rnd(config: RunConfig, stack: ExitStack) -> Work:
+    """A plain synchronous PPO + RND on the same environments, with as large an encoder."""
+    plain = PPORND(config)
+    stack.callback(plain.close)
+    return plain.iterate
+
+
+def cost(config: RunConfig, run: Run, trajectory: Trajectory, rate: float) -> dict[str, Any]:
+    """A learner step that takes in `rate` agent steps a second: its time, where that goes, its
+    arithmetic and traffic, and both against the device's ceilings."""
+    run.pipeline.wait()
+    step_seconds = trajectory.action.numel() / rate
+    spec = replace(run.spec, num_envs=config.env.num_envs)
+    done = learner_cost.work(
+        Learner(config.learner, spec, config.seed, torch.device("cpu")), trajectory
+    )
+    device = run.learner.device
+    return {
+        "seconds_per_step": step_seconds,
+        "share_of_time": learner_cost.split(run.learner, trajectory),
+        "flop_per_step": done["flop"],
+        "bytes_per_step": done["bytes"],
+        "flop_per_second": done["flop"] / step_seconds,
+        "bytes_per_second": done["bytes"] / step_seconds,
+        "ceilings": learner_cost.ceilings(device),
+        "device": (
+            torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else f"CPU, {torch.get_num_threads()} threads"
+        ),
+    }
+
+
+def grown(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
+    """Configs of learners, each with one actor, that differ from `config`'s in one thing: world
+    model, horizon K, or number of environments B."""
+    config = config.alone()
+    for name in WORLD_MODELS:
+        model = PRESETS[config.preset](model=name).learner.world_model
+        if type(model) is not type(config.learner.world_model):
+            yield name, replace(config, learner=replace(config.learner, world_model=model))
+    model = config.learner.world_model
+    if isinstance(model, BYOLExploreConfig | BYOLHindsightConfig):
+        for horizon in HORIZONS:
+            if horizon != model.horizon and horizon < config.unroll_length:
+                yield (
+                    f"K = {horizon}",
+                    replace(
+                        config,
+                        learner=replace(
+                            config.learner, world_model=replace(model, horizon=horizon)
+                        ),
+                    ),
+                )
+    for factor in (0.5, 2):
+        count = int(config.env.num_envs * factor)
+        if count > 1:
+            yield f"B = {count}", replace(config, env=replace(config.env, num_envs=count))
+
+
+def table(result: dict[str, Any]) -> str:
+    """The measurement as text."""
+    rows = [f"{'':<30}{'agent steps/s':>16}{'frames/s':>16}{'slowest, quickest round':>28}"]
+    for name, rate in result["agent_steps_per_second"].items():
+        between = f"{min(result['rounds'][name]):,.0f} to {max(result['rounds'][name]):,.0f}"
+        rows.append(
+            f"{name:<30}{rate:>16,.0f}{result['frames_per_second'][name]:>16,.0f}{between:>28}"
+        )
+    rows.append(
+        "whole loop: "
+        + ", ".join(f"{share:.0%} of {what}" for what, share in result["whole_loop_share"].items())
+    )
+    if "ppo_rnd" in result:
+        plain = result["ppo_rnd"]
+        rows.append(
+            f"plain PPO + RND: {plain['agent_steps_per_second']:,.0f}; the whole loop is"
+            f" {plain['whole_loop_over_it']:.1f} x as fast"
+        )
+    learner = result["learner"]
+    rows += [
+        "",
+        f"a learner step: {learner['seconds_per_step'] * 1e3:,.1f} ms ({learner['device']})",
+    ]
+    rows += [f"  {share:>6.1%}  {part}" for part, share in learner["share_of_time"].items()]
+    top = learner["ceilings"]
+    for unit, what in (("flop", "GFLOP"), ("bytes", "GB")):
+        done, rate, ceiling = (
+            learner[f"{unit}_per_step"],
+            learner[f"{unit}_per_second"],
+            top[f"{unit}_per_second"],
+        )
+        rows.append(
+            f"  {done / 1e9:,.2f} {what} a step, {rate / 1e9:,.1f} {what}/s: {rate / ceiling:.0%}"
+            f" of the {ceiling / 1e9:,.0f} reached alone"
+        )
+    if "growth" in result:
+        rows += [
+            "",
+            f"{'learning alone':<30}{'agent steps/s':>16}{'ms a step':>16}{'x as given':>16}",
+        ]
+        rate, seconds = result["agent_steps_per_second"]["learning"], learner["seconds_per_step"]
+        given = {"agent_steps_per_second": rate, "seconds_per_step": seconds, "x_as_given": 1.0}
+        for name, row in {"as given": given, **result["growth"]}.items():
+            shown = (
+                f"{row['agent_steps_per_second']:,.0f}",
+                f"{row['seconds_per_step'] * 1e3:,.1f}",
+                f"{row['x_as_given']:.2f}",
+            )
+            rows.append(f"{name:<30}" + "".join(f"{value:>16}" for value in shown))
+    return "\n".join(rows)

@@ -1,0 +1,322 @@
+"""The command line. `afterwit COMMAND --help` explains each command, `afterwit train PRESET --help`
+every field of a run.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from afterwit.envs.make import ENVS
+from afterwit.runs.benchmarks import cluster_cost as costing
+from afterwit.runs.benchmarks import speed as benchmarking
+from afterwit.runs.command_line.options import (
+    OUT,
+    Benchmark,
+    Demo,
+    Drill,
+    Evaluate,
+    Probe,
+    Report,
+    Scores,
+    Separation,
+    StudyOptions,
+    Train,
+    at_home,
+)
+from afterwit.runs.command_line.preset_options import default_name, from_preset, parsed, presets
+from afterwit.runs.configs.overrides import assignments
+from afterwit.runs.diagnostics import latent_swap as probing
+from afterwit.runs.diagnostics.separation import benchmark_separation
+from afterwit.runs.diagnostics.separation import table as separation_table
+from afterwit.runs.drills.soak import PICTURE, soak
+from afterwit.runs.drills.soak import TABLE as SAMPLES
+from afterwit.runs.evaluation import evaluate as evaluating
+from afterwit.runs.evaluation import scores as scoring
+from afterwit.runs.evaluation.intervals import rliable
+from afterwit.runs.output.text import quoted
+from afterwit.runs.studies.definitions import STUDIES, Study
+from afterwit.runs.studies.run_study import run_study
+from afterwit.runs.training.loop import start, train
+from afterwit.runs.training.many_runs import RunsFailed
+from afterwit.runs.training.train_folder import finish
+from afterwit.world_models.published import DEVIATIONS
+from afterwit.world_models.registry import WORLD_MODELS
+
+
+def train_command(args: list[str]) -> int:
+    """Train an agent: afterwit train PRESET [options], or afterwit train --resume RUN."""
+    if any(arg.partition("=")[0] == "--resume" for arg in args):
+        return resume(args)
+    if not args or args[0] in ("-h", "--help"):
+        print(
+            f"{train_command.__doc__}\n\n{presets()}\n\nafterwit train PRESET --help explains every"
+            " field of the run."
+        )
+        return 0
+    chosen = from_preset(args, Train, "train")
+    folder = chosen.out or OUT / default_name(chosen.config)
+    if chosen.config.cluster is None:
+        chosen.config.torch_device()
+    return finish(lambda: start(chosen.config, folder, progress=not chosen.quiet), folder)
+
+
+def resume(args: Sequence[str]) -> int:
+    """`--resume RUN`, `--resume=RUN`, with or without `--quiet`, in any order."""
+    if "-h" in args or "--help" in args:
+        print(
+            "usage: afterwit train --resume RUN [--quiet]\n\nGo on with a run from its last"
+            " checkpoint. It keeps its config and folder."
+        )
+        return 0
+    words = [arg.removeprefix("--resume=") for arg in args if arg not in ("--resume", "--quiet")]
+    option = next((word for word in words if word.startswith("-")), None)
+    if option is not None:
+        raise ValueError(
+            f"{option} does not go with --resume, as a resumed run keeps its config and folder;"
+            " only --quiet does"
+        )
+    if len(words) != 1 or not words[0]:
+        count = len([word for word in words if word])
+        raise ValueError(
+            f"--resume takes one run folder, not {count}: afterwit train --resume RUN (a resumed"
+            " run keeps its config)"
+        )
+    folder = at_home(Path(words[0]))
+    return finish(lambda: train(folder, progress="--quiet" not in args), folder)
+
+
+def evaluate_command(args: list[str]) -> int:
+    """Play episodes with a trained agent: afterwit evaluate RUN [--video]"""
+    chosen = parsed(Evaluate, args, "afterwit evaluate")
+    result = evaluating.evaluate(
+        chosen.run,
+        chosen.episodes,
+        chosen.greedy,
+        chosen.seed,
+        chosen.video,
+        True,
+        assignments(chosen.set),
+        chosen.out,
+        chosen.checkpoint,
+        chosen.max_steps,
+    )
+    folder = chosen.out or chosen.run
+    print(evaluating.table(result))
+    written(folder / evaluating.NAME, *([folder / evaluating.VIDEO] if chosen.video else []))
+    return 0
+
+
+def scores_command(args: list[str]) -> int:
+    """Aggregate evaluations over seeds and games, with intervals: afterwit scores RUN RUN [...]"""
+    chosen = parsed(Scores, args, "afterwit scores")
+    print(scoring.table(scoring.scores(chosen.runs, chosen.measure, chosen.out)))
+    written(chosen.out / scoring.RESULT, chosen.out / scoring.PICTURE)
+    return 0
+
+
+def probe_command(args: list[str]) -> int:
+    """Put another z into a transition and look what changes: afterwit probe RUN"""
+    chosen = parsed(Probe, args, "afterwit probe")
+    result = probing.probe(
+        chosen.run, chosen.queries, chosen.swaps, chosen.steps, chosen.seed, chosen.out
+    )
+    folder = chosen.out or chosen.run
+    print(probing.table(result))
+    written(folder / probing.NAME, folder / probing.PICTURE)
+    return 0
+
+
+def report_command(args: list[str]) -> int:
+    """Compare runs side by side in one page: afterwit report RUN [RUN ...]"""
+    # imports matplotlib, which the other commands need not wait for
+    from afterwit.runs.reports.comparison_page import write_report
+
+    chosen = parsed(Report, args, "afterwit report")
+    print(f"report: {quoted(write_report(chosen.runs, chosen.out))}")
+    return 0
+
+
+def benchmark_command(args: list[str]) -> int:
+    """Measure a preset's speed: afterwit benchmark [PRESET] [options]; or how models tell news from
+    noise: --separation
+    """
+    if "--separation" in args:
+        return separation_command([arg for arg in args if arg != "--separation"])
+    chosen = from_preset(
+        args if args and not args[0].startswith("-") else ["maze", *args], Benchmark, "benchmark"
+    )
+    if chosen.stand_ins:
+        print(
+            costing.table(
+                costing.cluster_cost(
+                    chosen.config,
+                    chosen.stand_ins,
+                    chosen.stand_in_rate,
+                    chosen.seconds,
+                    chosen.out,
+                )
+            )
+        )
+        return 0
+    print(
+        benchmarking.table(
+            benchmarking.benchmark(
+                chosen.config, chosen.seconds, chosen.grow, chosen.baseline, chosen.out
+            )
+        )
+    )
+    return 0
+
+
+def separation_command(args: list[str]) -> int:
+    """Judge world models on logged transitions: afterwit benchmark --separation [--models rnd icm]
+    [--byol-hindsight.horizon 4]
+    """
+    chosen = parsed(Separation, args, "afterwit benchmark --separation")
+    print(separation_table(benchmark_separation(chosen.config, chosen.jobs, chosen.out)))
+    if chosen.out is not None:
+        written(chosen.out, chosen.out.with_suffix(".png"))
+    return 0
+
+
+def demo_command(args: list[str]) -> int:
+    """Two agents, one noisy maze, one report: afterwit demo"""
+    from afterwit.runs.studies.demo import demo  # for the same reason
+
+    chosen = parsed(Demo, args, "afterwit demo")
+    print(f"report: {quoted(demo(chosen.out, chosen.steps, chosen.seed))}")
+    return 0
+
+
+def study_command(args: list[str]) -> int:
+    """Many runs compared, resumable at any point: afterwit study NAME [options]"""
+    if not args or args[0] in ("-h", "--help"):
+        print(
+            f"{study_command.__doc__}\n\n{studies()}\n\nafterwit study NAME --help explains the"
+            " options."
+        )
+        return 0
+    if args[0] not in STUDIES:
+        raise ValueError(f"unknown study {args[0]!r}; choose from {', '.join(STUDIES)}")
+    study, prog = STUDIES[args[0]](), f"afterwit study {args[0]}"
+    chosen = parsed(
+        StudyOptions, args[1:], prog, description=f"{STUDIES[args[0]].__doc__}\n\n{contents(study)}"
+    )
+    steps = {} if chosen.total_steps is None else {"total_steps": chosen.total_steps}
+    study = study.select(
+        chosen.worlds, chosen.methods, chosen.seeds, steps | assignments(chosen.set)
+    )
+    home = chosen.out or OUT / f"study-{study.name}"
+    rliable()  # what the report needs: told before hours of training
+    if chosen.report_only:
+        return study_report(home)
+    cells = study.cells()
+    print(
+        f"{len(cells)} runs of {cells[0].config.total_steps:,} agent steps, {chosen.jobs} at a"
+        f" time, in {quoted(home)}"
+    )
+    print("Ctrl-C saves; the same command goes on.", flush=True)
+    try:
+        run_study(study, home, chosen.jobs)
+    except RunsFailed:
+        study_report(home)
+        raise
+    return study_report(home)
+
+
+def study_report(home: Path) -> int:
+    # for the same reason as in report_command
+    from afterwit.runs.studies.page import write_study_report
+
+    print(f"report: {quoted(write_study_report(home))}")
+    return 0
+
+
+def studies() -> str:
+    """The studies as text."""
+    return "studies:\n" + "\n".join(
+        f"  {name:<17} {(function.__doc__ or '').splitlines()[0]}"
+        for name, function in STUDIES.items()
+    )
+
+
+def contents(study: Study) -> str:
+    names = {
+        "worlds": [world.name for world in study.worlds],
+        "methods": [method.name for method in study.methods],
+    }
+    names |= {"seeds": [str(seed) for seed in study.seeds]} | {
+        "more worlds": [w.name for w in study.more_worlds]
+    }
+    names |= {"more methods": [method.name for method in study.more_methods]}
+    return "\n\n".join(f"{what}: {', '.join(values)}" for what, values in names.items() if values)
+
+
+def drill_command(args: list[str]) -> int:
+    """Break runs on purpose, and see what is lost: afterwit drill [--times 5] [--faults ...]
+    [--soak MINUTES]
+    """
+    # changes how processes are started here, and only the drill needs that
+    from afterwit.runs.drills import drill as drilling
+
+    chosen = parsed(Drill, args, "afterwit drill")
+    if chosen.soak is not None:
+        flat = soak(chosen.soak, chosen.out, chosen.cluster)
+        written(chosen.out / SAMPLES, chosen.out / PICTURE)
+        return int(not flat)
+    trials = drilling.drill(chosen.faults, chosen.times, chosen.seed, chosen.out)
+    print(drilling.table(trials))
+    written(chosen.out / drilling.TABLE, chosen.out / drilling.RESULT)
+    return int(any(trial.wrong for trial in trials))
+
+
+def list_command(args: list[str]) -> int:
+    """Presets, studies, environments and world models that are there: afterwit list [published]"""
+    if args == ["published"]:
+        for model, lines in DEVIATIONS.items():
+            print(
+                "\n".join(
+                    [
+                        f"{model}:",
+                        *(
+                            textwrap.fill(
+                                line, 100, initial_indent="  - ", subsequent_indent="    "
+                            )
+                            for line in lines
+                        ),
+                    ]
+                )
+            )
+        return 0
+    if args:
+        raise ValueError(f"list takes nothing, or published, not {' '.join(args)!r}")
+    print(
+        f"{presets()}\n\n{studies()}\n\nenvironments: {', '.join(ENVS)}\nworld models:"
+        f" {', '.join(WORLD_MODELS)}"
+    )
+    print(
+        "\nvariant published: the world model as its paper has it; afterwit list published tells"
+        " what still differs"
+    )
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "demo": demo_command,
+    "train": train_command,
+    "evaluate": evaluate_command,
+    "scores": scores_command,
+    "probe": probe_command,
+    "report": report_command,
+    "study": study_command,
+    "benchmark": benchmark_command,
+    "drill": drill_command,
+    "list": list_command,
+}
+
+
+def written(*paths: Path) -> None:
+    """Say where results are."""
+    print("written: " + " and ".join(map(quoted, paths)))

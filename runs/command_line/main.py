@@ -1,0 +1,55 @@
+"""The command `afterwit`: finds the command that is asked for, and runs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from afterwit.runs.command_line.commands import COMMANDS
+from afterwit.runs.output.streams import lasting_output
+from afterwit.runs.training.exit_codes import run_and_report
+
+# What is true when a command that writes more than one result at its end is stopped.
+INTERRUPTED = {
+    "study": "the runs that had begun have saved what they had, and the same command goes on",
+    "demo": "the runs that had begun have saved what they had, and the same command goes on",
+    "report": "the report is not whole; the same command writes it again",
+    "drill": "its table was not written; the same command begins anew",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    A user's mistake ends in one line on stderr and exit code 2. Output that cannot be written
+    changes nothing.
+    """
+    with lasting_output():
+        return run_command(list(sys.argv[1:] if argv is None else argv))
+
+
+def run_command(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    interrupted = INTERRUPTED.get(args[0], "no result was written")
+    return run_and_report(lambda: find_command(args[0])(args[1:]), interrupted)
+
+
+def find_command(name: str) -> Callable[[list[str]], int]:
+    if name not in COMMANDS:
+        raise ValueError(f"unknown command {name!r}; choose from {', '.join(COMMANDS)}")
+    return COMMANDS[name]
+
+
+def overview() -> str:
+    """What `afterwit --help` prints: every command with a line."""
+    lines = [
+        "Afterwit: curiosity that survives noise.",
+        "",
+        "usage: afterwit COMMAND ...   (afterwit COMMAND --help explains it)",
+        "",
+    ]
+    for name, command in COMMANDS.items():
+        lines.append(f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}")
+    return "\n".join(lines)

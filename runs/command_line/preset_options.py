@@ -1,0 +1,81 @@
+"""Command lines that begin with a preset: its own options first, then every field of the run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import tyro
+
+from afterwit.runs.command_line.options import Benchmark, Train, at_home
+from afterwit.runs.configs.presets import PRESETS
+from afterwit.runs.configs.run_config import RunConfig
+
+Flat = (tyro.conf.AvoidSubcommands,)
+
+
+Command = TypeVar("Command", Train, Benchmark)
+
+
+Options = TypeVar("Options")
+
+
+def from_preset(args: list[str], command: type[Command], name: str) -> Command:
+    """Parse `PRESET [the preset's own options] [overrides]`: first the preset is made, then every
+    field can be changed.
+    """
+    if args[0] not in PRESETS:
+        raise ValueError(f"unknown preset {args[0]!r}; choose from {', '.join(PRESETS)}")
+    preset, prog = PRESETS[args[0]], f"afterwit {name} {args[0]}"
+    config, rest = tyro.cli(
+        preset, args=args[1:], prog=prog, return_unknown_args=True, add_help=False
+    )
+    options = ", ".join(f"--{option}" for option in option_names(preset))
+    description = (
+        f"{preset.__doc__}\n\nThis preset's own options: {options} (afterwit list shows their"
+        " values)."
+    )
+    return parsed(
+        command, rest, prog, default=command(config=config), description=description, config=Flat
+    )
+
+
+def parsed(kind: type[Options], args: Sequence[str], prog: str, **settings: Any) -> Options:
+    """What a command line asks for; paths that begin with ~ lie in a home folder, also where the
+    shell did not see that (--out=~/x).
+    """
+    return at_home(tyro.cli(kind, args=args, prog=prog, **settings))
+
+
+def presets() -> str:
+    """The presets as text, each with its own options: the default first, then the other choices."""
+    rows = []
+    for name, preset in PRESETS.items():
+        hints = get_type_hints(preset)
+        defaults = dict(zip(option_names(preset), preset.__defaults__ or (), strict=True))
+        rows.append(f"  {name:<12} {(preset.__doc__ or '').splitlines()[0]}")
+        for option, default in defaults.items():
+            others = [choice for choice in get_args(hints[option]) if choice != default]
+            rows.append(
+                f"  {'':<12} --{option} {default}"
+                + (f"   or {', '.join(others)}" if others else "")
+            )
+    return "presets, with their own options:\n" + "\n".join(rows)
+
+
+def option_names(preset: Callable[..., RunConfig]) -> list[str]:
+    return [name for name in preset.__annotations__ if name != "return"]
+
+
+def default_name(config: RunConfig) -> str:
+    env = config.env
+    task, noise = (
+        getattr(env, "game", None) or getattr(env, "label", None),
+        getattr(env, "noise", None),
+    )
+    # the maze has no task: its noise, or none, tells
+    world = [task, getattr(env, "tv", None), None if task and noise == "none" else noise]
+    parts = [config.preset, config.method, *filter(None, world), f"s{config.seed}"]
+    # an id may have slashes, its arguments anything
+    return re.sub(r"[^\w.:=+-]+", "_", "-".join(parts)).strip("_")

@@ -1,0 +1,329 @@
+"""A run's complete, frozen config, and its form as JSON. Counts are agent steps over all
+environments.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import torch
+import tyro
+
+from afterwit.agents.learner import LearnerConfig
+from afterwit.envs.checks import THREADS, check_numbers, reading_only
+from afterwit.envs.make import ENVS, EnvConfig
+from afterwit.envs.maze import MazeConfig
+from afterwit.runs.configs.overrides import checked, short
+from afterwit.runs.output.files import read_json, replacing
+from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
+from afterwit.world_models.models.hindsight_critic import check_contrast
+from afterwit.world_models.published import is_published
+from afterwit.world_models.registry import WORLD_MODELS, WorldModelConfig, world_model_name
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a training run."""
+
+    env: EnvConfig = field(default_factory=MazeConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    preset: tyro.conf.Suppress[str] = "maze"
+    """The preset that this config started from."""
+    seed: int = 0
+    """Seeds environments, weights and every draw. On CPU the same seed gives the same run, bit for
+    bit.
+    """
+    total_steps: int = 1_500_000
+    """Agent steps to train for, over all environments."""
+    unroll_length: int = 40
+    """Agent steps of each environment in one learner step (T)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks live; auto takes a GPU if there is one."""
+    policy_lag: int = 0
+    """Learner steps by which the acting weights may be late. 0: act and learn in turn; 1: act the
+    next trajectory, in a thread of its own, while the learner trains on this one. Either way a seed
+    means the same run."""
+    threads: int = 1
+    """CPU threads of one torch operation of the learner. For small networks 1 is fastest, and
+    leaves cores to other runs.
+    """
+    acting_threads: int = 1
+    """CPU threads of one torch operation of an actor that has a thread or process of its own (a
+    policy lag above 0, several actors, or a cluster)."""
+    compile: bool = False
+    """Compile the encoders (torch.compile): a minute at the start, quicker images afterwards. Needs
+    a C++ compiler on CPUs.
+    """
+    cluster: str | None = None
+    """Ray cluster to run on: local (processes on this machine), auto (the cluster that this machine
+    belongs to), or its address. Unset: this process. Needs the extra `ray`."""
+    actors: int | None = None
+    """Actors: threads of this process, or on a cluster processes, of a core each. Unset: as many as
+    make a batch. To keep N times as many busy while the learner trains, the policy lag must be N.
+    """
+    actor_envs: int | None = None
+    """Environments of one actor. A batch is env.num_envs environments: those of the next actors in
+    turn. Unset: a learner's whole share.
+    """
+    learners: int = 1
+    """Learner processes on the cluster. Each trains on an equal share of the batch's environments;
+    together they do what one does.
+    """
+    placement: Literal["spread", "pairs"] = "spread"
+    """spread: actors and learners wherever cores and GPUs are free. pairs: each learner on one node
+    with its share of the actors.
+    """
+    actor_patience: float = 300.0
+    """Seconds without an answer after which an actor on the cluster is replaced."""
+    log_interval: int = 15_000
+    """Agent steps between two log entries."""
+    checkpoint_interval: int = 250_000
+    """Agent steps between two checkpoints. One is also written on Ctrl-C, on SIGTERM and at the
+    end.
+    """
+    keep_checkpoints: int = 2
+    """Checkpoints to keep, the newest and those before it; the best is kept besides."""
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self, counts=("total_steps", "log_interval", "checkpoint_interval"), others=("seed",)
+        )
+        intervals = ("log_interval", "checkpoint_interval", "keep_checkpoints")
+        for name in ("total_steps", "unroll_length", "threads", "acting_threads", *intervals):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.policy_lag < 0:
+            raise ValueError(
+                f"policy_lag is {self.policy_lag}; it must be 0 (act and learn in turn) or more"
+            )
+        for name in ("threads", "acting_threads"):
+            if getattr(self, name) > THREADS:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {THREADS}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}; it must be at least 0 and below 2^63")
+        if isinstance(self.learner.world_model, BYOLHindsightConfig):
+            if self.env.num_envs < 2:
+                raise ValueError(
+                    "env.num_envs is 1, but byol-hindsight needs at least 2: what z tells is judged"
+                    " against the z of the others"
+                )
+            check_contrast(
+                self.learner.world_model.contrast_size, self.unroll_length, self.env.num_envs
+            )
+        self._check_actors()
+        horizon = getattr(self.learner.world_model, "horizon", 1)
+        if horizon >= self.unroll_length:
+            raise ValueError(
+                f"learner.world_model.horizon is {horizon} and unroll_length is"
+                f" {self.unroll_length}; the horizon K must be shorter than the unroll T"
+            )
+
+    def _check_actors(self) -> None:
+        if self.learners < 1:
+            raise ValueError(f"learners is {self.learners}; it must be at least 1")
+        if not self.actor_patience > 0:
+            raise ValueError(f"actor_patience is {self.actor_patience}; it must be above 0")
+        if self.cluster is None and self.learners > 1:
+            raise ValueError(
+                f"learners is {self.learners}, but that is for a cluster; add --cluster local, auto"
+                " or an address"
+            )
+        share, rest = divmod(self.env.num_envs, self.learners)
+        if rest:
+            raise ValueError(
+                f"learners is {self.learners}; it must divide env.num_envs, which is"
+                f" {self.env.num_envs}"
+            )
+        if self.actor_envs is not None and (self.actor_envs < 1 or share % self.actor_envs):
+            raise ValueError(
+                f"actor_envs is {self.actor_envs}; it must divide a learner's {share} environments"
+            )
+        needed = self.actors_per_batch
+        if self.num_actors < needed:
+            raise ValueError(
+                f"actors is {self.actors}, but {needed} of {self.envs_per_actor} environments make"
+                f" a batch of {self.env.num_envs}; take at least {needed}, or larger ones"
+                " (actor_envs)"
+            )
+        most = needed * (self.policy_lag + 1)
+        if self.num_actors > most:
+            lag = -(-self.num_actors // needed)
+            raise ValueError(
+                f"actors is {self.actors}, but policy_lag {self.policy_lag} gives work to {most} at"
+                f" most ({needed} make a batch); raise the lag to {lag}, or take fewer actors or"
+                " smaller ones (actor_envs)"
+            )
+        if self.placement == "pairs" and (self.num_actors % needed or needed % self.learners):
+            raise ValueError(
+                f"placement is 'pairs', but actors is {self.num_actors}; with it, a multiple of the"
+                f" {needed} that make a batch is needed"
+            )
+
+    @property
+    def envs_per_actor(self) -> int:
+        return self.actor_envs or self.env.num_envs // self.learners
+
+    @property
+    def actors_per_batch(self) -> int:
+        """Actors whose trajectories make one batch."""
+        return self.env.num_envs // self.envs_per_actor
+
+    @property
+    def num_actors(self) -> int:
+        return self.actors_per_batch if self.actors is None else self.actors
+
+    @property
+    def actor_env(self) -> EnvConfig:
+        """The environments of one actor."""
+        return replace(self.env, num_envs=self.envs_per_actor)
+
+    def alone(self) -> RunConfig:
+        """The same in this process, with one actor, in lockstep."""
+        return replace(
+            self,
+            cluster=None,
+            actors=None,
+            actor_envs=None,
+            learners=1,
+            placement="spread",
+            policy_lag=0,
+        )
+
+    @property
+    def method(self) -> str:
+        """What this run stands for where runs are compared: its world model, also in its published
+        form, or the random policy.
+        """
+        if self.learner.policy.uniform:
+            return "random"
+        model = self.learner.world_model
+        return world_model_name(model) + ("-published" if is_published(model) else "")
+
+    @property
+    def title(self) -> str:
+        """What a person calls this run: the method, and the seed."""
+        return f"{self.method}, seed {self.seed}"
+
+    def torch_device(self) -> torch.device:
+        """Raises ValueError where a GPU is asked for and there is none."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError(
+                "device is 'cuda' but torch sees no GPU; use --device cpu, or install a CUDA build"
+                " of torch"
+            )
+        return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+# Fields that say where, how fast and how well kept a run goes, and not what it learns.
+RESOURCES = (
+    "device",
+    "threads",
+    "acting_threads",
+    "compile",
+    "cluster",
+    "actors",
+    "actor_envs",
+    "learners",
+    "placement",
+    "actor_patience",
+    "log_interval",
+    "checkpoint_interval",
+    "keep_checkpoints",
+)
+# of these a dict says by its `name` which it is
+TAGGED: dict[Any, dict[str, Any]] = {EnvConfig: ENVS, WorldModelConfig: WORLD_MODELS}
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """Plain dicts and values; env and world model carry their registry `name`."""
+    return _plain(config)
+
+
+def _plain(value: Any) -> Any:
+    if not is_dataclass(value):
+        return value
+    names = {kind: name for registry in TAGGED.values() for name, (kind, _) in registry.items()}
+    result = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return result | ({"name": names[type(value)]} if type(value) in names else {})
+
+
+GONE = ("learner.vmpo.temperature_init",)  # fields of earlier versions that mean nothing any more
+# what versions did that did not have the field yet
+BEFORE = {"learner.world_model.reward_edges": "sum"}
+
+
+def from_dict(data: dict[str, Any]) -> RunConfig:
+    """The config that `to_dict` wrote; a field that `data` lacks has its default. Raises ValueError
+    for unknown fields, and naming path and value for what a field does not take."""
+    try:
+        config: RunConfig = _made(data, RunConfig, "")
+    except ValueError:
+        if not isinstance(data, dict) or data.get("actors") != 1:
+            raise
+        # until November 2026, 1 stood for what unset is now
+        config = _made(data | {"actors": None}, RunConfig, "")
+    return config
+
+
+def _made(data: Any, hint: Any, path: str) -> Any:
+    """`data` as a value of type `hint`, which stands at `path`."""
+    if hint not in TAGGED and not is_dataclass(hint):
+        return checked(data, hint, path)
+    where = path or "the config"
+    if not isinstance(data, dict):
+        raise ValueError(f"{where} is {short(data)}; it takes an object with fields")
+    if hint in TAGGED:
+        name, data = data.get("name"), {key: value for key, value in data.items() if key != "name"}
+        if not isinstance(name, str) or name not in TAGGED[hint]:
+            raise ValueError(
+                f"{where}.name is {short(name)}; choose from {', '.join(TAGGED[hint])}"
+            )
+        hint = TAGGED[hint][name][0]
+    hints = get_type_hints(hint)
+    data = {key: value for key, value in data.items() if f"{path}.{key}" not in GONE}
+    data = {key: BEFORE[f"{path}.{key}"] for key in hints if f"{path}.{key}" in BEFORE} | data
+    for key in data:
+        if key not in hints:
+            raise ValueError(
+                f"not a config of this version of afterwit: {where} has the unknown field"
+                f" {short(key)}"
+            )
+    return hint(
+        **{
+            key: _made(value, hints[key], f"{path}.{key}".lstrip("."))
+            for key, value in data.items()
+        }
+    )
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The config of a run folder."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is no run folder: it has no config.json")
+    data = read_json(
+        path,
+        "put a copy back, or remove it: afterwit train --resume then takes the config from the"
+        " run's checkpoint",
+    )
+    try:
+        return from_dict(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def write_config(config: RunConfig, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "config.json") as file:
+        file.write((json.dumps(to_dict(config), indent=2) + "\n").encode())
+
+
+def config_of(folder: Path) -> RunConfig:
+    """The config of a run that is only looked at: what its environment needs may be missing
+    here.
+    """
+    with reading_only():
+        return read_config(folder)

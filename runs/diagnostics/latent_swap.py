@@ -1,0 +1,392 @@
+"""The probe: what would have happened? Keep (b, a) of a transition, put in the z of another, look
+at the real observation nearest to it.
+
+BYOL-Hindsight's latent z should carry what nobody could have foreseen and nothing else (Jarrett et
+al., 2023, section 3). Then another z changes the noise and leaves the place, and another (b, a)
+does the opposite. Nearest is by the model's own error, a squared distance of embeddings. Only one
+step ahead is looked at (k = 1), whatever the horizon; nothing is learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afterwit.envs.arrays import Array
+from afterwit.envs.seeds import stream
+from afterwit.runs.configs.run_config import read_config, to_dict
+from afterwit.runs.diagnostics.latent_swap_data import TITLES, Bank, Comparison, Row, gather, split
+from afterwit.runs.evaluation.evaluate import evaluation_env
+from afterwit.runs.output.files import results, write_json
+from afterwit.runs.output.provenance import provenance
+from afterwit.runs.training import checkpoint
+from afterwit.runs.training.run import Run
+from afterwit.world_models.models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig
+from afterwit.world_models.registry import world_model_name
+
+NAME, PICTURE = "probe.json", "probe.png"
+MEASURED = 500  # transitions of each kind that the numbers are taken over, at most
+CANDIDATES = 60  # drawn of each kind, for the picture to choose a varied few from
+ROWS = {
+    "own_z": "its own z",
+    "other_z": "the z of others",
+    "alike_z": "the z of others of its kind",
+    "other_place": "place and action of others, own z",
+    "world": "the world: same observation and action again",
+}
+Reconstruct = Callable[[Tensor, Tensor], Tensor]
+
+
+def probe(
+    folder: Path,
+    queries: int,
+    swaps: int,
+    steps: int,
+    seed: int,
+    out: Path | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Play `steps` agent steps, measure what z carries, and write OUT/probe.json and OUT/probe.png
+    (OUT unset: the run folder).
+
+    `queries` transitions are drawn, each with its own z and with `swaps` others; the numbers are
+    over many more. Raises ValueError where the run's model has no z, or nothing was saved yet.
+    """
+    # imports matplotlib, which the numbers need not wait for
+    from afterwit.runs.diagnostics.latent_swap_figure import draw_probe
+
+    for name, value in (("queries", queries), ("swaps", swaps), ("steps", steps)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
+    config = read_config(folder)
+    if not isinstance(config.learner.world_model, BYOLHindsightConfig):
+        name = world_model_name(config.learner.world_model)
+        raise ValueError(
+            f"{folder} was trained with {name}, which has no z to put another in its place; probe a"
+            " run of byol-hindsight"
+        )
+    saved = checkpoint.load(folder, config)
+    config = replace(config.alone(), env=evaluation_env(config.env, video=False), seed=seed)
+    target = folder if out is None else out
+    with results(target / NAME, target / PICTURE):
+        with closing(Run(config)) as run:
+            run.learner.load_state(saved["learner"])
+            bank = gather(run, steps, seed, progress)
+        result, pictured = swapped(run, bank, queries, swaps, seed)
+        result = {
+            "run": str(folder),
+            "trained_agent_steps": saved["agent_steps"],
+            "seed": seed,
+            "swaps": swaps,
+            **result,
+            "environment": dict(run.spec.semantics),
+            "config": to_dict(config),
+            "provenance": provenance(),
+            "meaning": meaning(result),
+        }
+        draw_probe(bank, pictured, config, run.spec, result, target)
+        write_json(target / NAME, result)
+    return result
+
+
+def swapped(
+    run: Run, bank: Bank, queries: int, swaps: int, seed: int
+) -> tuple[dict[str, Any], list[Row]]:
+    """The numbers, and the rows of the picture."""
+    model = run.learner.world_model
+    assert isinstance(model, BYOLHindsight)
+    random = np.random.default_rng(stream(seed, "probe"))
+
+    def reconstruct(ahead: Tensor, latent: Tensor) -> Tensor:
+        return model.target.coordinates(model.reconstruct(ahead, latent))
+
+    with torch.no_grad():
+        kinds = {
+            name: measure(bank, reconstruct, members, swaps, random)
+            for name, members in split(bank).items()
+            if len(members)
+        }
+        chosen = choose(bank, reconstruct, queries, random)
+        pictured = [
+            picture_row(bank, reconstruct, query, kind, swaps, random)
+            for query, kind in chosen.items()
+        ]
+    return {
+        "transitions": len(bank),
+        "distinct_outcomes": len(bank.representative),
+        "kinds": kinds,
+    }, pictured
+
+
+def compare(bank: Bank, imagined: Tensor, query: Array, other: Array) -> Comparison:
+    """Reconstructions [Q, E] of the transitions `query` [Q], part of which came from the
+    transitions `other` [Q].
+    """
+    distance = torch.cdist(imagined, bank.outcomes).square()  # [Q, D]
+    nearest = distance.argmin(1)
+    truth = torch.from_numpy(bank.outcome[query]).to(distance.device)
+    error = distance.gather(1, truth[:, None])
+    rank = 1 + (distance < error).sum(1)
+    near, reading = nearest.cpu().numpy(), bank.reading
+    changed = bank.noise[bank.representative[near]] != bank.noise[query]
+    kept = follows = None
+    if reading.place is not None and reading.alike is not None:
+        kept, follows = (
+            (bank.places[near] & reading.alike[reading.place[whose]]).any(1)
+            for whose in (query, other)
+        )
+    numbers = (distance.gather(1, nearest[:, None])[:, 0], error[:, 0], rank)
+    nearest_distance, errors, ranks = (values.cpu().numpy() for values in numbers)
+    return Comparison(
+        bank.representative[near], nearest_distance, errors, ranks, changed, kept, follows
+    )
+
+
+def measure(
+    bank: Bank, reconstruct: Reconstruct, members: Array, swaps: int, random: np.random.Generator
+) -> dict[str, Any]:
+    """The numbers of one kind: over at most MEASURED of the transitions `members`, `swaps` others
+    for each.
+    """
+    query = random.choice(members, min(MEASURED, len(members)), replace=False)
+    repeated, everyone = query.repeat(swaps), np.arange(len(bank))
+    other, alike = (
+        others(everyone, repeated, random),
+        others(members if len(members) > 1 else everyone, repeated, random),
+    )
+    rows = {
+        "own_z": compare(bank, reconstruct(bank.ahead[query], bank.latent[query]), query, query),
+        "other_z": compare(
+            bank, reconstruct(bank.ahead[repeated], bank.latent[other]), repeated, other
+        ),
+        "alike_z": compare(
+            bank, reconstruct(bank.ahead[repeated], bank.latent[alike]), repeated, alike
+        ),
+        "other_place": compare(
+            bank, reconstruct(bank.ahead[other], bank.latent[repeated]), repeated, other
+        ),
+    }
+    unlike = apart(bank.target[repeated], bank.target[other]).mean()
+    return {
+        "transitions": len(members),
+        "measured": len(query),
+        "error_between_random_outcomes": float(unlike),
+        **{name: summarise(row) for name, row in rows.items()},
+        "world": world(bank, query, swaps, random),
+    }
+
+
+def apart(one: Tensor, other: Tensor) -> Tensor:
+    """Squared distance, the model's error: [Q, E] to [Q]."""
+    return (one - other).square().sum(-1)
+
+
+def others(members: Array, query: Array, random: np.random.Generator) -> Array:
+    """For each query [Q] a transition of `members` that is not the query itself."""
+    drawn: Array = members[random.integers(0, len(members), len(query))]
+    while (same := drawn == query).any():
+        drawn[same] = members[random.integers(0, len(members), int(same.sum()))]
+    return drawn
+
+
+def summarise(row: Comparison) -> dict[str, float]:
+    """Shares, mean errors and the median rank of one way to reconstruct."""
+    numbers: dict[str, float] = {}
+    if row.kept is not None and row.follows is not None:
+        numbers |= {
+            "place_kept": float(row.kept.mean()),
+            "place_of_other": float(row.follows.mean()),
+        }
+        numbers |= {"place_kept_and_noise_changed": float((row.kept & row.changed).mean())}
+    numbers |= {"noise_changed": float(row.changed.mean()), "error": float(row.error.mean())}
+    return numbers | {
+        "nearest_distance": float(row.distance.mean()),
+        "median_rank": float(np.median(row.rank)),
+    }
+
+
+def world(bank: Bank, query: Array, swaps: int, random: np.random.Generator) -> dict[str, float]:
+    """What the world itself varies: other real outcomes of the same observation and action. Queries
+    without any are left out.
+    """
+    members: dict[tuple[int, int], list[int]] = {}
+    situations = list(
+        zip(bank.frame_number[bank.step, bank.env].tolist(), bank.action.tolist(), strict=True)
+    )
+    for index, situation in enumerate(situations):
+        members.setdefault(situation, []).append(index)
+    again = np.array(
+        [index for index in query for _ in range(swaps) if len(members[situations[index]]) > 1],
+        np.int64,
+    )
+    if not len(again):
+        return {"measured": 0}
+    other = np.array(
+        [
+            others(np.array(members[situations[index]]), np.array([index]), random)[0]
+            for index in again
+        ]
+    )
+    changed = bank.noise[other] != bank.noise[again]
+    numbers: dict[str, float] = {"measured": len(again) // swaps}
+    if bank.reading.place is not None and bank.reading.alike is not None:
+        kept = bank.reading.alike[bank.reading.place[again], bank.reading.place[other]]
+        numbers |= {
+            "place_kept": float(kept.mean()),
+            "place_kept_and_noise_changed": float((kept & changed).mean()),
+        }
+    error = apart(bank.target[again], bank.target[other])
+    return numbers | {"noise_changed": float(changed.mean()), "error": float(error.mean())}
+
+
+def choose(
+    bank: Bank, reconstruct: Reconstruct, count: int, random: np.random.Generator
+) -> dict[int, str]:
+    """A varied few: by halves with and without noise, or where no one tells, surprising ones and
+    others. Values are words for them.
+    """
+    kinds = split(bank)
+    if "all" in kinds:
+        error = apart(reconstruct(bank.ahead, bank.latent), bank.target).cpu().numpy()
+        surprising = error >= np.quantile(error, 0.95)
+        kinds = {
+            "large error": np.flatnonzero(surprising),
+            "small error": np.flatnonzero(~surprising),
+        }
+    kinds = {name: members for name, members in kinds.items() if len(members)}
+    chosen: dict[int, str] = {}
+    for index, (name, members) in enumerate(kinds.items()):
+        left = (count - len(chosen)) if index == len(kinds) - 1 else -(-count // len(kinds))
+        for query in spread(bank, random.permutation(members)[:CANDIDATES], left):
+            chosen[query] = words(bank, query, name)
+    return chosen
+
+
+def words(bank: Bank, query: int, kind: str) -> str:
+    if kind == "noisy":
+        return "noise is on" if bank.info["noise_on"][query] else "random block in view"
+    return "no noise in view" if kind == "quiet" else kind
+
+
+def spread(bank: Bank, candidates: Array, count: int) -> list[int]:
+    """At most `count` candidates, each as far as can be from the ones before it in what
+    followed.
+    """
+    followed = bank.target[torch.from_numpy(candidates)]
+    distance = torch.cdist(followed, followed)
+    picked = [0]
+    while len(picked) < min(count, len(candidates)):
+        nearest = distance[:, picked].min(1).values
+        nearest[picked] = -1
+        picked.append(int(nearest.argmax()))
+    return [int(candidates[index]) for index in picked[:count]]
+
+
+def picture_row(
+    bank: Bank,
+    reconstruct: Reconstruct,
+    query: int,
+    kind: str,
+    swaps: int,
+    random: np.random.Generator,
+) -> Row:
+    repeated, everyone = np.full(swaps + 1, query), np.arange(len(bank))
+    other = others(everyone, repeated, random)
+    same = next(members for members in split(bank).values() if query in members)
+    other[-1] = others(same if len(same) > 1 else everyone, repeated[:1], random)[0]
+    other, repeated = np.append(query, other), np.append(query, repeated)
+    return Row(
+        query,
+        kind,
+        other,
+        compare(bank, reconstruct(bank.ahead[repeated], bank.latent[other]), repeated, other),
+    )
+
+
+def meaning(result: Mapping[str, Any]) -> str:
+    """What the numbers say, in a sentence for each kind of transition."""
+    sentences = []
+    for name, kind in result["kinds"].items():
+        own, other, real, apart = (
+            kind["own_z"],
+            kind["other_z"],
+            kind["world"],
+            kind["error_between_random_outcomes"],
+        )
+        kept = f"keeps the place in {other['place_kept']:.0%} and " if "place_kept" in other else ""
+        lands = (
+            f", and in {other['place_of_other']:.0%} it leads to where that z came from"
+            if "place_kept" in other
+            else ""
+        )
+        what = "what is seen" if name == "all" else "the noise"
+        itself = f", the world itself in {real['noise_changed']:.0%}" if real["measured"] else ""
+        sentences.append(
+            f"{OPENINGS[name]}, another z {kept}changes {what} in {other['noise_changed']:.0%} (its"
+            f" own z in {own['noise_changed']:.0%}{itself}){lands}; the error goes from"
+            f" {own['error']:.3f} to {other['error']:.3f}, and random outcomes are {apart:.3f}"
+            " apart."
+        )
+        if own["error"] > apart / 2:
+            sentences.append(
+                "The model hardly tells these outcomes apart even with their own z, so their swaps"
+                " say little yet."
+            )
+    if "quiet" in result["kinds"]:
+        sentences.append(
+            "Error that another z adds where there is no noise is foreseeable content that z"
+            " carries: a leak."
+        )
+    return " ".join(sentences)
+
+
+OPENINGS = {
+    "noisy": "With noise in view",
+    "quiet": "With no noise in view",
+    "all": "Over all transitions",
+}
+COLUMNS = {
+    "place_kept": "place kept",
+    "place_of_other": "place of other",
+    "noise_changed": "noise changed",
+    "error": "error",
+}
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The probe as text: one row a way to reconstruct."""
+    lines = [
+        f"after {result['trained_agent_steps']:,} agent steps, in {result['transitions']:,}"
+        f" transitions, {result['distinct_outcomes']:,} outcomes that differ"
+    ]
+    for name, kind in result["kinds"].items():
+        columns = {key: title for key, title in COLUMNS.items() if key in kind["own_z"]}
+        head = f"{TITLES[name]} ({kind['measured']} of {kind['transitions']:,})"
+        lines.append(
+            f"{head:<46}"
+            + "".join(f"{title:>15}" for title in columns.values())
+            + f"{'rank of truth':>15}"
+        )
+        for row, title in ROWS.items():
+            if kind[row].get("measured") == 0:
+                continue
+            shown = [
+                (
+                    f"{kind[row][key]:.3f}"
+                    if key == "error"
+                    else f"{kind[row][key]:.0%}"
+                    if key in kind[row]
+                    else ""
+                )
+                for key in columns
+            ]
+            rank = f"{kind[row]['median_rank']:.0f}" if "median_rank" in kind[row] else ""
+            lines.append(f"  {title:<44}" + "".join(f"{text:>15}" for text in [*shown, rank]))
+    return "\n".join([*lines, result["meaning"]])

@@ -1,0 +1,191 @@
+"""The fault drill: real runs in real processes, a fault at a random moment, and what was lost of
+each run.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from afterwit.runs.configs.run_config import RunConfig, read_config, write_config
+from afterwit.runs.drills.child import begin
+from afterwit.runs.drills.cluster_faults import CLUSTER_FAULTS
+from afterwit.runs.drills.faults import FAULTS
+from afterwit.runs.drills.scene import MAZE, STEP, Scene
+from afterwit.runs.output.files import TEMPORARY, replacing, results
+from afterwit.runs.output.provenance import provenance
+from afterwit.runs.training import checkpoint
+from afterwit.runs.training.run_log import read_metrics
+
+RESULT, TABLE = "drill.json", "drill.md"
+ALL = FAULTS | (CLUSTER_FAULTS if find_spec("ray") else {})
+CLOCK = ("seconds", "agent_steps_per_second")  # numbers of a log entry that differ from run to run
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fault at one moment."""
+
+    fault: str
+    moment: str
+    seen: str  # by the user, on stderr or else on stdout; the run's folder as RUN
+    code: int | None
+    lost: int  # agent steps
+    allowed: int  # agent steps that may be lost
+    wrong: list[str]  # what broke the promise; empty: passed
+
+
+def drill(
+    faults: Sequence[str], times: int, seed: int, out: Path, progress: bool = True
+) -> list[Trial]:
+    """Try each of `faults` `times` times, and write OUT/drill.md and OUT/drill.json. The folders of
+    trials that fail are kept.
+
+    Raises ValueError for an unknown fault.
+    """
+    if times < 1:
+        raise ValueError(f"times is {times}; each fault is tried at least once")
+    unknown = [name for name in faults if name not in ALL]
+    if unknown:
+        raise ValueError(f"unknown fault {unknown[0]!r}; choose from {', '.join(ALL)}")
+    with results(out / RESULT, out / TABLE):
+        trials = all_tried(faults or tuple(ALL), times, seed, out, progress)
+        write(trials, out)
+    return trials
+
+
+def all_tried(
+    faults: Sequence[str], times: int, seed: int, out: Path, progress: bool
+) -> list[Trial]:
+    trials = []
+    whole = reference(MAZE, out / "runs" / "whole")
+    bar = tqdm(
+        list(faults), unit="fault", disable=not progress, dynamic_ncols=True, file=sys.stdout
+    )
+    for name in bar:
+        for index in range(times):
+            bar.set_description(f"{name} {index + 1}/{times}")
+            trials.append(tried(name, index, seed, out / "runs" / name, whole))
+            if trials[-1].wrong and progress:
+                bar.write(f"{name}: {'; '.join(trials[-1].wrong)}")
+    return trials
+
+
+def reference(config: RunConfig, folder: Path) -> Path:
+    """The run that nothing happens to."""
+    shutil.rmtree(folder, ignore_errors=True)
+    write_config(config, folder)
+    child = begin([str(folder)], folder.with_name(folder.name + "-1"))
+    if child.wait() != 0:
+        raise ValueError(f"the run without a fault failed already: {child.errors()}")
+    return folder
+
+
+def tried(name: str, index: int, seed: int, home: Path, whole: Path) -> Trial:
+    """One trial. The run is brought to its end afterwards, and must be bit for bit `whole`, the run
+    that nothing happened to.
+    """
+    folder = home / str(index)
+    shutil.rmtree(folder, ignore_errors=True)
+    home.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng([seed, index, zlib.crc32(name.encode())])
+    scene = Scene(folder, random, ExitStack())
+    try:
+        with scene.closing:
+            ALL[name](scene)
+            wrong = verdict(scene, whole)
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        wrong = [str(error)]
+    seen = " / ".join(scene.said or scene.printed).replace(str(folder), "RUN")
+    if not wrong:
+        for path in home.glob(f"{index}*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not any(home.iterdir()):
+            home.rmdir()
+    return Trial(name, scene.moment, seen, scene.code, scene.lost or 0, scene.allowed, wrong)
+
+
+def verdict(scene: Scene, whole: Path) -> list[str]:
+    """What is wrong. Brings the run to its end."""
+    code, says = scene.expected
+    text, folder = "\n".join(scene.said), scene.folder
+    wrong = []
+    if scene.code != code:
+        wrong.append(f"it ended with code {scene.code}, not {code}")
+    if (
+        "Traceback" in text
+        or (says not in text)
+        or (len(scene.said) > (2 if code == 130 else scene.most))
+        or (not says and scene.said)
+    ):
+        wrong.append(f"it said {scene.said}, not one line with {says!r}")
+    if scene.lost is None or scene.lost > scene.allowed:
+        wrong.append(f"{scene.lost} agent steps were lost, more than {scene.allowed}")
+    child = scene.start()
+    if child.wait() != 0:
+        wrong.append(f"it did not go on: {child.errors()}")
+        return wrong
+    ended, expected = read_metrics(folder), read_metrics(whole)
+    if scene.config == MAZE:
+        if timeless(ended) != timeless(expected):
+            wrong.append("its log is not that of a run that nothing happened to")
+        if not equal_weights(folder, whole):
+            wrong.append("its weights are not those of a run that nothing happened to")
+    elif [entry["agent_steps"] for entry in ended] != list(
+        range(STEP, scene.config.total_steps + 1, STEP)
+    ):
+        wrong.append("its log has a gap or an entry twice")
+    left = [path.name for path in folder.glob(f"*{TEMPORARY}")]
+    if left:
+        wrong.append(f"it left {', '.join(left)}")
+    return wrong
+
+
+def timeless(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in entry.items() if name not in CLOCK} for entry in entries
+    ]
+
+
+def equal_weights(left: Path, right: Path) -> bool:
+    """Bit for bit, all that the learner keeps: weights, targets, statistics, optimiser."""
+    states = [checkpoint.load(folder, read_config(folder))["learner"] for folder in (left, right)]
+    return checkpoint.same(states[0], states[1])
+
+
+def write(trials: Sequence[Trial], out: Path) -> None:
+    result = {"trials": [asdict(trial) for trial in trials], "provenance": provenance()}
+    for name, text in ((RESULT, json.dumps(result, indent=1)), (TABLE, table(trials))):
+        with replacing(out / name) as file:
+            file.write((text + "\n").encode())
+
+
+def table(trials: Sequence[Trial]) -> str:
+    """A row a fault, in Markdown."""
+    rows = [
+        "| fault | what the user sees (exit code) | agent steps lost (allowed) | passed |",
+        "|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(trial.fault for trial in trials):
+        of = [trial for trial in trials if trial.fault == name]
+        seen = f"`{of[0].seen.replace('|', '/')}`" if of[0].seen else "nothing"
+        codes = ", ".join(dict.fromkeys(str(trial.code) for trial in of))
+        lost = f"{max(trial.lost for trial in of)} ({max(trial.allowed for trial in of)})"
+        passed = sum(not trial.wrong for trial in of)
+        rows.append(
+            f"| {(ALL[name].__doc__ or name).splitlines()[0]} | {seen} ({codes}) | {lost} |"
+            f" {passed} of {len(of)} |"
+        )
+    return "\n".join(rows)

@@ -1,0 +1,92 @@
+"""How figures look: one colour a method, fonts, and PNG files of at most 300 KB."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from afterwit.envs.arrays import Array
+from afterwit.runs.output.files import replacing
+
+# Tol's vibrant, colour-blind safe, and grey for the control.
+COLOURS = {
+    "byol-explore": "#cc3311",
+    "byol-hindsight": "#0077bb",
+    "rnd": "#009988",
+    "icm": "#ee7733",
+    "random": "#999999",
+}
+
+
+OTHER, INK, GREY, PALE = "#555555", "#222222", "#6b6b6b", "#d0d0d0"
+
+
+STYLE: Any = {
+    "text.parse_math": False,  # names may hold a $
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "text.color": INK,
+    "axes.edgecolor": "#999999",
+    "axes.labelcolor": GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+}
+
+
+MAX_PNG, MAX_VIDEO = 300_000, 4_000_000  # bytes
+
+
+LONGEST = 100  # characters of a picture's name; file systems take 255 bytes
+
+
+@dataclass(frozen=True)
+class Picture:
+    file: str
+    alt: str
+    png: bytes
+
+
+def known(steps: Array, values: Array) -> tuple[Array, Array]:
+    """The points that have a value."""
+    there = np.isfinite(values)
+    return steps[there], values[there]
+
+
+def count_words(value: float) -> str:
+    """1500000 as 1.5M."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.3g}{name}"
+    return f"{value:g}"
+
+
+def save(figure: Figure, out: Path, name: str, alt: str) -> Picture:
+    """Write out/name.png (names become plain, short ASCII), with a palette where it would be larger
+    than MAX_PNG.
+    """
+    canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.draw()
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    drawn.save(buffer, format="png", optimize=True)
+    if buffer.tell() > MAX_PNG:
+        buffer = io.BytesIO()
+        drawn.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    file = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST] + ".png"
+    with replacing(out / file) as written:
+        written.write(buffer.getvalue())
+    return Picture(file, alt, buffer.getvalue())

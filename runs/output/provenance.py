@@ -1,0 +1,115 @@
+"""Where a number comes from: commit, versions, machine, command. Stands beside every result that is
+kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from afterwit.runs.output.files import read_json, replacing
+
+NAME = "provenance.json"
+REMEDY = "put a copy back, or remove it: the run then forgets its earlier sessions"
+PACKAGES = ("afterwit", "torch", "numpy", "gymnasium", "envpool", "ale-py")
+
+
+def record(folder: Path) -> None:
+    """Add this session to RUN/provenance.json, a list with one entry for each time that the run was
+    started or resumed.
+    """
+    path = folder / NAME
+    sessions = read_json(path, REMEDY) if path.exists() else []
+    if not isinstance(sessions, list):
+        raise ValueError(f"{path} holds no list of sessions; {REMEDY}")
+    with replacing(path) as file:
+        file.write((json.dumps([*sessions, provenance()], indent=2) + "\n").encode())
+
+
+FIRST = 10  # learner steps whose losses are recorded
+
+
+def record_losses(folder: Path, losses: Sequence[float]) -> None:
+    """Add to this session's entry the losses of a run's first learner steps, and a digest of them
+    bit for bit.
+
+    Two machines with one config and one digest do the same arithmetic: what they train later may be
+    compared bit for bit. With other digests and losses that agree to five digits, they round
+    differently; with others, they run other code.
+    """
+    path = folder / NAME
+    *earlier, session = read_json(path, REMEDY)
+    bits = struct.pack(f"<{len(losses)}d", *losses)
+    session |= {
+        "first_losses": list(losses),
+        "first_losses_sha256": hashlib.sha256(bits).hexdigest()[:16],
+    }
+    with replacing(path) as file:
+        file.write((json.dumps([*earlier, session], indent=2) + "\n").encode())
+
+
+def provenance() -> dict[str, Any]:
+    """Plain values, for JSON."""
+    return {
+        "command": " ".join(["afterwit", *sys.argv[1:]]),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit(),
+        "python": platform.python_version(),
+        "packages": {name: installed(name) for name in PACKAGES},
+        "processor": processor(),
+        "cores": cores(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # importable from a folder, say, but not installed
+        return None
+
+
+def commit() -> str | None:
+    """The checkout's commit, with `+changes` if files differ from it; None for an installed
+    package.
+    """
+    source = Path(__file__).resolve().parents[2]
+    if not (source / "setup.py").is_file():
+        return None
+    git = ["git", "-C", str(source)]
+    try:
+        name = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return name + ("+changes" if changed else "")
+
+
+def processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,370 @@
+"""Runs compared: one self-contained page, its pictures as PNG, and summary.json."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+from afterwit.runs.configs.run_config import to_dict
+from afterwit.runs.evaluation.evaluate import HUMAN
+from afterwit.runs.output.figure_style import MAX_VIDEO, STYLE, save
+from afterwit.runs.output.files import results, write_json
+from afterwit.runs.output.html import PAGE, as_text, image, table, write_html
+from afterwit.runs.output.provenance import provenance
+from afterwit.runs.output.text import quoted
+from afterwit.runs.reports.curves import curves, panel
+from afterwit.runs.reports.maze_maps import overview, tenths
+from afterwit.runs.reports.run_results import (
+    Group,
+    RunLog,
+    flat,
+    make_groups,
+    noise_of,
+    read_run,
+    result_names,
+)
+from afterwit.runs.reports.sentences import headline
+
+SUMMARY = "summary.json"
+
+
+def write_report(folders: Sequence[Path], out: Path) -> Path:
+    """Write out/report.html (self-contained), its pictures as PNG and summary.json; returns the
+    page's path.
+
+    Raises ValueError for no folders, a folder given twice, one that is no run, and a run that has
+    logged nothing.
+    """
+    if not folders:
+        raise ValueError("no run folder given; name at least one: afterwit report RUN [RUN ...]")
+    resolved = [Path(folder).resolve() for folder in folders]
+    twice = next(
+        (
+            folder
+            for folder, path in zip(folders, resolved, strict=True)
+            if resolved.count(path) > 1
+        ),
+        None,
+    )
+    if twice is not None:
+        raise ValueError(f"run folder {twice} is given twice; name each run once")
+    groups = make_groups([read_run(Path(folder)) for folder in folders])
+    with results(out / SUMMARY, out / PAGE):
+        write_json(out / SUMMARY, summarise(groups), allow_nan=False)
+        return write_page(groups, out)
+
+
+def summarise(groups: Sequence[Group]) -> dict[str, Any]:
+    """The report as plain values: headline, groups and their runs. Numbers that are not there are
+    null.
+    """
+    rows = []
+    for group in groups:
+        names = result_names(group)
+        runs = [_row(run.last, run.best, names) | _effort(run) for run in group.runs]
+        row = {
+            "label": group.label,
+            "method": group.method,
+            "world": group.world,
+            "seeds": [run.config.seed for run in group.runs],
+        }
+        rows.append(row | _row(group.last, group.best, names) | {"runs": runs})
+    return {"headline": headline(groups), "groups": rows}
+
+
+def _row(
+    last: Callable[[str], float], best: Callable[[str], float], names: Sequence[str]
+) -> dict[str, Any]:
+    def table(value: Callable[[str], float], chosen: Iterable[str]) -> dict[str, float | None]:
+        return {name: found if math.isfinite(found := value(name)) else None for name in chosen}
+
+    return {
+        "last_tenth": table(last, names),
+        "best_tenth": table(best, [n for n in names if n.startswith(("reached/", "episode/"))]),
+    }
+
+
+def _effort(run: RunLog) -> dict[str, Any]:
+    end = run.entries[-1]
+    seconds = end.get("seconds")
+    return {
+        "folder": str(run.folder),
+        "seed": run.config.seed,
+        "agent_steps": int(run.steps[-1]),
+        "total_steps": run.config.total_steps,
+        "frames": end.get("frames"),
+        "seconds": seconds,
+        "agent_steps_per_second": int(run.steps[-1]) / seconds if seconds else None,
+        "episodes": int(run.episodes.sum()),
+        "episodes_last_tenth": int(run.episodes[run.tenth == run.last_tenth].sum()),
+    }
+
+
+def write_page(groups: Sequence[Group], out: Path) -> Path:
+    """Draw everything into `out` and write report.html there; returns its path."""
+    worlds = [
+        [group for group in groups if group.world == world]
+        for world in dict.fromkeys(group.world for group in groups)
+    ]
+    runs = [run for group in groups for run in group.runs]
+    body = ["<h1>Afterwit: what the runs did</h1>"]
+    for lead, *notes in headline(groups):
+        body.append(f'<p class="lead">{escape(lead)}</p>')
+        body.append(
+            f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>'
+            if notes
+            else ""
+        )
+    with matplotlib.rc_context(STYLE):
+        picture = save(
+            overview(worlds),
+            out,
+            "overview",
+            "Where each agent was and was paid in the last tenth, and how far it got over time",
+        )
+        body.append(f'<div class="wide">{image(picture)}</div>')
+        for number, members in enumerate(worlds):
+            body.append(world_section(members, out, f"{number + 1}" if len(worlds) > 1 else ""))
+    body += [
+        "<h2>Numbers</h2>",
+        *(results_table(members) for members in worlds),
+        effort_table(groups),
+        *map(evaluation, runs),
+        origin(runs, out),
+    ]
+    return write_html("Afterwit report", body, out)
+
+
+def world_section(groups: Sequence[Group], out: Path, number: str) -> str:
+    name = groups[0].world
+    shown = [
+        save(
+            panel(groups, curve),
+            out,
+            f"curve{number}-{curve.name}",
+            f"{curve.title}, over agent steps",
+        )
+        for curve in curves(groups)
+    ]
+    mapped = [group for group in groups if group.maps("visits") is not None]
+    many = any(len(group.runs) > 1 for group in groups)
+    lines = "Bold: the mean over seeds; thin: each seed." if many else "One seed each."
+    lines += " Each point is the mean over a stretch of the run."
+    html = f"<h2>Over time{': ' + escape(name) if number else ''}</h2><p class='note'>{lines}</p>"
+    html += f'<div class="grid">{"".join(map(image, shown))}</div>'
+    if mapped:
+        drawn = [
+            save(
+                tenths(group),
+                out,
+                f"tenths{number}-{group.label}",
+                f"Visits of {group.label} by tenth",
+            )
+            for group in mapped
+        ]
+        html += (
+            "<h3>Where it was, from the first tenth to the last</h3><p class='note'>Same scale as"
+            " above; circles are the trackers.</p>"
+        )
+        html += f'<div class="grid maps">{"".join(map(image, drawn))}</div>'
+    return html
+
+
+def results_table(groups: Sequence[Group]) -> str:
+    names = list(dict.fromkeys(name for group in groups for name in result_names(group)))
+    best = [name for name in names if name.startswith(("reached/", "episode/"))]
+    words = {
+        "share_of_time": "time with noise",
+        "share_of_pay": "pay with noise",
+        "ratio": "pay / time",
+        "explored": "cells so far",
+    }
+    head = ["", "episodes"]
+    columns: list[tuple[str, str]] = []
+    for name in names:
+        section, short = name.split("/", 1)
+        columns.append((name, "last_tenth"))
+        head.append(words.get(section, short))
+        if name in best:
+            columns.append((name, "best_tenth"))
+            head.append(f"{short} best")
+    rows = []
+    for group, row in zip(groups, summarise(groups)["groups"], strict=True):
+        members = (
+            [
+                (
+                    row["label"]
+                    + (f" (mean of {len(row['runs'])})" if len(row["runs"]) > 1 else ""),
+                    "mean",
+                    row,
+                )
+            ]
+            if len(row["runs"]) > 1
+            else []
+        )
+        members += [
+            (
+                run["folder"] if not members else f"seed {run['seed']}",
+                "run" if members else "mean",
+                run,
+            )
+            for run in row["runs"]
+        ]
+        for title, kind, values in members:
+            title = group.label if kind == "mean" and len(row["runs"]) == 1 else title
+            ended = (
+                sum(run["episodes_last_tenth"] for run in row["runs"])
+                if "runs" in values
+                else values["episodes_last_tenth"]
+            )
+            rows.append(
+                (
+                    kind,
+                    [
+                        title,
+                        f"{ended:,}",
+                        *(as_text(name, values[tenth].get(name)) for name, tenth in columns),
+                    ],
+                )
+            )
+    note = (
+        "The last tenth of training, weighted by episodes; best: the highest of the ten tenths."
+        " Means are over seeds."
+    )
+    noise = noise_of(groups[0])
+    note += f" Noise: time {noise[1]}." if noise else ""
+    return (
+        f"<h3>{escape(groups[0].world[:1].upper() + groups[0].world[1:])}</h3><p"
+        f' class="note">{escape(note)}</p>{table(head, rows)}'
+    )
+
+
+def effort_table(groups: Sequence[Group]) -> str:
+    head = [
+        "run",
+        "method",
+        "seed",
+        "agent steps",
+        "of",
+        "frames",
+        "episodes",
+        "wall time [s]",
+        "agent steps/s",
+    ]
+    rows = []
+    for row in summarise(groups)["groups"]:
+        for run in row["runs"]:
+            counts = [
+                f"{run[name]:,}" if run[name] is not None else "–"
+                for name in ("agent_steps", "total_steps", "frames", "episodes")
+            ]
+            times = [
+                f"{run[name]:,.0f}" if run[name] is not None else "–"
+                for name in ("seconds", "agent_steps_per_second")
+            ]
+            rows.append(
+                ("run", [Path(run["folder"]).name, row["label"], str(run["seed"]), *counts, *times])
+            )
+    return f"<h3>Effort</h3>{table(head, rows)}"
+
+
+def evaluation(run: RunLog) -> str:
+    """The run's evaluation and its video, where they exist."""
+    html = ""
+    if run.evaluation is not None:
+        told = run.evaluation
+        columns = ("mean", "low", "high", "median", "min", "max")
+        rows = [
+            ("run", [name, *(as_text("", value.get(column)) for column in columns)])
+            for name, value in told["results"].items()
+        ]
+        shown: dict[str, Any] = {
+            name: told[name]
+            for name in ("episodes", "policy", "seed", "trained_agent_steps")
+            if name in told
+        }
+        if HUMAN in told:
+            shown[HUMAN] = as_text("", told[HUMAN].get("mean"))
+        facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
+        rest = {name: value for name, value in told.items() if name != "results"}
+        html += (
+            f"<p class='note'>{escape(facts)}; low to high: 95% interval over"
+            f" episodes</p>{table(['', *columns], rows)}"
+        )
+        html += (
+            "<details><summary>Rules and provenance of this"
+            f" evaluation</summary><pre>{escape(json.dumps(rest, indent=2))}</pre></details>"
+        )
+    if run.video is not None:
+        size = run.video.stat().st_size
+        if size < MAX_VIDEO:
+            data = base64.b64encode(run.video.read_bytes()).decode()
+            html += (
+                "<video autoplay loop muted controls playsinline"
+                f' src="data:video/mp4;base64,{data}"></video>'
+            )
+        else:
+            html += (
+                f"<p class='note'>Video ({size / 1e6:.1f} MB, too large to embed):"
+                f" <code>{escape(str(run.video))}</code></p>"
+            )
+    return f"<h3>Evaluation of {escape(run.folder.name)}</h3>{html}" if html else ""
+
+
+def origin(runs: Sequence[RunLog], out: Path) -> str:
+    """What the runs' configs share of the world and where they differ, all configs whole, and how
+    this page was made.
+    """
+    configs = [flat(to_dict(run.config)) for run in runs]
+    names = list(dict.fromkeys(name for config in configs for name in config))
+    told = [
+        name
+        for name in names
+        if name.startswith("env.")
+        or len({json.dumps(config.get(name, "–")) for config in configs}) > 1
+    ]
+    always = [
+        name
+        for name in ("preset", "seed", "total_steps", "unroll_length", "learner.learning_rate")
+        if name not in told
+    ]
+    rows = [
+        (
+            "run",
+            [
+                name,
+                *(
+                    json.dumps(config[name]).strip('"') if name in config else "–"
+                    for config in configs
+                ),
+            ],
+        )
+        for name in [*always, *told]
+    ]
+    whole = ""
+    for run in runs:
+        config = escape(json.dumps(to_dict(run.config), indent=2))
+        whole += (
+            f"<details><summary>{escape(str(run.folder))}: full"
+            f" config</summary><pre>{config}</pre></details>"
+        )
+    command = " ".join(
+        ["afterwit report", *(quoted(run.folder) for run in runs), "--out", quoted(out)]
+    )
+    facts = provenance()
+    made = (
+        f"{facts['date']}, commit {facts['commit'] or 'unknown (installed package)'},"
+        f" {facts['processor']}"
+    )
+    return (
+        "<h2>Where this comes from</h2><p class='note'>The world, and every setting that differs"
+        f" between these runs.</p>{table(['', *(run.folder.name for run in runs)], rows)}{whole}<p"
+        f" class='note'>This page: <code>{escape(command)}</code><br>{escape(made)}</p>"
+    )

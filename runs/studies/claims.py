@@ -1,0 +1,417 @@
+"""A study judged: the targets set for it, and what was published about the same question. Verdicts
+follow the intervals.
+
+Every threshold that the paper leaves open ("hardly", "greatly") is a constant here and stands in
+the sentence that uses it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from afterwit.runs.evaluation.intervals import Estimate
+from afterwit.runs.reports.sentences import percent
+from afterwit.runs.studies.results import Key, StudyLog
+
+EXPLORE, HINDSIGHT, RND = "byol-explore", "byol-hindsight", "rnd"
+PAPER = "Jarrett et al. (2023)"
+SUCCESS, SEEDS, STEPS = 0.6, 5, 1_500_000
+KEEPS, EQUALS = 0.85, 0.9  # of its own score without noise; of BYOL-Explore's without noise
+REACHES, HARDLY = 0.5, 0.25  # share of episodes
+SUFFERS = 0.7  # of its own score without noise: below it, a method suffers greatly
+FADES = 0.1  # of the score lost since the best tenth
+SMALL = 0.1  # explained variance, share of a reward left: below it, next to nothing
+
+REPRODUCED, NOT, DIFFERS, UNKNOWN = "reproduced", "not", "differs", "no data"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the study was set to show."""
+
+    text: str
+    passed: bool | None  # None: the runs that would tell are missing
+    figures: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What was published, and what this study has to say about it."""
+
+    setting: str
+    text: str
+    source: str
+    # reproduced: the interval says so; differs: it says the reverse; not: it says neither
+    verdict: str
+    figures: str
+
+
+def targets(study: StudyLog) -> list[Target]:
+    """The targets of the study in this folder; none where nobody set any."""
+    return TARGETS[study.manifest.study](study) if study.manifest.study in TARGETS else []
+
+
+def claims(study: StudyLog) -> list[Claim]:
+    """The published claims that the study in this folder speaks to; none where it was made for
+    none.
+    """
+    return CLAIMS[study.manifest.study](study) if study.manifest.study in CLAIMS else []
+
+
+def shown(value: Estimate, ratio: bool = False) -> str:
+    """`62% [48%, 71%]`; a ratio as `1.31 [1.20, 1.44]`."""
+    word: Callable[[float], str] = (lambda number: f"{number:.2f}") if ratio else percent
+    if not value.runs:
+        return "no data"
+    return word(value.iqm) + (
+        f" [{word(value.low)}, {word(value.high)}]" if math.isfinite(value.low) else " [one run]"
+    )
+
+
+def all_of(parts: Sequence[bool | None]) -> bool | None:
+    """False if one is False, else None if one is unknown or there is none, else True."""
+    return False if False in parts else True if parts and all(parts) else None
+
+
+def decided(condition: bool, *values: Estimate) -> bool | None:
+    """`condition`, unless one of the estimates it rests on has no interval."""
+    return condition if all(math.isfinite(value.low) for value in values) else None
+
+
+def maze_targets(study: StudyLog) -> list[Target]:
+    deep, other = (study.get("brownian", method, "R4_last") for method in (HINDSIGHT, EXPLORE))
+    quiet = study.get("none", HINDSIGHT, "score_all")
+    noises = [world for world in study.manifest.worlds if world != "none"]
+    kept, above, kept_words, above_words = [], [], [], []
+    for world in noises:
+        own = study.get(world, HINDSIGHT, "score_all")
+        kept.append(decided(own.iqm >= KEEPS * quiet.iqm, own, quiet))
+        kept_words.append(
+            f"{world} {percent(own.iqm / quiet.iqm) if own.runs and quiet.iqm > 0 else 'no data'}"
+        )
+        for method in study.methods:
+            rival = study.get(world, method, "score_all")
+            if method != HINDSIGHT and rival.runs:
+                above.append(decided(rival.low <= own.high, rival, own))
+                if above[-1] is False:
+                    above_words.append(f"{world}: {method} {shown(rival)} above {shown(own)}")
+    explore = study.get("none", EXPLORE, "score_all")
+    counted = successes(study)
+    loud = [row["folder"] for row in counted if row.get("alarm")]
+    watched = [row for row in counted if "alarm" in row]
+    cells = [
+        study.groups.get((world, method))
+        for world in study.manifest.worlds
+        for method in study.manifest.methods
+    ]
+    enough = [
+        group is not None
+        and sum(run.finished and run.config.total_steps >= STEPS for run in group.runs) >= SEEDS
+        for group in cells
+    ]
+    return [
+        Target(
+            f"Brownian noise, R4 in the last tenth: {HINDSIGHT} in at least {percent(SUCCESS)} of"
+            " the episodes (interquartile mean)",
+            decided(deep.iqm >= SUCCESS, deep),
+            f"{HINDSIGHT} {shown(deep)}",
+        ),
+        Target(
+            f"The same: the lower end of {HINDSIGHT}'s interval lies above the upper end of"
+            f" {EXPLORE}'s",
+            decided(deep.low > other.high, deep, other),
+            f"{HINDSIGHT} {shown(deep)}, {EXPLORE} {shown(other)}",
+        ),
+        Target(
+            f"In every noise, {HINDSIGHT}'s score is at least {KEEPS} x its own without noise",
+            all_of(kept),
+            f"without noise {shown(quiet)}; of that: {', '.join(kept_words)}",
+        ),
+        Target(
+            f"In no noise does another method's interval of the score lie above {HINDSIGHT}'s",
+            all_of(above),
+            "; ".join(above_words) or (f"none in {len(above)} comparisons" if above else "no data"),
+        ),
+        Target(
+            f"Without noise, {HINDSIGHT}'s score is at least {EQUALS} x {EXPLORE}'s",
+            decided(quiet.iqm >= EQUALS * explore.iqm, quiet, explore),
+            f"{HINDSIGHT} {shown(quiet)}, {EXPLORE} {shown(explore)}",
+        ),
+        Target(
+            f"No collapse alarm in any run of {HINDSIGHT} that counts as a success (score at least"
+            f" {KEEPS} x the one without noise)",
+            not loud if loud or (watched and len(watched) == len(counted)) else None,
+            f"{len(counted)} successes, {len(watched)} with an alarm to watch, {len(loud)}"
+            " raised it" + "".join(f", {name}" for name in loud[:4]),
+        ),
+        Target(
+            f"{SEEDS} seeds of at least {STEPS:,} agent steps in every cell",
+            all(enough),
+            f"{sum(enough)} of {len(enough)} cells",
+        ),
+    ]
+
+
+def successes(study: StudyLog) -> list[dict[str, Any]]:
+    """The rows of BYOL-Hindsight's runs whose score is at least KEEPS x its interquartile mean
+    without noise.
+    """
+    quiet = study.get("none", HINDSIGHT, "score_all").iqm
+    return [
+        row
+        for row in study.rows
+        if row["method"] == HINDSIGHT and row.get("score_all", -math.inf) >= KEEPS * quiet
+    ]
+
+
+def verdict(holds: bool, reverse: bool, *values: Estimate) -> str:
+    """Reproduced where the intervals show it, `differs` where they show the reverse, else `not`."""
+    if any(not math.isfinite(value.low) for value in values) or not values:
+        return UNKNOWN
+    return REPRODUCED if holds else DIFFERS if reverse else NOT
+
+
+def reaches(study: StudyLog, world: str, methods: Sequence[str], tracker: str) -> tuple[str, str]:
+    """Whether all of `methods` reach a tracker in at least REACHES of the episodes of their best
+    tenth.
+    """
+    found = {method: study.get(world, method, f"{tracker}_best") for method in methods}
+    values = list(found.values())
+    result = verdict(
+        all(v.low >= REACHES for v in values), any(v.high < REACHES for v in values), *values
+    )
+    return result, f"{tracker} in the best tenth: " + ", ".join(
+        f"{method} {shown(value)}" for method, value in found.items()
+    )
+
+
+def against_quiet(
+    study: StudyLog, world: str, method: str, below: float, above: float
+) -> tuple[str, str]:
+    """Whether the score falls under `below` x its own without noise; the reverse: it stays over
+    `above` x.
+    """
+    here, quiet = study.get(world, method, "score_all"), study.get("none", method, "score_all")
+    share = f", {here.iqm / quiet.iqm:.2f} x" if here.runs and quiet.iqm > 0 else ""
+    result = verdict(here.high < below * quiet.low, here.low > above * quiet.iqm, here, quiet)
+    return result, f"{method}: score {shown(here)}, without noise {shown(quiet)}{share}"
+
+
+def keeps(study: StudyLog, world: str) -> tuple[str, str]:
+    result, figures = against_quiet(study, world, HINDSIGHT, KEEPS, KEEPS)
+    return {DIFFERS: REPRODUCED, REPRODUCED: DIFFERS}.get(result, result), figures
+
+
+def maze_claims(study: StudyLog) -> list[Claim]:
+    """papers.md's table of the Pycolab maze, and what theory and later work say, a row each."""
+    drop = study.get("none", RND, "score_drop")
+    best, last = (study.get("none", RND, f"score_{when}") for when in ("best", "last"))
+    stuck, free = (study.get(world, EXPLORE, "R3_last") for world in ("brownian", "none"))
+    paid = {method: study.get("brownian", method, "noise_ratio") for method in (EXPLORE, HINDSIGHT)}
+    rest = {
+        key: study.get(*key, "reward_left")
+        for key in (("none", HINDSIGHT), ("brownian", HINDSIGHT), ("brownian", EXPLORE))
+    }
+    hindsight, explore = rest["brownian", HINDSIGHT], rest["brownian", EXPLORE]
+    rows: list[tuple[str, str, tuple[str, str]]] = [
+        (
+            "no noise",
+            (
+                f"Every method reaches all four trackers (R4 in {percent(REACHES)} of the episodes"
+                " of its best tenth)"
+            ),
+            reaches(study, "none", (EXPLORE, HINDSIGHT, RND), "R4"),
+        ),
+        (
+            "no noise",
+            (
+                f"RND later loses interest (its score falls by {FADES} or more from the best tenth"
+                " to the last)"
+            ),
+            (
+                verdict(drop.low >= FADES, drop.high < FADES, drop),
+                f"best tenth {shown(best)}, last {shown(last)}, fall {shown(drop)}",
+            ),
+        ),
+        (
+            "brownian",
+            (
+                f"BYOL-Hindsight explores the whole maze (R4 in {percent(REACHES)} of the episodes"
+                " of its best tenth)"
+            ),
+            reaches(study, "brownian", (HINDSIGHT,), "R4"),
+        ),
+        (
+            "brownian",
+            (
+                f"RND explores the whole maze (R4 in {percent(REACHES)} of the episodes of its best"
+                " tenth)"
+            ),
+            reaches(study, "brownian", (RND,), "R4"),
+        ),
+        (
+            "brownian",
+            (
+                f"BYOL-Explore hardly passes the first two trackers (R3 in under {percent(HARDLY)}"
+                " of the last tenth's episodes), and it is the noise that stops it (without noise"
+                " it does so more often)"
+            ),
+            (
+                verdict(stuck.high < min(HARDLY, free.low), stuck.low > HARDLY, stuck, free),
+                (
+                    f"R3 in the last tenth {shown(stuck)}, without noise {shown(free)}; "
+                    f"in the best tenth {shown(study.get('brownian', EXPLORE, 'R3_best'))}"
+                ),
+            ),
+        ),
+        (
+            "pixel",
+            "BYOL-Explore does worse than without noise",
+            against_quiet(study, "pixel", EXPLORE, 1, 1),
+        ),
+        ("pixel", "RND does worse than without noise", against_quiet(study, "pixel", RND, 1, 1)),
+        (
+            "pixel",
+            f"BYOL-Hindsight keeps exploring ({KEEPS} x its score without noise)",
+            keeps(study, "pixel"),
+        ),
+        (
+            "on-demand",
+            f"Even RND suffers greatly (under {SUFFERS} x its score without noise)",
+            against_quiet(study, "on-demand", RND, SUFFERS, SUFFERS),
+        ),
+        (
+            "on-demand",
+            f"BYOL-Hindsight keeps exploring ({KEEPS} x its score without noise)",
+            keeps(study, "on-demand"),
+        ),
+        (
+            "theory",
+            (
+                "The noise stays in plain prediction error for ever: with Brownian blocks,"
+                " BYOL-Explore keeps a larger part of its first reward than BYOL-Hindsight"
+            ),
+            (
+                verdict(
+                    explore.low > hindsight.high, explore.high < hindsight.low, explore, hindsight
+                ),
+                (
+                    f"left in the last tenth: {EXPLORE} {shown(explore)}, {HINDSIGHT}"
+                    f" {shown(hindsight)}"
+                ),
+            ),
+        ),
+        (
+            "theory",
+            (
+                "BYOL-Hindsight's reward goes to zero in stochastic worlds too (under"
+                f" {percent(SMALL)} of its first reward is left)"
+            ),
+            (
+                verdict(hindsight.high < SMALL, hindsight.low > SMALL, hindsight),
+                (
+                    f"left in the last tenth: brownian {shown(hindsight)}, none"
+                    f" {shown(rest['none', HINDSIGHT])}"
+                ),
+            ),
+        ),
+        (
+            "theory",
+            (
+                "The noise draws BYOL-Explore's pay: with Brownian blocks, a step with one in view"
+                " pays it more, against its other steps, than it pays BYOL-Hindsight"
+            ),
+            (
+                verdict(
+                    paid[EXPLORE].low > paid[HINDSIGHT].high,
+                    paid[EXPLORE].high < paid[HINDSIGHT].low,
+                    *paid.values(),
+                ),
+                "share of pay over share of time: "
+                + ", ".join(
+                    f"{method} {shown(value, ratio=True)}" for method, value in paid.items()
+                ),
+            ),
+        ),
+        (
+            "known results",
+            (
+                "Invariance keeps predictable content out of z (place from z, beyond place from"
+                f" noise: under {percent(SMALL)} of the variance)"
+            ),
+            leak(study, "place"),
+        ),
+        (
+            "known results",
+            f"The same for the action (under {percent(SMALL)} of the variance)",
+            leak(study, "action"),
+        ),
+    ]
+    return [
+        Claim(setting, text, PAPER, result, figures) for setting, text, (result, figures) in rows
+    ]
+
+
+def leak(study: StudyLog, what: str) -> tuple[str, str]:
+    """What a linear probe reads of place or action from z, over worlds, less what it reads from
+    noise of z's size.
+    """
+    found: dict[Key, Estimate] = {}
+    for world in study.worlds:
+        latent, noise = (
+            study.get(world, HINDSIGHT, f"leak/{what}_from_{source}")
+            for source in ("latent", "noise")
+        )
+        if math.isfinite(latent.low) and math.isfinite(noise.iqm):
+            found[world, HINDSIGHT] = Estimate(
+                latent.iqm - noise.iqm, latent.low - noise.iqm, latent.high - noise.iqm, latent.runs
+            )
+    values = list(found.values())
+    result = verdict(
+        all(v.high < SMALL for v in values), any(v.low > SMALL for v in values), *values
+    )
+    return (
+        result,
+        ", ".join(f"{world} {shown(value)}" for (world, _), value in found.items())
+        or "the probe was not logged",
+    )
+
+
+def cost(study: StudyLog, world: str, method: str) -> tuple[str, str]:
+    """What a noise costs a method: `holds` or `trapped` where the intervals tell, and its score
+    beside that without noise.
+    """
+    result, figures = against_quiet(study, world, method, KEEPS, KEEPS)
+    return {REPRODUCED: "trapped", DIFFERS: "holds", NOT: "open", UNKNOWN: UNKNOWN}[result], figures
+
+
+def trapped_words(study: StudyLog, method: str) -> list[str]:
+    """In which noises a method is trapped and in which it is not, in sentences."""
+    kinds = {world: cost(study, world, method)[0] for world in study.worlds if world != "none"}
+    quiet = study.get("none", method, "score_all")
+    if not quiet.runs:
+        return []
+    words = {
+        "trapped": f"is trapped (under {KEEPS} x its score without noise) by",
+        "holds": "is not trapped by",
+        "open": "is neither clearly trapped nor clearly not by",
+    }
+    parts = [
+        f"{text} {', '.join(found)}"
+        for kind, text in words.items()
+        if (found := [w for w in kinds if kinds[w] == kind])
+    ]
+    little = (
+        f" But it explores little without noise already (score {shown(quiet)}): what holds it is"
+        " not the noise alone."
+    )
+    return (
+        [f"{method} {'; '.join(parts)}.{little if quiet.high < REACHES else ''}"] if parts else []
+    )
+
+
+TARGETS: dict[str, Callable[[StudyLog], list[Target]]] = {"maze": maze_targets}
+CLAIMS: dict[str, Callable[[StudyLog], list[Claim]]] = {"maze": maze_claims}

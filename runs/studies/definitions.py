@@ -1,0 +1,306 @@
+"""A study: a preset in several worlds, with several methods, over several seeds. STUDIES: name ->
+function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from afterwit.runs.configs.overrides import changed, nearest
+from afterwit.runs.configs.presets import PRESETS
+from afterwit.runs.configs.run_config import RunConfig
+from afterwit.world_models.models.hindsight_critic import CriticForm
+from afterwit.world_models.registry import WORLD_MODELS
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A world or a method by name: arguments of the preset, then fields of the config by dotted
+    path.
+    """
+
+    name: str
+    """Names the variant's folders, rows and lines."""
+    arguments: Values = field(default_factory=dict)
+    """Passed to the preset."""
+    overrides: Values = field(default_factory=dict)
+    """Dotted path -> value, set in the config that the preset returned."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Which runs are compared: preset x worlds x methods x seeds."""
+
+    name: str
+    """The study's name in STUDIES."""
+    preset: str
+    """Where every cell starts: a name in PRESETS."""
+    worlds: tuple[Variant, ...]
+    """What the agents live in."""
+    methods: tuple[Variant, ...]
+    """What is compared within each world."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """One run each, in every world with every method."""
+    overrides: Values = field(default_factory=lambda: {"threads": 1})
+    """Dotted path -> value for all cells; a world's or a method's own overrides come after. One
+    torch thread a run leaves the cores to the other runs."""
+    more_worlds: tuple[Variant, ...] = ()
+    """Worlds that can be chosen, but that the study leaves out by default."""
+    more_methods: tuple[Variant, ...] = ()
+    """Methods, likewise."""
+
+    def __post_init__(self) -> None:
+        for what, names in (
+            ("world", [w.name for w in self.worlds]),
+            ("method", [m.name for m in self.methods]),
+            ("seed", self.seeds),
+        ):
+            if not names:
+                raise ValueError(f"study {self.name!r} has no {what}s; name at least one")
+            twice = [name for index, name in enumerate(names) if name in names[:index]]
+            if twice:
+                raise ValueError(
+                    f"study {self.name!r} has {what} {twice[0]!r} twice; name each once"
+                )
+
+    def cells(self) -> list[Cell]:
+        """All runs, seed by seed, so that a study that is stopped early has whole comparisons.
+        Raises ValueError for bad overrides.
+        """
+        return [
+            Cell(world.name, method.name, seed, self.config(world, method, seed))
+            for seed in self.seeds
+            for world in self.worlds
+            for method in self.methods
+        ]
+
+    def config(self, world: Variant, method: Variant, seed: int) -> RunConfig:
+        config = PRESETS[self.preset](**world.arguments, **method.arguments)
+        for path, value in {**self.overrides, **world.overrides, **method.overrides}.items():
+            try:
+                if path in ("seed", "preset"):
+                    raise ValueError(
+                        f"{path} is the study's own; choose seeds with --seeds, and the preset by"
+                        " the study"
+                    )
+                config = changed(config, path, value)
+            except ValueError as error:
+                raise ValueError(f"{world.name}, {method.name}: {error}") from error
+        return replace(config, seed=seed)
+
+    def select(
+        self, worlds: Sequence[str], methods: Sequence[str], seeds: Sequence[int], overrides: Values
+    ) -> Study:
+        """The part with these names (all, where none is given), with further overrides. Raises
+        ValueError for unknown names.
+        """
+        return replace(
+            self,
+            worlds=(
+                chosen("world", worlds, (*self.worlds, *self.more_worlds))
+                if worlds
+                else self.worlds
+            ),
+            methods=(
+                chosen("method", methods, (*self.methods, *self.more_methods))
+                if methods
+                else self.methods
+            ),
+            seeds=tuple(seeds) if seeds else self.seeds,
+            overrides={**self.overrides, **overrides},
+        )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study."""
+
+    world: str
+    method: str
+    seed: int
+    config: RunConfig
+
+    @property
+    def folder(self) -> Path:
+        """Relative to the study's folder."""
+        return Path(self.world) / self.method / f"s{self.seed}"
+
+
+def chosen(what: str, names: Sequence[str], variants: Sequence[Variant]) -> tuple[Variant, ...]:
+    known = {variant.name: variant for variant in variants}
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"unknown {what} {name!r}{nearest(name, known)}; choose from {', '.join(known)}"
+            )
+    return tuple(known[name] for name in names)
+
+
+def maze() -> Study:
+    """Six noises of the maze x four world models x five seeds: 120 runs, a few hours on two
+    cores.
+    """
+    return Study(
+        name="maze",
+        preset="maze",
+        worlds=tuple(map(maze_world, MAZE_NOISES)),
+        methods=tuple(map(method, WORLD_MODELS)),
+        more_methods=tuple(map(published, WORLD_MODELS)),
+    )
+
+
+def maze_sensitivity() -> Study:
+    """What BYOL-Hindsight's success in the Brownian maze hangs on: one field changed at a time, two
+    seeds each.
+    """
+    base = method("byol-hindsight")
+    where = "learner.world_model."
+    variants = [base]
+    variants += [
+        varied(base, "lambda", where + "invariance_weight", value)
+        for value in (0.01, 0.03, 0.1, 0.3, 1.0)
+    ]
+    variants += [
+        varied(base, "invariance-in-reward", where + "invariance_in_reward", value)
+        for value in (True, False)
+    ]
+    variants += [
+        varied(base, "foresight", where + "foresight_weight", value) for value in (0.0, 1.0, 5.0)
+    ]
+    variants += [varied(base, "horizon", where + "horizon", value) for value in (1, 2, 4, 8)]
+    variants += [varied(base, "critic", where + "critic", form) for form in get_args(CriticForm)]
+    variants += [varied(base, "critic-steps", where + "critic_steps", value) for value in (1, 3, 6)]
+    variants += [
+        varied(base, "standardise", where + "standardise_decay", value)
+        for value in (None, 0.95, 0.99)
+    ]
+    variants += [varied(base, "latent", where + "latent", value) for value in (4, 16, 64)]
+    variants += [
+        varied(base, "contrast-size", where + "contrast_size", value) for value in (8, 256)
+    ]  # 64 are all environments: the default
+    return Study(
+        name="maze-sensitivity",
+        preset="maze",
+        worlds=(maze_world("brownian"),),
+        methods=different(variants, "maze"),
+        seeds=(0, 1),
+        more_worlds=tuple(maze_world(noise) for noise in MAZE_NOISES if noise != "brownian"),
+    )
+
+
+MAZE_NOISES = ("none", "brownian", "pixel", "on-demand", "sticky", "frozen")
+
+
+HARD_GAMES = (
+    "MontezumaRevenge",
+    "BankHeist",
+    "Alien",
+    "Freeway",
+    "Gravitar",
+    "Hero",
+    "Pitfall",
+    "PrivateEye",
+    "Qbert",
+    "Solaris",
+    "Venture",
+)
+
+
+def atari() -> Study:
+    """The ten hard games and Bank Heist, sticky, x four world models as published x three seeds:
+    132 long runs, for GPUs. What still differs from the papers: world_models/published.py."""
+    montezuma = {"game": "MontezumaRevenge"}
+    return Study(
+        name="atari",
+        preset="atari",
+        worlds=tuple(Variant(game, {"game": game}) for game in HARD_GAMES),
+        methods=tuple(map(published, WORLD_MODELS)),
+        seeds=(0, 1, 2),
+        overrides={},
+        more_methods=tuple(map(method, WORLD_MODELS)),
+        more_worlds=(
+            *(
+                Variant(f"MontezumaRevenge-sticky-{sticky:g}", montezuma, {"env.sticky": sticky})
+                for sticky in (0.0, 0.1)
+            ),
+            *(
+                Variant(f"MontezumaRevenge-{noise}", {**montezuma, "noise": noise})
+                for noise in ("walk", "on-demand", "pixel", "frozen")
+            ),
+            *(
+                Variant(f"{game}-intrinsic", {"game": game, "reward": "intrinsic"})
+                for game in HARD_GAMES
+            ),
+        ),
+    )
+
+
+def atari_small() -> Study:
+    """Private Eye by curiosity alone, with and without on-demand noise: two models and a random
+    policy x three seeds: 18 runs.
+    """
+    game = {"game": "PrivateEye"}
+    random = Variant("random", {"model": "rnd"}, {"learner.policy.uniform": True})
+    return Study(
+        name="atari-small",
+        preset="atari-small",
+        worlds=(Variant("none", game), Variant("on-demand", {**game, "noise": "on-demand"})),
+        methods=(method("byol-hindsight"), method("byol-explore"), random),
+        seeds=(0, 1, 2),
+        more_worlds=tuple(
+            Variant(name, {"game": name}) for name in HARD_GAMES if name != game["game"]
+        ),
+    )
+
+
+def maze_world(noise: str) -> Variant:
+    return Variant(noise, {"noise": noise})
+
+
+def method(model: str) -> Variant:
+    return Variant(model, {"model": model})
+
+
+def published(model: str) -> Variant:
+    return Variant(f"{model}-published", {"model": model, "variant": "published"})
+
+
+def varied(base: Variant, knob: str, path: str, value: Any) -> Variant:
+    """`base` with one field changed, named `knob-value`."""
+    text = (
+        str(value).lower()
+        if value is None or isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
+    return Variant(f"{knob}-{text}", base.arguments, {**base.overrides, path: value})
+
+
+def different(variants: Sequence[Variant], preset: str) -> tuple[Variant, ...]:
+    """The first variant and those that change something of it: a value that is the default already
+    is not trained twice.
+    """
+    study = Study("", preset, (Variant("any"),), tuple(variants))
+    configs = [study.config(study.worlds[0], variant, 0) for variant in variants]
+    return (
+        variants[0],
+        *(
+            variant
+            for variant, config in zip(variants[1:], configs[1:], strict=True)
+            if config != configs[0]
+        ),
+    )
+
+
+STUDIES: dict[str, Callable[[], Study]] = {
+    "maze": maze,
+    "maze-sensitivity": maze_sensitivity,
+    "atari": atari,
+    "atari-small": atari_small,
+}

@@ -1,0 +1,413 @@
+"""A study in pictures: how far each method got over time, its scores, where it was, and what one
+field changes.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from afterwit.envs.arrays import Array
+from afterwit.envs.atari import AtariConfig
+from afterwit.envs.maze import HEIGHT, MazeConfig, build_map
+from afterwit.runs.configs.run_config import RunConfig
+from afterwit.runs.evaluation.intervals import intervals
+from afterwit.runs.output.figure_style import COLOURS, GREY, INK, OTHER, PALE, count_words, known
+from afterwit.runs.reports.curves import Curve, binned
+from afterwit.runs.reports.maze_maps import draw_maze
+from afterwit.runs.reports.run_results import MEASURES, Group
+from afterwit.runs.studies.results import Knob, StudyLog
+
+# Tol's vibrant, continued, for methods that are no world model
+MORE_COLOURS = ("#33bbee", "#ee3377", "#bbbbbb", "#000000")
+MANY = 6  # methods; more would be a tangle of lines
+LABEL = 1.5  # inches for the names of the worlds
+WHEN_WORDS = {"all": "all of training", "best": "best tenth", "last": "last tenth"}
+
+
+def colours(study: StudyLog) -> dict[str, str]:
+    """One colour a method, the same in every picture."""
+    more = iter(MORE_COLOURS)
+    return {method: COLOURS.get(method) or next(more, OTHER) for method in study.methods}
+
+
+def measure_words(name: str) -> str:
+    return MEASURES[name][1] if name in MEASURES else name
+
+
+def world_words(config: RunConfig) -> str:
+    """What is special about a world, in a few words."""
+    env = config.env
+    if isinstance(env, AtariConfig):
+        return f"{env.game},\nsticky {env.sticky:g}" + (
+            "" if env.noise == "none" else f",\n{env.noise} noise"
+        )
+    if not isinstance(env, MazeConfig):
+        return ""
+    dose = env.resolved_dose
+    return {
+        "none": "blocks bounce:\nno noise",
+        "brownian": "blocks walk\nat random",
+        "pixel": f"random pixels on\n{dose:.0%} of frames",
+        "on-demand": "random pixels\nafter a no-op",
+        "sticky": f"{dose:.0%} of actions\nare repeats",
+        "frozen": f"fixed pixels on\n{dose:.0%} of frames",
+    }.get(env.noise, "")
+
+
+def curves_figure(study: StudyLog) -> Figure:
+    """Rows: worlds. Columns: trackers (or cells, rooms, return). Lines: interquartile means; bands:
+    their 95% intervals.
+    """
+    names = [name for name in study.measures if name != "score"]
+    trackers = "score" in study.measures
+    ink, worlds = colours(study), study.worlds
+    # what is no share has numbers of its own beside each panel
+    wide, high, gap, between = 1.72, 0.92, 0.17, 0.17 if trackers else 0.5
+    width, height = (
+        LABEL + len(names) * (wide + between) + 0.12,
+        0.78 + len(worlds) * (high + gap) + 0.27,
+    )
+    figure = Figure(figsize=(width, height), dpi=200)
+    legend(figure, ink, LABEL, 0.1, width, height)
+    total = max(run.config.total_steps for group in study.groups.values() for run in group.runs)
+    ends = dict.fromkeys(names, (0.0, 0.0))  # lowest and highest of all worlds
+    panels: dict[str, list[Axes]] = {name: [] for name in names}
+    for row, world in enumerate(worlds):
+        top = 0.78 + row * (high + gap)
+        label_world(figure, study, world, top, width, height)
+        for column, name in enumerate(names):
+            ax = figure.add_axes(
+                (
+                    (LABEL + column * (wide + between)) / width,
+                    1 - (top + high) / height,
+                    wide / width,
+                    high / height,
+                )
+            )
+            panels[name].append(ax)
+            if not row:
+                ax.set_title(
+                    measure_words(name),
+                    loc="left",
+                    fontsize=10 if trackers else 8,
+                    fontweight="bold",
+                    pad=5,
+                )
+            for method, group in study.members(world):
+                x, (centre, low, upper) = series(group, name)
+                ax.fill_between(x, low, upper, color=ink[method], alpha=0.18, linewidth=0)
+                ax.plot(x, centre, color=ink[method], linewidth=1.6, solid_capstyle="round")
+                drawn = [*low, *centre, *upper, *ends[name]]
+                ends[name] = float(np.nanmin(drawn)), float(np.nanmax(drawn))
+            style(ax, total, last=row == len(worlds) - 1, first=column == 0 or not trackers)
+    for name, axes in panels.items():
+        for ax in axes:
+            lowest, highest = (0.0, 1.0) if trackers else ends[name]
+            margin = 0.03 if trackers else 0.05 * ((highest - lowest) or 1)
+            ax.set_ylim(lowest - margin if lowest < 0 or trackers else 0, highest + margin)
+            if trackers:
+                ax.set_yticks(
+                    [0, 0.5, 1], ["0", "50%", "100%"] if ax in panels[names[0]] else ["", "", ""]
+                )
+    what = "share of episodes that reach each tracker;  " if trackers else ""
+    what += "line: interquartile mean over seeds, band: its 95% interval"
+    figure.text(LABEL / width, 1 - 0.36 / height, what, color=GREY, va="top")
+    figure.text(
+        (LABEL + (width - LABEL) / 2) / width,
+        0.06 / height,
+        "agent steps",
+        color=GREY,
+        ha="center",
+        va="bottom",
+    )
+    return figure
+
+
+def series(group: Group, name: str) -> tuple[Array, tuple[Array, Array, Array]]:
+    """Agent steps, and interquartile mean, low and high [points] of what the group's runs logged,
+    as far as all of them got.
+
+    Between the stretches in which an episode of a run ended, which may be long, its line goes
+    straight.
+    """
+    lines = [
+        binned(run, Curve(MEASURES[name][0] if name in MEASURES else f"reached/{name}", ""))
+        for run in group.runs
+    ]
+    x = min((steps for steps, _ in lines), key=len)
+    points = [known(*line) for line in lines]
+    values = np.array(
+        [
+            np.interp(x, *each, np.nan, np.nan) if len(each[0]) else np.full(len(x), np.nan)
+            for each in points
+        ]
+    )
+    there = np.isfinite(values).all(0)
+    return x[there], intervals(values[:, there])
+
+
+def legend(
+    figure: Figure, ink: Mapping[str, str], left: float, top: float, width: float, height: float
+) -> None:
+    """The methods in a row, each in its colour."""
+    for method, colour in ink.items():
+        text = figure.text(
+            left / width,
+            1 - top / height,
+            method,
+            color=colour,
+            fontsize=10.5,
+            fontweight="bold",
+            va="top",
+        )
+        left = float(text.get_window_extent().x1) / figure.dpi + 0.28
+
+
+def label_world(
+    figure: Figure, study: StudyLog, world: str, top: float, width: float, height: float
+) -> None:
+    config = study.members(world)[0][1].runs[0].config
+    figure.text(
+        0.08 / width, 1 - (top + 0.02) / height, world, fontsize=10.5, fontweight="bold", va="top"
+    )
+    figure.text(
+        0.08 / width,
+        1 - (top + 0.24) / height,
+        world_words(config),
+        fontsize=7.5,
+        color=GREY,
+        va="top",
+        linespacing=1.25,
+    )
+
+
+def style(ax: Axes, total: int, last: bool, first: bool) -> None:
+    ax.set_xlim(0, total)
+    ax.set_xticks([0, total / 2, total])
+    ax.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: count_words(value))
+        if last
+        else FuncFormatter(lambda value, _: "")
+    )
+    ax.tick_params(length=2, labelleft=first)
+    ax.grid(axis="y", color="#ececec", linewidth=0.6)
+    ax.set_axisbelow(True)
+    left, _, right = ax.get_xticklabels()
+    left.set_horizontalalignment("left")  # the ends of neighbours do not touch
+    right.set_horizontalalignment("right")
+
+
+def scores_figure(study: StudyLog) -> Figure:
+    """The main measure over all of training, at its best and at its end: a dot a method, with its
+    95% interval.
+    """
+    ink, worlds, measure = colours(study), study.worlds, study.measures[0]
+    step = 0.17
+    block = step * len(ink) + 0.16
+    width, height = 8.6, 0.52 + block * len(worlds) + 0.42
+    wide = (width - LABEL - 0.3) / 3
+    figure = Figure(figsize=(width, height), dpi=200)
+    legend(figure, ink, LABEL, 0.08, width, height)
+    highest = max(
+        (
+            e.high if np.isfinite(e.high) else e.iqm
+            for key in study.groups
+            for when in WHEN_WORDS
+            if np.isfinite((e := study.get(*key, f"{measure}_{when}")).iqm)
+        ),
+        default=1.0,
+    )
+    for column, (when, words) in enumerate(WHEN_WORDS.items()):
+        ax = figure.add_axes(
+            (
+                (LABEL + column * wide) / width,
+                0.4 / height,
+                (wide - 0.22) / width,
+                block * len(worlds) / height,
+            )
+        )
+        for row, world in enumerate(worlds):
+            if row:
+                ax.axhline(row * block - 0.01, color="#e4e4e4", linewidth=0.6)
+            for index, method in enumerate(ink):
+                found, y = (
+                    study.get(world, method, f"{measure}_{when}"),
+                    row * block + 0.1 + (index + 0.5) * step,
+                )
+                ax.plot(
+                    [found.low, found.high],
+                    [y, y],
+                    color=ink[method],
+                    linewidth=2.2,
+                    alpha=0.45,
+                    solid_capstyle="round",
+                )
+                ax.plot(found.iqm, y, "o", color=ink[method], markersize=4.6)
+            if not column:
+                label_world(
+                    figure,
+                    study,
+                    world,
+                    height - 0.4 - block * (len(worlds) - row) + 0.04,
+                    width,
+                    height,
+                )
+        ax.set_ylim(block * len(worlds), 0)
+        ax.set_yticks([])
+        ax.spines["left"].set_visible(False)
+        ax.set_title(words, loc="left", fontsize=9, pad=4)
+        share = measure == "score"
+        ax.set_xlim(*((-0.02, 1.02) if share else (0, highest * 1.05)))
+        if share:
+            ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "50%", "", "100%"])
+        ax.grid(axis="x", color="#ececec", linewidth=0.6)
+        ax.set_axisbelow(True)
+    title = (
+        "exploration score: trackers reached per episode, over their number"
+        if measure == "score"
+        else measure_words(measure)
+    )
+    figure.text(LABEL / width, 0.04 / height, title, color=GREY, va="bottom")
+    return figure
+
+
+def coverage_figure(study: StudyLog) -> Figure | None:
+    """Worlds x methods: where the agents were in the last tenth, all runs together. None where no
+    run has maps.
+    """
+    drawn = {key: group for key, group in study.groups.items() if group.maps("visits") is not None}
+    if not drawn:
+        return None
+    ink = colours(study)
+    worlds = [world for world in study.worlds if any(key[0] == world for key in drawn)]
+    methods = [method for method in study.methods if any(key[1] == method for key in drawn)]
+    wide = max(2.05, 5.0 / len(methods))
+    high, gap = wide * HEIGHT / build_map().width * 1.25, 0.1
+    width, height = LABEL - 0.3 + len(methods) * (wide + gap), 0.38 + len(worlds) * (high + 0.32)
+    figure = Figure(figsize=(width, height), dpi=200)
+    for row, world in enumerate(worlds):
+        top = 0.36 + row * (high + 0.32)
+        figure.text(
+            0.06 / width,
+            1 - (top + high / 2) / height,
+            world,
+            fontsize=9.5,
+            fontweight="bold",
+            va="center",
+        )
+        for column, method in enumerate(methods):
+            left = LABEL - 0.3 + column * (wide + gap)
+            if not row:
+                figure.text(
+                    left / width,
+                    1 - 0.06 / height,
+                    method,
+                    color=ink[method],
+                    fontsize=9.5,
+                    fontweight="bold",
+                    va="top",
+                )
+            if (world, method) in drawn:
+                ax = figure.add_axes(
+                    (left / width, 1 - (top + high) / height, wide / width, high / height)
+                )
+                draw_maze(ax, drawn[world, method].maps("visits"), ink[method], marks=False)
+                reached = [
+                    study.get(world, method, f"{name}_last").iqm
+                    for name in study.measures
+                    if name != "score"
+                ]
+                words = "   ".join(
+                    f"R{index + 1} {share:.0%}"
+                    for index, share in enumerate(reached)
+                    if np.isfinite(share)
+                )
+                figure.text(
+                    left / width,
+                    1 - (top + high + 0.02) / height,
+                    words,
+                    fontsize=6.5,
+                    color=GREY,
+                    va="top",
+                )
+    return figure
+
+
+def variants_figure(study: StudyLog, world: str) -> Figure:
+    """What one field changes: a column a field; the main measure over all of training, and the
+    deepest tracker at the end.
+    """
+    chosen = [(f"{study.measures[0]}_all", f"{study.measures[0]},\nall of training")]
+    if study.measures[0] == "score":
+        chosen.append((f"{study.measures[-1]}_last", f"{study.measures[-1]},\nlast tenth"))
+    weights = [len(knob.settings) + 0.8 for knob in study.knobs]
+    unit, high = 0.42, 1.25
+    width, height = LABEL + unit * sum(weights), 0.5 + len(chosen) * (high + 0.16) + 0.36
+    figure, left = Figure(figsize=(width, height), dpi=200), LABEL
+    for weight, knob in zip(weights, study.knobs, strict=True):
+        for row, (name, words) in enumerate(chosen):
+            top = 0.5 + row * (high + 0.16)
+            wide = unit * (weight - 0.8)
+            ax = figure.add_axes(
+                (left / width, 1 - (top + high) / height, wide / width, high / height)
+            )
+            draw_knob(ax, study, world, knob, name)
+            ax.set_xticks(
+                range(len(knob.settings)),
+                (
+                    [plain_value(value) for value, _ in knob.settings]
+                    if row == len(chosen) - 1
+                    else []
+                ),
+            )
+            if not row:
+                title = "\n".join(textwrap.wrap(knob.path.split(".")[-1].replace("_", " "), 14))
+                ax.set_title(title, fontsize=8.5, fontweight="bold", loc="left", pad=5)
+            if knob is study.knobs[0]:
+                figure.text(
+                    0.06 / width,
+                    1 - (top + high / 2) / height,
+                    words,
+                    color=INK,
+                    fontsize=8,
+                    va="center",
+                )
+            elif study.measures[0] == "score":
+                ax.set_yticklabels([])
+        left += unit * weight
+    note = "large: interquartile mean; small: each run; blue: the default"
+    figure.text(LABEL / width, 0.06 / height, note, color=GREY, fontsize=7.5, va="bottom")
+    return figure
+
+
+def draw_knob(ax: Axes, study: StudyLog, world: str, knob: Knob, name: str) -> None:
+    for x, (_, method) in enumerate(knob.settings):
+        colour = COLOURS["byol-hindsight"] if method == knob.base else OTHER
+        each = [
+            row[name]
+            for row in study.rows
+            if (row["world"], row["method"]) == (world, method) and name in row
+        ]
+        ax.plot(
+            [x] * len(each), each, "o", color=colour, markersize=3, alpha=0.45, markeredgewidth=0
+        )
+        ax.plot(x, study.get(world, method, name).iqm, "o", color=colour, markersize=6)
+    ax.set_xlim(-0.5, len(knob.settings) - 0.5)
+    if study.measures[0] == "score":
+        ax.set_ylim(-0.04, 1.04)
+        ax.set_yticks([0, 0.5, 1], ["0", "50%", "100%"])
+    ax.grid(axis="y", color=PALE, linewidth=0.5)
+    ax.set_axisbelow(True)
+
+
+def plain_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)

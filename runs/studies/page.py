@@ -1,0 +1,287 @@
+"""A study's report: one self-contained page with its pictures as PNG, a row a run in runs.csv, all
+numbers in summary.json.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+from afterwit.runs.configs.run_config import to_dict
+from afterwit.runs.output.figure_style import STYLE, Picture, save
+from afterwit.runs.output.files import replacing
+from afterwit.runs.output.html import image, table, write_html
+from afterwit.runs.output.provenance import provenance
+from afterwit.runs.output.text import quoted
+from afterwit.runs.studies.claims import (
+    EXPLORE,
+    HINDSIGHT,
+    Claim,
+    Target,
+    claims,
+    targets,
+    trapped_words,
+)
+from afterwit.runs.studies.figures import (
+    MANY,
+    coverage_figure,
+    curves_figure,
+    measure_words,
+    scores_figure,
+    variants_figure,
+)
+from afterwit.runs.studies.results import StudyLog, read_study
+from afterwit.runs.studies.tables import (
+    claim_table,
+    control_table,
+    cost_table,
+    effort_table,
+    instrument_table,
+    number,
+    score_tables,
+    target_table,
+    variant_table,
+)
+
+RUNS, CELLS, SUMMARY = "runs.csv", "cells.csv", "summary.json"
+
+
+def write_study_report(home: Path) -> Path:
+    """Write HOME/report.html, its PNGs, runs.csv, cells.csv and summary.json; returns the page's
+    path.
+
+    Works while the study is unfinished, and says so. Raises ValueError where there is no study,
+    where none of its runs has logged anything, and where rliable is missing.
+    """
+    study = read_study(home)
+    met, told = targets(study), claims(study)
+    write_numbers(study, met, told)
+    lead, *notes = words(study, met, told)
+    body = [
+        "<h1>Afterwit: " + escape(f"study {study.manifest.study}") + "</h1>",
+        f'<p class="lead">{escape(lead)}</p>',
+    ]
+    body.append(f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>')
+    with matplotlib.rc_context(STYLE):
+        body += pictures(study)
+    body += [
+        score_tables(study),
+        target_table(met),
+        claim_table(told),
+        cost_table(study),
+        variant_table(study),
+    ]
+    body += [instrument_table(study), control_table(study), effort_table(study), origin(study)]
+    return write_html(
+        f"Afterwit study {study.manifest.study}", [part for part in body if part], home
+    )
+
+
+def words(study: StudyLog, met: Sequence[Target], told: Sequence[Claim]) -> list[str]:
+    """What the study says, in sentences, the main one first."""
+    measure = study.measures[0] if study.measures else ""
+    world = next(name for name in ("brownian", *study.worlds) if name in study.worlds)
+    deepest = f"{study.measures[-1]}_last" if measure == "score" else f"{measure}_all"
+    what = f"reaches {study.measures[-1]} in " if measure == "score" else ""
+    opening = f"In {world}, " if measure == "score" else f"{measure_words(measure)} in {world}: "
+    order = sorted(
+        study.methods,
+        key=lambda name: (
+            -(value if math.isfinite(value := study.get(world, name, deepest).iqm) else -math.inf)
+        ),
+    )
+    figures = [
+        f"{name} {what if not index else ''}{number(study, world, name, deepest)}"
+        for index, name in enumerate(order[:4])
+    ]
+    tail = " of the episodes of the last tenth of training" if measure == "score" else ""
+    lead = opening + "; ".join(filter(None, (figures[0] + tail, ", ".join(figures[1:])))) + "."
+    result = [lead if measure else f"In {world}, no episode has ended yet."]
+    if study.knobs and measure:
+        base, main = study.knobs[0].base, f"{measure}_all"
+        best = max(
+            (name for name in study.methods if study.get(world, name, main).runs),
+            key=lambda name: study.get(world, name, main).iqm,
+        )
+        result = [
+            f"In {world}, the default's {measure} over all of training is"
+            f" {number(study, world, base, main)}"
+        ]
+        result[0] += (
+            f"; the best variant is {best}, {number(study, world, best, main)}."
+            if best != base
+            else "; no variant's is better."
+        )
+    result += (
+        [sentence for method in (EXPLORE, HINDSIGHT) for sentence in trapped_words(study, method)]
+        if told
+        else []
+    )
+    if met:
+        result.append(
+            f"{sum(target.passed is True for target in met)} of {len(met)} targets are met."
+        )
+    if told:
+        counts = Counter(claim.verdict for claim in told)
+        result.append(
+            "Published claims: "
+            + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+            + "."
+        )
+    if study.waiting or study.unfinished:
+        done = len(study.rows) - len(study.unfinished)
+        result.append(
+            f"The study is not finished: of {len(study.manifest.cells)} runs, {done} are finished,"
+            f" {len(study.unfinished)} are on their way and {len(study.waiting)} have logged"
+            " nothing yet. Lines end where the slowest run of a cell is."
+        )
+    seeds = sorted({len(group.runs) for group in study.groups.values()})
+    result.append(
+        f"{seeds[0]}{f' to {seeds[-1]}' if len(seeds) > 1 else ''} runs a cell. Numbers:"
+        " interquartile mean over runs (of five runs, the mean of the middle three; of fewer than"
+        " four, of all) and, in brackets, its 95% stratified-bootstrap interval (rliable)."
+    )
+    return result
+
+
+def pictures(study: StudyLog) -> list[str]:
+    """The page's pictures, written beside it too."""
+
+    def put(figure: Any, name: str, alt: str) -> str:
+        picture: Picture = save(figure, study.home, name, alt)
+        return f'<div class="wide">{image(picture)}</div>'
+
+    parts = []
+    if study.measures and len(study.methods) <= MANY:
+        parts.append(
+            put(
+                curves_figure(study),
+                "study-curves",
+                "How far each method gets in each world, over agent steps",
+            )
+        )
+        parts.append(
+            "<h2>Scores</h2>"
+            + put(
+                scores_figure(study),
+                "study-scores",
+                "Scores of each method in each world, with intervals",
+            )
+        )
+    for world in study.worlds if study.knobs else ():
+        title = "What one field changes" + (f": {escape(world)}" if len(study.worlds) > 1 else "")
+        parts.append(
+            f"<h2>{title}</h2>"
+            + put(
+                variants_figure(study, world),
+                f"study-variants-{world}",
+                f"Scores by variant in {world}",
+            )
+        )
+    coverage = coverage_figure(study) if len(study.methods) <= MANY else None
+    if coverage is not None:
+        note = (
+            "<p class='note'>The last tenth of training, all runs of a cell together; circles are"
+            " the trackers.</p>"
+        )
+        parts.append(
+            f"<h2>Where they were</h2>{note}"
+            + put(coverage, "study-coverage", "Where the agents were, by world and method")
+        )
+    return parts
+
+
+def origin(study: StudyLog) -> str:
+    """The study's definition, its sessions, one whole config, and how this page was made."""
+    told = study.manifest
+    definition = {
+        "preset": told.preset,
+        "overrides": told.overrides,
+        "worlds": told.worlds,
+        "methods": told.methods,
+    }
+    told_of = ("date", "commit", "processor", "cores", "gpu", "jobs", "command")
+    sessions = [
+        ("", [str(session.get(name) or "–") for name in told_of]) for session in told.sessions
+    ]
+    facts, first = provenance(), next(iter(study.groups.values())).runs[0]
+    parts = ["<h2>Where this comes from</h2>"]
+    parts.append(
+        table(["session", "commit", "processor", "cores", "gpu", "jobs", "command"], sessions)
+    )
+    for title, value in (
+        ("Definition of the study", definition),
+        (f"Full config of {study.relative(first)}", to_dict(first.config)),
+    ):
+        text = escape(json.dumps(value, indent=2))
+        parts.append(f"<details><summary>{escape(title)}</summary><pre>{text}</pre></details>")
+    command = f"afterwit study {quoted(told.study)} --out {quoted(study.home)} --report-only"
+    made = (
+        f"{facts['date']}, commit {facts['commit'] or 'unknown (installed package)'},"
+        f" {facts['processor']}"
+    )
+    parts.append(
+        f"<p class='note'>This page: <code>{escape(command)}</code><br>{escape(made)}. All numbers:"
+        f" {RUNS}, {CELLS}, {SUMMARY}.</p>"
+    )
+    return "".join(parts)
+
+
+def write_numbers(study: StudyLog, met: Sequence[Target], told: Sequence[Claim]) -> None:
+    """runs.csv: a row a run. cells.csv: a row a cell, with interquartile mean, low and high.
+    summary.json: both, and verdicts.
+    """
+    cells = []
+    for (world, method), found in study.estimates.items():
+        row: dict[str, Any] = {
+            "world": world,
+            "method": method,
+            "runs": len(study.groups[world, method].runs),
+        }
+        for name, value in found.items():
+            row |= {name: value.iqm, f"{name}_low": value.low, f"{name}_high": value.high}
+        cells.append(row)
+    write_csv(study.rows, study.home / RUNS)
+    write_csv(cells, study.home / CELLS)
+    summary = {
+        "study": study.manifest.study,
+        "finished": not study.unfinished and not study.waiting,
+        "runs_waiting": list(study.waiting),
+        "runs": study.rows,
+        "cells": cells,
+        "targets": [asdict(target) for target in met],
+        "claims": [asdict(claim) for claim in told],
+        "provenance": provenance(),
+    }
+    with replacing(study.home / SUMMARY) as file:
+        file.write((json.dumps(finite(summary), indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """All columns that any row has; what is not there, or is no number, is empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(finite(list(rows)))
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def finite(value: Any) -> Any:
+    """`value` with None for every number that is not finite: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

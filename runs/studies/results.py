@@ -1,0 +1,310 @@
+"""A study's numbers: one row a run, and over the runs of a cell the interquartile mean with a 95%
+interval.
+
+Exploration score of a run: trackers reached per episode over the number of trackers. `all` averages
+over all of training, `best` is the best tenth, `last` the last tenth: curiosity rightly fades when
+nothing is left to learn.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afterwit.envs.arrays import Array
+from afterwit.envs.atari import AtariConfig
+from afterwit.envs.maze import MazeConfig
+from afterwit.runs.configs.run_config import config_of, to_dict
+from afterwit.runs.evaluation.intervals import Estimate, estimate
+from afterwit.runs.reports.run_results import MEASURES, Group, RunLog, flat, noise_of, read_run
+from afterwit.runs.studies.run_study import NAME, Manifest, read_manifest
+from afterwit.runs.training.episode_statistics import NUM_WINDOWS
+from afterwit.runs.training.run_log import last_entry
+from afterwit.world_models.instruments import ALARM
+
+INSTRUMENTS = (
+    "noise/share",
+    "noise/seeking",
+    "leak/critic",
+    "leak/place_from_latent",
+    "leak/place_from_noise",
+    "leak/action_from_latent",
+    "leak/action_from_noise",
+    "use/latent",
+    "rank/embedding",
+    "rank/belief",
+    "rank/latent",
+    "spread/target",
+    "share_of_time/room_change",
+    "share_of_pay/room_change",
+)
+# What an agent does more often that seeks the noise: compared with the same method where it makes
+# no noise.
+SOUGHT = {"on-demand": "share_of_time/noop", "brownian": "share_of_time/block_in_view"}
+
+Key = tuple[str, str]  # world, method
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A config field that a study's methods differ in, one at a time."""
+
+    path: str
+    settings: tuple[tuple[Any, str], ...]  # value and method, ordered by value; the base among them
+    base: str
+
+
+@dataclass(frozen=True)
+class StudyLog:
+    """A study, as its folder tells it."""
+
+    home: Path
+    manifest: Manifest
+    groups: dict[Key, Group]  # the runs that have logged something
+    waiting: tuple[str, ...]  # folders of the others
+
+    @property
+    def worlds(self) -> list[str]:
+        return [
+            world
+            for world in self.manifest.worlds
+            if any((world, method) in self.groups for method in self.manifest.methods)
+        ]
+
+    @property
+    def methods(self) -> list[str]:
+        return [
+            method
+            for method in self.manifest.methods
+            if any((world, method) in self.groups for world in self.manifest.worlds)
+        ]
+
+    def members(self, world: str) -> list[tuple[str, Group]]:
+        """The methods that have runs in `world`, with these runs."""
+        return [
+            (method, self.groups[world, method])
+            for method in self.methods
+            if (world, method) in self.groups
+        ]
+
+    @cached_property
+    def unfinished(self) -> list[RunLog]:
+        return [run for group in self.groups.values() for run in group.runs if not run.finished]
+
+    def relative(self, run: RunLog) -> str:
+        """A run's folder as the manifest has it."""
+        return run.folder.relative_to(self.home).as_posix()
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a run: where it belongs, and all its numbers."""
+        return [
+            {
+                "world": world,
+                "method": method,
+                "seed": run.config.seed,
+                "folder": self.relative(run),
+            }
+            | numbers(run)
+            for (world, method), group in self.groups.items()
+            for run in group.runs
+        ]
+
+    @cached_property
+    def estimates(self) -> dict[Key, dict[str, Estimate]]:
+        """Every number of every cell over its runs."""
+        result = {}
+        for key in self.groups:
+            rows = [row for row in self.rows if (row["world"], row["method"]) == key]
+            names = [
+                name
+                for name in dict.fromkeys(name for row in rows for name in row)
+                if isinstance(rows[0].get(name, 0.0), float)
+            ]
+            values = np.array(
+                [[row.get(name, math.nan) for name in names] for row in rows], np.float64
+            )
+            result[key] = dict(zip(names, estimate(values), strict=True))
+        return result
+
+    def get(self, world: str, method: str, name: str) -> Estimate:
+        """An estimate; one over no runs where there is none."""
+        return self.estimates.get((world, method), {}).get(name, Estimate())
+
+    @cached_property
+    def measures(self) -> list[str]:
+        """What the study is judged by, the main one first: the score and the trackers, or cells,
+        rooms and return.
+        """
+        found = dict.fromkeys(
+            name for group in self.groups.values() for run in group.runs for name in measured(run)
+        )
+        trackers = [name for name in found if name not in MEASURES]
+        return trackers or [name for name in MEASURES if name in found]
+
+    @cached_property
+    def instruments(self) -> list[str]:
+        return [
+            name for name in INSTRUMENTS if any(group.names(name) for group in self.groups.values())
+        ]
+
+    @cached_property
+    def knobs(self) -> list[Knob]:
+        """Where one method is the preset itself and others change one field of it: these fields,
+        each with all its settings.
+        """
+        methods = {
+            name: told for name, told in self.manifest.methods.items() if name in self.methods
+        }
+        base = next((name for name, told in methods.items() if not told["overrides"]), None)
+        varied: dict[str, list[tuple[Any, str]]] = {}
+        for name, told in methods.items():
+            if (
+                base is not None
+                and len(told["overrides"]) == 1
+                and told["arguments"] == methods[base]["arguments"]
+            ):
+                ((path, value),) = told["overrides"].items()
+                varied.setdefault(path, []).append((value, name))
+        if base is None:
+            return []
+        config = flat(
+            to_dict(
+                next(
+                    group.runs[0].config for (_, name), group in self.groups.items() if name == base
+                )
+            )
+        )
+        return [
+            Knob(path, tuple(sorted([*found, (config[path], base)], key=rank)), base)
+            for path, found in varied.items()
+            if path in config
+        ]
+
+
+def rank(setting: tuple[Any, str]) -> tuple[bool, Any]:
+    """Numbers by size, then words."""
+    value, _ = setting
+    return (False, value) if isinstance(value, int | float) else (True, str(value))
+
+
+def read_study(home: Path) -> StudyLog:
+    """What the runs of a study left so far. Raises ValueError where there is no study, or no run
+    has logged anything.
+    """
+    manifest = read_manifest(home)
+    groups: dict[Key, list[RunLog]] = {}
+    waiting = []
+    order = {(world, method): None for world in manifest.worlds for method in manifest.methods}
+    for cell in sorted(
+        manifest.cells,
+        key=lambda cell: (list(order).index((cell["world"], cell["method"])), cell["seed"]),
+    ):
+        if last_entry(home / cell["folder"]) is None:
+            waiting.append(cell["folder"])
+        else:
+            groups.setdefault((cell["world"], cell["method"]), []).append(
+                read_run(home / cell["folder"])
+            )
+    if not groups:
+        first = config_of(home / manifest.cells[0]["folder"]).log_interval
+        raise ValueError(
+            f"no run of the study in {home / NAME} has logged anything yet (its first entry comes"
+            f" after {first:,} steps)"
+        )
+    named = {key: Group(key[1], key[0], tuple(runs), 0) for key, runs in groups.items()}
+    return StudyLog(home, manifest, named, tuple(waiting))
+
+
+def measured(run: RunLog) -> dict[str, tuple[str, ...]]:
+    """What a run is judged by: name -> the logged names that it is the mean of. Nothing before its
+    first episode has ended.
+    """
+    trackers = tuple(run.names("reached/"))
+    if trackers:
+        return {"score": trackers} | {name.split("/")[1]: (name,) for name in trackers}
+    return {
+        name: (logged,)
+        for name, (logged, _) in MEASURES.items()
+        if run.names(logged) and run.episodes.any()
+    }
+
+
+def numbers(run: RunLog) -> dict[str, float | int | bool]:
+    """All numbers of a run, by name. Floats are estimated over runs; what is not there is NaN or
+    left out.
+    """
+    whole, last = np.ones(len(run.steps), bool), run.tenth == run.last_tenth
+    result: dict[str, float | int | bool] = {
+        "finished": run.finished,
+        "agent_steps": int(run.steps[-1]),
+        "total_steps": run.config.total_steps,
+        "episodes": int(run.episodes.sum()),
+    }
+    for measure, names in measured(run).items():
+
+        def over(where: Array, names: tuple[str, ...] = names) -> float:
+            return float(np.mean([run.mean(name, where) for name in names]))
+
+        tenths = [over(run.tenth == index) for index in range(NUM_WINDOWS)]
+        best = max((value for value in tenths if math.isfinite(value)), default=math.nan)
+        result |= {
+            f"{measure}_all": over(whole),
+            f"{measure}_best": best,
+            f"{measure}_last": over(last),
+        }
+        result[f"{measure}_drop"] = best - float(result[f"{measure}_last"])
+    logged = {name for entry in run.entries for name in entry}
+    result |= {name: run.mean(name, last) for name in INSTRUMENTS if name in logged}
+    if ALARM in logged:
+        alarms = np.nan_to_num(run.column(ALARM))
+        result |= {"alarm": bool(alarms.any()), "alarm_share": run.mean(ALARM, whole)}
+    noise = noise_of(Group("", "", (run,), 0))
+    if noise:
+        result |= {
+            "noise_time": run.mean(f"share_of_time/{noise[0]}", last),
+            "noise_pay": run.mean(f"share_of_pay/{noise[0]}", last),
+        }
+        result["noise_ratio"] = run.mean(f"ratio/{noise[0]}", last)
+    result |= {name: run.mean(name, last) for name in sorted(set(SOUGHT.values()) & logged)}
+    parts = [
+        run.column(name)
+        for name in run.names("learner/intrinsic_")
+        if name != "learner/intrinsic_scale"
+    ]
+    if parts:
+        result["reward_left"] = left(np.sum(parts, axis=0), run)
+    result["seconds"] = float(run.entries[-1].get("seconds", math.nan))
+    return result
+
+
+def left(reward: Array, run: RunLog) -> float:
+    """What is left of the raw intrinsic reward: its mean in the last tenth over that in the tenth
+    with the largest.
+    """
+    means = [
+        float(np.nanmean(reward[where]))
+        for index in range(NUM_WINDOWS)
+        if np.isfinite(reward[where := run.tenth == index]).any()
+    ]
+    return means[-1] / max(means) if means and max(means) > 0 else math.nan
+
+
+def noise_key(group: Group) -> str | None:
+    """The logged share of the action or place that makes the noise of a group's world, where there
+    is one.
+    """
+    env = group.runs[0].config.env
+    dose = (
+        env.resolved_dose
+        if isinstance(env, MazeConfig)
+        else env.dose
+        if isinstance(env, AtariConfig)
+        else 0
+    )
+    return SOUGHT.get(env.noise) if dose and isinstance(env, MazeConfig | AtariConfig) else None

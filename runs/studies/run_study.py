@@ -1,0 +1,223 @@
+"""A study's folder: OUT/study.json says what belongs to it and how far it is;
+OUT/<world>/<method>/s<seed> are ordinary runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from afterwit.runs.configs.overrides import checked
+from afterwit.runs.configs.run_config import read_config, to_dict, write_config
+from afterwit.runs.output.files import occupied, read_json, replacing
+from afterwit.runs.output.provenance import provenance
+from afterwit.runs.output.text import quoted
+from afterwit.runs.studies.definitions import Cell, Study, Variant
+from afterwit.runs.training.checkpoint import differences
+from afterwit.runs.training.many_runs import PATIENCE, finished, train_all
+from afterwit.runs.training.run_log import last_entry
+
+NAME, FORMAT = "study.json", 1
+SIDES = ("there", "now")  # the folder's study and the one that is asked for
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What OUT/study.json holds. A study grows: later sessions may add worlds, methods and
+    seeds.
+    """
+
+    study: str
+    preset: str
+    overrides: dict[str, Any]
+    worlds: dict[str, dict[str, Any]]  # name -> arguments and overrides
+    methods: dict[str, dict[str, Any]]
+    cells: list[dict[str, Any]]  # world, method, seed, folder, status, agent_steps, total_steps
+    sessions: list[dict[str, Any]]  # provenance of each time the study was started or went on
+
+    def folders(self, home: Path) -> list[Path]:
+        return [home / cell["folder"] for cell in self.cells]
+
+
+def run_study(study: Study, home: Path, jobs: int) -> None:
+    """Train all cells of `study` that are not finished, `jobs` at a time; others in the folder's
+    manifest are left alone.
+
+    Raises ValueError where `home` holds another study, before anything is written, and RunsFailed,
+    after all other cells were finished, naming the cells that failed.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs is {jobs}; at least 1 run must go at a time")
+    cells = study.cells()
+    cells[0].config.torch_device()
+    if home.exists():
+        united(study, cells, home)  # refuses before anything is written, the lock included
+    with occupied(home, PATIENCE) as lock:
+        manifest = united(study, cells, home)
+        for cell in cells:
+            if not (home / cell.folder / "config.json").exists():
+                write_config(cell.config, home / cell.folder)
+        folders = [home / cell.folder for cell in cells]
+        states = {home / entry["folder"]: entry for entry in manifest.cells}
+        manifest.sessions.append(provenance() | {"jobs": jobs, "cells": len(cells)})
+
+        def note(folder: Path, code: int) -> None:
+            states[folder] |= progress(folder) | (
+                {"status": "failed"} if code not in (0, STOPPED) else {}
+            )
+            write_manifest(manifest, home)
+
+        for folder, state in states.items():
+            state |= progress(folder)
+        write_manifest(manifest, home)
+        train_all(folders, jobs, lock, note)
+
+
+STOPPED = 130  # exit code of a run that was interrupted, and saved
+
+
+def progress(folder: Path) -> dict[str, Any]:
+    """A cell's status and its agent steps, as its folder tells them."""
+    entry = last_entry(folder)
+    status = "finished" if finished(folder) else "unfinished" if entry else "waiting"
+    return {
+        "status": status,
+        "agent_steps": int(entry["agent_steps"]) if entry else 0,
+        "total_steps": read_config(folder).total_steps,
+    }
+
+
+def united(study: Study, cells: Sequence[Cell], home: Path) -> Manifest:
+    """The manifest of `home` with `study` added. Raises ValueError, saying what differs, where the
+    two do not go together.
+    """
+    new = Manifest(
+        study.name,
+        study.preset,
+        plain(study.overrides),
+        {world.name: described(world) for world in study.worlds},
+        {method.name: described(method) for method in study.methods},
+        [
+            {
+                "world": cell.world,
+                "method": cell.method,
+                "seed": cell.seed,
+                "folder": cell.folder.as_posix(),
+            }
+            for cell in cells
+        ],
+        [],
+    )
+    if not (home / NAME).exists():
+        others = sorted(path.name for path in home.iterdir() if not path.name.startswith("."))
+        if others:
+            raise ValueError(
+                f"{home} holds other things ({', '.join(others[:3])}) and no {NAME}; choose another"
+                " --out"
+            )
+        return new
+    old = read_manifest(home)
+    pairs: list[tuple[str, Any, Any]] = [
+        ("study", old.study, new.study),
+        ("preset", old.preset, new.preset),
+    ]
+    pairs.append(("overrides", old.overrides, new.overrides))
+    for what, there, here in (
+        ("world", old.worlds, new.worlds),
+        ("method", old.methods, new.methods),
+    ):
+        pairs += [(f"{what} {name}", there[name], here[name]) for name in here if name in there]
+    for what, there, here in pairs:
+        refuse(home, differences(there, here, what, SIDES))
+    for cell in cells:
+        refuse(home, config_differences(home / cell.folder, cell))
+    known = {entry["folder"] for entry in old.cells}
+    return Manifest(
+        old.study,
+        old.preset,
+        old.overrides,
+        old.worlds | new.worlds,
+        old.methods | new.methods,
+        old.cells + [entry for entry in new.cells if entry["folder"] not in known],
+        old.sessions,
+    )
+
+
+def config_differences(folder: Path, cell: Cell) -> list[str]:
+    if not (folder / "config.json").exists():
+        return []
+    return [
+        f"{cell.folder}: {line}"
+        for line in differences(to_dict(read_config(folder)), to_dict(cell.config), sides=SIDES)
+    ]
+
+
+def refuse(home: Path, lines: Sequence[str]) -> None:
+    if lines:
+        raise ValueError(
+            f"{home} holds another study: {lines[0]}; choose another --out, or give the same"
+            " options"
+        )
+
+
+def described(variant: Variant) -> dict[str, Any]:
+    return {"arguments": plain(variant.arguments), "overrides": plain(variant.overrides)}
+
+
+def plain(values: Any) -> Any:
+    """As JSON gives it back: tuples as lists."""
+    return json.loads(json.dumps(dict(values)))
+
+
+def read_manifest(home: Path) -> Manifest:
+    """The manifest of a study's folder. Raises ValueError where there is none that this version
+    reads.
+    """
+    path = home / NAME
+    if not path.is_file():
+        raise ValueError(
+            f"{home} holds no study: it has no {NAME}; start one with: afterwit study NAME --out"
+            f" {quoted(home)}"
+        )
+    data = read_json(path, "put a copy back")
+    if (
+        not isinstance(data, dict)
+        or data.pop("format", None) != FORMAT
+        or data.keys() != get_type_hints(Manifest).keys()
+    ):
+        raise ValueError(
+            f"{path} is no manifest that this version of afterwit reads (format {FORMAT})"
+        )
+    manifest = Manifest(
+        **{
+            name: checked(data[name], hint, f"{path}: {name}")
+            for name, hint in get_type_hints(Manifest).items()
+        }
+    )
+    for name, told in (manifest.worlds | manifest.methods).items():
+        for part in ("arguments", "overrides"):
+            checked(told.get(part), dict[str, Any], f"{path}: {part} of {name}")
+    for number, cell in enumerate(manifest.cells):
+        for name, kind in (("world", str), ("method", str), ("seed", int), ("folder", str)):
+            checked(cell.get(name), kind, f"{path}: {name} of cell {number}")
+        if cell["world"] not in manifest.worlds or cell["method"] not in manifest.methods:
+            raise ValueError(
+                f"{path}: cell {number} is of {cell['world']} and {cell['method']}, which the study"
+                " does not have"
+            )
+        if Path(cell["folder"]).is_absolute() or ".." in Path(cell["folder"]).parts:
+            raise ValueError(
+                f"{path}: folder of cell {number} is {cell['folder']!r}; it must lie in the study's"
+                " own folder"
+            )
+    if not manifest.cells:
+        raise ValueError(f"{path} has no cells; put a copy back")
+    return manifest
+
+
+def write_manifest(manifest: Manifest, home: Path) -> None:
+    with replacing(home / NAME) as file:
+        file.write((json.dumps({"format": FORMAT, **vars(manifest)}, indent=1) + "\n").encode())

@@ -1,0 +1,278 @@
+"""A study in tables: scores, targets, claims, what each noise costs, variants, instruments,
+effort.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from afterwit.runs.output.html import table
+from afterwit.runs.reports.run_results import MEASURES
+from afterwit.runs.studies.claims import REPRODUCED, UNKNOWN, Claim, Target, cost, shown
+from afterwit.runs.studies.figures import WHEN_WORDS, plain_value
+from afterwit.runs.studies.results import StudyLog, noise_key
+
+
+def number(study: StudyLog, world: str, method: str, name: str) -> str:
+    """An estimate as text: a share as percent, else with its unit unsaid."""
+    value = study.get(world, method, name)
+    if name.split("_")[0] not in MEASURES:
+        return shown(value)
+    if not value.runs:
+        return "–"
+    return f"{value.iqm:,.1f}" + (
+        f" [{value.low:,.1f}, {value.high:,.1f}]" if math.isfinite(value.low) else ""
+    )
+
+
+def score_tables(study: StudyLog) -> str:
+    """The main measure over three stretches of training, and the deepest tracker at the end."""
+    if not study.measures or study.knobs:  # variants have a table of their own
+        return ""
+    columns = judged(study)
+    head = ["world", "method", "runs", *columns.values()]
+    rows = []
+    for world in study.worlds:
+        for index, (method, group) in enumerate(study.members(world)):
+            cells = [
+                world if not index else "",
+                method,
+                str(len(group.runs)),
+                *(number(study, world, method, name) for name in columns),
+            ]
+            rows.append(("first" if not index else "", cells))
+    explained = (
+        "Score: trackers reached per episode over their number. "
+        if study.measures[0] == "score"
+        else ""
+    )
+    note = (
+        f"{explained}Best tenth: the highest of the ten means of a run; curiosity rightly fades"
+        " when nothing is left to learn."
+    )
+    return f"<h2>Table of scores</h2><p class='note'>{note}</p>{worded(head, rows)}"
+
+
+def worded(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """A table whose first two columns are words."""
+    return f'<div class="names">{table(head, rows)}</div>'
+
+
+def judged(study: StudyLog) -> dict[str, str]:
+    """The numbers that every table of scores has, and their headings."""
+    main, deepest = study.measures[0], study.measures[-1]
+    result = {f"{main}_{when}": f"{main}, {words}" for when, words in WHEN_WORDS.items()}
+    if main == "score" or deepest != main:  # in worlds without trackers: the return
+        result[f"{deepest}_last"] = f"{deepest}, {WHEN_WORDS['last']}"
+    return result
+
+
+def target_table(met: Sequence[Target]) -> str:
+    if not met:
+        return ""
+    kinds = {True: ("good", "met"), False: ("bad", "missed"), None: ("open", "open")}
+    rows = [
+        (kinds[target.passed][0], [kinds[target.passed][1], target.text, target.figures])
+        for target in met
+    ]
+    return f'<h2>Targets</h2><div class="prose">{table(["", "target", "figures"], rows)}</div>'
+
+
+def claim_table(told: Sequence[Claim]) -> str:
+    if not told:
+        return ""
+    kinds = {REPRODUCED: "good", UNKNOWN: "open", "not": "open", "differs": "bad"}
+    rows = [
+        (kinds[c.verdict], [c.verdict, f"{c.setting}: {c.text}", c.figures, c.source]) for c in told
+    ]
+    note = (
+        "reproduced: the intervals show it in this maze; differs: they show the reverse; not: they"
+        " show neither. The paper's map is not "
+    )
+    note += "public and its words leave thresholds open; the ones used here stand in brackets."
+    head = ["", "claim", "figures", "source"]
+    return (
+        f"<h2>Published claims</h2><p class='note'>{note}</p><div"
+        f' class="prose">{table(head, rows)}</div>'
+    )
+
+
+def cost_table(study: StudyLog) -> str:
+    """What each noise costs each method, of its own score without noise."""
+    noises = [world for world in study.worlds if world != "none"]
+    if "none" not in study.worlds or not noises or "score" not in study.measures:
+        return ""
+    rows = []
+    for world in noises:
+        row = [world]
+        for method in study.methods:
+            here, quiet = (
+                study.get(world, method, "score_all"),
+                study.get("none", method, "score_all"),
+            )
+            share = f"{here.iqm / quiet.iqm:.2f} x, " if here.runs and quiet.iqm > 0 else ""
+            row.append(f"{share}{cost(study, world, method)[0]}")
+        rows.append(("", row))
+    rows.insert(
+        0,
+        (
+            "mean",
+            [
+                "score without noise",
+                *(shown(study.get("none", method, "score_all")) for method in study.methods),
+            ],
+        ),
+    )
+    note = (
+        "Score over all of training, of the method's own score without noise. trapped: its interval"
+        " lies below 0.85 x; holds: above; open: "
+    )
+    note += "neither. A method that explores little without noise cannot lose much."
+    return (
+        "<h2>What each noise costs</h2><p"
+        f" class='note'>{note}</p>{table(['', *study.methods], rows)}"
+    )
+
+
+def variant_table(study: StudyLog) -> str:
+    """Each field that the methods differ in, with all its settings."""
+    if not study.knobs or not study.measures:
+        return ""
+    columns = judged(study)
+    instruments = [
+        name
+        for name in ("leak/critic", "leak/place_from_latent", "use/latent", "noise/share")
+        if name in study.instruments
+    ]
+    head = ["world", "field", "value", "runs", *columns.values(), *instruments, "alarms"]
+    rows = []
+    for world in study.worlds:
+        for knob in study.knobs:
+            for index, (value, method) in enumerate(knob.settings):
+                told = plain_value(value) + (" (default)" if method == knob.base else "")
+                runs = study.groups[world, method].runs if (world, method) in study.groups else ()
+                cells = (
+                    [world, knob.path.split(".")[-1].replace("_", " ")] if not index else ["", ""]
+                )
+                cells += [
+                    told,
+                    str(len(runs)),
+                    *(number(study, world, method, name) for name in columns),
+                ]
+                cells += [instrument(study, world, method, name) for name in instruments] + [
+                    alarms(study, world, method)
+                ]
+                rows.append(("first" if not index else "", cells))
+    return f"<h2>Variants</h2>{worded(head, rows)}"
+
+
+def instrument(study: StudyLog, world: str, method: str, name: str) -> str:
+    return (
+        shown(study.get(world, method, name), ratio=True)
+        if study.get(world, method, name).runs
+        else "–"
+    )
+
+
+def alarms(study: StudyLog, world: str, method: str) -> str:
+    """In how many of the runs the collapse alarm ever went off."""
+    watched = [
+        row["alarm"]
+        for row in study.rows
+        if (row["world"], row["method"]) == (world, method) and "alarm" in row
+    ]
+    return f"{sum(watched)} of {len(watched)} runs" if watched else "–"
+
+
+def instrument_table(study: StudyLog) -> str:
+    """What the instruments read in the last tenth."""
+    if not study.instruments:
+        return ""
+    head = ["world", "method", "alarms", *study.instruments]
+    rows = []
+    for world in study.worlds:
+        for index, (method, _) in enumerate(study.members(world)):
+            values = [
+                f"{v.iqm:.2f}" if (v := study.get(world, method, name)).runs else "–"
+                for name in study.instruments
+            ]
+            rows.append(
+                (
+                    "first" if not index else "",
+                    [world if not index else "", method, alarms(study, world, method), *values],
+                )
+            )
+    note = (
+        "Last tenth, interquartile means; intervals are in cells.csv. noise/share: pay of steps"
+        " with noise, 1 is like any other step. noise/seeking: how often the agent makes the noise,"
+        " over an indifferent policy. leak/critic: the critic's estimate over its ceiling."
+        " leak/…_from_…: variance that a linear probe explains. use/latent: reconstruction with z"
+        " shuffled over that with its own. rank: effective rank. spread: the error of the best"
+        " constant guess. alarms: runs in which the collapse alarm ever went off."
+        " share_of_…/room_change: of steps and of pay, what goes to steps that change the room."
+    )
+    return f"<h2>Instruments</h2><p class='note'>{note}</p>{worded(head, rows)}"
+
+
+def control_table(study: StudyLog) -> str:
+    """How often each method does what makes the noise, beside the same method where that makes
+    none.
+    """
+    rows = []
+    for world in study.worlds:
+        for index, (method, group) in enumerate(study.members(world)):
+            name = noise_key(group)
+            if name and world != "none" and study.get(world, method, name).runs:
+                doing = {
+                    "share_of_time/noop": "no-op",
+                    "share_of_time/block_in_view": "a block in view",
+                }[name]
+                values = [number(study, where, method, name) for where in (world, "none")]
+                rows.append(
+                    (
+                        "first" if not index else "",
+                        [world if not index else "", method, doing, *values],
+                    )
+                )
+    if not rows or "none" not in study.worlds:
+        return ""
+    head = ["world", "method", "time with", "here", "without noise"]
+    note = (
+        "Share of time in the last tenth. The same method without noise is the control: there the"
+        " same action, or place, makes no noise."
+    )
+    return f"<h3>Does it seek the noise?</h3><p class='note'>{note}</p>{worded(head, rows)}"
+
+
+def effort_table(study: StudyLog) -> str:
+    rows = []
+    for world in study.worlds:
+        for index, (method, group) in enumerate(study.members(world)):
+            steps, seconds = (
+                sum(int(run.steps[-1]) for run in group.runs),
+                sum(run.entries[-1].get("seconds", 0.0) for run in group.runs),
+            )
+            done = sum(run.finished for run in group.runs)
+            cells = [
+                world if not index else "",
+                method,
+                f"{done} of {len(group.runs)}",
+                f"{steps:,}",
+                f"{seconds / 60:,.0f}",
+            ]
+            rows.append(
+                (
+                    "first" if not index else "",
+                    [*cells, f"{steps / seconds:,.0f}" if seconds else "–"],
+                )
+            )
+    head = [
+        "world",
+        "method",
+        "runs finished",
+        "agent steps, all runs",
+        "minutes, all runs",
+        "agent steps/s of a run",
+    ]
+    return f"<h2>Effort</h2>{worded(head, rows)}"

@@ -1,0 +1,167 @@
+"""A learner off the host, where there is no GPU: on a pretended device whose tensors have shapes
+and no values.
+
+It refuses what a GPU would refuse, operations on tensors of two devices, and what would make the
+host wait for a GPU: there are no values to branch on, and every copy to the host is counted. In a
+process of its own, as the device is there for good once it is made.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from afterwit.agents.learner import Learner, LearnerConfig
+from afterwit.agents.vmpo import VMPOConfig
+from afterwit.world_models.models.byol_explore import BYOLExploreConfig
+from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
+from afterwit.world_models.models.icm import ICMConfig
+from afterwit.world_models.models.rnd import RNDConfig
+from tests.helpers import SHAPE, random_trajectory, tiny_spec, tiny_torso_config
+
+NAME = "pretended"
+HINDSIGHT = BYOLHindsightConfig(horizon=3, critic_steps=2)
+PUBLISHED = replace(
+    HINDSIGHT, standardise_decay=None, invariance_in_reward=True, critic="mlp", contrast_size=2
+)
+CONFIGS = {
+    "byol-hindsight": LearnerConfig(world_model=HINDSIGHT),
+    "byol-hindsight as published": LearnerConfig(world_model=PUBLISHED, extrinsic_weight=1.0),
+    "byol-explore": LearnerConfig(world_model=BYOLExploreConfig(horizon=3), shared_torso=False),
+    "rnd": LearnerConfig(world_model=RNDConfig()),
+    "icm": LearnerConfig(world_model=ICMConfig()),
+    "images": LearnerConfig(world_model=HINDSIGHT),
+}
+
+
+def test_a_learner_off_the_host_leaves_nothing_there_and_waits_for_nothing() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.agents.test_device"]
+    told = subprocess.run(
+        command,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    if told.returncode == 2:
+        pytest.skip("this torch has no pretended devices")
+    assert told.returncode == 0, told.stderr[-3000:]
+    assert told.stdout.splitlines() == [f"{name}: nothing on the host" for name in CONFIGS] + [
+        "a tensor left on the host: refused"
+    ]
+
+
+def move(module: nn.Module, device: torch.device | None = None, **layout: Any) -> nn.Module:
+    """In `Module.to`'s place: the same parameters, which optimisers know already, on another
+    device. Layouts are left alone.
+    """
+    if device is None:
+        return module
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.fake_device, tensor.constant = device, None  # type: ignore[attr-defined]
+    return module
+
+
+def gru_cell(
+    inputs: Tensor, state_gates: Tensor, state: Tensor, *biases: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The shapes of torch's fused GRU cell, which torch itself does not tell."""
+    return torch.empty_like(state), state.new_empty(len(state), 5 * state.shape[1])
+
+
+def gru_cell_backward(
+    gradient: Tensor, workspace: Tensor, biased: bool
+) -> tuple[Tensor | None, ...]:
+    batch, size = gradient.shape
+    gates, bias = (
+        (gradient.new_empty(batch, 3 * size) for _ in range(2)),
+        [gradient.new_empty(3 * size) if biased else None] * 2,
+    )
+    return (*gates, torch.empty_like(gradient), *bias)
+
+
+def main() -> None:
+    try:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.utils import backend_registration as registration
+        from torch.utils._python_dispatch import TorchDispatchMode
+
+        class Backend(registration._DummyBackendModule):  # type: ignore[misc]
+            def get_amp_supported_dtype(self) -> list[torch.dtype]:
+                return [torch.bfloat16]
+
+        registration._setup_privateuseone_for_python_backend(NAME, backend_module=Backend())
+    except (ImportError, AttributeError):
+        sys.exit(2)
+
+    class CopiesToTheHost(TorchDispatchMode):  # type: ignore[misc]
+        count = 0
+
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            output = function(*args, **(kwargs or {}))
+            from_device = any(isinstance(x, Tensor) and x.device.type == NAME for x in args)
+            self.count += from_device and isinstance(output, Tensor) and output.device.type == "cpu"
+            return output
+
+    library = torch.library.Library("aten", "IMPL", "Meta")
+    library.impl("_thnn_fused_gru_cell", gru_cell)
+    library.impl("_thnn_fused_gru_cell_backward", gru_cell_backward)
+    device = torch.device(NAME, 0)
+    for name, config in CONFIGS.items():
+        shape, dtype, encoder = (
+            ((1, 12, 12), torch.uint8, "resnet")
+            if name == "images"
+            else (SHAPE, torch.float32, "mlp")
+        )
+        spec, here = (
+            tiny_spec(shape, dtype=str(dtype).removeprefix("torch.")),
+            random_trajectory(shape=shape, dtype=dtype),
+        )
+        config = replace(config, torso=tiny_torso_config(encoder), vmpo=VMPOConfig(target_period=1))
+        resets = here.resets  # of which the host knows before
+        with ExitStack() as stack:
+            mode = stack.enter_context(
+                FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False)
+            )
+            stack.enter_context(patch.object(nn.Module, "to", move))
+            learner = Learner(config, spec, 0, device)
+            there = replace(
+                here,
+                **{
+                    field: mode.from_tensor(value)
+                    for field, value in here.state().items()
+                    if field != "info"
+                },
+            )
+            there.__dict__["resets"] = resets
+            copies = stack.enter_context(CopiesToTheHost())
+            metrics = [learner.update(there) for _ in range(2)][-1] | {
+                "reward": learner.appraise(there).reward
+            }
+            assert {value.device for value in metrics.values()} == {device}, {
+                key: str(value.device) for key, value in metrics.items()
+            }
+            assert {value.device for value in learner.acting.values()} == {device}
+            assert copies.count == 0, f"{copies.count} copies to the host"
+            print(f"{name}: nothing on the host")
+    with mode:
+        try:
+            metrics["loss"] + torch.ones(3)
+        except RuntimeError:
+            print("a tensor left on the host: refused")
+
+
+if __name__ == "__main__":
+    main()

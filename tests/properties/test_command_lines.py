@@ -1,0 +1,247 @@
+"""Bad input, drawn by hypothesis: a command line starts its work, or is refused in a line and
+leaves no trace.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from afterwit.runs.command_line import commands
+from afterwit.runs.command_line.main import main
+from afterwit.runs.command_line.options import (
+    Benchmark,
+    Demo,
+    Drill,
+    Evaluate,
+    Probe,
+    Report,
+    Scores,
+    Separation,
+    StudyOptions,
+    Train,
+)
+from afterwit.runs.configs.presets import PRESETS
+from afterwit.runs.configs.run_config import RunConfig
+from afterwit.runs.diagnostics.separation import SeparationConfig
+from afterwit.runs.studies.definitions import STUDIES
+from tests.properties.strategies import BASES, NAMES, leaves
+from tests.runs.written_runs import log, make, small
+
+pytest.importorskip("rliable.library", reason="pip install -e '.[study]'")
+
+
+class Started(BaseException):
+    """A run, or another command's work, would begin here."""
+
+
+def begin(*args: Any, **options: Any) -> None:
+    raise Started
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a run, a study and a file, where no work begins."""
+    import afterwit.runs.studies.demo
+
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "run", small(), log(0.5)[:2])
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious").write_text("data")
+    monkeypatch.setattr(commands, "train", begin)
+    monkeypatch.setattr("afterwit.runs.training.loop._train_in", begin)
+    monkeypatch.setattr(commands.benchmarking, "Run", begin)
+    monkeypatch.setattr("afterwit.runs.diagnostics.separation.run_all", begin)
+    monkeypatch.setattr("afterwit.runs.studies.run_study.train_all", begin)
+    monkeypatch.setattr(afterwit.runs.studies.demo, "train_all", begin)
+    monkeypatch.setattr("afterwit.runs.reports.comparison_page.write_page", begin)
+    monkeypatch.setattr("afterwit.runs.drills.drill.reference", begin)
+    monkeypatch.setattr("afterwit.runs.drills.soak.write_config", begin)
+    return tmp_path
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def options(*kinds: type) -> list[str]:
+    """The options that a command reads from its dataclasses."""
+    return sorted(
+        {
+            "--" + field.name.replace("_", "-")
+            for kind in kinds
+            for field in fields(kind)
+            if field.name != "config"
+        }
+    )
+
+
+FIELDS = sorted({"--" + path.replace("_", "-") for config in BASES for path, _ in leaves(config)})
+TAKEN: dict[str, tuple[list[str], list[str]]] = {  # what a command takes first, and its options
+    "train": ([*PRESETS, "--resume"], options(Train) + FIELDS),
+    "study": ([*STUDIES], options(StudyOptions)),
+    "benchmark": (
+        [*PRESETS, "--separation"],
+        options(Benchmark, Separation, SeparationConfig) + FIELDS,
+    ),
+    "evaluate": (["run"], options(Evaluate)),
+    "probe": (["run"], options(Probe)),
+    "report": (["run"], options(Report)),
+    "scores": (["run"], options(Scores)),
+    "demo": ([], options(Demo)),
+    "drill": ([], options(Drill)),
+    "list": ([], []),
+}
+VALUES = (
+    st.sampled_from(
+        [
+            "0",
+            "-1",
+            "1",
+            "2",
+            "nan",
+            "inf",
+            "1e999",
+            "1e6",
+            "9" * 30,
+            "9" * 5000,
+            "None",
+            "",
+            "run",
+            "file",
+            "full",
+            "nowhere",
+            "full/x",
+            "file/x",
+            "x.json",
+            "full/x.json",
+            "rnd",
+            "byol-hindsight",
+            "pixel",
+            "sticky=0",
+            "env.dose=2",
+            "seed=1",
+            "threads=x",
+            "learner=1",
+            "=",
+        ]
+    )
+    | NAMES
+)
+
+
+@st.composite
+def lines(draw: st.DrawFn, command: str) -> list[str]:
+    """A command with what it takes and an option or two, or with anything."""
+    first, known = TAKEN[command]
+    rest = st.tuples(st.sampled_from(known), VALUES).map(list) if known else st.just([])
+    line = [
+        *([draw(st.sampled_from(first))] if first else []),
+        *draw(rest),
+        *draw(st.just([]) | rest),
+    ]
+    return [
+        command,
+        *draw(
+            st.just(line)
+            | st.just(line)
+            | st.lists(st.sampled_from([*known, "--help"]) | VALUES, max_size=4)
+        ),
+    ]
+
+
+def test_every_command_has_lines_drawn() -> None:
+    assert TAKEN.keys() == commands.COMMANDS.keys()
+
+
+@pytest.mark.parametrize("command", TAKEN)
+# the desk is cleared each time
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_command_line_starts_or_is_refused_in_a_line_and_costs_nothing(
+    desk: Path, command: str, data: st.DataObject
+) -> None:
+    judge(desk, data.draw(lines(command)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    (["demo", "--steps", "0"], ["study", "maze", "--out", "full"], ["report", "no\nrun"]),
+    ids=" ".join,
+)
+def test_a_line_that_once_left_something_behind_is_refused(desk: Path, line: list[str]) -> None:
+    assert judge(desk, line) == 2
+
+
+def judge(desk: Path, line: list[str]) -> Any:
+    """The exit code of a command line, which must not be a traceback, and on refusal not a
+    change.
+    """
+    before, output, errors = tree(desk), io.StringIO(), io.StringIO()
+    code: Any
+    try:
+        with redirect_stdout(output), redirect_stderr(errors):
+            code = main(line)
+    except SystemExit as stopped:  # tyro
+        code = stopped.code
+    except Started:
+        code = 0
+    assert code in (0, 2), (code, errors.getvalue())
+    if code == 2:
+        assert errors.getvalue().strip() and "Traceback" not in errors.getvalue()
+        assert errors.getvalue().count("\n") == 1 or not errors.getvalue().startswith(
+            "afterwit: "
+        ), errors.getvalue()
+        assert tree(desk) == before
+    else:
+        clear(desk, before)
+    return code
+
+
+def clear(folder: Path, before: dict[str, bytes | None]) -> None:
+    """Put back what a command that began has made."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if str(path.relative_to(folder)) not in before:
+            path.rmdir() if path.is_dir() else path.unlink()
+    for name, data in before.items():
+        if data is not None:
+            (folder / name).write_bytes(data)
+
+
+def test_too_little_memory_is_said_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    line = [
+        "train",
+        "maze",
+        "--learner.policy.hidden",
+        "1000000",
+        "--learner.torso.belief",
+        "1000000",
+        "--out",
+        str(out),
+    ]
+    for error in (
+        MemoryError("Unable to allocate 8 TiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 TB"),
+    ):
+
+        def fail(config: RunConfig, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("afterwit.runs.training.loop.make_run", fail)
+        assert main(line) == 2
+        told = capsys.readouterr().err
+        assert "not enough memory" in told and told.count("\n") == 1 and not out.exists()

@@ -1,0 +1,445 @@
+"""Runs end to end, in small: train, resume, evaluate, and what a user's mistakes say."""
+
+from __future__ import annotations
+
+import importlib.abc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from afterwit.envs.gym import GymConfig
+from afterwit.envs.maze import MazeConfig
+from afterwit.runs.command_line.main import main
+from afterwit.runs.command_line.preset_options import default_name
+from afterwit.runs.configs.presets import PRESETS, maze
+from afterwit.runs.configs.run_config import RunConfig, from_dict, read_config, to_dict
+from afterwit.runs.evaluation.evaluate import evaluate
+from afterwit.runs.training import checkpoint
+from afterwit.runs.training.loop import train
+from afterwit.runs.training.run import Run, new_folder
+from afterwit.runs.training.run_log import read_metrics
+from afterwit.world_models.registry import WORLD_MODELS, world_model_name
+from tests.helpers import same
+
+SMALL = replace(
+    maze(),
+    env=MazeConfig(num_envs=4, episode_steps=17),
+    total_steps=400,
+    unroll_length=5,
+    log_interval=100,
+    checkpoint_interval=200,
+)
+
+
+def start(config: RunConfig, folder: Path) -> Path:
+    new_folder(config, folder)
+    return folder
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return checkpoint.load(folder, read_config(folder))["learner"]["modules"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("model", WORLD_MODELS)
+def test_every_preset_makes_a_config_that_survives_json(name: str, model: str) -> None:
+    config = PRESETS[name](model=model)
+    assert world_model_name(config.learner.world_model) == model
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_learns_from_its_own_environment(name: str) -> None:
+    config = PRESETS[name]()
+    run = Run(replace(config, env=replace(config.env, num_envs=2), unroll_length=9, threads=1))
+    metrics = [run.step() for _ in range(2)]
+    assert all(torch.isfinite(value) for step in metrics for value in step.values())
+    assert run.agent_steps == 2 * 2 * 9
+    run.actors[0].env.close()
+
+
+@pytest.mark.parametrize("model", WORLD_MODELS)
+def test_a_run_trains_logs_and_saves(model: str, tmp_path: Path) -> None:
+    config = replace(SMALL, learner=replace(SMALL.learner, world_model=WORLD_MODELS[model][0]()))
+    folder = start(config, tmp_path / "run")
+    assert train(folder, progress=False)
+    entries = read_metrics(folder)
+    assert [entry["agent_steps"] for entry in entries] == [100, 200, 300, 400]
+    # 4 environments of 17-step episodes: 18 agent steps an episode with its reset; the first ones
+    # are cut short.
+    assert sum(entry["episode/count"] for entry in entries) >= 4 * (100 // 18)
+    last = entries[-1]
+    assert last["learner_steps"] == 20 and last["frames"] == 400
+    names = [
+        "learner/kl",
+        "learner/entropy",
+        "rank/embedding",
+        "rank/belief",
+        "collapse/alarm",
+        "share_of_time/noise",
+        "reached/R1",
+    ]
+    names += ["share_of_time/noop", "noise/share", "noise/seeking"]
+    for name in names + ["leak/critic", "rank/latent", "use/latent"] * (model == "byol-hindsight"):
+        assert name in last
+    assert 0 <= last["share_of_time/noise"] <= 1
+    assert list((folder / "tensorboard").iterdir())
+
+
+def test_the_same_seed_gives_the_same_run_bit_for_bit(tmp_path: Path) -> None:
+    folders = [
+        start(replace(SMALL, seed=seed), tmp_path / str(index))
+        for index, seed in enumerate((3, 3, 4))
+    ]
+    for folder in folders:
+        train(folder, progress=False)
+    assert same(weights(folders[0]), weights(folders[1]))
+    assert not same(weights(folders[0]), weights(folders[2]))
+
+
+def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path: Path) -> None:
+    whole, halves = start(SMALL, tmp_path / "whole"), start(SMALL, tmp_path / "halves")
+    train(whole, progress=False)
+    run = Run(SMALL)
+    for _ in range(13):  # stops inside an episode and between two log entries
+        run.step()
+    checkpoint.save(halves, run.state())
+    train(halves, progress=False)
+    assert same(weights(whole), weights(halves))
+
+
+def test_a_resumed_game_is_not_counted_with_the_one_that_was_cut(tmp_path: Path) -> None:
+    """Gym and Atari cannot be saved: new episodes start, other than the run's first ones, and none
+    is a mixture.
+    """
+    config = replace(SMALL, env=GymConfig(id="CartPole-v1", num_envs=4))
+    run, resumed = Run(config), Run(config)
+    for _ in range(3):
+        run.step()
+    assert run.statistics.running["length"].any()
+    resumed.load_state(run.state())
+    assert not resumed.statistics.running["length"].any()
+    first = Run(config).actors[0].unroll()
+    assert not torch.equal(resumed.actors[0].unroll().obs[0], first.obs[0])
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
+    run = Run(SMALL)
+    run.learner.policy.value_head[0].weight.register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(FloatingPointError, match="the gradient norm is nan after 0 agent steps"):
+        run.step()
+
+
+def test_resuming_repeats_no_log_entry(tmp_path: Path) -> None:
+    folder = start(SMALL, tmp_path / "run")
+    train(folder, progress=False)
+    early = checkpoint.load(folder, SMALL)
+    run = Run(SMALL)
+    for _ in range(10):
+        run.step()
+    checkpoint.save(folder, run.state())
+    train(folder, progress=False)
+    assert [entry["agent_steps"] for entry in read_metrics(folder)] == [100, 200, 300, 400]
+    assert early["agent_steps"] == 400
+
+
+def test_a_signal_saves_and_the_run_goes_on(tmp_path: Path) -> None:
+    folder = start(
+        replace(SMALL, total_steps=1_000_000, log_interval=1000, checkpoint_interval=1_000_000),
+        tmp_path / "run",
+    )
+    command = [sys.executable, "-m", "afterwit", "train", "--resume", str(folder), "--quiet"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while (
+        not ((folder / "metrics.jsonl").exists() and read_metrics(folder))
+        and time.monotonic() < deadline
+    ):
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130 and f"--resume {folder}" in output
+    state = checkpoint.load(folder, read_config(folder))
+    assert 1000 <= state["agent_steps"] < 1_000_000
+
+
+def test_evaluation_counts_whole_episodes_and_films(tmp_path: Path) -> None:
+    folder = start(SMALL, tmp_path / "run")
+    train(folder, progress=False)
+    before = weights(folder)
+    result = evaluate(folder, episodes=6, greedy=False, seed=9, video=True, progress=False)
+    assert result["results"]["length"] == {
+        "episodes": 6,
+        "mean": 17.0,
+        "low": 17.0,
+        "high": 17.0,
+        "median": 17.0,
+        "deviation": 0.0,
+        "min": 17.0,
+        "max": 17.0,
+    }
+    assert set(result["results"]) >= {"R1", "R4", "return", "bonus"}
+    assert (folder / "video.mp4").stat().st_size > 1000
+    assert json.loads((folder / "evaluation.json").read_text())["episodes"] == 6
+    assert same(before, weights(folder))
+    again = evaluate(folder, episodes=6, greedy=False, seed=9, video=False, progress=False)
+    assert again["results"] == result["results"]
+
+
+def test_the_random_policy_is_named_so_and_has_no_likeliest_action(tmp_path: Path) -> None:
+    config = replace(
+        SMALL, learner=replace(SMALL.learner, policy=replace(SMALL.learner.policy, uniform=True))
+    )
+    folder = start(config, tmp_path / "run")
+    assert (
+        train(folder, progress=False)
+        and config.method == "random"
+        and default_name(config).startswith("maze-random-")
+    )
+    assert (
+        evaluate(folder, episodes=4, greedy=False, seed=9, video=False, progress=False)["results"][
+            "length"
+        ]["episodes"]
+        == 4
+    )
+    with pytest.raises(ValueError, match="acts at random"):
+        evaluate(folder, episodes=4, greedy=True, seed=9, video=False, progress=False)
+
+
+def test_any_gymnasium_environment_trains(tmp_path: Path) -> None:
+    config = replace(
+        SMALL,
+        env=GymConfig(id="CartPole-v1", num_envs=4),
+        learner=replace(SMALL.learner, extrinsic_weight=1.0),
+    )
+    folder = start(config, tmp_path / "run")
+    assert train(folder, progress=False)
+    assert sum(entry["episode/count"] for entry in read_metrics(folder)) > 0
+
+
+MISTAKES = {
+    "unknown command": (["fly"], "unknown command 'fly'"),
+    "unknown preset": (
+        ["train", "labyrinth"],
+        "unknown preset 'labyrinth'; choose from maze, atari-small, atari, gym",
+    ),
+    "unknown game": (
+        ["train", "atari-small", "--game", "Montezuma"],
+        "did you mean 'MontezumaRevenge'?",
+    ),
+    "horizon too long": (
+        ["train", "maze", "--learner.world-model.horizon", "40"],
+        "horizon is 40 and unroll_length is 20",
+    ),
+    "no environment": (["train", "maze", "--env.num-envs", "0"], "num_envs is 0"),
+    "no run folder": (["report", "nowhere"], "nowhere is no run folder"),
+    "no such run": (["evaluate", "nowhere"], "nowhere is no run folder"),
+    "resume nothing": (["train", "--resume", "nowhere"], "nowhere is no run folder"),
+    "resume two": (["train", "--resume", "a", "b"], "--resume takes one run folder, not 2"),
+    "wrong encoder": (
+        ["train", "maze", "--learner.torso.encoder", "conv"],
+        "'conv' needs images of at least 36x36, not 5x5",
+    ),
+    "one environment": (
+        ["train", "maze", "--env.num-envs", "1"],
+        "byol-hindsight needs at least 2",
+    ),
+    "dose": (["train", "maze", "--env.dose", "1.5"], "dose is 1.5"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named_and_costs_nothing(
+    mistake: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, message = MISTAKES[mistake]
+    try:
+        code: object = main(arguments)
+    # tyro ends the process itself where a field of the config is wrong
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert message in error and "Traceback" not in error
+    assert not list(tmp_path.rglob("config.json")) and not list(tmp_path.glob("runs/out/*"))
+
+
+def test_an_existing_run_folder_is_not_touched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "precious").write_text("data")
+    assert main(["train", "maze", "--out", str(folder)]) == 2
+    assert f"run folder {folder} exists" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["precious"]
+
+
+def test_a_damaged_checkpoint_is_named_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = start(replace(SMALL, keep_checkpoints=1), tmp_path / "run")
+    train(folder, progress=False)
+    path = folder / checkpoint.NAME
+    short = path.read_bytes()[:5000]
+    path.write_bytes(short)
+    assert main(["train", "--resume", str(folder)]) == 2
+    assert f"{path} is damaged (5000 bytes): it was cut short" in capsys.readouterr().err
+    assert path.read_bytes() == short
+    assert [entry["agent_steps"] for entry in read_metrics(folder)] == [100, 200, 300, 400]
+
+
+def test_a_checkpoint_of_another_config_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = start(SMALL, tmp_path / "run")
+    train(folder, progress=False)
+    data = json.loads((folder / "config.json").read_text())
+    data["learner"]["torso"]["belief"] = 17
+    (folder / "config.json").write_text(json.dumps(data))
+    assert main(["train", "--resume", str(folder)]) == 2
+    assert (
+        "learner.torso.belief is 96 in the checkpoint, 17 in config.json" in capsys.readouterr().err
+    )
+
+
+def test_an_older_checkpoint_is_read_with_the_defaults_of_new_fields(tmp_path: Path) -> None:
+    folder = start(SMALL, tmp_path / "run")
+    state = Run(SMALL).state()
+    del state["config"]["policy_lag"]
+    checkpoint.save(folder, state)
+    assert checkpoint.load(folder, SMALL)["agent_steps"] == 0
+    with pytest.raises(ValueError, match=r"policy_lag is 0 in the checkpoint, 1 in config.json"):
+        checkpoint.load(folder, replace(SMALL, policy_lag=1))
+
+
+def test_a_checkpoint_with_fields_that_are_gone_says_who_can_read_it(tmp_path: Path) -> None:
+    folder = start(SMALL, tmp_path / "run")
+    state = Run(SMALL).state()
+    state["config"]["learner"]["world_model"]["centre_decay"] = 0.95
+    checkpoint.save(folder, state)
+    with pytest.raises(
+        ValueError, match=r"read it with the version that wrote it, which RUN/provenance.json names"
+    ):
+        checkpoint.load(folder, SMALL)
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = start(SMALL, tmp_path / "run")
+    train(folder, progress=False)
+    good = (folder / checkpoint.NAME).read_bytes()
+    state = checkpoint.load(folder, SMALL)
+    state["learner"]["modules"]["policy.action_head.0.weight"][0] = torch.nan
+    state["learner"]["acting"]["action_head.0.weight"][:] = 0
+    state["agent_steps"] = 200
+    checkpoint.save(folder, state)
+    bad = (folder / checkpoint.NAME).read_bytes()
+    assert main(["train", "--resume", str(folder), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "the loss is nan after 200 agent steps" in error
+        and "--learner.learning-rate" in error
+        and error.count("\n") == 1
+    )
+    assert (folder / checkpoint.NAME).read_bytes() == bad != good
+
+
+def test_the_first_losses_and_their_digest_tell_whether_two_machines_compute_alike(
+    tmp_path: Path,
+) -> None:
+    """In the provenance of the session that took them; other seeds have others, a later session
+    none.
+    """
+    sessions = {}
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        config = replace(
+            maze("rnd"), env=MazeConfig(num_envs=2), unroll_length=5, total_steps=120, seed=seed
+        )
+        new_folder(config, tmp_path / name)
+        assert train(tmp_path / name, progress=False)
+        (sessions[name],) = json.loads((tmp_path / name / "provenance.json").read_text())
+        assert (
+            len(sessions[name]["first_losses"]) == 10
+            and len(sessions[name]["first_losses_sha256"]) == 16
+        )
+    assert (
+        sessions["one"]["first_losses"]
+        == sessions["same"]["first_losses"]
+        != sessions["other"]["first_losses"]
+    )
+    digests = {name: session["first_losses_sha256"] for name, session in sessions.items()}
+    assert digests["one"] == digests["same"] != digests["other"]
+    (tmp_path / "one" / "config.json").write_text(
+        json.dumps(to_dict(replace(read_config(tmp_path / "one"), total_steps=240)))
+    )
+    assert train(tmp_path / "one", progress=False)
+    first, second = json.loads((tmp_path / "one" / "provenance.json").read_text())
+    assert first == sessions["one"] and "first_losses" not in second
+
+
+def test_the_pay_of_cartpole_is_not_all_its_own(tmp_path: Path) -> None:
+    """With the gym preset's defaults curiosity is a few hundredths of what is paid; it was a
+    thousandth of a constant 100.
+    """
+    assert (
+        main(
+            [
+                "train",
+                "gym",
+                "--total-steps",
+                "16000",
+                "--log-interval",
+                "16000",
+                "--quiet",
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 0
+    )
+    (entry,) = read_metrics(tmp_path / "run")
+    assert 0.01 < entry["learner/curiosity_share"] < 0.3
+    assert entry["learner/temperature_ratio"] == pytest.approx(1, abs=0.02)
+
+
+def test_ctrl_c_while_torch_is_imported_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from afterwit.runs import __main__ as entry
+
+    class Impatient(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+            if name == "afterwit.runs.command_line.main":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "afterwit.runs.command_line.main")
+    monkeypatch.setattr("sys.meta_path", [Impatient(), *sys.meta_path])
+    assert (
+        entry.main() == 130 and capsys.readouterr().err == "afterwit: stopped; nothing was begun\n"
+    )
+
+
+@pytest.mark.parametrize("place", ("file", "file/below", "/proc/none"))
+def test_a_place_where_no_run_can_be_is_named(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert main(["train", "maze", "--total-steps", "100", "--out", str(tmp_path / place)]) == 2
+    said = capsys.readouterr().err
+    assert "choose another --out" in said and "--resume" not in said and len(said.splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "mine"

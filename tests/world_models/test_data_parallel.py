@@ -1,0 +1,179 @@
+"""Several learners, each with a share of the environments, do what one does with the whole batch:
+losses, rewards, statistics, weights.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from afterwit.agents import Learner, LearnerConfig, PolicyConfig
+from afterwit.world_models import data_parallel
+from afterwit.world_models.models.byol_explore import BYOLExploreConfig
+from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
+from afterwit.world_models.models.icm import ICMConfig
+from afterwit.world_models.models.rnd import RNDConfig
+from afterwit.world_models.trajectory import BATCH as DIMENSION
+from afterwit.world_models.trajectory import Trajectory, joined
+from tests.helpers import random_trajectory, tiny_spec, tiny_torso_config
+
+BATCH = 6
+# the last of three learners gets nothing that happened
+NEVER_HERE = [(t, b) for t in range(9) for b in (4, 5)]
+RESETS = [(), ((0, 0), (4, 1), (8, 2), (3, 3), (4, 3), (2, 5)), NEVER_HERE]
+CONFIGS = {
+    "byol-explore": LearnerConfig(world_model=BYOLExploreConfig(horizon=3), extrinsic_weight=1.0),
+    "byol-hindsight": LearnerConfig(
+        world_model=BYOLHindsightConfig(horizon=2, invariance_in_reward=True)
+    ),
+    "small groups": LearnerConfig(world_model=BYOLHindsightConfig(contrast_size=4, critic="mlp")),
+    "rnd": LearnerConfig(world_model=RNDConfig(), shared_torso=False),
+    "icm": LearnerConfig(world_model=ICMConfig()),
+}
+CONFIGS = {
+    name: replace(config, torso=tiny_torso_config(), policy=PolicyConfig(hidden=16))
+    for name, config in CONFIGS.items()
+}
+
+
+def cut(whole: Trajectory, parts: int) -> list[Trajectory]:
+    """Its environments in `parts` equal shares, in order."""
+    pieces = {
+        name: value.chunk(parts, DIMENSION.get(name, 1))
+        for name, value in whole.state().items()
+        if name != "info"
+    }
+    info = {name: value.chunk(parts, 1) for name, value in whole.info.items()}
+    return [
+        Trajectory(
+            **{name: piece[i] for name, piece in pieces.items()},
+            info={name: piece[i] for name, piece in info.items()},
+        )
+        for i in range(parts)
+    ]
+
+
+def trajectories(updates: int) -> Iterator[Trajectory]:
+    return (
+        random_trajectory(
+            batch=BATCH, seed=seed, resets=RESETS[seed % len(RESETS)], dtype=torch.float64
+        )
+        for seed in range(updates)
+    )
+
+
+def learn(name: str, rank: int, learners: int) -> dict[str, Any]:
+    """Of each update the metrics and bonuses, and at the end everything that is learnt. In doubles:
+    what differs is no rounding.
+    """
+    torch.set_default_dtype(torch.float64)
+    try:
+        return _learn(name, rank, learners)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def _learn(name: str, rank: int, learners: int) -> dict[str, Any]:
+    learner = Learner(CONFIGS[name], tiny_spec(num_envs=BATCH), seed=3, device=torch.device("cpu"))
+    metrics = [
+        learner.update(cut(trajectory, learners)[rank])
+        for trajectory in trajectories(20 if name == "byol-hindsight" else 6)
+    ]
+    readings = learner.inspect(cut(next(trajectories(1)), learners)[rank])
+    return {
+        "metrics": metrics,
+        "readings": readings,
+        "weights": dict(learner.named_parameters()),
+        "buffers": dict(learner.named_buffers()),
+    }
+
+
+def work(address: str, rank: int, learners: int) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    data_parallel.join(address, rank, learners, timeout=60)
+    try:
+        return {name: learn(name, rank, learners) for name in CONFIGS}
+    finally:
+        data_parallel.leave()
+
+
+@pytest.fixture(scope="module", params=(2, 3))
+def several(request: pytest.FixtureRequest) -> Iterator[list[dict[str, Any]]]:
+    """What each of several learners, in processes of their own, came to."""
+    sys.path.insert(0, str(Path(__file__).parents[2]))  # where these processes find this file
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with ProcessPoolExecutor(request.param, get_context("spawn")) as pool:
+        futures = [pool.submit(work, address, rank, request.param) for rank in range(request.param)]
+        yield [future.result(timeout=300) for future in futures]
+    sys.path.pop(0)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_they_do_what_one_does(name: str, several: list[dict[str, Any]]) -> None:
+    one = learn(name, 0, 1)
+    for step, whole in enumerate(one["metrics"]):
+        parts = [each[name]["metrics"][step] for each in several]
+        torch.testing.assert_close(
+            torch.cat([part["bonus"] for part in parts], 1), whole["bonus"], rtol=1e-5, atol=1e-9
+        )
+        for metric in whole.keys() - {"bonus"}:
+            mean = torch.stack([part[metric] for part in parts]).mean(0)
+            torch.testing.assert_close(
+                mean, whole[metric], rtol=1e-5, atol=1e-9, msg=f"{metric}, step {step}"
+            )
+    for each in several:
+        for kind in ("weights", "buffers"):
+            for tensor, value in one[kind].items():
+                torch.testing.assert_close(each[name][kind][tensor], value, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_all_of_them_end_with_the_same_bits(name: str, several: list[dict[str, Any]]) -> None:
+    for kind in ("weights", "buffers"):
+        for tensor, value in several[0][name][kind].items():
+            assert all(torch.equal(each[name][kind][tensor], value) for each in several[1:]), tensor
+
+
+def test_the_critic_s_leak_is_over_the_whole_batch(several: list[dict[str, Any]]) -> None:
+    whole = learn("byol-hindsight", 0, 1)["readings"]["leak/critic"]
+    for each in several:
+        torch.testing.assert_close(
+            each["byol-hindsight"]["readings"]["leak/critic"], whole, rtol=1e-5, atol=1e-9
+        )
+
+
+def test_a_learner_alone_exchanges_nothing() -> None:
+    value = torch.arange(6.0).view(2, 3)
+    assert data_parallel.learners() == 1
+    for function in (
+        data_parallel.average,
+        lambda x: data_parallel.gather(x, 1),
+        lambda x: data_parallel.own(x, 1),
+    ):
+        assert function(value) is value
+    assert data_parallel.count(value > 1) == 4 and data_parallel.count(value > 9) == 1
+
+
+def test_a_trajectory_is_cut_and_joined() -> None:
+    whole = replace(
+        random_trajectory(batch=BATCH), info={"cell": torch.arange(8 * BATCH).view(8, BATCH)}
+    )
+    for learners in (1, 2, 3):
+        again = joined(cut(whole, learners))
+        assert all(
+            torch.equal(value, again.state()[name])
+            for name, value in whole.state().items()
+            if name != "info"
+        )
+        assert torch.equal(again.info["cell"], whole.info["cell"])

@@ -1,0 +1,431 @@
+"""From raw error to a bonus, and the facade that other people's agents use."""
+
+from __future__ import annotations
+
+import doctest
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor
+
+from afterwit.envs.arrays import Array
+from afterwit.world_models import WORLD_MODELS, IntrinsicReward
+from afterwit.world_models import intrinsic_reward as facade
+from afterwit.world_models.models.byol_explore import BYOLExploreConfig
+from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
+from afterwit.world_models.reward_normaliser import RewardNormaliser
+from tests.helpers import A, B, T, close, random_trajectory, same
+from tests.world_models.curiosities import ACTIONS, IMAGE, VECTOR, curiosity, steps
+
+# --- the normaliser
+
+
+def rewards(seed: int) -> tuple[Tensor, Tensor]:
+    """Raw rewards [T, B] and where they are real; garbage elsewhere."""
+    random = torch.Generator().manual_seed(seed)
+    real = (
+        random_trajectory(resets=((3, 0), (8, 2), (2, 4))).real
+        if seed % 2
+        else random_trajectory().real
+    )
+    raw = torch.rand(T, B, generator=random) * (1 + seed) + 0.1 * seed
+    return raw.masked_fill(~real, 1e6), real
+
+
+class SlowNormaliser:
+    """BYOL-Explore, section 3, in float64: bias-corrected averages of r, r^2 and n = r / sigma; a
+    floor of 1% of the size.
+    """
+
+    def __init__(self, decay: float):
+        self.decay, self.updates, self.mean, self.square, self.normalised = decay, 0, 0.0, 0.0, 0.0
+
+    def update(self, values: list[float]) -> None:
+        self.updates += 1
+        keep, n = self.decay, len(values)
+        self.mean = keep * self.mean + (1 - keep) * sum(values) / n
+        self.square = keep * self.square + (1 - keep) * sum(x * x for x in values) / n
+        self.normalised = (
+            keep * self.normalised + (1 - keep) * sum(x / self.sigma for x in values) / n
+        )
+
+    @property
+    def correction(self) -> float:
+        return 1 - self.decay**self.updates
+
+    @property
+    def sigma(self) -> float:
+        mean, square = self.mean / self.correction, self.square / self.correction
+        return math.sqrt(max(square - mean**2, 0) + 1e-4 * square)
+
+    def bonus(self, value: float, prioritise: bool) -> float:
+        n = value / self.sigma
+        return max(n - self.normalised / self.correction, 0) if prioritise else n
+
+
+@pytest.mark.parametrize("prioritise", (True, False))
+@pytest.mark.parametrize("decay", (0.99, 0.5))
+def test_the_bonus_equals_a_float64_loop(prioritise: bool, decay: float) -> None:
+    normaliser, slow = RewardNormaliser(prioritise, decay), SlowNormaliser(decay)
+    for seed in range(6):
+        raw, real = rewards(seed)
+        normaliser.update(raw, real)
+        slow.update([float(raw[t, b]) for t in range(T) for b in range(B) if real[t, b]])
+        assert float(normaliser.deviation) == pytest.approx(slow.sigma, rel=1e-4)
+        bonus = normaliser(raw, real)
+        expected = [
+            [slow.bonus(float(raw[t, b]), prioritise) if real[t, b] else 0.0 for b in range(B)]
+            for t in range(T)
+        ]
+        np.testing.assert_allclose(bonus.numpy(), expected, rtol=1e-3, atol=1e-4)
+        if prioritise:
+            assert bool((bonus[real] == 0).any()) and bool((bonus[real] > 0).any())
+
+
+@pytest.mark.parametrize("prioritise", (True, False))
+def test_a_batch_of_resets_changes_no_statistic(prioritise: bool) -> None:
+    normaliser = RewardNormaliser(prioritise, 0.99)
+    for batch in range(2):
+        before = deepcopy(normaliser.state_dict())
+        raw = torch.full((T, B), 1e6)
+        normaliser.update(raw, torch.zeros(T, B, dtype=torch.bool))
+        assert all(
+            torch.equal(value, before[name]) for name, value in normaliser.state_dict().items()
+        ), batch
+        assert not normaliser(raw, torch.zeros(T, B, dtype=torch.bool)).any()
+        normaliser.update(*rewards(0))
+
+
+@pytest.mark.parametrize("prioritise", (True, False))
+def test_what_is_paid_does_not_depend_on_the_scale_of_the_error(prioritise: bool) -> None:
+    raw, real = rewards(0)
+    paid = []
+    # RND's error falls by orders of magnitude in a run
+    for scale in (1.0, 300.0, 1e-3, 1e-6, 1e-9, 1e-12, 1e9):
+        normaliser = RewardNormaliser(prioritise, 0.99)
+        normaliser.update(scale * raw, real)
+        paid.append(normaliser(scale * raw, real))
+        torch.testing.assert_close(paid[0], paid[-1], rtol=1e-3, atol=1e-4)
+        assert paid[-1].max() > 0.5
+
+
+@pytest.mark.parametrize("value", (0.0, 1e-9, 1.0, 1e9))
+def test_an_error_that_never_varies_pays_a_finite_bonus(value: float) -> None:
+    real = random_trajectory().real
+    for prioritise in (True, False):
+        normaliser = RewardNormaliser(prioritise, 0.99)
+        for _ in range(3):
+            normaliser.update(torch.full((T, B), value), real)
+        bonus = normaliser(torch.full((T, B), value), real)[real]
+        close(bonus, torch.full_like(bonus, 0.0 if prioritise or value == 0 else 100.0), 2e-2)
+
+
+def test_the_normaliser_moves_only_when_told() -> None:
+    normaliser = RewardNormaliser(True, 0.99)
+    normaliser.update(*rewards(0))
+    before = deepcopy(normaliser.state_dict())
+    normaliser(*rewards(1))
+    assert all(torch.equal(value, before[name]) for name, value in normaliser.state_dict().items())
+
+
+# --- the facade
+
+
+def test_the_example_in_the_docstring_runs() -> None:
+    found = doctest.testmod(facade)
+    assert found.attempted >= 8 and found.failed == 0
+
+
+@pytest.mark.parametrize("space", (VECTOR, IMAGE), ids=("vector", "image"))
+@pytest.mark.parametrize("name", WORLD_MODELS)
+class TestFacade:
+    def test_bonuses_are_finite_and_deterministic(self, name: str, space: Box) -> None:
+        paid = []
+        for _ in range(2):
+            bonus_of = curiosity(name, space)
+            metrics = [bonus_of.update(*steps(seed, space)) for seed in range(3)]
+            bonus = bonus_of.reward(*steps(9, space))
+            assert (
+                bonus.shape == (T, B)
+                and bonus.dtype == np.float32
+                and np.isfinite(bonus).all()
+                and (bonus >= 0).all()
+            )
+            assert bonus.max() > 0
+            assert all(
+                isinstance(value, float) and math.isfinite(value)
+                for row in metrics
+                for value in row.values()
+            )
+            paid.append((bonus, metrics))
+        np.testing.assert_array_equal(paid[0][0], paid[1][0])
+        assert paid[0][1] == paid[1][1]
+        other = curiosity(name, space, seed=1)
+        assert other.update(*steps(0, space))["loss"] != paid[0][1][0]["loss"]
+
+    def test_a_restored_one_goes_on_as_the_saved_one(self, name: str, space: Box) -> None:
+        bonus_of, other = curiosity(name, space), curiosity(name, space, seed=1)
+        bonus_of.update(*steps(0, space))
+        other.update(*steps(5, space))
+        other.load_state_dict(deepcopy(bonus_of.state_dict()))
+        for seed in (1, 2):
+            assert bonus_of.update(*steps(seed, space)) == other.update(*steps(seed, space))
+            np.testing.assert_array_equal(
+                bonus_of.reward(*steps(9, space)), other.reward(*steps(9, space))
+            )
+
+    def test_reward_changes_nothing(self, name: str, space: Box) -> None:
+        asked, quiet = curiosity(name, space), curiosity(name, space)
+        for each in (asked, quiet):
+            each.update(*steps(0, space))
+        before = deepcopy(asked.state_dict()["modules"])
+        asked.reward(*steps(1, space))
+        assert same(dict(asked.state_dict()["modules"]), dict(before))
+        assert asked.update(*steps(2, space)) == quiet.update(*steps(2, space))
+
+
+def is_real(dones: Array, t: int, b: int, autoreset: str) -> bool:
+    """Next-step: the step after an ending only resets. Same-step: the ending's own outcome was
+    replaced.
+    """
+    return not (dones[t - 1, b] if t else False) if autoreset == "next-step" else not dones[t, b]
+
+
+@pytest.mark.parametrize("autoreset", ("next-step", "same-step"))
+@pytest.mark.parametrize("name", WORLD_MODELS)
+def test_only_steps_with_an_outcome_are_paid(name: str, autoreset: str) -> None:
+    config = WORLD_MODELS[name][0]()
+    bonus_of = curiosity(replace(config, prioritise=False), autoreset=autoreset)
+    obs, actions, dones = steps()
+    bonus_of.update(obs, actions, dones)
+    bonus = bonus_of.reward(obs, actions, dones)
+    for t in range(T):
+        for b in range(B):
+            assert (bonus[t, b] > 0) == is_real(dones, t, b, autoreset), (t, b)
+
+
+@pytest.mark.parametrize("prioritise", (True, False))
+@pytest.mark.parametrize("name", WORLD_MODELS)
+def test_the_bonus_is_the_error_in_units_of_what_updates_saw(name: str, prioritise: bool) -> None:
+    bonus_of, slow = (
+        curiosity(replace(WORLD_MODELS[name][0](), prioritise=prioritise), reward_decay=0.9),
+        SlowNormaliser(0.9),
+    )
+    raw: list[Tensor] = []
+    bonus_of.model.register_forward_hook(lambda module, inputs, output: raw.append(output.reward))
+    obs, actions, dones = steps(9)
+    for seed in range(3):
+        batch = steps(seed)
+        bonus_of.update(*batch)
+        slow.update(
+            [
+                float(raw[-1][t, b])
+                for t in range(T)
+                for b in range(B)
+                if is_real(batch[2], t, b, "next-step")
+            ]
+        )
+        bonus = bonus_of.reward(obs, actions, dones)
+        real = np.array([[is_real(dones, t, b, "next-step") for b in range(B)] for t in range(T)])
+        expected = [
+            [slow.bonus(float(raw[-1][t, b]), prioritise) if real[t, b] else 0.0 for b in range(B)]
+            for t in range(T)
+        ]
+        np.testing.assert_allclose(bonus, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ("byol-explore", "byol-hindsight"))
+def test_an_update_moves_the_target_by_its_average(name: str) -> None:
+    bonus_of = curiosity(name)
+    for seed in range(2):
+        before = [p.clone() for p in bonus_of.model.target.slow.parameters()]  # type: ignore[union-attr]
+        bonus_of.update(*steps(seed))
+        slow = bonus_of.model.target.slow.parameters()  # type: ignore[union-attr]
+        for p, old, online in zip(slow, before, bonus_of.torso.encoder.parameters(), strict=True):
+            torch.testing.assert_close(p, 0.99 * old + 0.01 * online)
+            assert not torch.equal(p, old)
+
+
+@pytest.mark.parametrize("autoreset", ("next-step", "same-step"))
+def test_nothing_is_remembered_across_an_ending(autoreset: str) -> None:
+    """What an episode looked like has no part in the bonus of the next one."""
+    obs, actions, dones = steps()
+    changed, changed_actions = obs.copy(), actions.copy()
+    # rows of environment 0 before its ending at t = 2 opens the next episode
+    last = 3 if autoreset == "next-step" else 2
+    changed[: last + 1, 0] += 1
+    changed_actions[: last + 1, 0] = (actions[: last + 1, 0] + 1) % A
+    bonus_of = curiosity(BYOLExploreConfig(horizon=2, prioritise=False), autoreset=autoreset)
+    bonus_of.update(*steps(1))
+    bonus, other = (
+        bonus_of.reward(obs, actions, dones),
+        bonus_of.reward(changed, changed_actions, dones),
+    )
+    np.testing.assert_allclose(other[last + 1 :, 0], bonus[last + 1 :, 0], atol=1e-5)
+    assert not np.allclose(other[:2, 0], bonus[:2, 0])
+
+
+def test_an_ending_in_the_last_row_resets_in_the_first_row_of_the_next_call() -> None:
+    """Next-step autoreset: what the step after a done returns is no outcome, wherever a person cuts
+    the stream.
+    """
+    obs, actions, dones = steps(length=2 * T)
+    dones[:] = False
+    dones[T - 1, 0] = True
+    bonus_of = curiosity(BYOLExploreConfig(prioritise=False))
+    bonus_of.update(obs[: T + 1], actions[:T], dones[:T])
+    assert bonus_of.reward(obs[T:], actions[T:], dones[T:], dones[T - 1])[0, 0] == 0
+    assert bonus_of.reward(obs[T:], actions[T:], dones[T:])[0, 0] != 0
+
+
+@pytest.mark.parametrize("name", WORLD_MODELS)
+def test_only_episode_ends_teach_nothing_and_break_nothing(name: str) -> None:
+    bonus_of = curiosity(name, autoreset="same-step")
+    bonus_of.update(*steps(0))
+    obs, actions, dones = steps(1)
+    metrics = bonus_of.update(obs, actions, np.ones_like(dones))
+    assert all(math.isfinite(value) for value in metrics.values()) and metrics["loss"] == 0
+    assert not bonus_of.reward(obs, actions, np.ones_like(dones)).any()
+
+
+def test_a_call_starts_from_a_blank_memory() -> None:
+    """The first rows of a call look as if an episode opened there."""
+    bonus_of = curiosity(BYOLExploreConfig(prioritise=False), autoreset="same-step")
+    bonus_of.update(*steps(1))
+    obs, actions, _ = steps()
+    dones = np.zeros((T, B), bool)
+    dones[2] = True
+    whole, alone = (
+        bonus_of.reward(obs, actions, dones),
+        bonus_of.reward(obs[3:], actions[3:], dones[3:]),
+    )
+    np.testing.assert_allclose(alone, whole[3:], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", WORLD_MODELS)
+def test_a_bonus_is_of_order_one_before_the_first_update(name: str) -> None:
+    assert curiosity(name).reward(*steps()).max() < 1000
+
+
+def fails(
+    change: Callable[[Array, Array, Array], tuple[Array, Array, Array]],
+    message: str,
+    space: Box = VECTOR,
+) -> None:
+    bonus_of = curiosity(space=space)
+    for call in (bonus_of.update, bonus_of.reward):
+        with pytest.raises(ValueError, match=message):
+            call(*change(*steps(0, space)))
+
+
+def test_bad_arrays_are_named() -> None:
+    fails(lambda o, a, d: (o, a[0], d[0]), r"actions have shape \(5,\)")
+    fails(lambda o, a, d: (o, a, d[:-1]), r"dones \(7, 5\)")
+    fails(lambda o, a, d: (o[:-1], a, d), r"obs has shape \(8, 5, 6\).*\(9, 5, 6\)")
+    fails(lambda o, a, d: (o.swapaxes(0, 1), a, d), r"obs has shape \(5, 9, 6\)")
+    fails(
+        lambda o, a, d: (o, a.astype(np.float32), d), r"actions \(float32\) must be integers 0..6"
+    )
+    fails(lambda o, a, d: (o, a + 1, d), r"integers 0..6, not 1..7")
+    fails(lambda o, a, d: (o, a - 1, d), r"integers 0..6, not -1..5")
+    fails(lambda o, a, d: (o, a, d.astype(np.uint8)), r"dones has dtype uint8")
+
+
+@pytest.mark.parametrize("name", WORLD_MODELS)
+@pytest.mark.parametrize("bad", (np.nan, np.inf))
+def test_an_observation_that_is_not_finite_is_refused_and_leaves_no_trace(
+    name: str, bad: float
+) -> None:
+    bonus_of = curiosity(name)
+    bonus_of.update(*steps(0))
+    obs, actions, dones = steps(1)
+    obs[3, 3, 2] = bad
+    before = deepcopy(bonus_of.state_dict()["modules"])
+    with pytest.raises((ValueError, FloatingPointError), match="finite"):
+        bonus_of.update(obs, actions, dones)
+    for key, value in bonus_of.state_dict()["modules"].items():
+        assert key.endswith("_extra_state") or torch.equal(value, before[key]), key
+    assert math.isfinite(bonus_of.update(*steps(2))["loss"])
+    with pytest.raises((ValueError, FloatingPointError), match="finite"):
+        bonus_of.reward(obs, actions, dones)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@pytest.mark.parametrize(
+    ("name", "bad"), [(name, bad) for name in WORLD_MODELS for bad in (1e30, 1e300)]
+)
+def test_huge_observations_do_no_lasting_harm(name: str, bad: float) -> None:
+    """1e300 is finite as float64, not as the float32 that it becomes; the square of 1e30 is not."""
+    bonus_of = curiosity(name)
+    bonus_of.update(*steps(0))
+    obs, actions, dones = steps(1)
+    obs = obs.astype(np.float64)
+    obs[3, 3, 2] = bad
+    before = deepcopy(bonus_of.state_dict()["modules"])
+    try:
+        bonus_of.update(obs, actions, dones)
+    except (ValueError, FloatingPointError):  # "nothing was changed"
+        for key, value in bonus_of.state_dict()["modules"].items():
+            assert key.endswith("_extra_state") or torch.equal(value, before[key]), key
+    assert math.isfinite(bonus_of.update(*steps(2))["loss"])
+    assert np.isfinite(bonus_of.reward(*steps(3))).all()
+
+
+@pytest.mark.parametrize(
+    "previous",
+    (np.ones(1, bool), np.ones(B, np.int64), np.full(B, np.nan), np.bool_(True)),
+    ids=str,
+)
+def test_bad_previous_dones_are_named(previous: Array) -> None:
+    with pytest.raises(ValueError, match="previous_dones"):
+        curiosity().reward(*steps(), previous)
+
+
+def test_floats_for_a_space_of_bytes_are_refused() -> None:
+    """0..1 floats cast to uint8 are all zeros: a bonus of nothing."""
+    fails(lambda o, a, d: (o / 255.0, a, d), "float", IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: curiosity("byol"), "unknown world model 'byol'; choose from byol-explore"),
+        (lambda: curiosity(autoreset="never"), "unknown autoreset 'never'"),
+        (lambda: curiosity(space=Discrete(5)), r"observation_space is Discrete\(5\); only Box"),
+        (lambda: IntrinsicReward("rnd", VECTOR, Box(-1, 1, (2,)), seed=0), "action_space is Box"),
+        (
+            lambda: curiosity(BYOLHindsightConfig(horizon=T + 1)).update(*steps()),
+            f"horizon is {T + 1}",
+        ),
+    ],
+)
+def test_bad_settings_are_named(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_config_may_stand_for_a_name_and_the_torso_follows_the_space() -> None:
+    bonus_of = IntrinsicReward(
+        BYOLHindsightConfig(horizon=2, noise=3), Box(0, 255, (1, 20, 24), np.uint8), ACTIONS, seed=0
+    )
+    assert bonus_of.torso.config.encoder == "resnet" and bonus_of.name == "byol-hindsight"
+    assert IntrinsicReward("rnd", VECTOR, ACTIONS, seed=0).torso.config.encoder == "mlp"
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 2, 1, 20, 24), dtype=np.uint8)
+    dones = np.zeros((3, 2), bool)
+    bonus_of.update(images, rng.integers(0, A, (3, 2)), dones)
+    assert bonus_of.reward(images, rng.integers(0, A, (3, 2)), dones).shape == (3, 2)
+
+
+def test_what_is_seen_again_and_again_pays_less() -> None:
+    bonus_of = curiosity(BYOLExploreConfig(prioritise=False), learning_rate=3e-3)
+    first = bonus_of.update(*steps(0))["reconstruction"]
+    for _ in range(100):
+        last = bonus_of.update(*steps(0))["reconstruction"]
+    assert last < 0.5 * first

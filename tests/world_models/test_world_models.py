@@ -1,0 +1,225 @@
+"""What every registered world model owes: one class over all entries of WORLD_MODELS."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor
+
+from afterwit.world_models import WORLD_MODELS, make_world_model
+from afterwit.world_models.base import WorldModel, WorldModelOutput
+from afterwit.world_models.instruments import effective_rank
+from afterwit.world_models.registry import world_model_name
+from afterwit.world_models.torso import Torso
+from afterwit.world_models.trajectory import Trajectory
+from tests.helpers import (
+    EMBEDDING,
+    A,
+    B,
+    T,
+    close,
+    look,
+    random_trajectory,
+    seeded,
+    tiny_spec,
+    tiny_torso,
+)
+
+EVERYWHERE = tuple((t, b) for t in range(T + 1) for b in range(B))
+IMAGE = (2, 9, 12)
+
+
+def make(
+    name: str,
+    seed: int = 0,
+    shape: tuple[int, ...] = (6,),
+    encoder: str = "mlp",
+    dtype: str = "float32",
+) -> tuple[Torso, WorldModel]:
+    torso = tiny_torso(seed, shape, encoder)
+    config = WORLD_MODELS[name][0]()
+    return torso, seeded(
+        lambda: make_world_model(config, torso, tiny_spec(shape, dtype=dtype), seed), seed + 100
+    )
+
+
+def see(pair: tuple[Torso, WorldModel], trajectory: Trajectory) -> WorldModelOutput:
+    torso, model = pair
+    output: WorldModelOutput = model(trajectory, *look(torso, trajectory))
+    return output
+
+
+def train(pair: tuple[Torso, WorldModel], seeds: range) -> torch.optim.Optimizer:
+    torso, model = pair
+    optimiser = torch.optim.Adam(
+        [p for p in [*model.parameters(), *torso.parameters()] if p.requires_grad], 1e-3
+    )
+    for seed in seeds:
+        out = see(pair, random_trajectory(seed=seed))
+        optimiser.zero_grad()
+        out.loss.backward()
+        optimiser.step()
+        model.after_step()
+    return optimiser
+
+
+def same(left: WorldModelOutput, right: WorldModelOutput) -> bool:
+    return torch.equal(left.loss, right.loss) and torch.equal(left.reward, right.reward)
+
+
+@pytest.mark.parametrize("name", WORLD_MODELS)
+class TestWorldModel:
+    def test_it_is_made_from_its_config(self, name: str) -> None:
+        config_type, model_type = WORLD_MODELS[name]
+        _, model = make(name)
+        assert type(model) is model_type and world_model_name(config_type()) == name
+
+    @pytest.mark.parametrize("dtype", ("float32", "uint8"))
+    @pytest.mark.parametrize("encoder", ("mlp", "resnet"))
+    def test_reward_is_a_float_per_transition_without_gradient(
+        self, name: str, encoder: str, dtype: str
+    ) -> None:
+        trajectory = random_trajectory(shape=IMAGE, dtype=getattr(torch, dtype))
+        out = see(make(name, 0, IMAGE, encoder, dtype), trajectory)
+        assert (
+            out.reward.shape == (T, B)
+            and out.reward.dtype == torch.float32
+            and not out.reward.requires_grad
+        )
+        assert bool((out.reward[~trajectory.real] == 0).all()) and bool(
+            (out.reward[trajectory.real] != 0).all()
+        )
+        assert out.loss.shape == () and out.loss.requires_grad and bool(out.loss.isfinite())
+        assert all(
+            value.shape == () and not value.requires_grad and bool(value.isfinite())
+            for value in out.metrics.values()
+        )
+        assert all(part.shape == (T, B) and not part.requires_grad for part in out.parts.values())
+        close(sum(out.parts.values(), torch.zeros(T, B)), out.reward)
+
+    def test_the_seed_decides(self, name: str) -> None:
+        trajectory = random_trajectory()
+        torch.manual_seed(1)
+        left = see(make(name), trajectory)
+        torch.manual_seed(2)  # nothing may draw from the global state
+        assert same(left, see(make(name), trajectory))
+        assert not same(left, see(make(name, 1), trajectory))
+
+    def test_the_global_random_state_is_left_alone(self, name: str) -> None:
+        pair = make(name)
+        before = torch.random.get_rng_state()
+        see(pair, random_trajectory())
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+    def test_a_trajectory_of_resets_teaches_nothing(self, name: str) -> None:
+        torso, model = pair = make(name)
+        out = see(pair, random_trajectory(resets=EVERYWHERE))
+        assert float(out.loss.detach()) == 0 and not out.reward.any()
+        assert all(bool(value.isfinite()) for value in out.metrics.values())
+        out.loss.backward()
+        for p in [*model.parameters(), *torso.parameters()]:
+            assert p.grad is None or not p.grad.any()  # NaN would count as any
+
+    def test_one_environment_is_enough(self, name: str) -> None:
+        trajectory = random_trajectory(batch=1, resets=((3, 0), (7, 0)))
+        out = see(make(name), trajectory)
+        out.loss.backward()
+        assert (
+            out.reward.shape == (T, 1)
+            and bool(out.loss.isfinite())
+            and bool(out.reward.isfinite().all())
+        )
+        assert bool((out.reward[:, 0] != 0).eq(trajectory.real[:, 0]).all())
+
+    def test_every_trainable_parameter_gets_a_gradient(self, name: str) -> None:
+        _, model = pair = make(name)
+        see(pair, random_trajectory()).loss.backward()
+        for parameter, p in model.named_parameters():
+            if p.requires_grad:
+                assert p.grad is not None and bool(p.grad.isfinite().all()), parameter
+                assert p.grad.any(), parameter
+            else:
+                assert p.grad is None, parameter
+
+    def test_it_shapes_shared_beliefs_or_leaves_them_alone(self, name: str) -> None:
+        torso, model = make(name)
+        trajectory = random_trajectory()
+        beliefs, embeddings = (x.detach().requires_grad_() for x in look(torso, trajectory))
+        model(trajectory, beliefs, embeddings).loss.backward()
+        if not name.startswith("byol"):
+            assert beliefs.grad is None and embeddings.grad is None
+            return
+        # A belief is trained where a real step starts from it: b_t with K = 1.
+        assert beliefs.grad is not None
+        assert (
+            torch.equal(beliefs.grad[:-1].abs().sum(-1) > 0, trajectory.real)
+            and not beliefs.grad[-1].any()
+        )
+
+    def test_environments_do_not_mix(self, name: str) -> None:
+        """The reward of environment 0 does not change when environment 1 sees something else (z's
+        negatives aside).
+        """
+        trajectory = random_trajectory()
+        obs = trajectory.obs.clone()
+        obs[:, 1] += 1
+        changed = Trajectory(**{**trajectory.__dict__, "obs": obs})
+        left, right = (make(name) for _ in range(2))
+        for _, model in (left, right):
+            model.eval()
+        out, other = see(left, trajectory), see(right, changed)
+        part, other_part = out.parts["reconstruction"], other.parts["reconstruction"]
+        close(other_part[:, [0, 2, 3, 4]], part[:, [0, 2, 3, 4]], 1e-6)
+        assert not torch.allclose(other_part[:, 1], part[:, 1])
+
+    def test_a_restored_model_goes_on_as_the_saved_one(self, name: str) -> None:
+        torso, model = pair = make(name)
+        optimiser = train(pair, range(3))
+        saved = deepcopy(
+            {
+                "torso": torso.state_dict(),
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+            }
+        )
+        expected = [see(pair, random_trajectory(seed=seed)) for seed in (7, 8)]
+        other_torso, other_model = other = make(name, 5)
+        see(other, random_trajectory(seed=3))
+        other_torso.load_state_dict(saved["torso"])
+        other_model.load_state_dict(saved["model"])
+        assert all(
+            same(see(other, random_trajectory(seed=seed)), out)
+            for seed, out in zip((7, 8), expected, strict=True)
+        )
+
+    def test_what_is_seen_again_is_worth_less(self, name: str) -> None:
+        pair = make(name)
+        before = see(pair, random_trajectory(seed=0)).parts["reconstruction"].sum()
+        for _ in range(100):
+            train(pair, range(1))
+        assert see(pair, random_trajectory(seed=0)).parts["reconstruction"].sum() < 0.8 * before
+
+
+def test_a_config_of_no_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown world model config object"):
+        make_world_model(object(), tiny_torso(), tiny_spec(), 0)  # type: ignore[arg-type]
+
+
+def test_effective_rank_counts_directions() -> None:
+    random = torch.Generator().manual_seed(0)
+
+    def rank(vectors: Tensor) -> float:
+        return float(effective_rank(vectors, torch.ones(vectors.shape[:-1], dtype=torch.bool)))
+
+    assert rank(torch.randn(6, 40, 1, generator=random) * torch.ones(EMBEDDING)) == pytest.approx(
+        1, abs=0.05
+    )
+    assert rank(torch.randn(5000, A, generator=random)) == pytest.approx(A, rel=0.01)
+    two = (
+        torch.randn(5000, 2, generator=random)
+        @ torch.linalg.qr(torch.randn(A, 2, generator=random)).Q.T
+    )
+    assert rank(two) == pytest.approx(2, rel=0.05)
+    assert rank(torch.ones(B, A)) == 0

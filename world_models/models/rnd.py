@@ -1,0 +1,116 @@
+"""RND (Burda et al., 2018): how badly a trained network predicts a fixed random one on the
+observation reached.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from afterwit.envs.checks import check_numbers
+from afterwit.envs.specs import EnvSpec
+from afterwit.world_models import data_parallel
+from afterwit.world_models.base import WorldModel, WorldModelOutput
+from afterwit.world_models.models.byol_explore import check_sizes
+from afterwit.world_models.running_scale import RunningScale
+from afterwit.world_models.torso import Encoder, Torso, mlp
+from afterwit.world_models.trajectory import Trajectory, masked_mean
+
+
+@dataclass(frozen=True)
+class RNDConfig:
+    """Random network distillation."""
+
+    normalise_observations: bool = True
+    """Whiten each input by its running mean and deviation and clip to +-5, as Burda et al. do."""
+    predictor_layers: int = 0
+    """Linear layers that the predictor has and its target lacks, after the encoder's own. (Burda et
+    al.: 2.)
+    """
+    predictor_hidden: int = 128
+    """Width between these layers. (Burda et al.: 512.)"""
+    size_decay: float = 0.99
+    """Share kept at each learner step by the running size of the target's output, in whose units
+    the error is taken: it is of order 1 at the start, however small the outputs of a random network
+    are. (Our choice.)"""
+    loss_scale: float = 1.0
+    """Weight of the world model's loss in the total."""
+    prioritise: bool = False
+    """Pay only what lies above the running mean. The BYOL-Explore paper pays RND in full."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "world_model.")
+        check_sizes(self, "predictor_hidden")
+        if self.predictor_layers < 0:
+            raise ValueError(
+                f"world_model.predictor_layers is {self.predictor_layers}; it must be 0 or more"
+            )
+        if not 0 <= self.size_decay < 1:
+            raise ValueError(
+                f"world_model.size_decay is {self.size_decay}; it must be at least 0 and below 1"
+            )
+
+    @classmethod
+    def published(cls) -> RNDConfig:
+        """As Burda et al. publish it: two more layers in the predictor."""
+        return cls(predictor_layers=2, predictor_hidden=512)
+
+
+class RND(WorldModel):
+    mean: Tensor
+    square: Tensor
+    count: Tensor
+
+    def __init__(self, config: RNDConfig, torso: Torso, spec: EnvSpec, seed: int):
+        super().__init__(seed)
+        self.normalise = config.normalise_observations
+        self.fixed = Encoder(torso.config, spec.observation_shape).requires_grad_(False)
+        self.predictor = Encoder(torso.config, spec.observation_shape)
+        size, layers = torso.config.embedding, config.predictor_layers
+        self.head = (
+            nn.Sequential(nn.ReLU(), mlp(size, config.predictor_hidden, size, layers - 1))
+            if layers
+            else nn.Identity()
+        )
+        self.target_scale = RunningScale(config.size_decay)
+        self.register_buffer("mean", torch.zeros(spec.observation_shape))
+        self.register_buffer("square", torch.zeros(spec.observation_shape))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def forward(
+        self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
+    ) -> WorldModelOutput:
+        obs = trajectory.obs[1:]
+        obs = obs.float() / 255 if obs.dtype == torch.uint8 else obs
+        if self.normalise:
+            if self.training:
+                self.observe(obs, trajectory.real)
+            obs = self.whiten(obs)
+        with torch.no_grad():
+            target = self.fixed(obs)
+            if self.training:
+                self.target_scale.update(target.square().mean(-1).sqrt(), trajectory.real)
+        # [T, B]
+        error = (self.head(self.predictor(obs)) - target).square().mean(
+            -1
+        ) / self.target_scale.size.square()
+        reward = torch.where(trajectory.real, error, 0.0).detach()
+        loss = masked_mean(error, trajectory.real)
+        return WorldModelOutput(
+            loss, reward, {"reconstruction": reward}, {"reconstruction": loss.detach()}
+        )
+
+    @torch.no_grad()
+    def observe(self, obs: Tensor, real: Tensor) -> None:
+        """Add the observations of the real steps to the running moments."""
+        seen = data_parallel.learners() * data_parallel.average(real.sum())
+        self.count += seen
+        rate = (seen / self.count.clamp(min=1)).float()
+        self.mean.lerp_(data_parallel.average(masked_mean(obs, real)), rate)
+        self.square.lerp_(data_parallel.average(masked_mean(obs.square(), real)), rate)
+
+    def whiten(self, obs: Tensor) -> Tensor:
+        deviation = (self.square - self.mean.square()).clamp(min=0).sqrt()
+        return ((obs - self.mean) / deviation.clamp(min=1e-2)).clamp(-5, 5)
