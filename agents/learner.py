@@ -16,10 +16,10 @@ from afterwit.envs.checks import check_numbers
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
-from afterwit.world_models.base import WorldModelOutput
+from afterwit.world_models.base import ModelConfig, WorldModelOutput
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
-from afterwit.world_models.registry import WorldModelConfig, make_world_model
+from afterwit.world_models.registry import make_world_model
 from afterwit.world_models.reward_normaliser import RewardNormaliser
 from afterwit.world_models.running_scale import RunningScale
 from afterwit.world_models.torso import Torso, TorsoConfig
@@ -32,7 +32,7 @@ class LearnerConfig:
 
     torso: TorsoConfig = field(default_factory=TorsoConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
-    world_model: WorldModelConfig = field(default_factory=BYOLHindsightConfig)
+    world_model: ModelConfig = field(default_factory=BYOLHindsightConfig)
     vmpo: VMPOConfig = field(default_factory=VMPOConfig)
     shared_torso: bool = True
     """The world model looks through the policy's torso, which both train. Off: it has its own,

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 from afterwit.envs.arrays import Array
 from afterwit.envs.assignments import arguments
 from afterwit.envs.checks import check_counts, check_numbers, is_reading
-from afterwit.envs.gym_make import MODES, Wrapping, import_package, make_vector
+from afterwit.envs.gym_make import MODES, Wrapping, make_vector
 from afterwit.envs.gym_noise import Noise, check_noise, resolved_dose
 from afterwit.envs.infos import ENTRIES, cells, checked, declared
 from afterwit.envs.interface import interface_of
@@ -21,6 +21,7 @@ from afterwit.envs.maze import MazeConfig
 from afterwit.envs.noise import LAYERS, NOOP
 from afterwit.envs.seeds import global_draws_of, seed_global, stream
 from afterwit.envs.specs import EnvironmentFault, EnvSpec, TimeStep, blamed, check_action
+from afterwit.envs.user_modules import import_module
 
 KWARGS = "env.kwargs"
 
@@ -76,7 +77,7 @@ class GymConfig:
         package, _, name = self.id.rpartition(":")
         with blamed(f"unknown Gymnasium environment {self.id!r}", ValueError):
             if package:
-                import_package(package)
+                import_module(package)
             gymnasium.spec(name)
 
     @property

@@ -4,10 +4,7 @@ says why not."""
 from __future__ import annotations
 
 import copy
-import importlib
 import inspect
-import os
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -24,23 +21,6 @@ from afterwit.envs.specs import blamed
 
 Wrapping = Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]
 MODES = ("rgb_array", "rgb_array_list")  # pictures for a video, the better one first
-
-
-def import_package(name: str) -> None:
-    """Import a package that registers environments; one in the working folder, too, as a script
-    there would find it."""
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        here = os.getcwd()
-        if error.name != name.partition(".")[0] or here in sys.path:
-            raise
-        sys.path.append(here)
-        try:
-            importlib.import_module(name)
-        except BaseException:
-            sys.path.remove(here)
-            raise
 
 
 def make_vector(

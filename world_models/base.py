@@ -6,15 +6,57 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from afterwit.envs.checks import check_numbers
 from afterwit.world_models import data_parallel
 from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.trajectory import Trajectory, masked_mean
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What every world model's config has. A model's own config derives from it and adds fields.
+
+    `scale_fields` names the fields that say how large networks are, how far they look ahead and
+    how fast they learn. All others say what the method is.
+    """
+
+    scale_fields: ClassVar[tuple[str, ...]] = ()
+
+    loss_scale: float = 1.0
+    """Weight of the world model's loss in the agent's total loss."""
+    prioritise: bool = False
+    """Pay only what lies above the running mean of the normalised reward."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "world_model.")
+
+    @classmethod
+    def published(cls) -> Self | None:
+        """The form that a paper publishes, for Atari; None where there is none."""
+        return None
+
+    def at_rate(self, learning_rate: float) -> Self:
+        """This config where every optimiser steps at the agent's learning rate."""
+        return self
+
+    def check_batch(self, steps: int, environments: int) -> None:
+        """Raise a ValueError where the model cannot learn from [steps, environments] at a time."""
+
+
+def check_sizes(config: ModelConfig, *names: str) -> None:
+    """Raise a ValueError where one of these fields is below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(
+                f"world_model.{name} is {getattr(config, name)}; it must be at least 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -28,7 +70,35 @@ class WorldModelOutput:
     metrics: dict[str, Tensor] = field(default_factory=dict)  # [] each, detached
 
 
+MODEL_OF: dict[type[ModelConfig], type[WorldModel]] = {}  # which model a config belongs to
+
+
 class WorldModel(nn.Module, ABC):
+    """Base class of every curiosity model.
+
+    A model of your own derives from it, names its config class as `Config`, takes the arguments
+    `(config, torso, spec, seed)` and implements `forward`. `package.module:Class` then names it
+    wherever a model is chosen.
+    """
+
+    Config: ClassVar[type[ModelConfig]]
+    predicts: ClassVar[str] = ""  # for tables: what the model predicts
+    pays: ClassVar[str] = ""  # for tables: what its bonus is
+    source: ClassVar[str] = ""  # the paper
+    deviations: ClassVar[tuple[str, ...]] = ()  # what the published form does not share with it
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "Config" in cls.__dict__:
+            if "name" in (field.name for field in fields(cls.Config)):
+                raise TypeError(f"{cls.Config.__name__} has a field `name`, which is taken")
+            owner = MODEL_OF.setdefault(cls.Config, cls)
+            if owner is not cls:
+                raise TypeError(
+                    f"{cls.Config.__name__} is the config of {owner.__name__}; give"
+                    f" {cls.__name__} a config class of its own"
+                )
+
     def __init__(self, seed: int):
         super().__init__()
         # on the host, so that a seed means the same everywhere

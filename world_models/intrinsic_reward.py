@@ -21,15 +21,10 @@ from afterwit.envs.checks import NUMBER, is_number
 from afterwit.envs.interface import interface_of
 from afterwit.envs.seeds import read_seed, stream
 from afterwit.envs.specs import EnvSpec
+from afterwit.world_models.base import ModelConfig
 from afterwit.world_models.callers import as_array, find_device, in_own_modes
 from afterwit.world_models.instruments import representation
-from afterwit.world_models.models.byol_hindsight import BYOLHindsight
-from afterwit.world_models.registry import (
-    WORLD_MODELS,
-    WorldModelConfig,
-    make_world_model,
-    world_model_name,
-)
+from afterwit.world_models.registry import find_model, make_world_model, world_model_name
 from afterwit.world_models.reward_normaliser import RewardNormaliser
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory
@@ -114,7 +109,7 @@ class IntrinsicReward:
     @in_own_modes
     def __init__(
         self,
-        model: str | WorldModelConfig,
+        model: str | ModelConfig,
         observation_space: gymnasium.Space[Any],
         action_space: gymnasium.Space[Any],
         seed: int | None,
@@ -124,10 +119,6 @@ class IntrinsicReward:
         reward_decay: float = 0.99,
         device: str | torch.device = "cpu",
     ):
-        if isinstance(model, str) and model not in WORLD_MODELS:
-            raise ValueError(
-                f"unknown world model {model!r}; choose from {', '.join(WORLD_MODELS)}"
-            )
         if not is_number(learning_rate) or not 0 < learning_rate <= NUMBER:
             raise ValueError(
                 f"learning_rate is {learning_rate!r}; it must be a finite number above 0"
@@ -143,7 +134,7 @@ class IntrinsicReward:
             read_autoreset(autoreset),
             find_device(device),
         )
-        config = WORLD_MODELS[model][0]() if isinstance(model, str) else model
+        config = find_model(model).Config() if isinstance(model, str) else model
         self.spec = read_spaces(observation_space, action_space)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(stream(seed, "weights"))
@@ -161,7 +152,7 @@ class IntrinsicReward:
         ).to(self.device)
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(self.trained, learning_rate)
-        self.name = world_model_name(config)
+        self.config, self.name = config, world_model_name(config)
         logging.getLogger("afterwit").info(
             "observations: %s; %s", self.spec.semantics["observations"], self.torso.describe()
         )
@@ -194,7 +185,8 @@ class IntrinsicReward:
         trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
         out = self.model(trajectory, *self._seen(trajectory))
         self.optimiser.zero_grad(set_to_none=True)
-        out.loss.backward()
+        if out.loss.requires_grad:  # a model may have nothing to train
+            out.loss.backward()
         norm = nn.utils.clip_grad_norm_(self.trained, 10.0)
         if not bool(torch.isfinite(norm)):
             raise FloatingPointError(
@@ -318,11 +310,7 @@ class IntrinsicReward:
             raise ValueError(
                 f"actions have shape {actions.shape}; at least 1 step of 1 environment is needed"
             )
-        if isinstance(self.model, BYOLHindsight) and batch < 2:
-            raise ValueError(
-                "byol-hindsight needs at least 2 environments: what z tells is judged against the z"
-                " of the others"
-            )
+        self.config.check_batch(length, batch)
         if obs.shape != (length + 1, batch, *interface.view.raw):
             raise ValueError(
                 f"obs has shape {obs.shape}; for these actions it must be"

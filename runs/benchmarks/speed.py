@@ -23,14 +23,13 @@ from afterwit.agents.malloc_settings import keep_memory
 from afterwit.envs.make import make_env
 from afterwit.runs.benchmarks import learner_cost
 from afterwit.runs.benchmarks.ppo_rnd_baseline import PPORND
+from afterwit.runs.configs.overrides import changed
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig, to_dict
 from afterwit.runs.output.files import results, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.training.closing import closing_quietly
 from afterwit.runs.training.run import Run
-from afterwit.world_models.models.byol_explore import BYOLExploreConfig
-from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.registry import WORLD_MODELS
 from afterwit.world_models.trajectory import Trajectory
 
@@ -267,19 +266,10 @@ def grown(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
         model = PRESETS[config.preset](model=name).learner.world_model
         if type(model) is not type(config.learner.world_model):
             yield name, replace(config, learner=replace(config.learner, world_model=model))
-    model = config.learner.world_model
-    if isinstance(model, BYOLExploreConfig | BYOLHindsightConfig):
-        for horizon in HORIZONS:
-            if horizon != model.horizon and horizon < config.unroll_length:
-                yield (
-                    f"K = {horizon}",
-                    replace(
-                        config,
-                        learner=replace(
-                            config.learner, world_model=replace(model, horizon=horizon)
-                        ),
-                    ),
-                )
+    current = getattr(config.learner.world_model, "horizon", None)
+    for horizon in HORIZONS if current is not None else ():
+        if horizon != current and horizon < config.unroll_length:
+            yield f"K = {horizon}", changed(config, "learner.world_model.horizon", horizon)
     for factor in (0.5, 2):
         count = int(config.env.num_envs * factor)
         if count > 1:

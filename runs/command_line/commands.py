@@ -41,7 +41,7 @@ from afterwit.runs.studies.run_study import run_study
 from afterwit.runs.training.loop import start, train
 from afterwit.runs.training.many_runs import RunsFailed
 from afterwit.runs.training.train_folder import finish
-from afterwit.world_models.published import DEVIATIONS
+from afterwit.world_models.published import deviations
 from afterwit.world_models.registry import WORLD_MODELS
 
 
@@ -275,7 +275,7 @@ def drill_command(args: list[str]) -> int:
 def list_command(args: list[str]) -> int:
     """Presets, studies, environments and world models that are there: afterwit list [published]"""
     if args == ["published"]:
-        for model, lines in DEVIATIONS.items():
+        for model, lines in deviations().items():
             print(
                 "\n".join(
                     [

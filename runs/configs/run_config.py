@@ -18,10 +18,9 @@ from afterwit.envs.make import ENVS, EnvConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.overrides import checked, short
 from afterwit.runs.output.files import read_json, replacing
-from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
-from afterwit.world_models.models.hindsight_critic import check_contrast
+from afterwit.world_models.base import ModelConfig
 from afterwit.world_models.published import is_published
-from afterwit.world_models.registry import WORLD_MODELS, WorldModelConfig, world_model_name
+from afterwit.world_models.registry import WORLD_MODELS, find_model, world_model_name
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,11 @@ class RunConfig:
             self, counts=("total_steps", "log_interval", "checkpoint_interval"), others=("seed",)
         )
         intervals = ("log_interval", "checkpoint_interval", "keep_checkpoints")
-        for name in ("total_steps", "unroll_length", "threads", "acting_threads", *intervals):
+        for name in ("total_steps", "threads", "acting_threads", *intervals):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.unroll_length < 2:
+            raise ValueError(f"unroll_length is {self.unroll_length}; it must be at least 2")
         if self.policy_lag < 0:
             raise ValueError(
                 f"policy_lag is {self.policy_lag}; it must be 0 (act and learn in turn) or more"
@@ -104,22 +105,12 @@ class RunConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {THREADS}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}; it must be at least 0 and below 2^63")
-        if isinstance(self.learner.world_model, BYOLHindsightConfig):
-            if self.env.num_envs < 2:
-                raise ValueError(
-                    "env.num_envs is 1, but byol-hindsight needs at least 2: what z tells is judged"
-                    " against the z of the others"
-                )
-            check_contrast(
-                self.learner.world_model.contrast_size, self.unroll_length, self.env.num_envs
-            )
+        try:
+            self.learner.world_model.check_batch(self.unroll_length, self.env.num_envs)
+        except ValueError as error:
+            sizes = f"unroll_length is {self.unroll_length}, env.num_envs is {self.env.num_envs}"
+            raise ValueError(f"{error} ({sizes})") from error
         self._check_actors()
-        horizon = getattr(self.learner.world_model, "horizon", 1)
-        if horizon >= self.unroll_length:
-            raise ValueError(
-                f"learner.world_model.horizon is {horizon} and unroll_length is"
-                f" {self.unroll_length}; the horizon K must be shorter than the unroll T"
-            )
 
     def _check_actors(self) -> None:
         if self.learners < 1:
@@ -233,8 +224,6 @@ RESOURCES = (
     "checkpoint_interval",
     "keep_checkpoints",
 )
-# of these a dict says by its `name` which it is
-TAGGED: dict[Any, dict[str, Any]] = {EnvConfig: ENVS, WorldModelConfig: WORLD_MODELS}
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -245,8 +234,10 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if not is_dataclass(value):
         return value
-    names = {kind: name for registry in TAGGED.values() for name, (kind, _) in registry.items()}
     result = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, ModelConfig):
+        return result | {"name": world_model_name(value)}
+    names = {kind: name for name, (kind, _) in ENVS.items()}
     return result | ({"name": names[type(value)]} if type(value) in names else {})
 
 
@@ -270,19 +261,16 @@ def from_dict(data: dict[str, Any]) -> RunConfig:
 
 def _made(data: Any, hint: Any, path: str) -> Any:
     """`data` as a value of type `hint`, which stands at `path`."""
-    if hint not in TAGGED and not is_dataclass(hint):
+    if hint != EnvConfig and not is_dataclass(hint):
         return checked(data, hint, path)
     where = path or "the config"
     if not isinstance(data, dict):
         raise ValueError(f"{where} is {short(data)}; it takes an object with fields")
-    if hint in TAGGED:
-        name, data = data.get("name"), {key: value for key, value in data.items() if key != "name"}
-        if not isinstance(name, str) or name not in TAGGED[hint]:
-            raise ValueError(
-                f"{where}.name is {short(name)}; choose from {', '.join(TAGGED[hint])}"
-            )
-        hint = TAGGED[hint][name][0]
-    hints = get_type_hints(hint)
+    if hint in (EnvConfig, ModelConfig):
+        hint = _named(data.get("name"), hint, where)
+        data = {key: value for key, value in data.items() if key != "name"}
+    types = get_type_hints(hint)
+    hints = {field.name: types[field.name] for field in fields(hint)}
     data = {key: value for key, value in data.items() if f"{path}.{key}" not in GONE}
     data = {key: BEFORE[f"{path}.{key}"] for key in hints if f"{path}.{key}" in BEFORE} | data
     for key in data:
@@ -297,6 +285,16 @@ def _made(data: Any, hint: Any, path: str) -> Any:
             for key, value in data.items()
         }
     )
+
+
+def _named(name: Any, hint: Any, where: str) -> Any:
+    """The config class that a dict's `name` stands for."""
+    if hint == EnvConfig and isinstance(name, str) and name in ENVS:
+        return ENVS[name][0]
+    if hint == ModelConfig and isinstance(name, str) and (name in WORLD_MODELS or ":" in name):
+        return find_model(name).Config
+    known = ENVS if hint == EnvConfig else WORLD_MODELS
+    raise ValueError(f"{where}.name is {short(name)}; choose from {', '.join(known)}")
 
 
 def read_config(folder: Path) -> RunConfig:

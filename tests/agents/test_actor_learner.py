@@ -149,7 +149,7 @@ def test_actions_follow_the_probabilities_or_are_the_likeliest() -> None:
 
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_the_same_seed_gives_the_same_run_bit_for_bit(name: str) -> None:
-    config = replace(SMALL, world_model=WORLD_MODELS[name][0]())
+    config = replace(SMALL, world_model=WORLD_MODELS[name].Config())
     runs = []
     for noise in (1, 2):
         torch.manual_seed(noise)  # nothing may draw from the global state
@@ -166,7 +166,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(name: str) -> None:
 @pytest.mark.parametrize("shared", (True, False))
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_what_did_not_happen_teaches_nothing(name: str, shared: bool) -> None:
-    config = replace(SMALL, world_model=WORLD_MODELS[name][0](), shared_torso=shared)
+    config = replace(SMALL, world_model=WORLD_MODELS[name].Config(), shared_torso=shared)
     actor, learner = pair(config)
     other = pair(config)[1]
     train(actor, learner, 2)
@@ -201,7 +201,9 @@ def test_what_did_not_happen_teaches_nothing(name: str, shared: bool) -> None:
 @pytest.mark.parametrize("name", WORLD_MODELS)
 @pytest.mark.parametrize("shared", (True, False))
 def test_a_batch_of_resets_alone_leaves_a_finite_learner(name: str, shared: bool) -> None:
-    actor, learner = pair(replace(SMALL, world_model=WORLD_MODELS[name][0](), shared_torso=shared))
+    actor, learner = pair(
+        replace(SMALL, world_model=WORLD_MODELS[name].Config(), shared_torso=shared)
+    )
     trajectory = actor.unroll()
     nothing = replace(
         trajectory,
@@ -262,7 +264,7 @@ def test_an_actor_keeps_its_own_weights() -> None:
 @pytest.mark.parametrize("shared", (True, False))
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_a_restored_learner_and_actor_go_on_bit_for_bit(name: str, shared: bool) -> None:
-    config = replace(SMALL, world_model=WORLD_MODELS[name][0](), shared_torso=shared)
+    config = replace(SMALL, world_model=WORLD_MODELS[name].Config(), shared_torso=shared)
     actor, learner = pair(config)
     train(actor, learner, 4)
     saved = deepcopy((actor.state(), learner.state()))
@@ -277,7 +279,7 @@ def test_a_restored_learner_and_actor_go_on_bit_for_bit(name: str, shared: bool)
 
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_appraising_changes_nothing(name: str) -> None:
-    actor, learner = pair(replace(SMALL, world_model=WORLD_MODELS[name][0]()))
+    actor, learner = pair(replace(SMALL, world_model=WORLD_MODELS[name].Config()))
     metrics = train(actor, learner, 2)
     assert metrics
     trajectory, before = actor.unroll(), deepcopy(learner.state())

@@ -59,7 +59,7 @@ def test_the_target_follows_the_encoder_that_the_world_model_looks_through(
     name: str, shared: bool
 ) -> None:
     actor, learner = pair(
-        replace(SMALL, world_model=WORLD_MODELS[name][0](target_decay=0.8), shared_torso=shared)
+        replace(SMALL, world_model=WORLD_MODELS[name].Config(target_decay=0.8), shared_torso=shared)
     )
     torso = learner.policy.torso if learner.own_torso is None else learner.own_torso
     for _ in range(2):

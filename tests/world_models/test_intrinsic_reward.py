@@ -200,7 +200,7 @@ def is_real(dones: Array, t: int, b: int, autoreset: str) -> bool:
 @pytest.mark.parametrize("autoreset", ("next-step", "same-step"))
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_only_steps_with_an_outcome_are_paid(name: str, autoreset: str) -> None:
-    config = WORLD_MODELS[name][0]()
+    config = WORLD_MODELS[name].Config()
     bonus_of = curiosity(replace(config, prioritise=False), autoreset=autoreset)
     obs, actions, dones = steps()
     bonus_of.update(obs, actions, dones)
@@ -214,7 +214,7 @@ def test_only_steps_with_an_outcome_are_paid(name: str, autoreset: str) -> None:
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_the_bonus_is_the_error_in_units_of_what_updates_saw(name: str, prioritise: bool) -> None:
     bonus_of, slow = (
-        curiosity(replace(WORLD_MODELS[name][0](), prioritise=prioritise), reward_decay=0.9),
+        curiosity(replace(WORLD_MODELS[name].Config(), prioritise=prioritise), reward_decay=0.9),
         SlowNormaliser(0.9),
     )
     raw: list[Tensor] = []

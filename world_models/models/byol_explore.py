@@ -8,13 +8,18 @@ reward of the transition into o_{t+1} = sum of loss(p, q) over p + q = t + 1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from torch import Tensor
 
-from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
+from afterwit.world_models.base import (
+    ModelConfig,
+    TargetEncoder,
+    WorldModel,
+    WorldModelOutput,
+    check_sizes,
+)
 from afterwit.world_models.open_loop import (
     Edges,
     OpenLoop,
@@ -28,8 +33,10 @@ from afterwit.world_models.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
-class BYOLExploreConfig:
+class BYOLExploreConfig(ModelConfig):
     """BYOL-Explore: prediction error of one's own future embeddings."""
+
+    scale_fields: ClassVar[tuple[str, ...]] = ("horizon", "hidden")
 
     horizon: int = 1
     """K, open-loop steps that are predicted ahead. The paper's Atari value is 8."""
@@ -50,9 +57,12 @@ class BYOLExploreConfig:
     """Pay only what lies above the running mean of the normalised reward (the paper's clipping)."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, "world_model.")
+        super().__post_init__()
         check_byol(self)
         check_sizes(self, "hidden")
+
+    def check_batch(self, steps: int, environments: int) -> None:
+        check_horizon(self.horizon, steps)
 
     @classmethod
     def published(cls) -> BYOLExploreConfig:
@@ -84,15 +94,27 @@ def check_byol(config: Any) -> None:
         )
 
 
-def check_sizes(config: Any, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(
-                f"world_model.{name} is {getattr(config, name)}; it must be at least 1"
-            )
+def check_horizon(horizon: int, steps: int) -> None:
+    """Raise a ValueError unless `horizon` steps can be predicted within `steps`."""
+    if horizon > steps:
+        raise ValueError(
+            f"world_model.horizon is {horizon}; the horizon K must be at most the {steps} steps T"
+            " of an unroll"
+        )
 
 
 class BYOLExplore(WorldModel):
+    Config = BYOLExploreConfig
+    predicts = "its own embedding up to K steps ahead"
+    pays = "the error"
+    source = (
+        "Guo et al. (NeurIPS 2022), BYOL-Explore: Exploration by Bootstrapped Prediction,"
+        " arXiv 2206.08332"
+    )
+    deviations = (
+        "The networks' sizes are those of re-implementations; the paper gives some of them only.",
+    )
+
     def __init__(self, config: BYOLExploreConfig, torso: Torso, spec: EnvSpec, seed: int):
         super().__init__(seed)
         self.horizon = config.horizon

@@ -27,19 +27,24 @@ on 1 / lambda: lambda then acts through the generator alone.
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any, get_args
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
-from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
+from afterwit.world_models.base import (
+    ModelConfig,
+    TargetEncoder,
+    WorldModel,
+    WorldModelOutput,
+    check_sizes,
+)
 from afterwit.world_models.instruments import effective_rank, explained_variance
-from afterwit.world_models.models.byol_explore import check_byol, check_sizes
+from afterwit.world_models.models.byol_explore import check_byol, check_horizon
 from afterwit.world_models.models.hindsight_critic import (
     Critic,
     CriticForm,
@@ -60,8 +65,18 @@ from afterwit.world_models.trajectory import Trajectory, masked_mean
 
 
 @dataclass(frozen=True)
-class BYOLHindsightConfig:
+class BYOLHindsightConfig(ModelConfig):
     """BYOL-Hindsight: prediction error after what could not be foreseen has been explained."""
+
+    scale_fields: ClassVar[tuple[str, ...]] = (
+        "horizon",
+        "hidden",
+        "noise",
+        "latent",
+        "layers",
+        "critic_embedding",
+        "critic_rate",
+    )
 
     horizon: int = 1
     """K, open-loop steps that are predicted ahead. The paper's Atari value is 8."""
@@ -127,7 +142,7 @@ class BYOLHindsightConfig:
     """Pay only what lies above the running mean of the normalised reward (the paper's clipping)."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, "world_model.")
+        super().__post_init__()
         check_byol(self)
         check_sizes(self, "noise", "latent", "hidden", "layers", "critic_embedding", "critic_steps")
         if not self.invariance_weight >= 1e-8:
@@ -153,6 +168,18 @@ class BYOLHindsightConfig:
                 f" {', '.join(get_args(CriticForm))}"
             )
 
+    def at_rate(self, learning_rate: float) -> BYOLHindsightConfig:
+        return replace(self, critic_rate=learning_rate)
+
+    def check_batch(self, steps: int, environments: int) -> None:
+        if environments < 2:
+            raise ValueError(
+                f"byol-hindsight needs at least 2 environments, not {environments}: what z tells is"
+                " judged against the z of the others"
+            )
+        check_horizon(self.horizon, steps)
+        check_contrast(self.contrast_size, steps, environments)
+
     @classmethod
     def published(cls) -> BYOLHindsightConfig:
         """As Jarrett et al. publish it; the sizes are those of re-implementations at Atari scale,
@@ -175,6 +202,24 @@ class BYOLHindsightConfig:
 
 
 class BYOLHindsight(WorldModel):
+    Config = BYOLHindsightConfig
+    predicts = "the same, given z, which the outcome explains and (place, action) must not"
+    pays = "the error (as published: the error / lambda + how far z gives place and action away)"
+    source = (
+        "Jarrett et al. (ICML 2023), Curiosity in Hindsight: Intrinsic Exploration in"
+        " Stochastic Environments, arXiv 2211.10515"
+    )
+    deviations = (
+        "lambda (invariance_weight) is 0.01; no value is published.",
+        "The critic is a network with one hidden layer on (place, action, z); its form is not "
+        "published.",
+        "The critic has an Adam of its own, at the agent's rate, and steps after the others "
+        "instead of with them.",
+        "(place, action) carry no gradient into generator and critic; the paper does not say.",
+        "z and noise have 256 numbers, generator and reconstructor three hidden layers of "
+        "512: those of re-implementations.",
+    )
+
     def __init__(self, config: BYOLHindsightConfig, torso: Torso, spec: EnvSpec, seed: int):
         super().__init__(seed)
         self.config, self.num_actions = config, spec.num_actions

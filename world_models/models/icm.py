@@ -5,23 +5,24 @@ taken.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import WorldModel, WorldModelOutput
+from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.instruments import effective_rank
-from afterwit.world_models.models.byol_explore import check_sizes
 from afterwit.world_models.torso import Encoder, Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
 
 @dataclass(frozen=True)
-class ICMConfig:
+class ICMConfig(ModelConfig):
     """Intrinsic curiosity module."""
+
+    scale_fields: ClassVar[tuple[str, ...]] = ("hidden",)
 
     hidden: int = 128
     """Width of the inverse and the forward model."""
@@ -37,7 +38,7 @@ class ICMConfig:
     """Pay only what lies above the running mean. The BYOL-Explore paper pays ICM in full."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, "world_model.")
+        super().__post_init__()
         check_sizes(self, "hidden")
         if not 0 <= self.forward_weight <= 1:
             raise ValueError(
@@ -53,6 +54,20 @@ class ICMConfig:
 
 
 class ICM(WorldModel):
+    Config = ICMConfig
+    predicts = "the next features, which tell the action"
+    pays = "the error"
+    source = (
+        "Pathak et al. (ICML 2017), Curiosity-driven Exploration by Self-supervised"
+        " Prediction, arXiv 1705.05363"
+    )
+    deviations = (
+        "The features come from the policy's kind of encoder; Pathak et al. have four "
+        "convolutions with ELU.",
+        "The bonus is divided by its running deviation, as BYOL-Explore does for ICM; Pathak "
+        "et al. multiply it by a constant.",
+    )
+
     def __init__(self, config: ICMConfig, torso: Torso, spec: EnvSpec, seed: int):
         super().__init__(seed)
         size = torso.config.embedding

@@ -5,23 +5,24 @@ observation reached.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
-from afterwit.world_models.base import WorldModel, WorldModelOutput
-from afterwit.world_models.models.byol_explore import check_sizes
+from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.running_scale import RunningScale
 from afterwit.world_models.torso import Encoder, Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
 
 @dataclass(frozen=True)
-class RNDConfig:
+class RNDConfig(ModelConfig):
     """Random network distillation."""
+
+    scale_fields: ClassVar[tuple[str, ...]] = ("predictor_hidden",)
 
     normalise_observations: bool = True
     """Whiten each input by its running mean and deviation and clip to +-5, as Burda et al. do."""
@@ -41,7 +42,7 @@ class RNDConfig:
     """Pay only what lies above the running mean. The BYOL-Explore paper pays RND in full."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, "world_model.")
+        super().__post_init__()
         check_sizes(self, "predictor_hidden")
         if self.predictor_layers < 0:
             raise ValueError(
@@ -59,6 +60,24 @@ class RNDConfig:
 
 
 class RND(WorldModel):
+    Config = RNDConfig
+    predicts = "a fixed random network on the observation reached"
+    pays = "the error"
+    source = "Burda et al. (2018), Exploration by Random Network Distillation, arXiv 1810.12894"
+    deviations = (
+        "Predictor and target look through the policy's kind of encoder at all its channels, "
+        "initialised as PyTorch does; Burda et al. show them the last frame and initialise "
+        "orthogonally with gain sqrt 2.",
+        "Loss and error are divided by the target's running size squared; in the bonus, sigma "
+        "takes that out again.",
+        "The bonus is divided by its own running deviation, as BYOL-Explore does for RND; "
+        "Burda et al. divide by that of its returns.",
+        "The moments of observations start with training, with a deviation of at least 0.01; "
+        "Burda et al. take random steps first.",
+        "Every step trains the predictor; Burda et al. drop three of four where there are 128 "
+        "environments.",
+    )
+
     mean: Tensor
     square: Tensor
     count: Tensor

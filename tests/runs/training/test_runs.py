@@ -69,7 +69,9 @@ def test_every_preset_learns_from_its_own_environment(name: str) -> None:
 
 @pytest.mark.parametrize("model", WORLD_MODELS)
 def test_a_run_trains_logs_and_saves(model: str, tmp_path: Path) -> None:
-    config = replace(SMALL, learner=replace(SMALL.learner, world_model=WORLD_MODELS[model][0]()))
+    config = replace(
+        SMALL, learner=replace(SMALL.learner, world_model=WORLD_MODELS[model].Config())
+    )
     folder = start(config, tmp_path / "run")
     assert train(folder, progress=False)
     entries = read_metrics(folder)
@@ -238,7 +240,7 @@ MISTAKES = {
     ),
     "horizon too long": (
         ["train", "maze", "--learner.world-model.horizon", "40"],
-        "horizon is 40 and unroll_length is 20",
+        "world_model.horizon is 40; the horizon K must be at most the 20 steps T of an unroll",
     ),
     "no environment": (["train", "maze", "--env.num-envs", "0"], "num_envs is 0"),
     "no run folder": (["report", "nowhere"], "nowhere is no run folder"),
