@@ -105,7 +105,7 @@ def check_horizon(horizon: int, steps: int) -> None:
 
 class BYOLExplore(WorldModel):
     Config = BYOLExploreConfig
-    predicts = "its own embedding up to K steps ahead"
+    predicts = "its own embedding of the next observations"
     pays = "the error"
     source = (
         "Guo et al. (NeurIPS 2022), BYOL-Explore: Exploration by Bootstrapped Prediction,"

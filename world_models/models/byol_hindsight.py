@@ -203,8 +203,8 @@ class BYOLHindsightConfig(ModelConfig):
 
 class BYOLHindsight(WorldModel):
     Config = BYOLHindsightConfig
-    predicts = "the same, given z, which the outcome explains and (place, action) must not"
-    pays = "the error (as published: the error / lambda + how far z gives place and action away)"
+    predicts = "the same, given a latent z of what nobody could foresee"
+    pays = "the error that is left"
     source = (
         "Jarrett et al. (ICML 2023), Curiosity in Hindsight: Intrinsic Exploration in"
         " Stochastic Environments, arXiv 2211.10515"

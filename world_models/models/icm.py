@@ -55,7 +55,7 @@ class ICMConfig(ModelConfig):
 
 class ICM(WorldModel):
     Config = ICMConfig
-    predicts = "the next features, which tell the action"
+    predicts = "the next features, which are learnt by telling the action"
     pays = "the error"
     source = (
         "Pathak et al. (ICML 2017), Curiosity-driven Exploration by Self-supervised"

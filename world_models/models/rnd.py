@@ -61,7 +61,7 @@ class RNDConfig(ModelConfig):
 
 class RND(WorldModel):
     Config = RNDConfig
-    predicts = "a fixed random network on the observation reached"
+    predicts = "a fixed random network's output on the observation"
     pays = "the error"
     source = "Burda et al. (2018), Exploration by Random Network Distillation, arXiv 1810.12894"
     deviations = (
