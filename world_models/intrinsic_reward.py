@@ -236,11 +236,8 @@ class IntrinsicReward:
         trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
         with torch.no_grad(), self.model.watching():
             beliefs, embeddings = self._seen(trajectory)
-            bonus = (
-                self.normaliser(self.model(trajectory, beliefs, embeddings).reward, trajectory.real)
-                .cpu()
-                .numpy()
-            )
+            raw, real = self.model(trajectory, beliefs, embeddings).reward, trajectory.real
+            bonus = self.normaliser.known_or_from(raw, real)(raw, real).cpu().numpy()
         if state is None:
             return bonus
         ended = torch.from_numpy(as_array("dones", dones)[-1].copy())

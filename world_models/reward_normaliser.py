@@ -9,6 +9,8 @@ error, the one whose error varies more is paid more.
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +34,17 @@ class RewardNormaliser(nn.Module):
     @property
     def deviation(self) -> Tensor:
         return self.raw.deviation
+
+    def known_or_from(self, reward: Tensor, real: Tensor) -> RewardNormaliser:
+        """This normaliser; before its first update, one that knows these rewards [T, B] alone.
+
+        Without statistics a bonus would be the raw error, in a unit of its own.
+        """
+        if bool(self.raw.first.weight > 0):
+            return self
+        fresh = deepcopy(self)
+        fresh.update(reward, real)
+        return fresh
 
     @torch.no_grad()
     def forward(self, reward: Tensor, real: Tensor) -> Tensor:

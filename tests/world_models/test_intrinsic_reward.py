@@ -429,3 +429,13 @@ def test_what_is_seen_again_and_again_pays_less() -> None:
     for _ in range(100):
         last = bonus_of.update(*steps(0))["reconstruction"]
     assert last < 0.5 * first
+
+
+@pytest.mark.parametrize("name", WORLD_MODELS)
+def test_the_first_bonus_is_in_the_unit_of_all_later_ones(name: str) -> None:
+    """Nothing is known of the errors yet: the steps that are paid are all that there is."""
+    bonus_of = curiosity(replace(WORLD_MODELS[name].Config(), prioritise=False))
+    before = bonus_of.reward(*steps())
+    assert before[before > 0].std() == pytest.approx(1, rel=0.01)  # r / its own deviation
+    np.testing.assert_array_equal(bonus_of.reward(*steps()), before, "paying changes nothing")
+    assert float(bonus_of.normaliser.raw.first.weight) == 0
