@@ -34,6 +34,7 @@ nitpick_ignore_regex = [("py:class", ".*")]  # types in signatures, which have n
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 autodoc_inherit_docstrings = False
+autodoc_type_aliases = {"Array": "numpy.ndarray"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
