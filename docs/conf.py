@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 
 project = "Afterwit"
 author = "The Afterwit developers"
-release = version("afterwit")
+release = metadata.version("afterwit")
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
@@ -29,7 +29,7 @@ html_title = "Afterwit"
 html_math_renderer = "mathml"
 default_role = "code"
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!afterwit\.).*")]  # other packages' names need a network
+nitpick_ignore_regex = [("py:class", ".*")]  # types in signatures, which have no page here
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
