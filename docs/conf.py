@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import generate
 import mathml
+import source_links
 from sphinx.application import Sphinx
 
 project = "Afterwit"
@@ -32,6 +33,8 @@ nitpicky = True
 nitpick_ignore_regex = [("py:class", ".*")]  # types in signatures, which have no page here
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+autodoc_inherit_docstrings = False
+autodoc_type_aliases = {"Array": "numpy.ndarray"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -43,5 +46,6 @@ copybutton_prompt_is_regexp = True
 
 def setup(app: Sphinx) -> dict[str, Any]:
     generate.write(Path(__file__).parent / "generated")
+    app.add_transform(source_links.SourceLinks)
     app.add_html_math_renderer("mathml", mathml.inline, mathml.displayed)
     return {"parallel_read_safe": True}

@@ -33,10 +33,12 @@ for batch in range(BATCHES):
         observations.append(observation)
         actions.append(action)
         dones.append(terminated | truncated)
-    steps = np.stack(observations), np.stack(actions), np.stack(dones)  # [T+1, B, ...], [T, B] x 2
-    bonus, next_state = curiosity.reward(*steps, state=state)  # float32 [T, B]: add it to reward
-    metrics = curiosity.update(*steps, state=state)  # pay first, then learn from the same steps
+    # obs [T+1, B, ...], actions [T, B], dones [T, B]
+    steps = np.stack(observations), np.stack(actions), np.stack(dones)
+    # float32 [T, B]: add it to the reward. Pay first, then learn from the same steps.
+    bonus, next_state = curiosity.reward(*steps, state=state)
+    metrics = curiosity.update(*steps, state=state)
     state = next_state
     if batch % max(1, BATCHES // 10) == 0:
-        error = metrics["reconstruction"]
-        print(f"batch {batch:3}: mean bonus {bonus.mean():.3f}, prediction error {error:.3f}")
+        mean, error = bonus.mean(), metrics["reconstruction"]
+        print(f"batch {batch:3}: mean bonus {mean:.3f}, error {error:.3f}")

@@ -41,12 +41,12 @@ def cluster_cost(
         )
     if not rate > 0 or not seconds > 0 or min(counts) < 1:
         raise ValueError(
-            f"stand_ins are {list(counts)} at {rate} agent steps/s for {seconds} s; all of these"
+            f"simulated_actors are {list(counts)} at {rate} agent steps/s for {seconds} s; all of these"
             " must be above 0"
         )
     if min(counts) < config.actors_per_batch:
         raise ValueError(
-            f"stand_ins are {list(counts)}, but {config.actors_per_batch} actors make a batch;"
+            f"simulated_actors are {list(counts)}, but {config.actors_per_batch} actors make a batch;"
             " simulate at least as many"
         )
     with results(*([out] if out is not None else [])):

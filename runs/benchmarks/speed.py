@@ -56,7 +56,7 @@ def benchmark(
     if config.cluster is not None:
         raise ValueError(
             f"cluster is {config.cluster!r}, but this measures one process; leave --cluster out, or"
-            " add --stand-ins 10 50 100"
+            " add --simulated-actors 10 50 100"
         )
     keep_memory()  # as training does
     with results(*([out] if out is not None else [])):

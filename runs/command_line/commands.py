@@ -147,13 +147,13 @@ def benchmark_command(args: list[str]) -> int:
     chosen = from_preset(
         args if args and not args[0].startswith("-") else ["maze", *args], Benchmark, "benchmark"
     )
-    if chosen.stand_ins:
+    if chosen.simulated_actors:
         print(
             costing.table(
                 costing.cluster_cost(
                     chosen.config,
-                    chosen.stand_ins,
-                    chosen.stand_in_rate,
+                    chosen.simulated_actors,
+                    chosen.simulated_rate,
                     chosen.seconds,
                     chosen.out,
                 )

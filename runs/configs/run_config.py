@@ -32,59 +32,44 @@ class RunConfig:
     preset: tyro.conf.Suppress[str] = "maze"
     """The preset that this config started from."""
     seed: int = 0
-    """Seeds environments, weights and every draw. On CPU the same seed gives the same run, bit for
-    bit.
-    """
+    """Seeds environments, weights and every draw. On CPU a seed means the same run, bit for bit."""
     total_steps: int = 1_500_000
     """Agent steps to train for, over all environments."""
     unroll_length: int = 40
     """Agent steps of each environment in one learner step (T)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where networks live; auto takes a GPU if there is one."""
+    """Where the networks are. auto: on a GPU if there is one."""
     policy_lag: int = 0
-    """Learner steps by which the acting weights may be late. 0: act and learn in turn; 1: act the
-    next trajectory, in a thread of its own, while the learner trains on this one. Either way a seed
-    means the same run."""
+    """Learner steps by which the acting weights may be late. 0: act and learn in turn. 1: act on the
+    next trajectory, in another thread, while the learner trains on this one."""
     threads: int = 1
-    """CPU threads of one torch operation of the learner. For small networks 1 is fastest, and
-    leaves cores to other runs.
-    """
+    """CPU threads of one torch operation of the learner. 1 is fastest for small networks."""
     acting_threads: int = 1
-    """CPU threads of one torch operation of an actor that has a thread or process of its own (a
-    policy lag above 0, several actors, or a cluster)."""
+    """CPU threads of one torch operation of an actor, where actors have threads of their own."""
     compile: bool = False
-    """Compile the encoders (torch.compile): a minute at the start, quicker images afterwards. Needs
-    a C++ compiler on CPUs.
-    """
+    """Compile the encoders (torch.compile). Takes a minute at the start; on CPUs it needs a C++
+    compiler."""
     cluster: str | None = None
-    """Ray cluster to run on: local (processes on this machine), auto (the cluster that this machine
-    belongs to), or its address. Unset: this process. Needs the extra `ray`."""
+    """Ray cluster to run on: local (processes of this machine), auto (the cluster that this machine
+    is part of), or an address. Unset: this process. Needs the extra `ray`."""
     actors: int | None = None
-    """Actors: threads of this process, or on a cluster processes, of a core each. Unset: as many as
-    make a batch. To keep N times as many busy while the learner trains, the policy lag must be N.
-    """
+    """Number of actors: threads here, processes of one core each with a cluster. Unset: as many as
+    make a batch. N times as many need a policy lag of N."""
     actor_envs: int | None = None
-    """Environments of one actor. A batch is env.num_envs environments: those of the next actors in
-    turn. Unset: a learner's whole share.
-    """
+    """Environments of one actor. Unset: a learner's whole share of env.num_envs."""
     learners: int = 1
-    """Learner processes on the cluster. Each trains on an equal share of the batch's environments;
-    together they do what one does.
-    """
+    """Learner processes on the cluster. They share each batch, and together do what one does."""
     placement: Literal["spread", "pairs"] = "spread"
-    """spread: actors and learners wherever cores and GPUs are free. pairs: each learner on one node
-    with its share of the actors.
-    """
+    """spread: actors and learners wherever cores and GPUs are free. pairs: each learner on a node
+    with its share of the actors."""
     actor_patience: float = 300.0
     """Seconds without an answer after which an actor on the cluster is replaced."""
     log_interval: int = 15_000
     """Agent steps between two log entries."""
     checkpoint_interval: int = 250_000
-    """Agent steps between two checkpoints. One is also written on Ctrl-C, on SIGTERM and at the
-    end.
-    """
+    """Agent steps between two checkpoints. Ctrl-C, SIGTERM and the end of the run write one, too."""
     keep_checkpoints: int = 2
-    """Checkpoints to keep, the newest and those before it; the best is kept besides."""
+    """Newest checkpoints to keep. The best one is kept, too."""
 
     def __post_init__(self) -> None:
         check_numbers(

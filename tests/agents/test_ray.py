@@ -369,5 +369,5 @@ def test_simulated_actors_feed_the_real_learner(nodes: Nodes, tmp_path: Path) ->
 def test_simulated_actors_need_a_cluster_and_sense() -> None:
     with pytest.raises(ValueError, match="need a cluster and one learner, not None and 1"):
         cluster_cost(ONE, (3,), 100.0, 1.0, None)
-    with pytest.raises(ValueError, match=r"stand_ins are \[0\] at 100.0"):
+    with pytest.raises(ValueError, match=r"simulated_actors are \[0\] at 100.0"):
         cluster_cost(replace(ONE, cluster="local"), (0,), 100.0, 1.0, None)
