@@ -70,13 +70,13 @@ def measured(
     config: RunConfig, seconds: float, grow: bool, baseline: bool, progress: bool
 ) -> dict[str, Any]:
     """What `benchmark` gives."""
-    others = dict(grown(config)) if grow else {}
+    variants = dict(grown(config)) if grow else {}
     with ExitStack() as stack:
         run = Run(config)
         stack.callback(run.close)
         trajectory = act(run)
         parts = loop_parts(config, run, trajectory, stack)
-        works = parts | {name: learning(other) for name, other in others.items()}
+        works = parts | {name: learning(other) for name, other in variants.items()}
         if baseline:
             works[BASELINE] = plain_ppo_rnd(config, stack)
         found = measure(works, seconds, run.pipeline.wait, max(1, config.policy_lag), progress)
@@ -98,7 +98,7 @@ def measured(
                 "seconds_per_step": other.env.num_envs * config.unroll_length / rate[name],
                 "x_as_given": quotient(found["learning"], found[name]),
             }
-            for name, other in others.items()
+            for name, other in variants.items()
         }
     if baseline:
         result["ppo_rnd"] = {
@@ -319,10 +319,10 @@ def table(result: dict[str, Any]) -> str:
         rate, seconds = result["agent_steps_per_second"]["learning"], learner["seconds_per_step"]
         given = {"agent_steps_per_second": rate, "seconds_per_step": seconds, "x_as_given": 1.0}
         for name, row in {"as given": given, **result["growth"]}.items():
-            shown = (
+            cells = (
                 f"{row['agent_steps_per_second']:,.0f}",
                 f"{row['seconds_per_step'] * 1e3:,.1f}",
                 f"{row['x_as_given']:.2f}",
             )
-            rows.append(f"{name:<30}" + "".join(f"{value:>16}" for value in shown))
+            rows.append(f"{name:<30}" + "".join(f"{value:>16}" for value in cells))
     return "\n".join(rows)

@@ -63,7 +63,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Play whole episodes with a trained agent, and write RUN/evaluation.json. Nothing is learnt."""
+    """Play whole episodes with a trained agent and write RUN/evaluation.json. Nothing is learnt."""
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
@@ -138,13 +138,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Measure a preset's speed: stepping, acting, learning, the whole loop, parts of a learner step."""
+    """Measure a preset's speed: stepping, acting, learning, and the whole loop."""
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     seconds: float = 5.0
     """Seconds for each measurement."""
     grow: bool = False
-    """Also measure the other world models, other horizons K, and half and twice the environments."""
+    """Also measure the other world models, other horizons K, half and twice the environments."""
     baseline: bool = False
     """Also measure a plain synchronous PPO + RND on the same environments."""
     simulated_actors: tuple[int, ...] = ()

@@ -40,7 +40,7 @@ class RunConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks are. auto: on a GPU if there is one."""
     policy_lag: int = 0
-    """Learner steps by which the acting weights may be late. 0: act and learn in turn. 1: act on the
+    """Learner steps by which the acting weights may be late. 0: act and learn in turn. 1: act the
     next trajectory, in another thread, while the learner trains on this one."""
     threads: int = 1
     """CPU threads of one torch operation of the learner. 1 is fastest for small networks."""
@@ -67,7 +67,7 @@ class RunConfig:
     log_interval: int = 15_000
     """Agent steps between two log entries."""
     checkpoint_interval: int = 250_000
-    """Agent steps between two checkpoints. Ctrl-C, SIGTERM and the end of the run write one, too."""
+    """Agent steps between two checkpoints. Ctrl-C, SIGTERM and the end of the run write one."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep. The best one is kept, too."""
 

@@ -127,10 +127,10 @@ def benchmark_separation(
         for model in config.models
     ]
     with results(*([out, out.with_suffix(".png")] if out is not None else [])):
-        return judged(config, tasks, jobs, out, progress)
+        return judge_all(config, tasks, jobs, out, progress)
 
 
-def judged(
+def judge_all(
     config: SeparationConfig,
     tasks: Sequence[tuple[str, str, int]],
     jobs: int,
@@ -221,13 +221,13 @@ def separate(config: SeparationConfig, world: str, model: str, seed: int) -> dic
     logs = held_out(place, config, seed)
     rewards = np.stack([curiosity.reward(log.obs, log.action, log.done) for log in logs])
     kinds = np.stack([log.kind for log in logs])
-    judged = judge([rewards[kinds == kind] for kind in range(len(KINDS))])
+    verdicts = judge([rewards[kinds == kind] for kind in range(len(KINDS))])
     instruments = curiosity.inspect(logs[0].obs, logs[0].action, logs[0].done)
     return {
         "world": world,
         "model": model,
         "seed": seed,
-        **judged,
+        **verdicts,
         "instruments": instruments,
         "metrics": metrics,
         "cpu_seconds": trained,

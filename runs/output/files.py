@@ -44,7 +44,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise named(error, path) from error
+            raise with_path(error, path) from error
         raise
 
 
@@ -94,7 +94,7 @@ def results(*paths: Path) -> Iterator[None]:
         raise
 
 
-def named(error: OSError, path: Path) -> Unwritable:
+def with_path(error: OSError, path: Path) -> Unwritable:
     """The error with the file that it is about: writing to an open file does not say which."""
     return Unwritable(error.errno, error.strerror or str(error), str(path))
 
@@ -154,7 +154,7 @@ class Appending:
                 rest = rest[self.file.write(rest) or 0 :]
         except OSError as error:
             self.file.truncate(size)
-            raise named(error, self.path) from error
+            raise with_path(error, self.path) from error
 
     def sync(self) -> None:
         os.fsync(self.file.fileno())
@@ -172,7 +172,7 @@ def occupied(home: Path, patience: float) -> Iterator[int]:
     Raises ValueError, naming the process that holds it, if `home` is in use for longer than
     `patience` seconds.
     """
-    since, said = time.monotonic(), False
+    since, announced = time.monotonic(), False
     while (file := take(home)) is None:
         waited = time.monotonic() - since
         if waited >= patience:
@@ -180,9 +180,9 @@ def occupied(home: Path, patience: float) -> Iterator[int]:
                 f"{home} is in use by another afterwit process (number {holder(home)}); "
                 "wait for its end or stop it, or choose another folder"
             )
-        if waited > 1 and not said:
+        if waited > 1 and not announced:
             print(f"waiting for an earlier session in {home} to save and stop", flush=True)
-            said = True
+            announced = True
         time.sleep(0.1)
     with file:
         file.truncate(0)

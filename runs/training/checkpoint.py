@@ -254,27 +254,27 @@ SIDES = ("in the checkpoint", "in config.json")
 
 
 def differences(
-    saved: Any, wanted: Any, where: str = "", sides: tuple[str, str] = SIDES
+    saved: Any, current: Any, where: str = "", sides: tuple[str, str] = SIDES
 ) -> list[str]:
     """Where two configs differ, as `field is a in the checkpoint, b in config.json`; `sides` are
     the words for the two.
     """
-    if isinstance(saved, dict) and isinstance(wanted, dict):
-        names = sorted(saved.keys() | wanted.keys())
+    if isinstance(saved, dict) and isinstance(current, dict):
+        names = sorted(saved.keys() | current.keys())
         return [
             line
             for name in names
             for line in differences(
-                saved.get(name), wanted.get(name), f"{where}.{name}".lstrip("."), sides
+                saved.get(name), current.get(name), f"{where}.{name}".lstrip("."), sides
             )
         ]
     if (
         isinstance(saved, list | tuple)
-        and isinstance(wanted, list | tuple)
-        and list(saved) == list(wanted)
+        and isinstance(current, list | tuple)
+        and list(saved) == list(current)
     ):
         return []
-    return [] if saved == wanted else [f"{where} is {saved!r} {sides[0]}, {wanted!r} {sides[1]}"]
+    return [] if saved == current else [f"{where} is {saved!r} {sides[0]}, {current!r} {sides[1]}"]
 
 
 def same(left: Any, right: Any) -> bool:

@@ -27,7 +27,7 @@ from afterwit.runs.output.text import quoted
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.run import Run, discard_unstarted, refuse_existing
 from afterwit.runs.training.run_log import Log, headline
-from afterwit.runs.training.stop_signals import Watch
+from afterwit.runs.training.stop_signals import StopSignals
 from afterwit.world_models.callers import own_modes
 from afterwit.world_models.instruments import ALARM, alarm
 
@@ -144,7 +144,7 @@ def _train(run: Run, folder: Path, progress: bool) -> bool:
         file=sys.stdout,
     )
     try:
-        with Watch(folder) as watch:
+        with StopSignals(folder) as watch:
             saved = _loop(run, folder, log, bar, watch, pending, saved)
             if saved != run.agent_steps:
                 save(run, folder, log, pending)
@@ -178,9 +178,9 @@ def stop_line(
             f"{error}; the run stopped and {saved}: start again with a lower"
             f" --learner.learning-rate{magnitudes(run)}"
         )
-    said, wanted = str(error), "the environment is mended"
+    message, remedy = str(error), "the environment is mended"
     if isinstance(error, Unwritable):
-        said, wanted = f"{error.filename} cannot be written: {error.strerror}", "there is room"
+        message, remedy = f"{error.filename} cannot be written: {error.strerror}", "there is room"
     elif error.__cause__ is not None:
         with suppress(OSError), replacing(folder / ERROR) as file:
             file.write(
@@ -188,11 +188,11 @@ def stop_line(
                     errors="backslashreplace"
                 )
             )
-            said += f" (traceback in {folder / ERROR})"
+            message += f" (traceback in {folder / ERROR})"
     command = f"afterwit train --resume {quoted(folder)}"
     return (
-        f"{said}; the run stopped after {run.agent_steps:,} agent steps and {saved}; when {wanted}:"
-        f" {command}"
+        f"{message}; the run stopped after {run.agent_steps:,} agent steps and {saved}; when"
+        f" {remedy}: {command}"
     )
 
 
@@ -214,7 +214,7 @@ def _loop(
     folder: Path,
     log: Log,
     bar: Any,
-    watch: Watch,
+    watch: StopSignals,
     pending: list[dict[str, Tensor]],
     saved: int,
 ) -> int:

@@ -124,7 +124,7 @@ def finished(folder: Path) -> bool:
 
 def last_line(path: Path) -> str:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return ([line for line in lines if line.strip()] or ["it said nothing"])[-1]
+    return ([line for line in lines if line.strip()] or ["its output is empty"])[-1]
 
 
 class Display:

@@ -30,7 +30,7 @@ STOPPED = 130  # exit code of a run that was interrupted
 WAITING = ("threading.py", "queue.py", "_base.py", "thread.py", "selectors.py")
 
 
-class Watch:
+class StopSignals:
     """While a run trains: `stop` fills with the SIGINTs, SIGTERMs and SIGHUPs that came, for the
     loop to end after its learner step.
 
@@ -50,7 +50,7 @@ class Watch:
         """A learner step has ended."""
         self.steps, self.last = agent_steps, time.monotonic()
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> StopSignals:
         self.inlet, self.outlet = os.pipe()
         os.set_blocking(self.outlet, False)
         self.main = threading.get_ident()
@@ -86,7 +86,7 @@ class Watch:
 
     def _listen(self) -> None:
         came: Counter[int] = Counter()
-        told = 0.0  # the silence, by its beginning, that a line was printed about
+        announced = 0.0  # the silence, by its beginning, that a line was printed about
         while True:
             heard = (
                 os.read(self.inlet, 64)
@@ -101,14 +101,14 @@ class Watch:
             now, last = time.monotonic(), self.last
             if came and self.asked is None:
                 self.asked = now
-            if self.asked is not None and now - self.asked > PATIENCE and told != self.asked:
-                told = self.asked
+            if self.asked is not None and now - self.asked > PATIENCE and announced != self.asked:
+                announced = self.asked
                 say(
                     "stopping when this learner step has ended; a second Ctrl-C ends the run at"
                     " once, without saving"
                 )
-            elif self.asked is None and now - last > QUIET and told != last:
-                told = last
+            elif self.asked is None and now - last > QUIET and announced != last:
+                announced = last
                 say(
                     f"nothing has come for {now - last:.0f} s, after {self.steps:,} agent steps;"
                     f" the run is in {self._place()}. Ctrl-C twice ends it; its last checkpoint"

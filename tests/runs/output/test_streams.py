@@ -30,7 +30,7 @@ from afterwit.runs.training import checkpoint
 from afterwit.runs.training import stop_signals as watch
 from afterwit.runs.training.run import new_folder
 from afterwit.runs.training.run_log import read_metrics
-from afterwit.runs.training.stop_signals import Waiting, Watch
+from afterwit.runs.training.stop_signals import StopSignals, Waiting
 
 AFTERWIT = [sys.executable, "-m", "afterwit"]
 TINY = [
@@ -152,7 +152,7 @@ def test_a_closed_terminal_stops_a_run_and_nohup_keeps_it(tmp_path: Path) -> Non
     try:
         for handler, stops in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
             signal.signal(signal.SIGHUP, handler)
-            with Watch(tmp_path) as watching:
+            with StopSignals(tmp_path) as watching:
                 # a shell sends one and the system another: that is not a second Ctrl-C
                 for _ in range(2):
                     os.kill(os.getpid(), signal.SIGHUP)
