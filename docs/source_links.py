@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,7 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 
-REFERENCE = re.compile(r"((?:envs|world_models|agents|runs)/[\w/]+)\.py: ([\w.]+)")
+REFERENCE = re.compile(r"(?<![\w/])((?:envs|world_models|agents|runs)/[\w/]+)\.py: ([\w.]+)")
 
 
 class SourceLinks(SphinxTransform):
@@ -42,10 +43,15 @@ def page(docs: Path) -> str:
     parts = ["# Source", "", "What other pages refer to. Each entry links to its source.", ""]
     for module, name in found:
         dotted = f"afterwit.{module.replace('/', '.')}"
-        kind = "automethod" if "." in name else kind_of(importlib.import_module(dotted), name)
+        kind = kind_of(importlib.import_module(dotted), name)
         parts += ["```{eval-rst}", f".. {kind}:: {dotted}.{name}", "```", ""]
     return "\n".join(parts)
 
 
 def kind_of(module: ModuleType, name: str) -> str:
-    return "autoclass" if inspect.isclass(getattr(module, name)) else "autofunction"
+    """The directive that documents a function, a class, or Class.method."""
+    owner, _, attribute = name.partition(".")
+    if not attribute:
+        return "autoclass" if inspect.isclass(getattr(module, name)) else "autofunction"
+    inner = inspect.getattr_static(getattr(module, owner), attribute)
+    return "autoproperty" if isinstance(inner, property | cached_property) else "automethod"
