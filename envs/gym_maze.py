@@ -17,7 +17,8 @@ from gymnasium.vector.utils import batch_space
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.infos import CELLS, TELLS
-from afterwit.envs.maze import ACTIONS, CHANNELS, HEIGHT, INFOS, VIEW, Maze, MazeConfig, build_map
+from afterwit.envs.maze import ACTIONS, INFOS, Maze, MazeConfig
+from afterwit.envs.maze_map import CHANNELS, HEIGHT, VIEW, build_map
 
 ID = "afterwit/NoisyMaze-v0"
 METADATA: dict[str, Any] = {

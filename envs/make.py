@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from afterwit.envs.atari import Atari, AtariConfig
-from afterwit.envs.gym import Gym, GymConfig
+from afterwit.envs.atari import Atari
+from afterwit.envs.atari_config import AtariConfig
+from afterwit.envs.gym import Gym
+from afterwit.envs.gym_config import GymConfig
 from afterwit.envs.maze import Maze, MazeConfig
 from afterwit.envs.minigrid import MiniGrid, MiniGridConfig
 from afterwit.envs.specs import VectorEnv

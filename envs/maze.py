@@ -21,13 +21,25 @@ painted floor.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.checks import check_numbers
+from afterwit.envs.maze_map import (
+    BLOCK,
+    CHANNELS,
+    HEIGHT,
+    NOISE,
+    NUM_TRACKERS,
+    PALETTE,
+    PASSAGE,
+    RADIUS,
+    VIEW,
+    build_map,
+    draw_map,
+)
 from afterwit.envs.noise import LAYERS, NOOP, NoiseLayer
 from afterwit.envs.specs import EnvSpec, TimeStep, check_action
 
@@ -42,33 +54,7 @@ DEFAULT_DOSE = {
     "frozen": 0.25,
     "sticky": 0.25,
 }
-
-VIEW = 5
-RADIUS = VIEW // 2
 INFOS = ("noise_on", "block_in_view", "trackers", "cell", "executed_action")
-CHANNELS = ("wall", "block", "R1", "R2", "R3", "R4", "floor", "noise")
-WALL, BLOCK, TRACKER, FLOOR, NOISE = 0, 1, 2, 6, 7
-NUM_TRACKERS = 4
-HEIGHT = 7  # rows, outer walls included
-PASSAGE = slice(2, 5)  # rows that a passage leaves open, and that its blocks move in
-START_WIDTH = 4
-GUARD_WIDTH = 3  # columns of a passage
-GUARD_COLUMNS = (0, 2)  # the ones with a block
-CHAMBER_WIDTHS = (10, 10, 9, 14)
-# in the chamber: a random policy reaches R1..R4 in about 58%, 6%, 0.4%, 0.0% of the episodes
-TRACKER_COLUMNS = (9, 9, 8, 8)
-PALETTE = {
-    "wall": (52, 58, 64),
-    "open": (248, 249, 250),
-    "floor": (222, 226, 230),
-    "block": (214, 40, 40),
-    "agent": (29, 53, 87),
-    "R1": (42, 157, 143),
-    "R2": (233, 196, 106),
-    "R3": (244, 162, 97),
-    "R4": (131, 56, 236),
-    "noise": (72, 202, 228),
-}
 
 
 @dataclass(frozen=True)
@@ -116,68 +102,6 @@ class MazeConfig:
     @property
     def resolved_dose(self) -> float:
         return DEFAULT_DOSE[self.noise] if self.dose is None else self.dose
-
-
-@dataclass(frozen=True)
-class MazeMap:
-    """The fixed parts of the maze, with tables by cell (row * width + column)."""
-
-    walls: Array  # bool [H, W]
-    floor: Array  # bool [H, W]: painted cells
-    trackers: Array  # int [4, 2]: row, column
-    block_columns: Array  # int [n]: each block moves in PASSAGE rows of its column
-    start: tuple[int, int]
-
-    @property
-    def width(self) -> int:
-        return int(self.walls.shape[1])
-
-    @cached_property
-    def channels(self) -> Array:
-        """uint8 [C, H, W]: the whole map as the agent's channels, blocks and noise empty."""
-        image = np.zeros((len(CHANNELS), *self.walls.shape), np.uint8)
-        image[WALL], image[FLOOR] = self.walls, self.floor
-        image[TRACKER + np.arange(NUM_TRACKERS), self.trackers[:, 0], self.trackers[:, 1]] = 1
-        return image * np.uint8(255)
-
-    @cached_property
-    def views(self) -> Array:
-        """uint8 [H * W, C, 5, 5]: what is seen from each cell, before blocks and noise."""
-        padded = np.zeros((len(CHANNELS), HEIGHT + 2 * RADIUS, self.width + 2 * RADIUS), np.uint8)
-        padded[WALL] = 255
-        padded[:, RADIUS:-RADIUS, RADIUS:-RADIUS] = self.channels
-        # [C, H, W, 5, 5]
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (VIEW, VIEW), axis=(1, 2))
-        return np.ascontiguousarray(
-            windows.transpose(1, 2, 0, 3, 4).reshape(-1, len(CHANNELS), VIEW, VIEW)
-        )
-
-    @cached_property
-    def reaches(self) -> Array:
-        """bool [H * W, 4]: a tracker is reached from its own cell and the eight around it."""
-        cells = np.stack(np.divmod(np.arange(HEIGHT * self.width), self.width), 1)
-        return np.abs(cells[:, None] - self.trackers).max(-1) <= 1
-
-
-def build_map() -> MazeMap:
-    """Start room, then four times a passage with blocks and a chamber with a tracker."""
-    width = 2 + START_WIDTH + sum(GUARD_WIDTH + chamber for chamber in CHAMBER_WIDTHS)
-    walls, floor = np.ones((HEIGHT, width), bool), np.zeros((HEIGHT, width), bool)
-    walls[PASSAGE, 1 : 1 + START_WIDTH] = False
-    rows, columns = np.indices((HEIGHT, width))
-    # Each chamber takes more to learn than the one before it; the last is a fixed mosaic, the same
-    # in every run.
-    mosaic = np.random.default_rng(0).random((HEIGHT, width)) < 0.5
-    patterns = (rows % 2 == 0, columns % 2 == 0, (rows + columns) % 2 == 0, mosaic)
-    trackers, blocks, left = [], [], 1 + START_WIDTH
-    for chamber, tracker, pattern in zip(CHAMBER_WIDTHS, TRACKER_COLUMNS, patterns, strict=True):
-        walls[PASSAGE, left : left + GUARD_WIDTH] = False
-        blocks += [left + column for column in GUARD_COLUMNS]
-        inside = np.s_[1:-1, left + GUARD_WIDTH : left + GUARD_WIDTH + chamber]
-        walls[inside], floor[inside] = False, pattern[inside]
-        trackers.append((HEIGHT // 2, left + GUARD_WIDTH + tracker))
-        left += GUARD_WIDTH + chamber
-    return MazeMap(walls, floor, np.array(trackers), np.array(blocks), (HEIGHT // 2, 1))
 
 
 class Maze:
@@ -370,26 +294,3 @@ class Maze:
 
 
 STATE = ("row", "column", "block_row", "block_way", "elapsed", "executed", "reached", "over")
-
-
-def draw_map(maze: MazeMap) -> Array:
-    """The map without agent and blocks, one pixel a cell: uint8 [H, W, 3]."""
-    image = np.full((*maze.walls.shape, 3), PALETTE["open"], np.uint8)
-    image[maze.floor], image[maze.walls] = PALETTE["floor"], PALETTE["wall"]
-    for index, (row, column) in enumerate(maze.trackers):
-        image[row, column] = PALETTE[f"R{index + 1}"]
-    return image
-
-
-def draw_view(observation: Array) -> Array:
-    """One observation [8, 5, 5] as a picture, the agent a small square in its middle: uint8 [5 * 8,
-    5 * 8, 3].
-    """
-    image = np.full((VIEW, VIEW, 3), PALETTE["open"], np.uint8)
-    # the floor lies under all others
-    for index in sorted(range(len(CHANNELS)), key=lambda index: index != FLOOR):
-        image[observation[index] > 0] = PALETTE[CHANNELS[index]]
-    image = image.repeat(8, 0).repeat(8, 1)
-    middle = np.s_[RADIUS * 8 + 2 : RADIUS * 8 + 6]
-    image[middle, middle] = PALETTE["agent"]
-    return image

@@ -11,7 +11,8 @@ from importlib.util import find_spec
 import gymnasium
 
 from afterwit.envs.checks import is_reading
-from afterwit.envs.gym import Gym, GymConfig
+from afterwit.envs.gym import Gym
+from afterwit.envs.gym_config import GymConfig
 from afterwit.envs.noise import TVS
 
 ID = "afterwit/NoisyTV-v0"

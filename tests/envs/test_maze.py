@@ -11,18 +11,16 @@ from afterwit.envs.arrays import Array
 from afterwit.envs.maze import (
     BLOCK,
     CHANNELS,
-    FLOOR,
     NOISE,
     NOISES,
     NUM_TRACKERS,
     PASSAGE,
     RADIUS,
-    TRACKER,
     VIEW,
-    WALL,
     Maze,
     MazeConfig,
 )
+from afterwit.envs.maze_map import FLOOR, TRACKER, WALL
 from afterwit.envs.noise import LAYERS, NoiseLayer
 from afterwit.envs.specs import TimeStep
 
