@@ -14,9 +14,9 @@ from torch import Tensor
 from afterwit.agents.agent import Agent
 from afterwit.agents.policy import Policy
 from afterwit.envs.arrays import Array
-from afterwit.envs.checks import NUMBER
+from afterwit.envs.checks import MAX_NUMBER
 from afterwit.envs.seeds import stream
-from afterwit.envs.specs import EnvironmentFault, EnvSpec, TimeStep, VectorEnv, blamed
+from afterwit.envs.specs import EnvironmentFault, EnvSpec, TimeStep, VectorEnv, reraise_as
 from afterwit.world_models.trajectory import Trajectory
 
 
@@ -73,7 +73,7 @@ class Actor(Agent):
         )
 
     def _tried(self, call: Callable[..., TimeStep], *arguments: Array) -> TimeStep:
-        with blamed(f"the environment {self.env.spec.name} raised", where=True):
+        with reraise_as(f"the environment {self.env.spec.name} raised", where=True):
             step = call(*arguments)
         spec = self.env.spec
         check(
@@ -132,11 +132,13 @@ def check(spec: EnvSpec, what: str, values: Array, shape: tuple[int, ...], dtype
             f"the environment {spec.name} returned {what} of {values.dtype} {values.shape}; its"
             f" spec says {wanted}"
         )
-    if dtype != "uint8" and not (usable := np.abs(values) <= NUMBER).all():  # NaN is not, either
+    if (
+        dtype != "uint8" and not (usable := np.abs(values) <= MAX_NUMBER).all()
+    ):  # NaN is not, either
         index = np.argwhere(~usable)[0].tolist()
         raise EnvironmentFault(
             f"the environment {spec.name} returned {what} with {values[tuple(index)]} (environment"
-            f" {index[0]} of {spec.num_envs}); they must be finite and at most {NUMBER:g} in"
+            f" {index[0]} of {spec.num_envs}); they must be finite and at most {MAX_NUMBER:g} in"
             " magnitude: scale or clip them in a wrapper"
         )
 

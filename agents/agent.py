@@ -14,7 +14,7 @@ from torch import Tensor
 
 from afterwit.agents.policy import Policy
 from afterwit.envs.arrays import Array
-from afterwit.envs.checks import NUMBER, check_counts
+from afterwit.envs.checks import MAX_NUMBER, check_counts
 from afterwit.envs.images import View
 from afterwit.envs.interface import Interface
 from afterwit.envs.seeds import read_seed, stream
@@ -81,7 +81,7 @@ class Agent:
         firsts = np.broadcast_to(first, self.num_envs).copy()
         action = self.choose(observation[None] if single else observation, firsts)[0]
         if self.interface is not None:
-            action = self.interface.taken(action)
+            action = self.interface.to_environment(action)
         return action[0] if single else action
 
     def _read(self, observation: Any) -> tuple[Array, bool]:
@@ -105,7 +105,7 @@ class Agent:
             single = self.num_envs == 1 and array is not None and array.shape == view.raw
             if array is not None and (single or array.shape == (self.num_envs, *view.raw)):
                 if view.dtype != "uint8" and array.dtype.kind in "biuf" and not small(array):
-                    raise ValueError(f"the observation is not finite, or beyond {NUMBER:g}")
+                    raise ValueError(f"the observation is not finite, or beyond {MAX_NUMBER:g}")
                 return view(array), single
         given = (
             f"is a {type(observation).__name__}" if array is None else f"has shape {array.shape}"
@@ -158,4 +158,4 @@ class Agent:
 @np.errstate(all="ignore")  # whatever the caller has set
 def small(numbers: Array) -> bool:
     """Whether all are finite, and at most NUMBER in magnitude."""
-    return bool((np.abs(numbers, dtype=np.float64) <= NUMBER).all())
+    return bool((np.abs(numbers, dtype=np.float64) <= MAX_NUMBER).all())

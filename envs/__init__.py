@@ -1,5 +1,6 @@
-"""Worlds: what can be stepped. Importing this registers afterwit/NoisyMaze-v0 and
-afterwit/NoisyTV-v0 with Gymnasium.
+"""Environments.
+
+Importing this package registers afterwit/NoisyMaze-v0 and afterwit/NoisyTV-v0 with Gymnasium.
 """
 
 from afterwit.envs import gym_maze, minigrid

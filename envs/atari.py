@@ -1,10 +1,10 @@
-"""Sticky-action Atari over EnvPool (or ALE's own vector environment), with every setting that
-changes the game written down.
+"""Sticky-action Atari over EnvPool, or over ALE's own vector environment.
 
-EnvPool's own defaults (no sticky actions, FIRE pressed on reset, fewer actions) differ from the
-protocol of Machado et al. (2018) that the exploration papers follow, and it checks little of what
-it is given: some bad values are taken in silence, others end the process. So all settings are
-explicit here, checked before EnvPool sees them, and recorded in `EnvSpec.semantics`.
+EnvPool's defaults differ from the protocol of Machado et al. (2018), which the exploration papers
+follow: EnvPool has no sticky actions, presses FIRE on reset and uses fewer actions. EnvPool also
+accepts some bad values silently, and ends the process on others. Therefore all settings are
+explicit (`atari_config.py`), are checked before EnvPool reads them, and are recorded in
+`EnvSpec.semantics`.
 """
 
 from __future__ import annotations
@@ -26,27 +26,25 @@ from afterwit.envs.noise import NOOP
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec, TimeStep, check_action
 
-# Where games keep room, x and y of the player, in their 128 bytes of RAM (Anand et al., 2019, arXiv
-# 1906.08226; Pitfall's room by looking, and of it no more: its y is nonsense while the player comes
-# back to life). Of other games coverage is not counted. Montezuma's rooms have the same numbers on
-# each level.
+# Addresses of the player's room, x and y in a game's 128 bytes of RAM (Anand et al., 2019, arXiv
+# 1906.08226). Pitfall has its room only: we found that address by inspection, and its y is invalid
+# while the player respawns. Coverage is not counted in other games. Montezuma's Revenge numbers the
+# rooms of each level alike.
 POSITION_BYTES: dict[str, tuple[int, ...]] = {
     "MontezumaRevenge": (3, 42, 43),
     "Pitfall": (1,),
     "PrivateEye": (92, 63, 86),
     "Venture": (90, 85, 26),
 }
-SQUARE = 16  # of x and y, that make one cell of a room
-SIDE = 256 // SQUARE  # cells of a room in a row and in a column
+SQUARE = 16  # width and height of a cell of a room, in units of x and y
+SIDE = 256 // SQUARE  # cells in a row and in a column of a room
 CELLS = 256 * SIDE**2
 RENDER_SCALE = 4
 
 
 @cache
 def action_names(game: str, full_action_space: bool) -> tuple[str, ...]:
-    """ALE's names for a game's actions, in the order of their numbers: ("NOOP", "FIRE", "UP",
-    …).
-    """
+    """ALE's names for a game's actions, in the order of their numbers: "NOOP", "FIRE", "UP", …."""
     import ale_py
 
     if full_action_space:
@@ -60,7 +58,7 @@ def action_names(game: str, full_action_space: bool) -> tuple[str, ...]:
 
 
 def make_pool(config: AtariConfig, seeds: list[int], settings: dict[str, Any]) -> tuple[Any, str]:
-    """What steps the games, called as EnvPool is, and its version."""
+    """Make the object that steps the games, with EnvPool's interface. Also returns its version."""
     if config.backend == "ale":
         return ALEGames(games()[config.game], seeds, config.threads, settings), version("ale-py")
     import envpool
@@ -77,7 +75,8 @@ def make_pool(config: AtariConfig, seeds: list[int], settings: dict[str, Any]) -
     return pool, version("envpool")
 
 
-def frame_noise(config: AtariConfig, rng: np.random.Generator) -> FrameNoise:
+def make_frame_noise(config: AtariConfig, rng: np.random.Generator) -> FrameNoise:
+    """Make the noise that the config asks for."""
     return FrameNoise(
         config.noise,
         config.num_envs,
@@ -95,11 +94,14 @@ def frame_noise(config: AtariConfig, rng: np.random.Generator) -> FrameNoise:
 
 
 def frames_interface(config: AtariConfig, num_actions: int) -> Interface:
-    """To a game of Gymnasium's, whose frames AtariPreprocessing has made as small and as gray as
-    these."""
+    """Describe how an Atari game of Gymnasium must be wrapped to look like these games.
+
+    The agent can then act in that environment. Gymnasium's AtariPreprocessing gives frames of the
+    same size and colour.
+    """
     size = (config.image_size, config.image_size)
-    one = size if config.grayscale else (*size, 3)
-    stack = (config.frame_stack, *one) if config.frame_stack > 1 else one
+    frame = size if config.grayscale else (*size, 3)
+    stack = (config.frame_stack, *frame) if config.frame_stack > 1 else frame
     wrapping = (
         f"gymnasium.wrappers.AtariPreprocessing(env, noop_max={config.noop_max},"
         f" frame_skip={config.frame_skip}, screen_size={config.image_size},"
@@ -111,7 +113,7 @@ def frames_interface(config: AtariConfig, num_actions: int) -> Interface:
 
 
 def noise_semantics(config: AtariConfig) -> dict[str, Any]:
-    """What is recorded of the noise, and nothing where there is none."""
+    """What `EnvSpec.semantics` records about the noise. Empty without noise."""
     if config.noise == "none":
         return {}
     if config.noise == "walk":
@@ -120,42 +122,50 @@ def noise_semantics(config: AtariConfig) -> dict[str, Any]:
             for name in ("walk_modulus", "walk_steps", "walk_overflow", "walk_restarts")
         }
         return {"noise": "walk", "noise_height": config.noise_height, **walk}
-    told = {
+    return {
         "noise": config.noise,
         "dose": config.dose,
         "density": config.density,
         "noise_height": config.noise_height,
-    }
-    return told | {
-        "noise_action": NOOP if config.noise == "on-demand" and config.dose > 0 else None
+        "noise_action": NOOP if config.noise == "on-demand" and config.dose > 0 else None,
     }
 
 
 class Atari:
-    """B Atari games as a VectorEnv. Observations are uint8 [B, frame_stack * (1 or 3), image_size,
-    image_size].
+    """B Atari games as a VectorEnv.
 
-    Rewards are the game's own, neither clipped nor scaled. The time limit truncates and never
-    terminates (a game lost on the very step of the limit counts as truncated). The same seed gives
-    the same rollout bit for bit for any number of threads, and environment k does not depend on how
-    many others there are.
+    Observations are uint8 [B, frame_stack * (1 or 3), image_size, image_size].
 
-    `info` per environment: `lives`, `episode_frames` (emulator frames since the game began), with
-    noise `noise_on`, and for the games of POSITION_BYTES `room` and (but for Pitfall) `cell`: which
-    16x16 square of which room the player is in. The action that was executed is not among them:
-    sticky actions are drawn inside the emulator, frame by frame, and EnvPool does not tell. Nor can
-    EnvPool save a game's state: a resumed run starts new episodes. Processes that step games must
-    be spawned; after a fork EnvPool hangs.
+    Rewards are the game's own. They are neither clipped nor scaled. The time limit truncates and
+    never terminates: a game lost on the very step of the limit counts as truncated.
+
+    The same seed gives the same rollout bit for bit, for any number of threads. Environment k does
+    not depend on the number of environments.
+
+    `info` per environment:
+
+    - `lives`.
+    - `episode_frames`: emulator frames since the game began.
+    - `noise_on`: only with noise.
+    - `room`: for the games in POSITION_BYTES.
+    - `cell`: for the same games except Pitfall. It says which 16x16 square of which room the player
+      is in.
+
+    The executed action is not in `info`: the emulator draws sticky actions frame by frame, and
+    EnvPool does not report them. EnvPool cannot save a game's state, so a resumed run starts new
+    episodes. Processes that step games must be spawned: EnvPool hangs after a fork.
+
+    Args:
+      config: The game and its settings.
+      seed: Seed of all games and of the noise.
     """
 
     def __init__(self, config: AtariConfig, seed: int):
         self.config = config
-        # EnvPool gives environment k the seed s + k, so that runs with neighbouring seeds would
-        # share games.
-        self.seeds = [
-            int(state)
-            for state in np.random.SeedSequence(seed).generate_state(config.num_envs) >> 1
-        ]
+        # Given one seed s, EnvPool seeds environment k with s + k. Runs with neighbouring seeds
+        # would then share games.
+        states = np.random.SeedSequence(seed).generate_state(config.num_envs) >> 1
+        self.seeds = [int(state) for state in states]
         settings: dict[str, Any] = {
             "repeat_action_probability": config.sticky,
             "frame_skip": config.frame_skip,
@@ -175,12 +185,10 @@ class Atari:
             "difficulty": -1,
         }
         self.pool, backend_version = make_pool(config, self.seeds, settings)
-        self.noise = (
-            None
-            if config.noise == "none"
-            else frame_noise(config, np.random.default_rng(stream(seed, "noise")))
-        )
-        # ALE shows no RAM.
+        self.noise: FrameNoise | None = None
+        if config.noise != "none":
+            self.noise = make_frame_noise(config, np.random.default_rng(stream(seed, "noise")))
+        # ALE's vector environment does not expose the RAM.
         self.position_bytes = (
             POSITION_BYTES.get(config.game, ()) if config.backend == "envpool" else ()
         )
@@ -222,6 +230,7 @@ class Atari:
         self.frame: Array | None = None
 
     def reset(self) -> TimeStep:
+        """Start new episodes in all games."""
         observation, info = self.pool.reset()
         idle = np.zeros(self.config.num_envs, bool)
         self.over = ~idle
@@ -231,9 +240,10 @@ class Atari:
         )
 
     def step(self, action: Array) -> TimeStep:
+        """Take one agent step with integer actions [B]. See VectorEnv."""
         if self.frame is None:
             raise RuntimeError("step() before reset(): call reset() once to start the games")
-        # Far out of range, an action would end the process; EnvPool itself does not check.
+        # EnvPool does not check actions. An action far out of range would end the process.
         action = check_action(action, self.spec)
         return self._time_step(action, *self.pool.step(action.astype(np.int32)))
 
@@ -263,8 +273,13 @@ class Atari:
         return TimeStep(observation, first, reward, terminal, truncated, known)
 
     def render(self) -> Array:
-        """The frame that the agent of game 0 saw last, each pixel as 4x4: uint8 [4 * image_size, 4
-        * image_size, 3].
+        """The last frame that the agent of game 0 saw, magnified 4 times.
+
+        Returns:
+          uint8 [4 * image_size, 4 * image_size, 3].
+
+        Raises:
+          RuntimeError: `reset` has not been called.
         """
         if self.frame is None:
             raise RuntimeError("render() before reset(): call reset() once to start the games")
@@ -272,4 +287,5 @@ class Atari:
         return newest.transpose(1, 2, 0).repeat(RENDER_SCALE, 0).repeat(RENDER_SCALE, 1)
 
     def close(self) -> None:
+        """End the games' threads."""
         self.pool.close()

@@ -19,64 +19,60 @@ class AtariConfig:
     """A batch of Atari games."""
 
     game: str = "MontezumaRevenge"
-    """The game, as EnvPool and ALE spell it: MontezumaRevenge, Pitfall, PrivateEye, …"""
+    """The game's name in EnvPool and ALE, such as MontezumaRevenge, Pitfall or PrivateEye."""
     num_envs: int = 32
-    """Games stepped together."""
+    """Number of games that are stepped together."""
     sticky: float = 0.25
-    """Probability, per emulator frame, that the emulator repeats the action it executed on the
-    frame before.
-    """
+    """Probability, per emulator frame, that the emulator repeats the action of the previous frame.
+    0 turns sticky actions off."""
     frame_skip: int = 4
-    """Emulator frames that one agent step takes; the agent sees the maximum of the last two."""
+    """Emulator frames per agent step. The agent sees the maximum of the last two."""
     noop_max: int = 30
-    """An episode opens with 1 to this many no-ops (emulator frames, drawn evenly)."""
+    """An episode opens with 1 to this many no-ops (emulator frames, drawn uniformly)."""
     full_action_space: bool = True
-    """All 18 joystick actions, instead of the ones the game reacts to."""
+    """Use all 18 joystick actions. Off: only those that the game reacts to."""
     fire_reset: bool = False
-    """Press FIRE once when an episode opens. Off: the agent has to find the button."""
+    """Press FIRE once when an episode opens. Off: the agent must find the button."""
     episodic_life: bool = False
-    """End the episode (terminal) on every lost life; the game itself goes on. Off: a life lost ends
-    nothing.
-    """
+    """End the episode (terminal) at each lost life, while the game goes on. Off: losing a life ends
+    nothing."""
     image_size: int = 84
     """Height and width of the image, in pixels."""
     grayscale: bool = True
-    """One channel a frame, instead of three (red, green, blue)."""
+    """One channel per frame. Off: three (red, green, blue)."""
     frame_stack: int = 1
-    """Frames in one observation, oldest first."""
+    """Frames per observation, oldest first."""
     episode_frames: int = 108_000
-    """Emulator frames after which an episode is truncated (108,000 are 30 minutes), no-ops at its
-    start not counted.
-    """
+    """Emulator frames after which an episode is truncated (108,000 are 30 minutes). The no-ops at
+    its start do not count."""
     noise: str = "none"
-    """Laid on each new frame: none; pixel (random bytes, always on unless dose says otherwise);
-    on-demand (the same, after a no-op); frozen (the control: a fixed pattern); walk (a random walk
-    in every pixel, whose steps depend on the action)."""
+    """Noise on each new frame: none; pixel (random bytes); on-demand (random bytes after a no-op);
+    frozen (a fixed pattern, the control); walk. walk is a random walk in every pixel, whose step
+    size depends on the action."""
     dose: float = 1.0
-    """Strength of pixel, on-demand and frozen: the probability, or share of agent steps, with which
-    the layer is on.
-    """
+    """Strength of pixel, on-demand and frozen: probability (frozen: share) of agent steps with
+    noise. 0 is no noise, 1 is noise each time."""
     density: float = 0.5
     """Share of the pixels that pixel, on-demand and frozen cover."""
     noise_height: float = 1.0
-    """Part of the frame that noise lies on, from the top: 1 is a full layer, 0.25 a strip. (Ours.)
-    """
+    """Share of the frame's height with noise, from the top. 1 covers the full frame, 0.25 a strip
+    (our option; not published)."""
     walk_modulus: int = 50
-    """The walk is taken modulo this."""
+    """The walk is taken modulo this number."""
     walk_steps: tuple[int, int] = (1, 11)
-    """A pixel's step, up or down, after an even and after an odd action. (Which parity takes which,
-    the paper does not say.)
-    """
+    """A pixel's step, up or down, after an even action and after an odd action. Jarrett et al.
+    (2023) do not say which parity takes which step."""
     walk_overflow: Overflow = "clip"
-    """What becomes of sums above 255: clip them, or wrap around. (Ours.)"""
+    """What happens to sums above 255: clip them, or wrap them around (our choice; not published).
+    """
     walk_restarts: bool = False
-    """Draw the walk anew when an episode opens. Off: it goes on. (Ours.)"""
+    """Draw a new walk when an episode opens. Off: the walk continues (our default; not published).
+    """
     threads: int = 0
     """Threads that step the games. 0: the backend chooses."""
     backend: Backend = "envpool"
-    """What steps the games: envpool, or ale: ALE's own vector environment. envs/atari_ale.py tells
-    where they differ.
-    """
+    """What steps the games: envpool, or ale (ALE's own vector environment). envs/atari_ale.py lists
+    the differences."""
 
     def __post_init__(self) -> None:
         check_numbers(self, counts=("episode_frames",))
@@ -130,31 +126,33 @@ class AtariConfig:
 
 @cache
 def games() -> dict[str, str]:
-    """The games EnvPool has, with the name of each one's ROM: {"MontezumaRevenge":
-    "montezuma_revenge", …}.
+    """The games that EnvPool has, with the names of their ROMs.
+
+    Returns:
+      {"MontezumaRevenge": "montezuma_revenge", …}.
     """
-    # Imported here because EnvPool takes 0.6 s to import, which a maze should not pay.
+    # Late import: EnvPool takes 0.6 s to import, and the other environments do not need it.
     from envpool.atari.registration import atari_game_list
 
     return {"".join(word.capitalize() for word in rom.split("_")): rom for rom in atari_game_list}
 
 
-# What Gymnasium's and ALE's names have around a game's: ALE/Pong-v5, PongNoFrameskip-v4,
-# Pong-ram-v4, PongDeterministic-v0.
-AROUND = re.compile(r"^ale/|(-ram)?(-?(noframeskip|deterministic))?(-v\d+)?$")
+# Prefixes and suffixes around a game's name in Gymnasium and ALE: ALE/Pong-v5,
+# PongNoFrameskip-v4, Pong-ram-v4, PongDeterministic-v0.
+AFFIXES = re.compile(r"^ale/|(-ram)?(-?(noframeskip|deterministic))?(-v\d+)?$")
 
 
 def _suggestion(game: str) -> str:
-    spelled = {name.lower(): name for name in games()}
-    plain = re.sub(r"[^a-z0-9]", "", AROUND.sub("", game.strip().lower()))
-    begun = [name for name in spelled if len(plain) > 2 and name.startswith(plain)]
-    close = (
-        [plain]
-        if plain in spelled
-        else begun[:1] or difflib.get_close_matches(plain, spelled, n=1, cutoff=0.7)
+    spellings = {name.lower(): name for name in games()}
+    bare = re.sub(r"[^a-z0-9]", "", AFFIXES.sub("", game.strip().lower()))
+    prefixed = [name for name in spellings if len(bare) > 2 and name.startswith(bare)]
+    candidates = (
+        [bare]
+        if bare in spellings
+        else prefixed[:1] or difflib.get_close_matches(bare, spellings, n=1, cutoff=0.7)
     )
     return (
-        f"did you mean {spelled[close[0]]!r}?"
-        if close
+        f"did you mean {spellings[candidates[0]]!r}?"
+        if candidates
         else f"EnvPool has {len(games())}, such as 'MontezumaRevenge' and 'Pong'"
     )

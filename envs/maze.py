@@ -1,10 +1,9 @@
-"""The noisy maze: four chambers in a row, each behind oscillating blocks, each with its own
-tracker.
+"""The noisy maze: four chambers in a row, each behind oscillating blocks, each with a tracker.
 
-After the Pycolab maze of BYOL-Hindsight (Jarrett et al., 2023, section 5.1), whose map is not
-public. The agent starts at the left, sees the 5x5 cells around it, and has 500 steps; nothing pays
-but (by a flag) the last tracker. All environments are stepped together in NumPy; there is no loop
-over them.
+It follows the Pycolab maze of BYOL-Hindsight (Jarrett et al., 2023, section 5.1), whose map is not
+public. The agent starts at the left, sees the 5x5 cells around it, and has 500 steps. Only the last
+tracker can pay, if a flag is set. All mazes are stepped together in NumPy, without a loop over
+them.
 
     #############################################################
     ########          ### . . . . .### . . . . ### .  . .   . ..#
@@ -62,15 +61,15 @@ class MazeConfig:
     """A batch of noisy mazes."""
 
     num_envs: int = 32
-    """Mazes stepped together."""
+    """Number of mazes that are stepped together."""
     noise: str = "brownian"
-    """none: blocks bounce; brownian: blocks walk at random; pixel / on-demand / frozen: a layer of
-    pixels lies on the view at random / on no-op / in a fixed pattern and rhythm; sticky: the
-    previous action is repeated."""
+    """none: blocks bounce; brownian: blocks walk at random; pixel, on-demand or frozen: a layer of
+    pixels on the view; sticky: the previous action is repeated. The layer shows at random (pixel),
+    on no-op (on-demand), or in a fixed pattern and rhythm (frozen)."""
     dose: float | None = None
-    """Strength of the noise, a probability per agent step (brownian: share of random block moves;
+    """Strength of the noise: probability per agent step (brownian: share of random block moves;
     on-demand: per no-op; frozen: share of frames). Unset: 1 for brownian and on-demand, 0.25 for
-    the others. 0 is no noise."""
+    the others; 0: no noise."""
     density: float = 0.5
     """Share of the view that a noise layer covers."""
     episode_steps: int = 500
@@ -78,9 +77,8 @@ class MazeConfig:
     goal_reward: bool = False
     """Pay +1 when an episode first reaches the last tracker. Off: the maze pays nothing."""
     stagger: bool = True
-    """Cut the first episode of each environment at another length, so that they do not all reset
-    together.
-    """
+    """Cut the first episode of each maze at a different length, so that they do not all reset
+    together."""
 
     def __post_init__(self) -> None:
         check_numbers(self, counts=("episode_steps",))
@@ -101,16 +99,24 @@ class MazeConfig:
 
     @property
     def resolved_dose(self) -> float:
+        """The dose, or the default dose of this noise if none is set."""
         return DEFAULT_DOSE[self.noise] if self.dose is None else self.dose
 
 
 class Maze:
     """B noisy mazes as a VectorEnv. Observations are uint8 [B, 8, 5, 5] with values 0 and 255.
 
-    `info` per environment: `noise_on` (a layer lies on the frame, or the last action was
-    overridden), `block_in_view` (a block is in the 5x5 view and not hidden), `trackers` [B, 4]
-    (reached in this episode), `cell` (row * width + column), `executed_action` (differs from the
-    chosen one under sticky noise; 0 on reset steps).
+    `info` per environment:
+
+    - `noise_on`: a layer is on the frame, or the last action was overridden.
+    - `block_in_view`: a block is in the 5x5 view and not covered.
+    - `trackers` [B, 4]: reached in this episode.
+    - `cell`: row * width + column.
+    - `executed_action`: differs from the chosen action under sticky noise. 0 on reset steps.
+
+    Args:
+      config: Size, noise and length of the episodes.
+      seed: Seed of all random draws.
     """
 
     def __init__(self, config: MazeConfig, seed: int):
@@ -150,10 +156,8 @@ class Maze:
         batch, blocks = config.num_envs, len(self.map.block_columns)
         self.index = np.arange(batch)
         self.row, self.column = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
-        self.block_row, self.block_way = (
-            np.zeros((batch, blocks), np.int64),
-            np.ones((batch, blocks), np.int64),
-        )
+        self.block_row = np.zeros((batch, blocks), np.int64)
+        self.block_way = np.ones((batch, blocks), np.int64)
         self.elapsed = np.zeros(batch, np.int64)
         self.executed = np.zeros(batch, np.int64)
         self.reached = np.zeros((batch, NUM_TRACKERS), bool)
@@ -161,6 +165,7 @@ class Maze:
         self.started = False
 
     def reset(self) -> TimeStep:
+        """Start new episodes in all mazes."""
         self.over[:] = True
         step = self._advance(np.zeros(self.config.num_envs, np.int64))
         if self.config.stagger and not self.started:
@@ -169,6 +174,7 @@ class Maze:
         return step
 
     def step(self, action: Array) -> TimeStep:
+        """Take one agent step with integer actions [B]. See VectorEnv."""
         if not self.started:
             raise RuntimeError("step() before reset(): call reset() once to start the mazes")
         return self._advance(check_action(action, self.spec))
@@ -180,7 +186,7 @@ class Maze:
             overridden = (self.rng.random(len(action)) < self.sticky) & ~first & (self.elapsed > 0)
         executed = np.where(overridden, self.executed, action)
         executed[first] = NOOP
-        # repeating the action that was chosen anyway changes nothing
+        # a repeated action that equals the chosen one is not an override
         overridden &= executed != action
         self._move_agent(executed)
         self._move_blocks()
@@ -189,9 +195,9 @@ class Maze:
         self.executed = executed
         self.elapsed = np.where(first, 0, self.elapsed + 1)
         cell = self.row * self.map.width + self.column
-        before = self.reached[:, -1]
+        reached_before = self.reached[:, -1]
         self.reached = self.reached & ~first[:, None] | self.map.reaches[cell]
-        goal = self.reached[:, -1] & ~before & ~first
+        goal = self.reached[:, -1] & ~reached_before & ~first
         observation, block_in_view = self._look(cell)
         noise_on = overridden
         if self.layer is not None:
@@ -230,8 +236,9 @@ class Maze:
         self.row, self.column = np.where(free, row, self.row), np.where(free, column, self.column)
 
     def _move_blocks(self) -> None:
-        """Blocks bounce between the passage's walls, or (brownian) walk at random. None enters the
-        agent's cell.
+        """Blocks bounce between the passage's walls, or walk at random (brownian).
+
+        No block enters the agent's cell.
         """
         target = self.block_row + self.block_way
         outside = (target < PASSAGE.start) | (target >= PASSAGE.stop)
@@ -246,10 +253,8 @@ class Maze:
 
     def _look(self, cell: Array) -> tuple[Array, Array]:
         observation = self.map.views[cell]
-        down, right = (
-            self.block_row - self.row[:, None] + RADIUS,
-            self.map.block_columns - self.column[:, None] + RADIUS,
-        )
+        down = self.block_row - self.row[:, None] + RADIUS
+        right = self.map.block_columns - self.column[:, None] + RADIUS
         env, block = np.nonzero((down >= 0) & (down < VIEW) & (right >= 0) & (right < VIEW))
         observation[env, BLOCK, down[env, block], right[env, block]] = 255
         seen = np.zeros(len(cell), bool)
@@ -267,8 +272,10 @@ class Maze:
         return observation
 
     def render(self) -> Array:
-        """The whole of maze 0, seen cells in full colour and the rest dimmed: uint8 [7 * 8, width *
-        8, 3].
+        """The whole of maze 0 in colour, with the cells outside the agent's view dimmed.
+
+        Returns:
+          uint8 [7 * 8, width * 8, 3].
         """
         image = draw_map(self.map)
         image[self.block_row[0], self.map.block_columns] = PALETTE["block"]
@@ -280,14 +287,15 @@ class Maze:
         return dimmed.repeat(8, 0).repeat(8, 1)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Does nothing: no resource is open."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes, as lists and plain values (RNG included)."""
+        """The complete state, including the random state, as lists and plain values."""
         arrays = {name: getattr(self, name).tolist() for name in STATE}
         return {**arrays, "started": self.started, "rng": self.rng.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
         for name in STATE:
             setattr(self, name, np.array(state[name]))
         self.started, self.rng.bit_generator.state = state["started"], state["rng"]

@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor, nn
 
 from afterwit.envs.arrays import Array
-from afterwit.envs.checks import NUMBER, is_number
+from afterwit.envs.checks import MAX_NUMBER, is_number
 from afterwit.envs.interface import interface_of
 from afterwit.envs.seeds import read_seed, stream
 from afterwit.envs.specs import EnvSpec
@@ -119,7 +119,7 @@ class IntrinsicReward:
         reward_decay: float = 0.99,
         device: str | torch.device = "cpu",
     ):
-        if not is_number(learning_rate) or not 0 < learning_rate <= NUMBER:
+        if not is_number(learning_rate) or not 0 < learning_rate <= MAX_NUMBER:
             raise ValueError(
                 f"learning_rate is {learning_rate!r}; it must be a finite number above 0"
             )
@@ -313,7 +313,7 @@ class IntrinsicReward:
                 f"obs has shape {obs.shape}; for these actions it must be"
                 f" {(length + 1, batch, *interface.view.raw)}"
             )
-        actions = interface.counted(actions)
+        actions = interface.from_environment(actions)
         if dones.dtype != np.bool_:
             raise ValueError(
                 f"dones has dtype {dones.dtype}; it must be bool (terminated | truncated)"

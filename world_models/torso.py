@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from afterwit.envs.checks import check_numbers
-from afterwit.envs.images import PICTURE
+from afterwit.envs.images import MIN_IMAGE_SIZE
 
 EncoderName = Literal["mlp", "conv", "small", "resnet", "auto"]
 LEAST_IMAGE = {"conv": 36, "small": 23}  # height and width, in pixels
@@ -73,7 +73,7 @@ class TorsoConfig:
         """With the encoder that auto stands for on observations of `shape`, channels first."""
         if self.encoder != "auto":
             return self
-        if len(shape) != 3 or min(shape[1:]) < PICTURE:
+        if len(shape) != 3 or min(shape[1:]) < MIN_IMAGE_SIZE:
             return replace(self, encoder="mlp")
         large = shape[1] * shape[2] > LARGE_IMAGE and min(shape[1:]) >= LEAST_IMAGE["conv"]
         return replace(self, encoder="conv" if large else "resnet")

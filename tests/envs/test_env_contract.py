@@ -16,7 +16,7 @@ import pytest
 from afterwit.envs import ENVS, EnvConfig, TimeStep, VectorEnv, gym_noise, make_env
 from afterwit.envs.atari import AtariConfig
 from afterwit.envs.gym import GymConfig
-from afterwit.envs.infos import ENTRIES, checked
+from afterwit.envs.infos import ENTRIES, check_entry
 from afterwit.envs.maze import NOISES, MazeConfig
 from afterwit.envs.minigrid import MiniGridConfig
 from afterwit.envs.noise import TVS
@@ -88,7 +88,8 @@ class EnvContract:
             for key, array in step.info.items():
                 assert array.dtype == (bool if ENTRIES[key].flag else np.int64)
                 np.testing.assert_array_equal(
-                    checked(env.spec.name, key, array, B, env.spec.semantics.get("cells")), array
+                    check_entry(env.spec.name, key, array, B, env.spec.semantics.get("cells")),
+                    array,
                 )
 
     def test_reset_opens_episodes_at_any_time(self, env: VectorEnv) -> None:

@@ -99,7 +99,7 @@ def test_noise_lies_in_the_space_and_is_drawn_from_it(shape: tuple[int, ...], dt
         seen = (
             noise.astype(np.longdouble)
             if shape == VECTOR
-            else env.view.planes(noise).astype(np.longdouble)
+            else env.view.to_planes(noise).astype(np.longdouble)
         )
         assert ((seen >= least) & (seen <= most)).all() and (least < most).all()
         place = ((seen - least) / (most - least)).mean()

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from afterwit.envs.gym import Gym, GymConfig
-from afterwit.envs.specs import EnvironmentFault, blamed
+from afterwit.envs.specs import EnvironmentFault, reraise_as
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.presets import gym
 from afterwit.runs.configs.run_config import read_config
@@ -210,10 +210,10 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "no dict": (("Tuples",), "returned info ('not', 'a dict'); it must be a dict"),
     "declares nothing known": (
         ("Misspelt",),
-        "metadata['afterwit_tells'] has 'rooms'; what can be told is noise_on",
+        "metadata['afterwit_tells'] has 'rooms'; choose from noise_on",
     ),
     "cells uncounted": (("Uncounted",), "metadata['afterwit_cells'] is None"),
-    "does not tell": (("Silent",), "declares that it tells room, and environment 0 did not"),
+    "does not tell": (("Silent",), "but environment 0 did not report it"),
     "dict": (("Dicts",), "wrap it so that it is a Box"),
     **{
         f"raises {name}": ((f"Raising-{name}",), f"Raising-{name}-v0' cannot be made: ")
@@ -415,14 +415,14 @@ def test_a_module_that_leaves_while_it_is_imported_is_named(
 
 
 def test_ctrl_c_in_a_persons_code_stays_one() -> None:
-    with pytest.raises(KeyboardInterrupt), blamed("the environment"):
+    with pytest.raises(KeyboardInterrupt), reraise_as("the environment"):
         raise KeyboardInterrupt
     with (
         pytest.raises(
             EnvironmentFault,
             match=r"^mine raised LookupError: two words \(test_user_envs.py line \d+\)$",
         ),
-        blamed("mine raised", where=True),
+        reraise_as("mine raised", where=True),
     ):
         raise LookupError("two\nwords")
 
@@ -467,7 +467,7 @@ def test_a_declared_entry_of_another_kind_is_named(key: str, value: str, own: An
     code, said = own("Wrong", "--model", "icm", "--env.kwargs", f"key={key}", f"value={value}")
     assert (
         code == 2
-        and said.startswith("afterwit: the environment Wrong-v0 told ")
+        and said.startswith("afterwit: the environment Wrong-v0 returned ")
         and key in said
         and "Traceback" not in said
     ), said
@@ -481,7 +481,7 @@ def test_noise_on_top_does_not_hide_it(value: str, own: Any) -> None:
     )
     assert (
         code == 2
-        and said.startswith("afterwit: the environment Wrong-v0 told noise_on")
+        and said.startswith("afterwit: the environment Wrong-v0 returned noise_on")
         and "Traceback" not in said
     ), said
 
