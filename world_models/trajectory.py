@@ -79,7 +79,7 @@ class Trajectory:
 BATCH = {"core": 0, "prev_action": 0}
 
 
-def joined(parts: Sequence[Trajectory]) -> Trajectory:
+def join_trajectories(parts: Sequence[Trajectory]) -> Trajectory:
     """The environments of all `parts`, which have the same T, beside each other."""
     if len(parts) == 1:
         return parts[0]

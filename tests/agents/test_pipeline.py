@@ -21,7 +21,7 @@ from afterwit.envs.maze import Maze, MazeConfig
 from afterwit.runs.configs.presets import maze
 from afterwit.runs.training.run import Run
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
-from afterwit.world_models.trajectory import joined
+from afterwit.world_models.trajectory import join_trajectories
 from tests.helpers import same
 
 CONFIG = replace(
@@ -167,7 +167,7 @@ def test_several_actors_do_what_they_would_one_after_the_other(
         turn += len(batch)
         for index in batch:
             alone[index].set_weights(acting[-1 - lag], len(acting))
-        expected = learner.update(joined([alone[index].unroll() for index in batch]))
+        expected = learner.update(join_trajectories([alone[index].unroll() for index in batch]))
         acting.append(learner.acting)
         assert all(torch.equal(found[name], expected[name]) for name in found)
         assert run.pipeline.environments.tolist() == [

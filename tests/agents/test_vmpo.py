@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from afterwit.agents.vmpo import (
-    LEAST,
-    MOST,
+    MAX_ALPHA,
+    MIN_ALPHA,
     TrustRegion,
     VMPOConfig,
     entropy,
@@ -211,7 +211,7 @@ def test_the_multiplier_climbs_with_the_kl_and_stays_in_its_bounds() -> None:
     slow = TrustRegion(replace(config, target_period=100))
     slow.follow(torch.tensor(0.04), torch.tensor(True))
     assert float(slow.alpha) == pytest.approx(0.5 * np.exp(0.01), rel=1e-5)
-    for kl, end in ((0.0, LEAST), (1.0, MOST)):
+    for kl, end in ((0.0, MIN_ALPHA), (1.0, MAX_ALPHA)):
         for _ in range(500):
             region.follow(torch.tensor(kl), torch.tensor(True))
         assert float(region.alpha) == pytest.approx(end)

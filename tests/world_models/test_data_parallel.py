@@ -23,7 +23,7 @@ from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.models.icm import ICMConfig
 from afterwit.world_models.models.rnd import RNDConfig
 from afterwit.world_models.trajectory import BATCH as DIMENSION
-from afterwit.world_models.trajectory import Trajectory, joined
+from afterwit.world_models.trajectory import Trajectory, join_trajectories
 from tests.helpers import random_trajectory, tiny_spec, tiny_torso_config
 
 BATCH = 6
@@ -170,7 +170,7 @@ def test_a_trajectory_is_cut_and_joined() -> None:
         random_trajectory(batch=BATCH), info={"cell": torch.arange(8 * BATCH).view(8, BATCH)}
     )
     for learners in (1, 2, 3):
-        again = joined(cut(whole, learners))
+        again = join_trajectories(cut(whole, learners))
         assert all(
             torch.equal(value, again.state()[name])
             for name, value in whole.state().items()
