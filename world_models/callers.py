@@ -5,13 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar
 
+import gymnasium
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
 
 from afterwit.envs.arrays import Array
+from afterwit.envs.interface import interface_of
+from afterwit.envs.specs import EnvSpec
+from afterwit.world_models.torso import TorsoConfig
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -72,3 +78,36 @@ def find_device(name: Any) -> torch.device:
             f"device {name!r} cannot be used: {words}; choose cpu, or cuda where there is a GPU"
         ) from error
     return device
+
+
+def read_spaces(
+    observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+) -> EnvSpec:
+    if not isinstance(observation_space, Box):
+        raise ValueError(
+            f"observation_space is {observation_space}; only Box is supported (flatten others"
+            " first)"
+        )
+    if not isinstance(action_space, Discrete):
+        raise ValueError(f"action_space is {action_space}; only Discrete is supported")
+    interface = interface_of("the agent", observation_space, action_space)
+    view = interface.view
+    return EnvSpec(
+        "yours",
+        1,
+        view.shape,
+        view.dtype,
+        interface.num_actions,
+        semantics={"observations": str(view)},
+        interface=interface,
+    )
+
+
+def default_torso(spec: EnvSpec) -> TorsoConfig:
+    """The encoder follows what is seen; what reads images is larger."""
+    config = TorsoConfig(encoder="auto")
+    return (
+        config
+        if config.resolved(spec.observation_shape).encoder == "mlp"
+        else replace(config, embedding=256, belief=256)
+    )

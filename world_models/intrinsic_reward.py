@@ -6,59 +6,34 @@ from __future__ import annotations
 
 import logging
 import reprlib
-from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 from torch import Tensor, nn
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.checks import MAX_NUMBER, is_number
-from afterwit.envs.interface import interface_of
 from afterwit.envs.seeds import read_seed, stream
-from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import ModelConfig
-from afterwit.world_models.callers import as_array, find_device, in_own_modes
+from afterwit.world_models.callers import (
+    as_array,
+    default_torso,
+    find_device,
+    in_own_modes,
+    read_spaces,
+)
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.registry import find_model, make_world_model, world_model_name
 from afterwit.world_models.reward_normaliser import RewardNormaliser
+from afterwit.world_models.stream_state import StreamState, read_autoreset
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory
 
 LEARNING_RATE = 1e-3
 LARGEST = 1e6  # beyond it, squares of observations leave float32
-
-
-@dataclass(frozen=True)
-class StreamState:
-    """Where a stream of steps of B environments was cut: what the next call has to know of the
-    steps before it.
-    """
-
-    core: Tensor  # float32 [B, M]: the memory before the next obs[0]
-    action: Tensor  # int64 [B]: the last action, counted from 0
-    opens: Tensor  # bool [B]: the next obs[0] opens an episode
-    ended: Tensor  # bool [B]: the last step ended one
-    autoreset: str  # next-step or same-step: what `opens` and `ended` follow from
-
-    def fits(self, batch: int, belief: int, num_actions: int, autoreset: str) -> bool:
-        """Can it belong to `batch` environments with `num_actions` actions, seen by a torso with
-        beliefs of `belief` numbers?
-        """
-        flags = all(
-            flag.dtype == torch.bool and flag.shape == (batch,) for flag in (self.opens, self.ended)
-        )
-        known = self.action.shape == (batch,) and bool((self.action < num_actions).all())
-        return (
-            flags and known and self.core.shape == (batch, belief) and self.autoreset == autoreset
-        )
-
-    def __repr__(self) -> str:
-        return f"the state of {len(self.opens)} environments"
 
 
 class IntrinsicReward:
@@ -373,57 +348,3 @@ class IntrinsicReward:
             core=state.core,
             prev_action=state.action,
         ).to(self.device)
-
-
-def read_spaces(
-    observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
-) -> EnvSpec:
-    if not isinstance(observation_space, Box):
-        raise ValueError(
-            f"observation_space is {observation_space}; only Box is supported (flatten others"
-            " first)"
-        )
-    if not isinstance(action_space, Discrete):
-        raise ValueError(f"action_space is {action_space}; only Discrete is supported")
-    interface = interface_of("the agent", observation_space, action_space)
-    view = interface.view
-    return EnvSpec(
-        "yours",
-        1,
-        view.shape,
-        view.dtype,
-        interface.num_actions,
-        semantics={"observations": str(view)},
-        interface=interface,
-    )
-
-
-def default_torso(spec: EnvSpec) -> TorsoConfig:
-    """The encoder follows what is seen; what reads images is larger."""
-    config = TorsoConfig(encoder="auto")
-    return (
-        config
-        if config.resolved(spec.observation_shape).encoder == "mlp"
-        else replace(config, embedding=256, belief=256)
-    )
-
-
-def read_autoreset(mode: Any) -> str:
-    """next-step or same-step, from either name however it is written, or from Gymnasium's
-    AutoresetMode."""
-    written = mode.value if isinstance(mode, AutoresetMode) else mode
-    spelled = (
-        "".join(letter for letter in written.lower() if letter.isalpha())
-        if isinstance(written, str)
-        else None
-    )
-    if spelled == "disabled":
-        raise ValueError(
-            "autoreset is disabled, so that you reset yourself; choose same-step if obs[t+1] after"
-            " a done opens the next episode, next-step if it is the last observation of the old one"
-            " and a step that only resets follows"
-        )
-    names = {"nextstep": "next-step", "samestep": "same-step"}
-    if spelled not in names:
-        raise ValueError(f"unknown autoreset {mode!r}; choose next-step or same-step")
-    return names[spelled]
