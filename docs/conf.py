@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import generate
 import mathml
+import source_links
 from sphinx.application import Sphinx
 
 project = "Afterwit"
 author = "The Afterwit developers"
-release = version("afterwit")
+release = metadata.version("afterwit")
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
@@ -29,9 +30,10 @@ html_title = "Afterwit"
 html_math_renderer = "mathml"
 default_role = "code"
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!afterwit\.).*")]  # other packages' names need a network
+nitpick_ignore_regex = [("py:class", ".*")]  # types in signatures, which have no page here
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -43,5 +45,6 @@ copybutton_prompt_is_regexp = True
 
 def setup(app: Sphinx) -> dict[str, Any]:
     generate.write(Path(__file__).parent / "generated")
+    app.add_transform(source_links.SourceLinks)
     app.add_html_math_renderer("mathml", mathml.inline, mathml.displayed)
     return {"parallel_read_safe": True}

@@ -17,6 +17,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import source_links
+
 from afterwit.envs import ENVS
 from afterwit.runs.command_line.commands import COMMANDS
 from afterwit.runs.command_line.main import main
@@ -35,6 +37,7 @@ def write(folder: Path) -> None:
         "options.md": options(),
         "models-table.md": models_table(),
         "deviations.md": deviations(),
+        "source.md": source_links.page(folder.parent),
     }
     for name, text in pages.items():
         path = folder / name

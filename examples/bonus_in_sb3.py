@@ -1,7 +1,7 @@
 """The bonus in Stable-Baselines3: a wrapper around its vectors of environments, here under PPO.
 
     pip install 'afterwit[examples]'
-    python examples/bonus_in_sb3.py            # with the bonus, then without it: some minutes
+    python examples/bonus_in_sb3.py            # with the bonus, then without it: ten minutes
     python examples/bonus_in_sb3.py --small
 
 The wrapper pays in `step`, before PPO computes returns. A callback would come too late: when
