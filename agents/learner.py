@@ -194,7 +194,7 @@ class Learner(nn.Module):
         data_parallel.average_gradients(self.trained)
         norm = nn.utils.clip_grad_norm_(self.trained, config.max_gradient_norm, foreach=True)
         self.optimiser.step()
-        self.trust_region.follow(data_parallel.average(metrics["kl"]), data_parallel.anywhere(real))
+        self.trust_region.follow(data_parallel.average(metrics["kl"]), data_parallel.any_true(real))
         self.world_model.after_step()
         self.steps += 1
         if self.steps % config.vmpo.target_period == 0:

@@ -189,7 +189,9 @@ def vmpo_loss(
     scaled = (all_advantages / temperature).masked_fill(~chosen, -torch.inf)
     weights = torch.where(chosen, torch.softmax(scaled.flatten(), 0).view_as(scaled), 0.0)
     taken = log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
-    policy_loss = -(data_parallel.own(weights, 1) * taken).sum() * data_parallel.learners()
+    policy_loss = (
+        -(data_parallel.own_share(weights, 1) * taken).sum() * data_parallel.num_learners()
+    )
     mean_kl = masked_mean((behaviour.exp() * (behaviour - log_probs)).sum(-1), real)
     metrics = {
         "policy_loss": policy_loss.detach(),

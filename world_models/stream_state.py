@@ -12,48 +12,65 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class StreamState:
-    """Where a stream of steps of B environments was cut: what the next call has to know of the
-    steps before it.
+    """What a call of IntrinsicReward must know of the steps before its first one.
+
+    Create it with `IntrinsicReward.initial_state`.
     """
 
-    core: Tensor  # float32 [B, M]: the memory before the next obs[0]
-    action: Tensor  # int64 [B]: the last action, counted from 0
-    opens: Tensor  # bool [B]: the next obs[0] opens an episode
-    ended: Tensor  # bool [B]: the last step ended one
-    autoreset: str  # next-step or same-step: what `opens` and `ended` follow from
+    core: Tensor  #: float32 [B, M]: the memory before the next obs[0]
+    action: Tensor  #: int64 [B]: the last action, counted from 0
+    opens: Tensor  #: bool [B]: the next obs[0] opens an episode
+    ended: Tensor  #: bool [B]: the last step ended an episode
+    autoreset: str  #: next-step or same-step
 
     def fits(self, batch: int, belief: int, num_actions: int, autoreset: str) -> bool:
-        """Can it belong to `batch` environments with `num_actions` actions, seen by a torso with
-        beliefs of `belief` numbers?
+        """Whether the state belongs to `batch` environments of this kind, and to this torso.
+
+        Args:
+          batch: B.
+          belief: M, size of the torso's belief.
+          num_actions: Number of actions.
+          autoreset: next-step or same-step.
         """
-        flags = all(
+        flags_fit = all(
             flag.dtype == torch.bool and flag.shape == (batch,) for flag in (self.opens, self.ended)
         )
-        known = self.action.shape == (batch,) and bool((self.action < num_actions).all())
-        return (
-            flags and known and self.core.shape == (batch, belief) and self.autoreset == autoreset
-        )
+        actions_fit = self.action.shape == (batch,) and bool((self.action < num_actions).all())
+        core_fits = self.core.shape == (batch, belief)
+        return flags_fit and actions_fit and core_fits and self.autoreset == autoreset
 
     def __repr__(self) -> str:
         return f"the state of {len(self.opens)} environments"
 
 
 def read_autoreset(mode: Any) -> str:
-    """next-step or same-step, from either name however it is written, or from Gymnasium's
-    AutoresetMode."""
+    """Read an autoreset mode.
+
+    Args:
+      mode: A name in any spelling, or Gymnasium's AutoresetMode.
+
+    Returns:
+      next-step or same-step.
+
+    Raises:
+      ValueError: The mode is unknown or not supported.
+
+    >>> read_autoreset("NEXT_STEP")
+    'next-step'
+    """
     written = mode.value if isinstance(mode, AutoresetMode) else mode
-    spelled = (
+    letters = (
         "".join(letter for letter in written.lower() if letter.isalpha())
         if isinstance(written, str)
         else None
     )
-    if spelled == "disabled":
+    if letters == "disabled":
         raise ValueError(
             "autoreset is disabled, so that you reset yourself; choose same-step if obs[t+1] after"
             " a done opens the next episode, next-step if it is the last observation of the old one"
             " and a step that only resets follows"
         )
     names = {"nextstep": "next-step", "samestep": "same-step"}
-    if spelled not in names:
+    if letters not in names:
         raise ValueError(f"unknown autoreset {mode!r}; choose next-step or same-step")
-    return names[spelled]
+    return names[letters]

@@ -106,7 +106,7 @@ def test_what_no_network_reads_is_named() -> None:
     for observation, action, message in (
         (Discrete(3), Discrete(2), "observation space Discrete"),
         (Box(0, 1, (3,)), Box(0, 1, (3,)), "action space Box"),
-        (Box(0, 1, ()), Discrete(2), "no vector and no image"),
+        (Box(0, 1, ()), Discrete(2), "neither a vector nor an image"),
         (Box(0, 1, (3,)), Discrete(10**9), "actions are supported"),
     ):
         with pytest.raises(ValueError, match=f"mine has {message}|{message}"):

@@ -246,8 +246,8 @@ def test_the_critic_takes_steps_of_its_own_and_nothing_else_moves() -> None:
     model = hindsight(torso, replace(HINDSIGHT, horizon=2, critic_steps=4, critic_rate=0.01))
     beliefs, embeddings = look(torso, trajectory)
     model(trajectory, beliefs, embeddings)
-    assert model.judged is not None
-    state, latent, valid = model.judged
+    assert model.critic_batch is not None
+    state, latent, valid = model.critic_batch
     assert not state.requires_grad and not latent.requires_grad
     critic, before = (
         deepcopy(model.critic).requires_grad_(True),

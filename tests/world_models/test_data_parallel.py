@@ -155,14 +155,14 @@ def test_the_critic_s_leak_is_over_the_whole_batch(several: list[dict[str, Any]]
 
 def test_a_learner_alone_exchanges_nothing() -> None:
     value = torch.arange(6.0).view(2, 3)
-    assert data_parallel.learners() == 1
+    assert data_parallel.num_learners() == 1
     for function in (
         data_parallel.average,
         lambda x: data_parallel.gather(x, 1),
-        lambda x: data_parallel.own(x, 1),
+        lambda x: data_parallel.own_share(x, 1),
     ):
         assert function(value) is value
-    assert data_parallel.count(value > 1) == 4 and data_parallel.count(value > 9) == 1
+    assert data_parallel.mean_count(value > 1) == 4 and data_parallel.mean_count(value > 9) == 1
 
 
 def test_a_trajectory_is_cut_and_joined() -> None:

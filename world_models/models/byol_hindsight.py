@@ -1,27 +1,28 @@
-"""BYOL-Hindsight (Jarrett et al., ICML 2023): explain in hindsight what nobody could have foreseen,
-pay for the rest.
+"""BYOL-Hindsight (Jarrett et al., ICML 2023): explain the unforeseeable in hindsight, pay the rest.
 
 With s = (b_{t,i-1}, a_{t+i-1}), for i = 1 .. K:
 
-    z        = generator(noise, s, target(o_{t+i}))           a latent for the unforeseeable part of
-             the outcome
-    outcome  = reconstructor(b_{t,i}, z)                       predicted from the past and that
-             latent
-    rec      = || outcome - sg(target(o_{t+i})) ||^2
-    fore     = || predictor(b_{t,i}) - sg(target(o_{t+i})) ||^2    BYOL-Explore's error, as a loss
-             alone (ours)
-    inv      = log[ exp g(s, z) / mean_k exp g(s, z_k) ]       contrastive estimate of what z tells
-             about s, <= log n
-    reward   = rec / lambda, over p + q = t + 1            as published: (rec / lambda + inv),
-             invariance_in_reward
+    z       = generator(noise, s, target(o_{t+i}))      latent for the unforeseeable part
+    outcome = reconstructor(b_{t,i}, z)                 predicted from the past and z
+    rec     = || outcome            - sg(target(o_{t+i})) ||^2
+    fore    = || predictor(b_{t,i}) - sg(target(o_{t+i})) ||^2
+    inv     = log[ exp g(s, z) / mean_k exp g(s, z_k) ]    what z reveals about s; at most log n
+    reward  = rec / lambda           summed over p + q = t + 1
+            = rec / lambda + inv     as published (invariance_in_reward)
 
-The generator minimises rec + lambda * inv; encoder and RNNs minimise rec, and fore: with z at hand,
-rec alone gives an encoder little reason to drop noise that means nothing, and z can hardly hold all
-of it. The critic g maximises inv, in steps of its own after each learner step (our choice): one
-that does not keep up with the generator lets z tell the place.
+    generator minimises           rec + lambda * inv
+    encoder and RNNs minimise     rec + foresight_weight * fore
+    critic g maximises            inv
 
-Without inv the reward is one error in a unit, and the bonus, which is normalised, does not depend
-on 1 / lambda: lambda then acts through the generator alone.
+`inv` is a contrastive estimate. `fore` is BYOL-Explore's error, used only as a loss (our addition;
+not published). With z at hand, rec alone gives the encoder little reason to drop meaningless noise,
+and z can hardly hold all of it.
+
+The critic takes steps of its own after each learner step (our choice; not published). If it does
+not keep up with the generator, z reveals the state.
+
+Without inv the reward is a single error. The bonus is normalised, so it then does not depend on 1 /
+lambda, and lambda acts only through the generator.
 """
 
 from __future__ import annotations
@@ -50,6 +51,15 @@ from afterwit.world_models.trajectory import Trajectory, masked_mean
 
 
 class BYOLHindsight(WorldModel):
+    """BYOL-Hindsight: prediction error after the unforeseeable part has been explained.
+
+    Args:
+      config: The settings.
+      torso: The encoder and recurrent network that the model reads.
+      spec: The environments.
+      seed: Seed of the model's random draws.
+    """
+
     Config = BYOLHindsightConfig
     predicts = "the same, given a latent z of what nobody could foresee"
     pays = "the error that is left"
@@ -103,31 +113,32 @@ class BYOLHindsight(WorldModel):
             config.critic_embedding,
             config.critic_scale,
         )
-        # but in `step_critic`: of all losses it has its own alone
+        # the critic has gradients only in `step_critic`: no other loss trains it
         self.critic.requires_grad_(False)
         self.critic_optimiser = torch.optim.Adam(
             self.critic.parameters(), config.critic_rate, foreach=True
         )
         # s, z and valid of the last learner step
-        self.judged: tuple[Tensor, Tensor, Tensor] | None = None
-        self.turn = 0  # the horizon, less 1, of the critic's next step alone
+        self.critic_batch: tuple[Tensor, Tensor, Tensor] | None = None
+        self.next_horizon = 0  # the horizon, minus 1, of the critic's next extra step
 
     def forward(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> WorldModelOutput:
+        """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         weight = self.config.invariance_weight
         valid = pair_mask(trajectory.real, self.config.horizon)  # [K, T, B]
         target, ahead, state = self.unroll(trajectory, beliefs)
         latent = self.generate(state, target)
         reconstruction = self.target.error(self.reconstruct(ahead, latent), target)
-        whole = self.whole(state, latent, valid)
-        invariance = data_parallel.own(
-            self.invariance(whole[0], ReverseGradient.apply(whole[1], weight), whole[2]), 2
-        )
+        all_state, all_latent, all_valid = self.gather_batch(state, latent, valid)
+        reversed_latent = ReverseGradient.apply(all_latent, weight)
+        invariance = self.invariance(all_state, reversed_latent, all_valid)
+        invariance = data_parallel.own_share(invariance, 2)
         if self.training:
-            self.judged = whole[0], whole[1].detach(), whole[2]
-        # Minus, and reversed and scaled on its way into z: the generator descends. The critic
-        # climbs, in `after_step`.
+            self.critic_batch = all_state, all_latent.detach(), all_valid
+        # The gradient of -inv is reversed and scaled on its way into z, so the generator minimises
+        # lambda * inv. The critic maximises inv in `after_step`.
         loss = pair_mean(reconstruction, valid) - pair_mean(invariance, valid)
         parts = {"reconstruction": self.reward(reconstruction, valid) / weight}
         if self.invariance_reward is not None:
@@ -144,9 +155,12 @@ class BYOLHindsight(WorldModel):
             loss, sum(parts.values(), torch.zeros_like(reconstruction[0].detach())), parts, metrics
         )
 
-    def whole(self, state: Tensor, latent: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """s, z and valid of the whole batch, [K, T, B of all learners, ...]: a z is told from those
-        of all environments.
+    def gather_batch(
+        self, state: Tensor, latent: Tensor, valid: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """s, z and valid of the whole batch, [K, T, B of all learners, ...].
+
+        Each z is compared with those of all environments.
         """
         return (
             data_parallel.gather(state, 2),
@@ -155,16 +169,19 @@ class BYOLHindsight(WorldModel):
         )
 
     def invariance(self, state: Tensor, latent: Tensor, valid: Tensor) -> Tensor:
-        """The contrast of each pair [K, T, B] with the others of its group: those of the other
-        environments, by default.
-        """
-        grouped = self.grouped(valid)
-        scores = self.critic(state.reshape(*grouped.shape, -1), latent.reshape(*grouped.shape, -1))
-        return contrast(scores, grouped).view_as(valid)
+        """The contrast of each pair [K, T, B] with the others of its group.
 
-    def grouped(self, valid: Tensor) -> Tensor:
-        """[K, T, B] as [K, groups, n]: the pairs that are told apart. Raises ValueError where
-        contrast_size does not fit.
+        By default a group holds the pairs of all environments at the same step.
+        """
+        group = self.group(valid)
+        scores = self.critic(state.reshape(*group.shape, -1), latent.reshape(*group.shape, -1))
+        return contrast(scores, group).view_as(valid)
+
+    def group(self, valid: Tensor) -> Tensor:
+        """Pairs [K, T, B] as [K, groups, n]: the groups within which each z is compared.
+
+        Raises:
+          ValueError: contrast_size does not divide the pairs.
         """
         _, length, batch = valid.shape
         check_contrast(self.config.contrast_size, length, batch)
@@ -173,25 +190,18 @@ class BYOLHindsight(WorldModel):
     def inspect(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> dict[str, Tensor]:
-        """What z holds, what it gives away, and whether the reconstructor listens to it, one step
-        ahead.
-        """
+        """What z holds, what it reveals, and whether the reconstructor uses it, one step ahead."""
         valid = pair_mask(trajectory.real, self.config.horizon)
         target, ahead, state = self.unroll(trajectory, beliefs)
         latent = self.generate(state, target)
-        whole = self.whole(state, latent, valid)
-        group = self.grouped(whole[2])
-        ceiling = torch.where(
-            whole[2],
-            group.sum(-1, keepdim=True).expand_as(group).reshape_as(whole[2]).clamp(min=1).log(),
-            0.0,
-        )
-        leak = pair_mean(self.invariance(*whole), whole[2]) / pair_mean(ceiling, whole[2])
-        once, z, noise = (
-            valid[0],
-            latent[0],
-            torch.randn(latent[0].shape, generator=self.random).to(latent.device),
-        )
+        all_pairs = self.gather_batch(state, latent, valid)
+        all_valid = all_pairs[2]
+        group = self.group(all_valid)
+        group_size = group.sum(-1, keepdim=True).expand_as(group).reshape_as(all_valid)
+        ceiling = torch.where(all_valid, group_size.clamp(min=1).log(), 0.0)
+        leak = pair_mean(self.invariance(*all_pairs), all_valid) / pair_mean(ceiling, all_valid)
+        once, z = valid[0], latent[0]
+        noise = torch.randn(z.shape, generator=self.random).to(z.device)
         known = {
             "action": (F.one_hot(trajectory.action, self.num_actions).float(), once),
             "place": self.place(trajectory, beliefs),
@@ -201,7 +211,7 @@ class BYOLHindsight(WorldModel):
             for name, (values, mask) in known.items()
             for source, inputs in (("latent", z), ("noise", noise))
         }
-        other = once & once.roll(1, 1)  # the z of the environment beside it happened, too
+        other = once & once.roll(1, 1)  # the step of the neighbouring environment happened too
         own, shuffled = (
             masked_mean(self.target.error(self.reconstruct(ahead[0], chosen), target[0]), other)
             for chosen in (z, z.roll(1, 1))
@@ -214,23 +224,30 @@ class BYOLHindsight(WorldModel):
         return {"leak/critic": leak, **probes, **readings}
 
     def place(self, trajectory: Trajectory, beliefs: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each action was chosen, [T, B, ...], and where that is known: row and column in a
-        world of cells, else the belief.
+        """Where each action was chosen, and the steps for which that is known.
+
+        In an environment of cells it is row and column, else the belief.
+
+        Returns:
+          float [T, B, ...] and bool [T, B].
         """
         if self.map_width is None or "cell" not in trajectory.info:
             return beliefs[:-1], trajectory.real
-        # info tells of the outcome: the row before holds the place
+        # info describes the outcome, so the row before has the cell where the action was chosen
         cell = trajectory.info["cell"].to(beliefs.device).roll(1, 0)
         known = trajectory.real.clone()
         known[0] = False
         return torch.stack([cell // self.map_width, cell % self.map_width], -1).float(), known
 
     def unroll(self, trajectory: Trajectory, beliefs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Targets [K, T, B, N], open-loop beliefs b_{t,i} [K, T, B, M] and s = (b_{t,i-1},
-        a_{t+i-1}) [K, T, B, M+A].
+        """Targets, open-loop beliefs and s of all pairs.
 
-        s carries no gradient: neither critic nor generator shapes the representation that they look
-        at.
+        s carries no gradient: neither critic nor generator shapes the representation that they
+        read.
+
+        Returns:
+          Targets [K, T, B, N], beliefs b_{t,i} [K, T, B, M] and s = (b_{t,i-1}, a_{t+i-1}) [K, T,
+          B, M+A].
         """
         horizon, length = self.config.horizon, len(trajectory.action)
         loop = self.open_loop(beliefs, trajectory.action)
@@ -241,14 +258,20 @@ class BYOLHindsight(WorldModel):
         return target, loop[1:], torch.cat([loop[:-1].detach(), action], -1)
 
     def generate(self, state: Tensor, target: Tensor) -> Tensor:
-        """z [..., B, Z] of outcomes `target` [..., B, N] reached from s [..., B, M+A], with fresh
-        noise.
+        """Draw z for outcomes reached from s, with fresh noise.
+
+        Args:
+          state: s, float [..., B, M+A].
+          target: Embeddings of the outcomes, float [..., B, N].
+
+        Returns:
+          z, float [..., B, Z].
         """
         *before, batch, _ = target.shape
         noise = torch.randn(
-            *before, batch * data_parallel.learners(), self.config.noise, generator=self.random
+            *before, batch * data_parallel.num_learners(), self.config.noise, generator=self.random
         )
-        noise = data_parallel.own(noise, -2).to(target.device, non_blocking=True)
+        noise = data_parallel.own_share(noise, -2).to(target.device, non_blocking=True)
         return self.generator(torch.cat([noise, state, target], -1))
 
     def reconstruct(self, ahead: Tensor, latent: Tensor) -> Tensor:
@@ -257,19 +280,18 @@ class BYOLHindsight(WorldModel):
 
     def after_step(self) -> None:
         self.target.update()
-        if self.judged is not None:
-            self.step_critic(*self.judged)
+        if self.critic_batch is not None:
+            self.step_critic(*self.critic_batch)
             for _ in range(self.config.critic_steps - 1):
-                self.step_critic(*self.regrouped(*self.judged))
-        self.judged = None
+                self.step_critic(*self.shuffle_groups(*self.critic_batch))
+        self.critic_batch = None
 
-    def regrouped(self, state: Tensor, latent: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
-        """The pairs [1, T, B, ...] of the next of the K horizons, in another order and so in other
-        groups.
+    def shuffle_groups(self, state: Tensor, latent: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+        """The pairs [1, T, B, ...] of the next of the K horizons, in random and so new groups.
 
-        All K would cost K times as much, and one has pairs enough.
+        All K horizons would cost K times as much, and one has enough pairs.
         """
-        k, self.turn = self.turn, (self.turn + 1) % len(valid)
+        k, self.next_horizon = self.next_horizon, (self.next_horizon + 1) % len(valid)
         order = torch.randperm(valid[0].numel(), generator=self.random).to(valid.device)
         return tuple(
             x[k : k + 1].flatten(1, 2)[:, order].view_as(x[k : k + 1])
@@ -277,8 +299,9 @@ class BYOLHindsight(WorldModel):
         )
 
     def step_critic(self, state: Tensor, latent: Tensor, valid: Tensor) -> None:
-        """One step of the critic up the invariance of the pairs [K, T, B], which carry no
-        gradient.
+        """One step of the critic that increases the invariance of the pairs [K, T, B].
+
+        The pairs carry no gradient.
         """
         self.critic.requires_grad_(True)
         self.critic_optimiser.zero_grad(set_to_none=True)
@@ -290,10 +313,10 @@ class BYOLHindsight(WorldModel):
         return {
             "random": self.random.get_state(),
             "critic_optimiser": deepcopy(self.critic_optimiser.state_dict()),
-            "turn": self.turn,
+            "turn": self.next_horizon,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.random.set_state(state["random"].cpu())
         self.critic_optimiser.load_state_dict(state["critic_optimiser"])
-        self.turn = state.get("turn", 0)  # which checkpoints of November 2026 lack
+        self.next_horizon = state.get("turn", 0)  # checkpoints of November 2026 do not have it

@@ -13,7 +13,7 @@ from afterwit.world_models.open_loop import Edges
 
 @dataclass(frozen=True)
 class BYOLHindsightConfig(ModelConfig):
-    """BYOL-Hindsight: prediction error after what could not be foreseen has been explained."""
+    """BYOL-Hindsight: prediction error after the unforeseeable part has been explained."""
 
     scale_fields: ClassVar[tuple[str, ...]] = (
         "horizon",
@@ -26,67 +26,65 @@ class BYOLHindsightConfig(ModelConfig):
     )
 
     horizon: int = 1
-    """K, open-loop steps that are predicted ahead. The paper's Atari value is 8."""
+    """K, agent steps that are predicted ahead. BYOL-Explore (Guo et al., 2022) has 8 for Atari."""
     reward_edges: Edges = "whole"
-    """What the first K - 1 transitions of an unroll or episode are paid, which fewer than K
-    predictions concern. whole: as much as any other; sum: the sum over the fewer, as published,
-    which underpays them."""
+    """Pay of the first K - 1 transitions of an unroll or episode, which fewer than K predictions
+    concern. whole: as much as any other (our default; not published); sum: the sum over the fewer
+    predictions, as published."""
     target_decay: float = 0.99
-    """Share of the target encoder kept at each learner step (the paper's alpha)."""
+    """Share of the target encoder that is kept at each learner step (BYOL-Explore, appendix:
+    alpha)."""
     standardise_decay: float | None = 0.95
-    """Share kept at each learner step by the running mean and size in whose units embeddings are
-    predicted. None: unit vectors are, as published. (Ours.)"""
+    """Share of the embeddings' running mean and size that is kept at each learner step; targets are
+    in these units (our choice; not published). None: unit vectors, as published."""
+    # No paper states a value. A smaller one leaves z free to explain more of the noise. A larger
+    # one makes z reveal less of state and action. The reward is rec / lambda + inv, if
+    # invariance_in_reward. Without inv the bonus does not depend on lambda.
     invariance_weight: float = 0.01
-    """lambda of Jarrett et al.: weight of the invariance in the generator's loss. No paper states a
-    value. Smaller leaves z free to explain more of the noise; larger makes it tell less of place
-    and action. With invariance_in_reward it also weighs the two parts of the reward, reconstruction
-    / lambda + invariance; without, the bonus does not depend on it."""
+    """lambda of Jarrett et al. (2023): weight of the invariance in the generator's loss (our
+    default; not published). Small: z explains more of the noise; large: z reveals less of state and
+    action."""
+    # Re-implementations disagree. In short runs the critic does not learn enough, and its estimate
+    # is noise in the reward.
     invariance_in_reward: bool = False
-    """Pay the invariance, too, as published; re-implementations disagree. Off: the reconstruction's
-    error alone is paid. In short runs the critic does not come to know the truth, and what it says
-    is noise in the reward."""
+    """Also pay the invariance, as published. Off: pay the reconstruction error alone."""
     foresight_weight: float = 5.0
-    """Weight of a loss that predicts without z, beside the reconstruction's 1: it teaches the
-    encoder to drop noise that means nothing for what follows, and is paid to nobody. 0: none, as in
-    the paper. (Ours.)"""
-    noise: int = 16
-    """Numbers in the generator's noise. (256 in re-implementations at Atari scale; the paper gives
-    none.)
+    """Weight of a loss that predicts without z, which teaches the encoder to drop meaningless noise
+    (our addition; not published). The reconstruction has weight 1; 0: no such loss, as published.
     """
+    noise: int = 16
+    """Numbers in the generator's noise. 256 in re-implementations at Atari scale; not published."""
     latent: int = 16
-    """Numbers in the hindsight latent z. (256 in re-implementations at Atari scale; the paper gives
-    none.)
+    """Numbers in the hindsight latent z. 256 in re-implementations at Atari scale; not published.
     """
     hidden: int = 128
-    """Width of generator, reconstructor and critic. (512 in re-implementations; the paper gives
-    none.)
-    """
+    """Width of generator, reconstructor and critic. 512 in re-implementations; not published."""
     layers: int = 2
-    """Hidden layers of generator and reconstructor. (3 in re-implementations; the paper gives
-    none.)
-    """
+    """Hidden layers of generator and reconstructor. 3 in re-implementations; not published."""
+    # the z of neighbouring environments at the same step, and of neighbouring steps if
+    # contrast_size exceeds the number of environments
     contrast_size: int | None = None
-    """How many z one contrast is over, the positive among them: those of neighbouring environments
-    at the same step, and of neighbouring steps where it exceeds the environments. Unset: all
-    environments. It must divide environments x steps."""
+    """Number of z in one contrast, including the positive one. It must divide environments x steps;
+    unset: all environments."""
     critic: CriticForm = "dot"
-    """dot: cosine of an embedding of (place, action) and one of z; mlp: one hidden layer that reads
-    both. (Ours.)
-    """
+    """dot: cosine of an embedding of (state, action) and one of z; mlp: one hidden layer that reads
+    both (our design; not published)."""
     critic_embedding: int = 32
-    """Size of the two embeddings of the dot critic. (Ours.)"""
+    """Size of the dot critic's two embeddings (our design; not published)."""
     critic_scale: float = 5.0
-    """The dot critic is critic_scale * cosine: bounded, so that it cannot run away. (Ours.)"""
+    """The dot critic is critic_scale * cosine, so it is bounded (our design; not published)."""
+    # The first step is on all pairs, as in Jarrett et al. (2023). Each further one is on the pairs
+    # of one of the K horizons in turn, in groups drawn anew.
     critic_steps: int = 6
-    """Gradient steps of the critic after each learner step: the first on all its pairs, as in the
-    paper, each further one on the s and z of one of the K horizons in turn, in groups drawn anew. 1
-    is quicker, but in short runs such a critic misses much of what z tells. (Our choice.)"""
+    """Gradient steps of the critic after each learner step (our choice; published: 1). 1 is faster,
+    but in short runs such a critic misses much of what z reveals."""
     critic_rate: float = 1e-3
-    """Step size of the critic's Adam, which trains nothing else. (Our choice.)"""
+    """Step size of the critic's Adam, which trains nothing else (our choice; not published)."""
     loss_scale: float = 5.0
-    """Weight of the world model's loss in the total (the paper's Atari value)."""
+    """Weight of the world model's loss in the total (BYOL-Explore's value for Atari)."""
     prioritise: bool = True
-    """Pay only what lies above the running mean of the normalised reward (the paper's clipping)."""
+    """Pay only the part above the running mean of the normalised reward (BYOL-Explore's clipping).
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,8 +102,8 @@ class BYOLHindsightConfig(ModelConfig):
             )
         if self.contrast_size is not None and self.contrast_size < 2:
             raise ValueError(
-                f"world_model.contrast_size is {self.contrast_size}; a contrast needs at least 2:"
-                " one z against another"
+                f"world_model.contrast_size is {self.contrast_size}; a contrast compares at least"
+                " 2 z"
             )
         if not self.critic_rate > 0:
             raise ValueError(f"world_model.critic_rate is {self.critic_rate}; it must be above 0")
@@ -121,16 +119,19 @@ class BYOLHindsightConfig(ModelConfig):
     def check_batch(self, steps: int, environments: int) -> None:
         if environments < 2:
             raise ValueError(
-                f"byol-hindsight needs at least 2 environments, not {environments}: what z tells is"
-                " judged against the z of the others"
+                f"byol-hindsight needs at least 2 environments, not {environments}: its critic"
+                " compares each z with those of the other environments"
             )
         check_horizon(self.horizon, steps)
         check_contrast(self.contrast_size, steps, environments)
 
     @classmethod
     def published(cls) -> BYOLHindsightConfig:
-        """As Jarrett et al. publish it; the sizes are those of re-implementations at Atari scale,
-        the critic's form and lambda are ours, for want of published ones."""
+        """The form of Jarrett et al. (2023), for Atari.
+
+        They do not publish sizes, the critic's form and lambda. The sizes are those of
+        re-implementations at Atari scale. The critic's form and lambda are our choice.
+        """
         return cls(
             horizon=8,
             reward_edges="sum",
