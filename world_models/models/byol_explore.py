@@ -123,7 +123,7 @@ class BYOLExplore(WorldModel):
         " arXiv 2206.08332"
     )
     deviations = (
-        "The networks' sizes are those of re-implementations; the paper gives some of them only.",
+        "The networks' sizes are those of re-implementations; Guo et al. give some of them only.",
     )
 
     def __init__(self, config: BYOLExploreConfig, torso: Torso, spec: EnvSpec, seed: int):

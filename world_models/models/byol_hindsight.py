@@ -73,7 +73,7 @@ class BYOLHindsight(WorldModel):
         "published.",
         "The critic has an Adam of its own, at the agent's rate, and steps after the others "
         "instead of with them.",
-        "(place, action) carry no gradient into generator and critic; the paper does not say.",
+        "(place, action) carry no gradient into generator and critic; Jarrett et al. do not say.",
         "z and noise have 256 numbers, generator and reconstructor three hidden layers of "
         "512: those of re-implementations.",
     )
