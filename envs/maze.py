@@ -262,9 +262,7 @@ class Maze:
         return observation, seen
 
     def _cover(self, observation: Array, active: Array) -> Array:
-        """Lay noise pixels on the active frames: they show in their own channel and hide all
-        others.
-        """
+        """Cover active frames with noise pixels, which hide the other channels. Returns frames."""
         assert self.layer is not None
         pixels = self.layer.pixels(int(active.sum()))
         observation[active] *= ~pixels[:, None]

@@ -1,5 +1,6 @@
-"""What every environment owes the rest of the house. A new one gets a class here, with a config
-that ends episodes soon.
+"""The contract that every environment must meet.
+
+A new environment gets a class here, with a config whose episodes end soon.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ T, B = 41, 3
 
 
 def rollout(env: VectorEnv, seed: int = 0, steps: int = T) -> list[TimeStep]:
-    """The reset and `steps` random steps."""
+    """The reset, followed by `steps` random steps."""
     rng = np.random.default_rng(seed)
     return [env.reset()] + [
         env.step(rng.integers(env.spec.num_actions, size=env.spec.num_envs)) for _ in range(steps)
@@ -49,8 +50,9 @@ def same(left: TimeStep, right: TimeStep) -> bool:
 
 
 class EnvContract:
-    """Inherited by one class per environment. `config` has B environments whose episodes end within
-    T - 2 steps.
+    """Inherited by one class per environment.
+
+    `config` has B environments whose episodes end within T - 2 steps.
     """
 
     config: EnvConfig
@@ -254,8 +256,9 @@ class TestColourfulStackedPongOnALE(EnvContract):
 
 
 class NotDrawn:
-    """CartPole draws with pygame, which we do not ask for; other worlds below are drawn through
-    Gymnasium.
+    """CartPole draws with pygame, which is not installed here.
+
+    The other environments below are drawn through Gymnasium.
     """
 
     def test_render_is_an_image(self, env: VectorEnv) -> None:

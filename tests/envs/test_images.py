@@ -1,5 +1,4 @@
-"""One rule for images: which Boxes hold them, where their channels stand, and the encoder that
-reads them."""
+"""Which Boxes hold images, where their channels are, and which encoder reads them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Several learners, each with a share of the environments, do what one does with the whole batch:
-losses, rewards, statistics, weights.
+"""Several learners with a share of the environments each do what one learner does.
+
+Losses, rewards, statistics and weights are compared.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.models.icm import ICMConfig
 from afterwit.world_models.models.rnd import RNDConfig
-from afterwit.world_models.trajectory import BATCH as DIMENSION
-from afterwit.world_models.trajectory import Trajectory, join_trajectories
+from afterwit.world_models.trajectory import BATCH_AXIS, Trajectory, join_trajectories
 from tests.helpers import random_trajectory, tiny_spec, tiny_torso_config
 
 BATCH = 6
@@ -46,9 +46,9 @@ CONFIGS = {
 
 
 def cut(whole: Trajectory, parts: int) -> list[Trajectory]:
-    """Its environments in `parts` equal shares, in order."""
+    """The trajectory as `parts` equal shares of its environments, in order."""
     pieces = {
-        name: value.chunk(parts, DIMENSION.get(name, 1))
+        name: value.chunk(parts, BATCH_AXIS.get(name, 1))
         for name, value in whole.state().items()
         if name != "info"
     }
@@ -72,8 +72,9 @@ def trajectories(updates: int) -> Iterator[Trajectory]:
 
 
 def learn(name: str, rank: int, learners: int) -> dict[str, Any]:
-    """Of each update the metrics and bonuses, and at the end everything that is learnt. In doubles:
-    what differs is no rounding.
+    """Metrics and bonuses of each update, and at the end everything that is learned.
+
+    It computes in float64, so that rounding makes no difference.
     """
     torch.set_default_dtype(torch.float64)
     try:
@@ -108,7 +109,7 @@ def work(address: str, rank: int, learners: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=(2, 3))
 def several(request: pytest.FixtureRequest) -> Iterator[list[dict[str, Any]]]:
-    """What each of several learners, in processes of their own, came to."""
+    """The results of several learners in processes of their own."""
     sys.path.insert(0, str(Path(__file__).parents[2]))  # where these processes find this file
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

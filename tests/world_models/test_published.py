@@ -1,6 +1,4 @@
-"""The published form of each world model: every field is accounted for, and so is every deviation
-that is left.
-"""
+"""The published form of each world model: every field and every deviation is accounted for."""
 
 from __future__ import annotations
 
