@@ -1,4 +1,4 @@
-"""Modules that users name: imported if installed, and from the working folder too."""
+"""Modules that users name. They are imported if installed, and from the working folder too."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import sys
 
 
 def import_module(name: str) -> None:
-    """Import a module by its dotted name; one in the working folder, too, as a script there would.
+    """Import a module by its dotted name.
+
+    If it is not installed, it is imported from the working folder, as a script there would do.
+
+    Args:
+      name: The dotted name.
 
     Raises:
-      ModuleNotFoundError: it is neither installed nor in the working folder.
-      Exception: whatever the module raises while it is imported.
+      ModuleNotFoundError: The module is neither installed nor in the working folder.
+      Exception: Any exception that the module raises while it is imported.
     """
     try:
         importlib.import_module(name)

@@ -1,4 +1,7 @@
-"""What predicts, and what its error is worth. `IntrinsicReward` is all that another agent needs."""
+"""World models and their intrinsic reward.
+
+`IntrinsicReward` is the interface for agents of your own.
+"""
 
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput
 from afterwit.world_models.intrinsic_reward import IntrinsicReward, StreamState

@@ -1,7 +1,8 @@
-"""The published form of each world model, and what still differs from its paper.
+"""The published form of each world model, and how it still differs from its paper.
 
 `WORLD_MODELS[name].Config.published()` is the whole configuration, for Atari. `model_config(name,
-"published", sizes="ours", ...)` is the published method with small networks, for small worlds.
+"published", sizes="ours", ...)` is the published method with small networks, for small
+environments.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from afterwit.world_models.running_scale import FLOOR
 
 Form = Literal["ours", "published"]
 
-# What the published forms of all models share in differing from their papers.
+# Differences from the papers that the published forms of all models share.
 SHARED_DEVIATIONS = (
     "V-MPO's temperature is solved for on each batch; V-MPO takes a gradient step on it.",
     "The trust region's multiplier alpha moves by a factor exp(rate (KL / epsilon - 1)), "
@@ -36,7 +37,7 @@ SHARED_DEVIATIONS = (
 
 
 def deviations() -> dict[str, tuple[str, ...]]:
-    """What still differs from the papers in the published forms: for all models, then for each."""
+    """How the published forms still differ from the papers: for all models, then for each."""
     own = {name: model.deviations for name, model in WORLD_MODELS.items()}
     return {"all models": SHARED_DEVIATIONS} | own
 
@@ -45,13 +46,13 @@ def model_config(model: str, method: Form, sizes: Form, rate: float) -> ModelCon
     """The config of a world model.
 
     Args:
-      model: its name, as `find_model` takes it.
-      method: the form whose method it has.
-      sizes: the form whose `scale_fields` it has. Ours are small, and look one step ahead.
-      rate: the agent's learning rate, at which the published form's optimisers step.
+      model: Its name, as `find_model` takes it.
+      method: The form whose method it has.
+      sizes: The form whose `scale_fields` it has. "ours" is small, and looks one step ahead.
+      rate: The agent's learning rate. The optimisers of the published form step at this rate.
 
     Raises:
-      ValueError: the model is unknown or has no published form.
+      ValueError: The model is unknown or has no published form.
     """
     kind = find_model(model).Config
     ours, published = kind(), kind.published()
@@ -65,11 +66,11 @@ def model_config(model: str, method: Form, sizes: Form, rate: float) -> ModelCon
 
 
 def with_scale_of(config: ModelConfig, other: ModelConfig) -> ModelConfig:
-    """`config` with the scale_fields of `other`, a config of the same model."""
+    """`config` with the `scale_fields` of `other`, a config of the same model."""
     return replace(config, **{name: getattr(other, name) for name in config.scale_fields})
 
 
 def is_published(config: ModelConfig) -> bool:
-    """Is the method the published one, whatever sizes and rates?"""
+    """Whether the method is the published one, with any sizes and rates."""
     published = config.published()
     return published is not None and with_scale_of(published, config) == config

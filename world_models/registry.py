@@ -1,4 +1,4 @@
-"""WORLD_MODELS: every model of the library by its name. A new one is a file and a line here."""
+"""WORLD_MODELS: every model of the library by its name. A new model is a file and a line here."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ def find_model(name: str) -> type[WorldModel]:
     """The class of a world model.
 
     Args:
-      name: one of WORLD_MODELS, or `package.module:Class` for one of your own. Its package is
-        installed or lies in the working folder.
+      name: One of WORLD_MODELS, or `package.module:Class` for one of your own. Its package is
+          installed, or is in the working folder.
 
     Raises:
-      ValueError: there is no such model; the line says what is wrong with the name.
+      ValueError: There is no such model. The message says what is wrong with the name.
+
+    >>> find_model("rnd").__name__
+    'RND'
     """
     if name in WORLD_MODELS:
         return WORLD_MODELS[name]
@@ -63,7 +66,17 @@ def find_model(name: str) -> type[WorldModel]:
 
 
 def make_world_model(config: ModelConfig, torso: Torso, spec: EnvSpec, seed: int) -> WorldModel:
-    """The world model that `config` describes, looking through `torso`."""
+    """Make the world model that a config describes.
+
+    Args:
+      config: The config of a world model.
+      torso: The encoder and recurrent network that the model reads.
+      spec: The environments.
+      seed: Seed of the model's random draws.
+
+    Raises:
+      ValueError: The config belongs to no known world model.
+    """
     if type(config) not in MODEL_OF:
         raise ValueError(
             f"unknown world model config {type(config).__name__}; choose one of"
@@ -73,7 +86,7 @@ def make_world_model(config: ModelConfig, torso: Torso, spec: EnvSpec, seed: int
 
 
 def world_model_name(config: ModelConfig) -> str:
-    """What `find_model` finds the model of a config by."""
+    """The name by which `find_model` finds the model of this config."""
     model = MODEL_OF[type(config)]
     names = (name for name, known in WORLD_MODELS.items() if known is model)
     return next(names, f"{model.__module__}:{model.__qualname__}")

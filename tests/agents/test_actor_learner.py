@@ -1,6 +1,4 @@
-"""Actor and learner together on a small maze: they agree, unrolls join, seeds decide, and what did
-not happen teaches nothing.
-"""
+"""Actor and learner on a small maze: they agree, trajectories join, and seeds reproduce runs."""
 
 from __future__ import annotations
 
@@ -75,7 +73,7 @@ def test_unrolls_have_the_shape_of_a_trajectory_and_contain_resets() -> None:
 
 
 def test_learner_and_actor_agree_on_every_probability() -> None:
-    """Also after resets, over several unrolls, and after new weights in between."""
+    """They agree after resets, over several trajectories, and after new weights."""
     actor, learner = pair()
     for round_ in range(6):
         trajectory = actor.unroll()

@@ -1,4 +1,4 @@
-"""On a real GPU: what a learner and a bonus do there is what they do on the CPU."""
+"""A learner and a bonus on a real GPU give the same as on the CPU."""
 
 from __future__ import annotations
 

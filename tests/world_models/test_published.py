@@ -1,6 +1,4 @@
-"""The published form of each world model: every field is accounted for, and so is every deviation
-that is left.
-"""
+"""The published form of each world model: every field and every deviation is accounted for."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ import pytest
 import torch
 
 from afterwit.agents import Learner
-from afterwit.agents.vmpo import LEAST, MOST, SURPRISE, VMPOConfig
+from afterwit.agents.vmpo import MAX_ALPHA, MAX_EXCESS, MIN_ALPHA, VMPOConfig
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.studies.definitions import STUDIES
 from afterwit.world_models import WORLD_MODELS
@@ -121,7 +119,7 @@ def test_the_deviations_that_hold_everywhere_are_those_of_the_code() -> None:
     assert "temperature is solved for" in text and not any(
         "temperature" in name for name, _ in learner.named_parameters()
     )
-    assert f"the bracket at most {SURPRISE:g}, between {LEAST:g} and {MOST:g}" in text
+    assert f"the bracket at most {MAX_EXCESS:g}, between {MIN_ALPHA:g} and {MAX_ALPHA:g}" in text
     region, epsilon = learner.trust_region, learner.config.vmpo.trust_region_epsilon
     before = float(region.alpha)
     region.follow(torch.tensor(3 * epsilon), torch.tensor(True))

@@ -1,4 +1,4 @@
-"""The registry: how models are named, found, and added from a file of one's own."""
+"""The registry: how models are named, found, and added from a user's file."""
 
 from __future__ import annotations
 

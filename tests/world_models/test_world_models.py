@@ -1,4 +1,4 @@
-"""What every registered world model owes: one class over all entries of WORLD_MODELS."""
+"""The contract that every world model in WORLD_MODELS must meet."""
 
 from __future__ import annotations
 
@@ -157,8 +157,9 @@ class TestWorldModel:
         )
 
     def test_environments_do_not_mix(self, name: str) -> None:
-        """The reward of environment 0 does not change when environment 1 sees something else (z's
-        negatives aside).
+        """The reward of environment 0 does not depend on what environment 1 sees.
+
+        The negatives of z are the exception.
         """
         trajectory = random_trajectory()
         obs = trajectory.obs.clone()
