@@ -16,8 +16,10 @@ from gymnasium.spaces import Box, Discrete
 from afterwit.envs.arrays import Array
 from afterwit.envs.interface import interface_of
 from afterwit.envs.specs import EnvSpec
+from afterwit.world_models.base import ModelConfig
 from afterwit.world_models.torso import TorsoConfig
 
+MAX_OBSERVATION = 1e6  # the squares of larger observations overflow float32
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -129,3 +131,78 @@ def default_torso(spec: EnvSpec) -> TorsoConfig:
         if config.resolved(spec.observation_shape).encoder == "mlp"
         else replace(config, embedding=256, belief=256)
     )
+
+
+def read_steps(
+    spec: EnvSpec, config: ModelConfig, obs: Any, actions: Any, dones: Any
+) -> tuple[Array, Array, Array]:
+    """Check a caller's steps, and convert them to what networks read.
+
+    Args:
+      spec: The caller's environment.
+      config: The world model, which may need a certain batch.
+      obs: [T+1, B, ...] as the observation space says.
+      actions: Integers [T, B] as the action space counts them.
+      dones: bool [T, B].
+
+    Returns:
+      Observations as networks read them, actions counted from 0, and dones.
+
+    Raises:
+      ValueError: An array has a wrong shape or type, or observations are not finite or too large.
+    """
+    obs, actions = as_array("obs", obs), as_array("actions", actions)
+    dones = as_array("dones", dones)
+    interface = spec.interface
+    assert interface is not None
+    if actions.ndim != 2 or dones.shape != actions.shape:
+        raise ValueError(
+            f"actions have shape {actions.shape} and dones {dones.shape}; both must be [T, B]"
+        )
+    length, batch = actions.shape
+    if length < 1 or batch < 1:
+        raise ValueError(
+            f"actions have shape {actions.shape}; at least 1 step of 1 environment is needed"
+        )
+    config.check_batch(length, batch)
+    if obs.shape != (length + 1, batch, *interface.view.raw):
+        raise ValueError(
+            f"obs has shape {obs.shape}; for these actions it must be"
+            f" {(length + 1, batch, *interface.view.raw)}"
+        )
+    actions = interface.from_environment(actions)
+    if dones.dtype != np.bool_:
+        raise ValueError(f"dones has dtype {dones.dtype}; it must be bool (terminated | truncated)")
+    if spec.observation_dtype == "uint8" and obs.dtype.kind not in "iu":
+        raise ValueError(
+            f"obs has dtype {obs.dtype}, but the observation space is uint8: give bytes 0..255,"
+            " or a space of floats"
+        )
+    if obs.dtype.kind not in "biuf":
+        raise ValueError(f"obs has dtype {obs.dtype}; it must hold numbers")
+    least, most = float(obs.min()), float(obs.max())
+    if not (least >= -MAX_OBSERVATION and most <= MAX_OBSERVATION):  # also if NaN
+        raise ValueError(
+            f"obs must be finite and of order 1 (at most {MAX_OBSERVATION:g}); scale them first."
+            " Nothing was changed"
+        )
+    return interface.view(obs), actions, dones
+
+
+def read_previous_dones(previous_dones: Any, batch: int, autoreset: str) -> Array:
+    """Check the dones of the step before the first one: bool [B].
+
+    Raises:
+      ValueError: They have another shape or type, or the autoreset needs none.
+    """
+    if autoreset == "same-step":
+        raise ValueError(
+            "previous_dones is for next-step autoreset; with same-step an ending shows in"
+            " dones alone: leave it out"
+        )
+    previous_dones = as_array("previous_dones", previous_dones)
+    if previous_dones.shape != (batch,) or previous_dones.dtype != np.bool_:
+        raise ValueError(
+            f"previous_dones is {previous_dones!r}; it must be bool of shape ({batch},)"
+        )
+    return previous_dones

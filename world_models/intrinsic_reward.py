@@ -21,7 +21,9 @@ from afterwit.world_models.callers import (
     default_torso,
     find_device,
     in_own_modes,
+    read_previous_dones,
     read_spaces,
+    read_steps,
 )
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.registry import find_model, make_world_model, world_model_name
@@ -31,7 +33,6 @@ from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory
 
 LEARNING_RATE = 1e-3
-MAX_OBSERVATION = 1e6  # the squares of larger observations overflow float32
 
 
 class IntrinsicReward:
@@ -331,55 +332,10 @@ class IntrinsicReward:
         previous_dones: Array | None,
         state: StreamState | None,
     ) -> Trajectory:
-        obs, actions, dones = (
-            as_array(*given) for given in (("obs", obs), ("actions", actions), ("dones", dones))
-        )
-        interface = self.spec.interface
-        assert interface is not None
-        if actions.ndim != 2 or dones.shape != actions.shape:
-            raise ValueError(
-                f"actions have shape {actions.shape} and dones {dones.shape}; both must be [T, B]"
-            )
+        obs, actions, dones = read_steps(self.spec, self.config, obs, actions, dones)
         length, batch = actions.shape
-        if length < 1 or batch < 1:
-            raise ValueError(
-                f"actions have shape {actions.shape}; at least 1 step of 1 environment is needed"
-            )
-        self.config.check_batch(length, batch)
-        if obs.shape != (length + 1, batch, *interface.view.raw):
-            raise ValueError(
-                f"obs has shape {obs.shape}; for these actions it must be"
-                f" {(length + 1, batch, *interface.view.raw)}"
-            )
-        actions = interface.from_environment(actions)
-        if dones.dtype != np.bool_:
-            raise ValueError(
-                f"dones has dtype {dones.dtype}; it must be bool (terminated | truncated)"
-            )
-        if self.spec.observation_dtype == "uint8" and obs.dtype.kind not in "iu":
-            raise ValueError(
-                f"obs has dtype {obs.dtype}, but the observation space is uint8: give bytes 0..255,"
-                " or a space of floats"
-            )
-        if obs.dtype.kind not in "biuf":
-            raise ValueError(f"obs has dtype {obs.dtype}; it must hold numbers")
-        least, most = float(obs.min()), float(obs.max())
-        if not (least >= -MAX_OBSERVATION and most <= MAX_OBSERVATION):  # also if NaN
-            raise ValueError(
-                f"obs must be finite and of order 1 (at most {MAX_OBSERVATION:g}); scale them"
-                " first. Nothing was changed"
-            )
         if previous_dones is not None:
-            if self.autoreset == "same-step":
-                raise ValueError(
-                    "previous_dones is for next-step autoreset; with same-step an ending shows in"
-                    " dones alone: leave it out"
-                )
-            previous_dones = as_array("previous_dones", previous_dones)
-            if previous_dones.shape != (batch,) or previous_dones.dtype != np.bool_:
-                raise ValueError(
-                    f"previous_dones is {previous_dones!r}; it must be bool of shape ({batch},)"
-                )
+            previous_dones = read_previous_dones(previous_dones, batch, self.autoreset)
         if state is None:
             state = self.initial_state(batch)
         elif previous_dones is not None:
@@ -403,7 +359,7 @@ class IntrinsicReward:
         first[shift:] = dones[: length + 1 - shift]
         floats = torch.zeros(length, batch)
         return Trajectory(
-            obs=torch.from_numpy(interface.view(obs)),
+            obs=torch.from_numpy(obs),
             first=torch.from_numpy(first),
             action=torch.from_numpy(actions),
             behaviour=floats[..., None],
