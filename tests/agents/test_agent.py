@@ -119,10 +119,8 @@ class Camera(gymnasium.Env[Any, Any]):
     """Shows images [height, width, channels] and takes the actions 10, 11 and 12."""
 
     def __init__(self) -> None:
-        self.observation_space, self.action_space = (
-            Box(0, 255, (17, 16, 3), np.uint8),
-            Discrete(3, start=10),
-        )
+        self.observation_space = Box(0, 255, (17, 16, 3), np.uint8)
+        self.action_space = Discrete(3, start=10)
 
     def look(self) -> Any:
         return self.np_random.integers(0, 256, (17, 16, 3), np.uint8)

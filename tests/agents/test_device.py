@@ -83,10 +83,8 @@ def gru_cell_backward(
     gradient: Tensor, workspace: Tensor, biased: bool
 ) -> tuple[Tensor | None, ...]:
     batch, size = gradient.shape
-    gates, bias = (
-        (gradient.new_empty(batch, 3 * size) for _ in range(2)),
-        [gradient.new_empty(3 * size) if biased else None] * 2,
-    )
+    gates = (gradient.new_empty(batch, 3 * size) for _ in range(2))
+    bias = [gradient.new_empty(3 * size) if biased else None] * 2
     return (*gates, torch.empty_like(gradient), *bias)
 
 
@@ -125,10 +123,8 @@ def main() -> None:
             if name == "images"
             else (SHAPE, torch.float32, "mlp")
         )
-        spec, on_host = (
-            tiny_spec(shape, dtype=str(dtype).removeprefix("torch.")),
-            random_trajectory(shape=shape, dtype=dtype),
-        )
+        spec = tiny_spec(shape, dtype=str(dtype).removeprefix("torch."))
+        on_host = random_trajectory(shape=shape, dtype=dtype)
         config = replace(config, torso=tiny_torso_config(encoder), vmpo=VMPOConfig(target_period=1))
         resets = on_host.resets  # read on the host, before the data moves
         with ExitStack() as stack:

@@ -27,10 +27,8 @@ def reference_moments(batches: list[tuple[Tensor, Tensor]], step: float) -> tupl
     first = second = 0.0
     for values, mask in batches:
         kept = np.array([float(values[t, b]) for t in range(T) for b in range(B) if mask[t, b]])
-        first, second = (
-            (1 - step) * first + step * kept.mean(),
-            (1 - step) * second + step * (kept**2).mean(),
-        )
+        first = (1 - step) * first + step * kept.mean()
+        second = (1 - step) * second + step * (kept**2).mean()
     correction = 1 - (1 - step) ** len(batches)
     mean = first / correction
     return mean, float(np.sqrt(second / correction - mean**2))

@@ -273,11 +273,9 @@ def test_entropy_is_that_of_numpy() -> None:
 def test_it_finds_the_best_arm_of_a_bandit() -> None:
     random = torch.Generator().manual_seed(0)
     means = torch.tensor([0.0, 0.2, 1.0, 0.4, -1.0, 0.6, 0.1])
-    logits, region, real = (
-        torch.zeros(A, requires_grad=True),
-        TrustRegion(VMPOConfig()),
-        torch.ones(T, B, dtype=torch.bool),
-    )
+    logits = torch.zeros(A, requires_grad=True)
+    region = TrustRegion(VMPOConfig())
+    real = torch.ones(T, B, dtype=torch.bool)
     optimiser = torch.optim.Adam([logits], 0.02)
     chances = []
     for step in range(500):

@@ -44,10 +44,8 @@ def play(
 
 @pytest.mark.parametrize("noise", NOISES)
 def test_a_vector_keeps_its_own_numbers_and_gets_noise_beside_them(noise: str) -> None:
-    env, plain = (
-        Noise(gymnasium.make("CartPole-v1"), noise, density=1.0),
-        gymnasium.make("CartPole-v1"),
-    )
+    env = Noise(gymnasium.make("CartPole-v1"), noise, density=1.0)
+    plain = gymnasium.make("CartPole-v1")
     layered, on = noise not in ("none", "sticky"), 0
     for (seen, _, info), (expected, _, _) in zip(play(env), play(plain), strict=noise != "sticky"):
         assert (

@@ -122,6 +122,10 @@ def test_closed_doors_hide_the_television_and_nothing_can_be_carried() -> None:
     assert env.carrying is None and tuple(env.agent_pos) == (1, 2) and len(picture(env)) == 3
 
 
+def name_of(indices: dict[str, int], index: int) -> str:
+    return next(name for name, other in indices.items() if other == index)
+
+
 def test_one_hot_says_all_that_the_view_says() -> None:
     env = noisy_tv("always")
     channel, rng, states = CHANNELS.index, np.random.default_rng(0), set()
@@ -136,22 +140,14 @@ def test_one_hot_says_all_that_the_view_says() -> None:
         for x, y in np.ndindex(7, 7):
             thing, colour, state = view["image"][x, y].tolist()
             expected = np.zeros(len(CHANNELS), bool)
-            name = next(name for name, index in OBJECT_TO_IDX.items() if index == thing)
+            name = name_of(OBJECT_TO_IDX, thing)
             if name != "unseen":
                 expected[channel(name)] = True
                 if name != "empty":
-                    expected[
-                        channel(
-                            next(name for name, index in COLOR_TO_IDX.items() if index == colour)
-                        )
-                    ] = True
+                    expected[channel(name_of(COLOR_TO_IDX, colour))] = True
                 if name == "door":
                     states.add(state)
-                    expected[
-                        channel(
-                            next(name for name, index in STATE_TO_IDX.items() if index == state)
-                        )
-                    ] = True
+                    expected[channel(name_of(STATE_TO_IDX, state))] = True
             np.testing.assert_array_equal(image[:, y, x] == 255, expected)
     assert states == {STATE_TO_IDX["open"], STATE_TO_IDX["closed"]}
     with pytest.raises(ValueError, match="dict with an `image`"):

@@ -34,13 +34,16 @@ FAST = [
     "400",
     "--env.num-envs",
     "2",
-    "--learner.torso.hidden",
-    "8",
     "--log-interval",
     "200",
     "--quiet",
+    "--learner.torso.hidden",
+    "8",
+    "--learner.torso.channels",
+    "4",
+    "--learner.torso.blocks",
+    "1",
 ]
-FAST += ["--learner.torso.channels", "4", "--learner.torso.blocks", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -251,15 +254,10 @@ def test_a_world_that_cannot_be_trained_is_named_in_one_line(why: str, train_own
     ), stderr
 
 
+FLOATS_WANTED = "from step(); its observation space says float32 (4,)"
 WRONG_VALUES = {
-    (
-        "observation",
-        "none",
-    ): "an observation that is None from step(); its observation space says float32 (4,)",
-    (
-        "observation",
-        "columns",
-    ): "an observation that is float32 (4, 1) from step(); its observation space says float32 (4,)",
+    ("observation", "none"): f"an observation that is None {FLOATS_WANTED}",
+    ("observation", "columns"): f"an observation that is float32 (4, 1) {FLOATS_WANTED}",
     ("observation", "more"): "an observation that is float64 (5,) from step(); its",
     ("observation", "texts"): "an observation that is <U1 (4,) from step(); its",
     ("observation", "ragged"): "an observation from step() that is no array",
@@ -292,11 +290,9 @@ def test_what_a_step_returns_wrongly_is_named(what: str, which: str, train_own: 
     )
 
 
+BYTES_WANTED = "from step(); its observation space says uint8 (4,)"
 WRONG_NUMBERS = {
-    (
-        "Bytes",
-        "floats",
-    ): "an observation that is float64 (4,) from step(); its observation space says uint8 (4,)",
+    ("Bytes", "floats"): f"an observation that is float64 (4,) {BYTES_WANTED}",
     ("Bytes", "many"): "an observation from 0 to 256 from step(); uint8 holds 0 to 255",
     ("Bytes", "few"): "an observation from -1 to 2 from step(); uint8 holds 0 to 255",
     ("Wide", "large"): "observations with 1e+300 (environment 0 of 2), which float32 cannot hold",
@@ -584,9 +580,11 @@ def test_a_module_in_the_working_folder_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command `afterwit` has its own folder on sys.path, not the working folder."""
-    (tmp_path / "a_world_here.py").write_text(
-        "import gymnasium\ngymnasium.register('Here-v0', entry_point='a_world_here:Here')\n"
-    )
+    program = """
+import gymnasium
+gymnasium.register("Here-v0", entry_point="a_world_here:Here")
+"""
+    (tmp_path / "a_world_here.py").write_text(program)
     monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(tmp_path))])
     with pytest.raises(ValueError, match="No module named 'a_world_here'"):
         GymConfig("a_world_here:Here-v0")

@@ -22,11 +22,9 @@ class Toy(gymnasium.Env[Any, Any]):
     def __init__(
         self, space: Space[Any] = FIRST, actions: Discrete | None = None, length: int = 50
     ):
-        self.observation_space, self.action_space, self.length = (
-            space,
-            actions or Discrete(4),
-            length,
-        )
+        self.observation_space = space
+        self.action_space = actions or Discrete(4)
+        self.length = length
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

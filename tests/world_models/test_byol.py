@@ -110,11 +110,9 @@ def reference_pairs(
                 action = trajectory.action[t + k - 1, b]
                 target = model.target.slow(trajectory.obs[t + k, b][None])[0].detach()
                 target = (target - mean_outcome) / size if standardised else unit(target)
-                before, belief = (
-                    belief,
-                    gru_step(
-                        model.open_loop.rnn, model.open_loop.action_embedding.weight[action], belief
-                    ),
+                before = belief
+                belief = gru_step(
+                    model.open_loop.rnn, model.open_loop.action_embedding.weight[action], belief
                 )
                 if isinstance(model, BYOLExplore):
                     prediction = model.predictor(belief)
@@ -189,10 +187,8 @@ def test_byol_hindsight_equals_the_loops(
     model.random.manual_seed(5)
     out = model(trajectory, beliefs, embeddings)
     pairs = reference_pairs(model, trajectory, beliefs, horizon, draws(config, 5))
-    reconstruction, invariance = (
-        pairs.reward(pairs.reconstruction, edges, horizon),
-        pairs.reward(pairs.invariance, "sum", horizon),
-    )
+    reconstruction = pairs.reward(pairs.reconstruction, edges, horizon)
+    invariance = pairs.reward(pairs.invariance, "sum", horizon)
     close(out.reward, reconstruction / config.invariance_weight + (invariance if in_reward else 0))
     close(sum(out.parts.values(), torch.zeros(T, B)), out.reward)
     close(out.parts["reconstruction"], reconstruction / config.invariance_weight)
@@ -220,11 +216,9 @@ def test_the_generator_descends_and_critic_and_representation_are_left_alone_by_
         pairs.loss(errors) for errors in (pairs.reconstruction, pairs.invariance, pairs.foresight)
     )
     errors = rec + weight * fore if weight else rec
-    found, of_errors, of_inv = (
-        gradients(loss, model),
-        gradients(errors, model),
-        gradients(inv, model),
-    )
+    found = gradients(loss, model)
+    of_errors = gradients(errors, model)
+    of_inv = gradients(inv, model)
     weights = {
         "generator": (1.0, config.invariance_weight),
         "reconstructor": (1.0, 0.0),
@@ -253,10 +247,8 @@ def test_the_critic_takes_steps_of_its_own_and_nothing_else_moves() -> None:
     assert model.critic_batch is not None
     state, latent, valid = model.critic_batch
     assert not state.requires_grad and not latent.requires_grad
-    critic, before = (
-        deepcopy(model.critic).requires_grad_(True),
-        {name: value.clone() for name, value in model.named_parameters()},
-    )
+    critic = deepcopy(model.critic).requires_grad_(True)
+    before = {name: value.clone() for name, value in model.named_parameters()}
     optimiser = torch.optim.Adam(critic.parameters(), 0.01)
     random = torch.Generator()
     random.set_state(model.random.get_state())
@@ -325,12 +317,10 @@ def test_what_lies_at_no_valid_pair_changes_nothing(index: int) -> None:
     # environment 1's, opens one, too.
     trajectory = random_trajectory(resets=((3, 0), (4, 0), (T, 1), (0, 2), (1, 2), (5, 3)))
     unused = [(3, 0), (T, 1), (0, 2)]
-    obs, action, core, prev_action = (
-        trajectory.obs.clone(),
-        trajectory.action.clone(),
-        trajectory.core.clone(),
-        trajectory.prev_action,
-    )
+    obs = trajectory.obs.clone()
+    action = trajectory.action.clone()
+    core = trajectory.core.clone()
+    prev_action = trajectory.prev_action
     for t, b in unused:
         obs[t, b] = 1e6
     action[~trajectory.real] = (action[~trajectory.real] + 3) % A

@@ -73,10 +73,8 @@ def trained_critic(
     valid = torch.ones(32, n, dtype=torch.bool)
 
     def batch() -> tuple[Tensor, Tensor, Tensor]:
-        belief, action = (
-            torch.randn(32, n, 5, generator=random),
-            torch.randint(actions, (32, n), generator=random),
-        )
+        belief = torch.randn(32, n, 5, generator=random)
+        action = torch.randint(actions, (32, n), generator=random)
         latent = torch.randn(32, n, 6, generator=random)
         if leak == "action":
             latent[..., :actions] = F.one_hot(action, actions) + 0.1 * latent[..., :actions]

@@ -50,10 +50,8 @@ def everywhere(*shape: int) -> Tensor:
 
 def test_spread_is_the_error_of_the_best_guess_that_never_changes() -> None:
     random = torch.Generator().manual_seed(0)
-    vectors, mask = (
-        torch.randn(T, B, 3, generator=random) + 1,
-        torch.rand(T, B, generator=random) < 0.7,
-    )
+    vectors = torch.randn(T, B, 3, generator=random) + 1
+    mask = torch.rand(T, B, generator=random) < 0.7
     units = F.normalize(vectors, dim=-1)[mask]
     angles = torch.stack(
         torch.meshgrid(
@@ -85,25 +83,19 @@ def test_the_probe_tells_the_share_of_variance_that_is_linear(
 
 def test_the_probe_finds_nothing_in_noise_and_does_not_boast_of_what_it_learnt_by_heart() -> None:
     random = torch.Generator().manual_seed(0)
-    inputs, outputs = (
-        torch.randn(4, 20, 30, generator=random),
-        torch.randn(4, 20, 2, generator=random),
-    )
+    inputs = torch.randn(4, 20, 30, generator=random)
+    outputs = torch.randn(4, 20, 2, generator=random)
     # 30 weights from 40 rows fit those rows well
     assert explained_variance(inputs, outputs, everywhere(4, 20)).item() < 0
-    inputs, use = (
-        torch.randn(200, WIDE, 5, generator=random),
-        torch.randn(200, WIDE, 2, generator=random),
-    )
-    assert abs(explained_variance(inputs, use, everywhere(200, WIDE)).item()) < 0.02
+    inputs = torch.randn(200, WIDE, 5, generator=random)
+    outputs = torch.randn(200, WIDE, 2, generator=random)
+    assert abs(explained_variance(inputs, outputs, everywhere(200, WIDE)).item()) < 0.02
 
 
 def test_the_probe_reads_only_where_the_mask_is() -> None:
     random = torch.Generator().manual_seed(0)
-    inputs, mask = (
-        torch.randn(LONG, WIDE, 4, generator=random),
-        torch.rand(LONG, WIDE, generator=random) < 0.5,
-    )
+    inputs = torch.randn(LONG, WIDE, 4, generator=random)
+    mask = torch.rand(LONG, WIDE, generator=random) < 0.5
     outputs = torch.where(
         mask[..., None], inputs, 1e4 * torch.randn(inputs.shape, generator=random)
     )
@@ -228,10 +220,8 @@ def test_contrasts_are_over_groups_of_the_size_that_is_asked_for(size: int) -> N
     batch = 6 if size == 2 else B
     model = hindsight(replace(CONFIG, contrast_size=size))
     random = torch.Generator().manual_seed(0)
-    state, latent = (
-        torch.randn(3, T, batch, BELIEF + A, generator=random),
-        torch.randn(3, T, batch, A, generator=random),
-    )
+    state = torch.randn(3, T, batch, BELIEF + A, generator=random)
+    latent = torch.randn(3, T, batch, A, generator=random)
     valid = torch.rand(3, T, batch, generator=random) < 0.8
     found = model.invariance(state, latent, valid)
     for k in range(3):

@@ -216,10 +216,10 @@ def test_only_steps_with_an_outcome_are_paid(name: str, autoreset: str) -> None:
 @pytest.mark.parametrize("prioritise", (True, False))
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_the_bonus_is_the_error_in_units_of_what_updates_saw(name: str, prioritise: bool) -> None:
-    intrinsic, slow = (
-        curiosity(replace(WORLD_MODELS[name].Config(), prioritise=prioritise), reward_decay=0.9),
-        SlowNormaliser(0.9),
+    intrinsic = curiosity(
+        replace(WORLD_MODELS[name].Config(), prioritise=prioritise), reward_decay=0.9
     )
+    slow = SlowNormaliser(0.9)
     raw: list[Tensor] = []
     intrinsic.model.register_forward_hook(lambda module, inputs, output: raw.append(output.reward))
     obs, actions, dones = steps(9)
@@ -266,10 +266,8 @@ def test_nothing_is_remembered_across_an_ending(autoreset: str) -> None:
     changed_actions[: last + 1, 0] = (actions[: last + 1, 0] + 1) % A
     intrinsic = curiosity(BYOLExploreConfig(horizon=2, prioritise=False), autoreset=autoreset)
     intrinsic.update(*steps(1))
-    bonus, other = (
-        intrinsic.reward(obs, actions, dones),
-        intrinsic.reward(changed, changed_actions, dones),
-    )
+    bonus = intrinsic.reward(obs, actions, dones)
+    other = intrinsic.reward(changed, changed_actions, dones)
     np.testing.assert_allclose(other[last + 1 :, 0], bonus[last + 1 :, 0], atol=1e-5)
     assert not np.allclose(other[:2, 0], bonus[:2, 0])
 
@@ -302,10 +300,8 @@ def test_a_call_starts_from_a_blank_memory() -> None:
     obs, actions, _ = steps()
     dones = np.zeros((T, B), bool)
     dones[2] = True
-    whole, alone = (
-        intrinsic.reward(obs, actions, dones),
-        intrinsic.reward(obs[3:], actions[3:], dones[3:]),
-    )
+    whole = intrinsic.reward(obs, actions, dones)
+    alone = intrinsic.reward(obs[3:], actions[3:], dones[3:])
     np.testing.assert_allclose(alone, whole[3:], atol=1e-5)
 
 

@@ -159,10 +159,8 @@ def test_nor_does_it_while_near_errors_fall_faster_than_far_ones() -> None:
 def test_distances_that_a_batch_lacks_keep_their_size() -> None:
     """Batches of full unrolls alternate with batches of episodes of one step."""
     reward, ones = TransitionReward(3, "whole"), torch.ones(3, T, B)
-    full, short = (
-        torch.ones(T, B, dtype=torch.bool),
-        (torch.arange(T) % 2 == 0)[:, None].expand(T, B),
-    )
+    full = torch.ones(T, B, dtype=torch.bool)
+    short = (torch.arange(T) % 2 == 0)[:, None].expand(T, B)
     for _ in range(5):
         for real in (full, short, short, short):
             close(reward(ones, pair_mask(real, 3))[real], torch.full((int(real.sum()),), 3.0))

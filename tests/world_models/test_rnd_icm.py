@@ -38,10 +38,8 @@ def rnd(
     encoder: str = "mlp",
     layers: int = 0,
 ) -> RND:
-    torso, config = (
-        tiny_torso(0, shape, encoder),
-        RNDConfig(normalise_observations=normalise, predictor_layers=layers),
-    )
+    torso = tiny_torso(0, shape, encoder)
+    config = RNDConfig(normalise_observations=normalise, predictor_layers=layers)
     return seeded(lambda: RND(config, torso, tiny_spec(shape, dtype=dtype), 0), 1)
 
 
@@ -211,10 +209,8 @@ def slow_icm(
 @pytest.mark.parametrize("shaped", (False, True))
 @pytest.mark.parametrize("weight", (0.2, 0.7))
 def test_icm_equals_the_loop(weight: float, shaped: bool) -> None:
-    model, trajectory = (
-        icm(ICMConfig(hidden=16, forward_weight=weight, forward_shapes_features=shaped)),
-        random_trajectory(),
-    )
+    model = icm(ICMConfig(hidden=16, forward_weight=weight, forward_shapes_features=shaped))
+    trajectory = random_trajectory()
     out = model(trajectory, NOTHING, NOTHING)
     forward, inverse = slow_icm(model, trajectory)
     expected = weight * mean(forward) + (1 - weight) * mean(inverse)
@@ -229,10 +225,8 @@ def test_icm_equals_the_loop(weight: float, shaped: bool) -> None:
 def test_only_the_inverse_model_shapes_the_features_of_icm() -> None:
     model, trajectory = icm(), random_trajectory()
     _, inverse = slow_icm(model, trajectory)
-    of_loss, of_inverse = (
-        gradients(model(trajectory, NOTHING, NOTHING).loss, model),
-        gradients(mean(inverse), model),
-    )
+    of_loss = gradients(model(trajectory, NOTHING, NOTHING).loss, model)
+    of_inverse = gradients(mean(inverse), model)
     for name in of_loss:
         if name.startswith("features"):
             close(of_loss[name], 0.8 * of_inverse[name], 1e-6)

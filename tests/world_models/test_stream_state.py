@@ -95,16 +95,11 @@ def test_an_update_reads_the_state_that_the_reward_was_given() -> None:
 
 def wrong_states() -> dict[str, Any]:
     """Objects that are not a state of `curiosity()` with B environments."""
-    more_actions = IntrinsicReward(
-        "rnd", VECTOR, Discrete(A + 2), seed=0, torso=tiny_torso_config("mlp")
-    )
+    small = tiny_torso_config("mlp")
+    more_actions = IntrinsicReward("rnd", VECTOR, Discrete(A + 2), seed=0, torso=small)
     obs, actions, dones = steps()
-    own, largest = (
-        curiosity().initial_state(B),
-        more_actions.reward(obs, 0 * actions + A + 1, dones, state=more_actions.initial_state(B))[
-            1
-        ],
-    )
+    own, others = curiosity().initial_state(B), more_actions.initial_state(B)
+    _, largest = more_actions.reward(obs, 0 * actions + A + 1, dones, state=others)
     return {
         "number": 1,
         "word": "blank",

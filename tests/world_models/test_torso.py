@@ -179,10 +179,8 @@ def test_images_in_bfloat16_are_nearly_those_in_float32_and_train_float32_weight
     shape, random = (1, 36, 36), torch.Generator().manual_seed(0)
     obs = torch.randint(0, 256, (3, 2, *shape), generator=random, dtype=torch.uint8)
     config = tiny_torso_config("resnet")
-    exact, half = (
-        seeded(lambda: Encoder(config, shape), 0),
-        seeded(lambda: Encoder(replace(config, bfloat16=True), shape), 0),
-    )
+    exact = seeded(lambda: Encoder(config, shape), 0)
+    half = seeded(lambda: Encoder(replace(config, bfloat16=True), shape), 0)
     found, expected = half(obs), exact(obs)
     assert found.dtype == expected.dtype == torch.float32
     close(found, expected, 3e-2)
