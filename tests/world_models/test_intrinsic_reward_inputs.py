@@ -143,7 +143,7 @@ def test_arrays_of_any_kind_mean_the_same(way: str) -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    "turn",
+    "convert",
     (lambda obs: obs.astype(np.float16), lambda obs: torch.from_numpy(obs).bfloat16()),
     ids=("float16", "bfloat16"),
 )
