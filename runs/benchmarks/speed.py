@@ -25,7 +25,7 @@ from afterwit.runs.benchmarks import learner_cost
 from afterwit.runs.benchmarks.ppo_rnd_baseline import PPORND
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig, to_dict
-from afterwit.runs.output.files import results, write_json
+from afterwit.runs.output.files import checked_outputs, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.training.closing import closing_quietly
 from afterwit.runs.training.run import Run
@@ -60,7 +60,7 @@ def benchmark(
             " add --stand-ins 10 50 100"
         )
     keep_memory()  # as training does
-    with results(*([out] if out is not None else [])):
+    with checked_outputs(*([out] if out is not None else [])):
         result = measured(config, seconds, grow, baseline, progress)
         if out is not None:
             write_json(out, result)

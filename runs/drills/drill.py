@@ -24,7 +24,7 @@ from afterwit.runs.drills.child import begin
 from afterwit.runs.drills.cluster_faults import CLUSTER_FAULTS
 from afterwit.runs.drills.faults import FAULTS
 from afterwit.runs.drills.scene import MAZE, STEP, Scene
-from afterwit.runs.output.files import TEMPORARY, replacing, results
+from afterwit.runs.output.files import TEMPORARY, checked_outputs, replacing
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.run_log import read_metrics
@@ -60,7 +60,7 @@ def drill(
     unknown = [name for name in faults if name not in ALL]
     if unknown:
         raise ValueError(f"unknown fault {unknown[0]!r}; choose from {', '.join(ALL)}")
-    with results(out / RESULT, out / TABLE):
+    with checked_outputs(out / RESULT, out / TABLE):
         trials = all_tried(faults or tuple(ALL), times, seed, out, progress)
         write(trials, out)
     return trials

@@ -22,7 +22,7 @@ from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.overrides import changed, short
 from afterwit.runs.configs.run_config import read_config, to_dict
 from afterwit.runs.evaluation.video import Recorder, check_film
-from afterwit.runs.output.files import Unwritable, read_json, results, write_json
+from afterwit.runs.output.files import Unwritable, checked_outputs, read_json, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.training import checkpoint
@@ -91,7 +91,7 @@ def evaluate(
         check_film()
     target = folder if out is None else out
     film = target / VIDEO
-    with results(target / NAME, *([film] if video else [])), closing(Run(config)) as run:
+    with checked_outputs(target / NAME, *([film] if video else [])), closing(Run(config)) as run:
         try:
             run.learner.load_state(saved["learner"])
         except ValueError as error:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from afterwit.runs.configs.run_config import RESOURCES, RunConfig, from_dict, to_dict, write_config
-from afterwit.runs.output.files import place, replacing, sync, sync_folder
+from afterwit.runs.output.files import link_or_copy, replacing, sync, sync_folder
 from afterwit.runs.output.text import quoted
 
 NAME, BEST = "checkpoint.pt", "best.pt"
@@ -84,7 +84,7 @@ def move_up(folder: Path, keep: int) -> None:
     """
     for age in range(keep - 1, 0, -1):
         if older(folder, age - 1).is_file():
-            (os.replace if age > 1 else place)(older(folder, age - 1), older(folder, age))
+            (os.replace if age > 1 else link_or_copy)(older(folder, age - 1), older(folder, age))
     for path in kept(folder)[1:]:
         if int(path.name.split(".")[1]) >= keep:
             path.unlink()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cache, partial
 
 from afterwit.envs.specs import EnvironmentFault, VectorEnv
-from afterwit.runs.output.streams import say
+from afterwit.runs.output.streams import print_notice
 from afterwit.runs.output.text import in_one_line
 
 
@@ -32,4 +32,4 @@ def quietly(close: Callable[[], None], what: str) -> None:
             if isinstance(error, EnvironmentFault)
             else f"{what} could not be closed ({why})"
         )
-        say(in_one_line(f"{said}; nothing is lost by that"))
+        print_notice(in_one_line(f"{said}; nothing is lost by that"))

@@ -20,9 +20,9 @@ from afterwit.agents.malloc_settings import keep_memory
 from afterwit.agents.pipeline import LearnerLost
 from afterwit.envs.specs import EnvironmentFault
 from afterwit.runs.configs.run_config import RunConfig, read_config, write_config
-from afterwit.runs.output.files import Unwritable, discard_temporaries, occupied, replacing
-from afterwit.runs.output.provenance import FIRST, record, record_losses
-from afterwit.runs.output.streams import say
+from afterwit.runs.output.files import Unwritable, discard_temporaries, locked_folder, replacing
+from afterwit.runs.output.provenance import RECORDED_STEPS, record, record_losses
+from afterwit.runs.output.streams import print_notice
 from afterwit.runs.output.text import quoted
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.run import Run, discard_unstarted, refuse_existing
@@ -65,7 +65,7 @@ def start(config: RunConfig, folder: Path, progress: bool = True) -> bool:
         raise ValueError(
             f"{folder} cannot be made ({error.strerror}); choose another --out"
         ) from error
-    with occupied(folder, patience=0):
+    with locked_folder(folder, patience=0):
         refuse_existing(folder)  # another process may have made it since
         try:
             write_config(config, folder)
@@ -86,9 +86,9 @@ def train(folder: Path, progress: bool = True) -> bool:
     """
     line = checkpoint.restore_config(folder)
     read_config(folder)  # no lock is left in a folder that is none of a run
-    with occupied(folder, patience=0):
+    with locked_folder(folder, patience=0):
         if line:
-            say(line)
+            print_notice(line)
         return _train_in(folder, progress)
 
 
@@ -109,7 +109,7 @@ def _train_in(folder: Path, progress: bool) -> bool:
                     f"{error}, twice after {reached:,} agent steps; go on with --resume once that"
                     " is mended"
                 ) from error
-            say(f"{error}; going on from the last checkpoint, at {reached:,} agent steps")
+            print_notice(f"{error}; going on from the last checkpoint, at {reached:,} agent steps")
         except (FloatingPointError, EnvironmentFault, Unwritable) as error:
             raise ValueError(stop_line(error, run, folder)) from error
         finally:
@@ -126,7 +126,7 @@ def _train(run: Run, folder: Path, progress: bool) -> bool:
     config, pending, saved = run.config, list[dict[str, Tensor]](), -1
     state, line = checkpoint.resume(folder, config)
     if line:
-        say(line)
+        print_notice(line)
     if state is not None:
         run.load_state(state)
         pending, saved = unstacked(state.get("pending", {}), run.learner.device), run.agent_steps
@@ -227,7 +227,7 @@ def _loop(
     while run.agent_steps < config.total_steps and not watch.stop:
         before = run.agent_steps
         pending.append(run.step())
-        if run.learner.steps == len(run.first_losses) == FIRST:
+        if run.learner.steps == len(run.first_losses) == RECORDED_STEPS:
             record_losses(folder, run.first_losses)
         watch.alive(run.agent_steps)
         bar.update(run.agent_steps - before)

@@ -41,7 +41,7 @@ def train_all(
     """Train the runs whose configs lie in `folders`, `jobs` at a time. Finished ones are left
     alone, others go on.
 
-    `lock`: what `occupied` gave; every run holds it too. `ended` is told of each run that ends,
+    `lock`: what `locked_folder` gave; every run holds it too. `ended` is told of each run that ends,
     with its exit code. If this process is interrupted or killed, each run saves a checkpoint and
     stops. Raises RunsFailed at the end.
     """

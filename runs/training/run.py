@@ -18,8 +18,8 @@ from afterwit.envs.arrays import Array
 from afterwit.envs.make import make_env
 from afterwit.envs.specs import EnvSpec, VectorEnv
 from afterwit.runs.configs.run_config import RunConfig, to_dict, write_config
-from afterwit.runs.output.files import LOCK, occupied
-from afterwit.runs.output.provenance import FIRST
+from afterwit.runs.output.files import LOCK, locked_folder
+from afterwit.runs.output.provenance import RECORDED_STEPS
 from afterwit.runs.output.text import quoted
 from afterwit.runs.training.closing import closing_quietly
 from afterwit.runs.training.episode_statistics import Statistics, indifferent
@@ -75,7 +75,7 @@ class Run:
             self.config.learner.extrinsic_weight > 0,
         )
         self.trajectory: Trajectory | None = None  # of the last step, for instruments
-        # of the run's first FIRST learner steps, as far as this session took them
+        # of the run's first RECORDED_STEPS learner steps, as far as this session took them
         self.first_losses: list[float] = []
         self.agent_steps = 0
         self.seconds = 0.0
@@ -87,7 +87,7 @@ class Run:
         trajectory = self.trajectory = self.pipeline.next(self.learner.acting, self.learner.version)
         with own_modes():
             metrics = self.learner.update(trajectory)
-        if self.learner.steps <= FIRST:
+        if self.learner.steps <= RECORDED_STEPS:
             self.first_losses.append(float(metrics["loss"]))
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(float(metrics[name])):
@@ -147,7 +147,7 @@ class Run:
 def new_folder(config: RunConfig, folder: Path) -> None:
     """Make a run folder. Raises ValueError where it exists: no run is ever overwritten."""
     refuse_existing(folder)
-    with occupied(folder, patience=0):
+    with locked_folder(folder, patience=0):
         refuse_existing(folder)  # another process may have made it since
         write_config(config, folder)
 

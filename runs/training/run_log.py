@@ -16,7 +16,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from afterwit.runs.configs.overrides import short
-from afterwit.runs.output.files import Appending, replacing
+from afterwit.runs.output.files import AppendOnlyFile, replacing
 from afterwit.runs.training.episode_statistics import Statistics
 
 METRICS, MAPS, EVENTS = "metrics.jsonl", "maps.npz", "tensorboard"
@@ -41,12 +41,12 @@ class Log:
         )
         with replacing(path) as file:
             file.write("".join(json.dumps(entry) + "\n" for entry in kept).encode())
-        self.lines = Appending(path)
+        self.lines = AppendOnlyFile(path)
         events.mkdir(exist_ok=True)
         session = len(list(events.iterdir()))
         # TensorBoard reads a run's files in the order of their names, and at a START forgets what
         # is at or after its step.
-        self.events = Appending(
+        self.events = AppendOnlyFile(
             events / f"events.out.tfevents.{int(time.time()):010d}.{session:04d}.afterwit"
         )
         self.events.write(event(0, file_version="brain.Event:2"))

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from afterwit.runs.output.streams import say
+from afterwit.runs.output.streams import print_notice
 from afterwit.runs.output.text import quoted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -103,13 +103,13 @@ class Watch:
                 self.asked = now
             if self.asked is not None and now - self.asked > PATIENCE and told != self.asked:
                 told = self.asked
-                say(
+                print_notice(
                     "stopping when this learner step has ended; a second Ctrl-C ends the run at"
                     " once, without saving"
                 )
             elif self.asked is None and now - last > QUIET and told != last:
                 told = last
-                say(
+                print_notice(
                     f"nothing has come for {now - last:.0f} s, after {self.steps:,} agent steps;"
                     f" the run is in {self._place()}. Ctrl-C twice ends it; its last checkpoint"
                     " stays"
@@ -181,4 +181,4 @@ class Waiting:
             silence = time.monotonic() - since
             if silence > patience:
                 patience = 2 * silence
-                say(self.words(silence))
+                print_notice(self.words(silence))

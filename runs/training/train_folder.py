@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from afterwit.runs.output.streams import lasting_output
+from afterwit.runs.output.streams import tolerant_output
 from afterwit.runs.output.text import quoted
 from afterwit.runs.training.exit_codes import STOPPED, run_and_report
 from afterwit.runs.training.loop import train
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words.remove(STOP_WITH_PARENT)
         threading.Thread(target=stop_with_parent, daemon=True).start()
     (folder,) = map(Path, words)
-    with lasting_output():
+    with tolerant_output():
         return run_and_report(lambda: finish(lambda: train(folder, progress=False), folder))
 
 

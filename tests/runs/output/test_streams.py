@@ -24,7 +24,7 @@ from afterwit.runs.configs.presets import maze
 from afterwit.runs.configs.run_config import read_config
 from afterwit.runs.output.files import read_json
 from afterwit.runs.output.provenance import record
-from afterwit.runs.output.streams import Lasting, lasting_output
+from afterwit.runs.output.streams import TolerantStream, tolerant_output
 from afterwit.runs.output.text import quoted
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training import stop_signals as watch
@@ -65,7 +65,7 @@ class Full(io.StringIO):
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC, errno.EIO])
 def test_what_cannot_be_written_is_dropped(number: int) -> None:
     stream = Full(number)
-    lasting = Lasting(stream)
+    lasting = TolerantStream(stream)
     print("lost", file=lasting, flush=True)
     stream.number = 0
     print("kept", file=lasting, flush=True)
@@ -79,7 +79,7 @@ def test_a_closed_stream_and_none_at_all_take_everything(monkeypatch: pytest.Mon
     closed.close()
     monkeypatch.setattr(sys, "stdout", closed)
     monkeypatch.setattr(sys, "stderr", None)
-    with lasting_output():
+    with tolerant_output():
         print("lost", flush=True)
         print("lost", file=sys.stderr, flush=True)
         assert not sys.stdout.isatty()
@@ -101,7 +101,7 @@ def test_a_full_device_is_said_at_the_end_and_a_reader_that_left_is_not(
 
 def test_letters_that_an_encoding_lacks_are_spelled_and_the_stream_is_as_it_was() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
-    lasting = Lasting(stream)
+    lasting = TolerantStream(stream)
     lasting.write("1 … 2, λ, é, \udcff")
     lasting.end()
     assert stream.errors == "strict"
@@ -343,7 +343,7 @@ def test_an_environment_of_the_current_folder_is_found_after_what_is_installed(
 def test_a_runs_own_process_finds_it_too_and_its_folder_hides_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from afterwit.runs.output.files import occupied
+    from afterwit.runs.output.files import locked_folder
     from afterwit.runs.training.many_runs import OUTPUT, close, finished, start
 
     monkeypatch.chdir(tmp_path)
@@ -357,7 +357,7 @@ def test_a_runs_own_process_finds_it_too_and_its_folder_hides_nothing(
     path = tmp_path / "run" / "config.json"
     changed = read_json(path, "") | {"env": data}
     path.write_text(json.dumps(changed))
-    with occupied(tmp_path, 0) as lock:
+    with locked_folder(tmp_path, 0) as lock:
         process = start(tmp_path / "run", lock)
         assert process.wait(120) == 0, (tmp_path / "run" / OUTPUT).read_text()
         close(process)

@@ -28,11 +28,11 @@ from afterwit.runs.drills.drill import timeless
 from afterwit.runs.drills.scene import CARTPOLE, MAZE, STEP
 from afterwit.runs.output.files import (
     LOCK,
-    Appending,
+    AppendOnlyFile,
     Unwritable,
     discard_temporaries,
-    occupied,
-    place,
+    link_or_copy,
+    locked_folder,
     replacing,
 )
 from afterwit.runs.training import checkpoint
@@ -181,7 +181,7 @@ def test_a_name_for_what_has_it_already_leaves_nothing_behind(tmp_path: Path) ->
     """POSIX: rename does nothing where both names are the same file."""
     (tmp_path / "a").write_text("a")
     for _ in range(2):
-        place(tmp_path / "a", tmp_path / "b")
+        link_or_copy(tmp_path / "a", tmp_path / "b")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "a", "b": "a"}
 
 
@@ -382,7 +382,7 @@ def test_a_run_whose_config_is_gone_takes_it_from_its_checkpoint(tmp_path: Path)
 
 def test_what_cannot_be_written_whole_is_taken_back(tmp_path: Path) -> None:
     """With the limit on file sizes, which fails a write halfway as a full disk does."""
-    log = Appending(tmp_path / "log")
+    log = AppendOnlyFile(tmp_path / "log")
     log.write(b"whole\n")
     (tmp_path / "file").write_bytes(b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -413,17 +413,17 @@ def test_what_a_killed_process_had_begun_is_removed_at_the_next_start(tmp_path: 
 
 
 def test_a_folder_is_written_by_one_process_and_free_when_that_is_gone(tmp_path: Path) -> None:
-    with occupied(tmp_path, 0):
+    with locked_folder(tmp_path, 0):
         with (
             pytest.raises(
                 ValueError, match=rf"is in use by another afterwit process \(number {os.getpid()}\)"
             ),
-            occupied(tmp_path, 0),
+            locked_folder(tmp_path, 0),
         ):
             pass
         with (tmp_path / LOCK).open("rb") as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with occupied(tmp_path, 0):
+    with locked_folder(tmp_path, 0):
         pass
 
 

@@ -28,7 +28,7 @@ from afterwit.runs.evaluation import evaluate as evaluating
 from afterwit.runs.evaluation.evaluate import evaluate
 from afterwit.runs.evaluation.scores import scores
 from afterwit.runs.evaluation.video import Recorder
-from afterwit.runs.output.files import LOCK, Unwritable, occupied, replacing, results
+from afterwit.runs.output.files import LOCK, Unwritable, checked_outputs, locked_folder, replacing
 from afterwit.runs.reports.comparison_page import write_report
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.loop import start, train
@@ -183,15 +183,16 @@ def test_a_full_disk_is_found_before_the_work_and_new_folders_go_again(
     def full(file: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(KeyboardInterrupt), results(tmp_path / "a" / "b" / "x"):
+    with pytest.raises(KeyboardInterrupt), checked_outputs(tmp_path / "a" / "b" / "x"):
         assert (tmp_path / "a" / "b").is_dir()
         raise KeyboardInterrupt
     monkeypatch.setattr("afterwit.runs.output.files.sync", full)
     with (
         pytest.raises(
-            ValueError, match=r"x cannot be written \(No space left on device\); nothing was begun"
+            ValueError,
+            match=r"x cannot be written \(No space left on device\); nothing was started",
         ),
-        results(tmp_path / "a" / "x"),
+        checked_outputs(tmp_path / "a" / "x"),
     ):
         never()
     assert list(tmp_path.iterdir()) == []
@@ -351,7 +352,7 @@ def test_who_comes_late_leaves_the_folder_alone(
     with pytest.raises(ValueError, match="cannot be set up"):
         start(CONFIG, folder)
     assert not folder.exists()  # its own start takes it away again
-    with occupied(folder, 0), pytest.raises(ValueError, match="is in use by another"):
+    with locked_folder(folder, 0), pytest.raises(ValueError, match="is in use by another"):
         start(CONFIG, folder)
     assert [path.name for path in folder.iterdir()] == [LOCK]
 
@@ -374,7 +375,7 @@ def test_a_lock_that_was_removed_with_its_folder_holds_nothing(
         flock(file, how)
 
     monkeypatch.setattr(files.fcntl, "flock", late)
-    with occupied(tmp_path / "run", 0) as number:
+    with locked_folder(tmp_path / "run", 0) as number:
         assert (
             len(calls) == 2
             and files.os.fstat(number).st_ino == (tmp_path / "run" / LOCK).stat().st_ino

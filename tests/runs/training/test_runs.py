@@ -430,7 +430,8 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(
     monkeypatch.delitem(sys.modules, "afterwit.runs.command_line.main")
     monkeypatch.setattr("sys.meta_path", [Impatient(), *sys.meta_path])
     assert (
-        entry.main() == 130 and capsys.readouterr().err == "afterwit: stopped; nothing was begun\n"
+        entry.main() == 130
+        and capsys.readouterr().err == "afterwit: stopped; nothing was started\n"
     )
 
 
