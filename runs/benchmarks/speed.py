@@ -27,7 +27,7 @@ from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig, to_dict
 from afterwit.runs.output.files import checked_outputs, write_json
 from afterwit.runs.output.provenance import provenance
-from afterwit.runs.training.closing import closing_quietly
+from afterwit.runs.training.closing import with_safe_close
 from afterwit.runs.training.run import Run
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
@@ -195,7 +195,7 @@ def shares(found: Mapping[str, Sequence[float]], batch: int) -> dict[str, float]
 
 def stepping(config: RunConfig, num_envs: int, stack: ExitStack) -> Work:
     """`num_envs` environments alone, with random actions drawn beforehand."""
-    env = closing_quietly(make_env(replace(config.env, num_envs=num_envs), config.seed))
+    env = with_safe_close(make_env(replace(config.env, num_envs=num_envs), config.seed))
     stack.callback(env.close)
     env.reset()
     actions = np.random.default_rng(config.seed).integers(0, env.spec.num_actions, (10, num_envs))

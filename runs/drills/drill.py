@@ -162,7 +162,7 @@ def timeless(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def equal_weights(left: Path, right: Path) -> bool:
     """Bit for bit, all that the learner keeps: weights, targets, statistics, optimiser."""
     states = [checkpoint.load(folder, read_config(folder))["learner"] for folder in (left, right)]
-    return checkpoint.same(states[0], states[1])
+    return checkpoint.equal_states(states[0], states[1])
 
 
 def write(trials: Sequence[Trial], out: Path) -> None:

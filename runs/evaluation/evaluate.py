@@ -28,7 +28,7 @@ from afterwit.runs.output.text import quoted
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.episode_statistics import Statistics, section
 from afterwit.runs.training.run import Run
-from afterwit.runs.training.stop_signals import Waiting
+from afterwit.runs.training.stop_signals import SilenceNotice
 from afterwit.world_models.callers import own_modes
 
 NAME, VIDEO = "evaluation.json", "video.mp4"
@@ -191,7 +191,7 @@ def play(
             dynamic_ncols=True,
             file=sys.stdout,
         ) as bar,
-        Waiting(words) as waiting,
+        SilenceNotice(words) as waiting,
     ):
         while missing.any() and (max_steps is None or steps < max_steps):
             trajectory = actor.unroll()
@@ -214,7 +214,7 @@ def play(
                     missing[env] -= 1
                     played.append(episode)
                     bar.update()
-                    waiting.came()
+                    waiting.progress()
             statistics.episodes.clear()
     if not missing.any():
         return played, {}

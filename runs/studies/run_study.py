@@ -182,7 +182,7 @@ def read_manifest(home: Path) -> Manifest:
             f"{home} holds no study: it has no {NAME}; start one with: afterwit study NAME --out"
             f" {quoted(home)}"
         )
-    data = read_json(path, "put a copy back")
+    data = read_json(path, "restore a copy")
     if (
         not isinstance(data, dict)
         or data.pop("format", None) != FORMAT
@@ -214,7 +214,7 @@ def read_manifest(home: Path) -> Manifest:
                 " own folder"
             )
     if not manifest.cells:
-        raise ValueError(f"{path} has no cells; put a copy back")
+        raise ValueError(f"{path} has no cells; restore a copy")
     return manifest
 
 
