@@ -127,7 +127,7 @@ def benchmark_separation(
         for model in config.models
     ]
     with checked_outputs(*([out, out.with_suffix(".png")] if out is not None else [])):
-        return judged(config, tasks, jobs, out, progress)
+        return judge_all(config, tasks, jobs, out, progress)
 
 
 def judge_all(

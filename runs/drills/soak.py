@@ -160,7 +160,7 @@ def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> boo
     remaining = [pid for pid in children if family(pid)]
     after = sample(os.getpid(), 0)
     clean = (
-        not left
+        not remaining
         and after.segments <= before.segments
         and code == 130
         and bool(list_checkpoints(folder))

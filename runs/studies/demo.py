@@ -33,9 +33,9 @@ def demo(out: Path, steps: int, seed: int) -> Path:
         out / noise / model: replace(maze(model, noise), total_steps=steps, seed=seed)
         for noise in NOISES
         for model in MODELS
-    ]
+    }
     with locked_folder(out, PATIENCE) as lock:
-        for config, folder in zip(configs, folders, strict=True):
+        for folder, config in configs.items():
             prepare(config, folder)
         print(
             f"Two agents in two noisy mazes ({' and '.join(NOISES)}), {steps:,} agent steps each."

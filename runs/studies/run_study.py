@@ -54,9 +54,9 @@ def run_study(study: Study, home: Path, jobs: int) -> None:
     cells = study.cells()
     cells[0].config.torch_device()
     if home.exists():
-        united(study, cells, home)  # refuses before anything is written, the lock included
+        merge_manifest(study, cells, home)  # refuses before anything is written, the lock included
     with locked_folder(home, PATIENCE) as lock:
-        manifest = united(study, cells, home)
+        manifest = merge_manifest(study, cells, home)
         for cell in cells:
             if not (home / cell.folder / "config.json").exists():
                 write_config(cell.config, home / cell.folder)

@@ -26,8 +26,7 @@ from afterwit.runs.output.files import read_json
 from afterwit.runs.output.provenance import record
 from afterwit.runs.output.streams import TolerantStream, tolerant_output
 from afterwit.runs.output.text import quoted
-from afterwit.runs.training import checkpoint
-from afterwit.runs.training import stop_signals
+from afterwit.runs.training import checkpoint, stop_signals
 from afterwit.runs.training.run_log import read_metrics
 from afterwit.runs.training.stop_signals import SilenceNotice, StopSignals
 
@@ -343,7 +342,7 @@ def test_a_runs_own_process_finds_it_too_and_its_folder_hides_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from afterwit.runs.output.files import locked_folder
-    from afterwit.runs.training.many_runs import OUTPUT, close, finished, start
+    from afterwit.runs.training.many_runs import OUTPUT, close_stdin, finished, start_process
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "module_of_this_folder.py").write_text(MODULE)
@@ -357,7 +356,7 @@ def test_a_runs_own_process_finds_it_too_and_its_folder_hides_nothing(
     changed = read_json(path, "") | {"env": data}
     path.write_text(json.dumps(changed))
     with locked_folder(tmp_path, 0) as lock:
-        process = start(tmp_path / "run", lock)
+        process = start_process(tmp_path / "run", lock)
         assert process.wait(120) == 0, (tmp_path / "run" / OUTPUT).read_text()
-        close(process)
+        close_stdin(process)
     assert finished(tmp_path / "run")
