@@ -16,7 +16,7 @@ import numpy as np
 
 from afterwit.runs.configs.presets import maze
 from afterwit.runs.configs.run_config import write_config
-from afterwit.runs.output.files import occupied
+from afterwit.runs.output.files import locked_folder
 from afterwit.runs.reports.run_results import read_run
 from afterwit.runs.training.many_runs import train_all
 
@@ -47,7 +47,7 @@ def main() -> None:
     folders = {
         (method, seed): options.out / method / f"s{seed}" for method in METHODS for seed in seeds
     }
-    with occupied(options.out, patience=0) as lock:
+    with locked_folder(options.out, patience=0) as lock:
         for (method, seed), folder in folders.items():
             if not (folder / "config.json").exists():
                 config = replace(maze(method, "sticky"), total_steps=steps, seed=seed)

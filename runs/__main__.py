@@ -1,6 +1,6 @@
 """`python -m afterwit`: the command `afterwit`.
 
-Ctrl-C is heard from the first moment, also during the two seconds in which torch is imported.
+Ctrl-C also stops it in one line during the two seconds in which torch is imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ def main() -> int:
     try:
         from afterwit.runs.command_line.main import main as command  # imports torch
     except KeyboardInterrupt:
-        print("afterwit: stopped; nothing was begun", file=sys.stderr)
+        print("afterwit: stopped; nothing was started", file=sys.stderr)
         return 130
     return command()
 

@@ -17,7 +17,7 @@ from afterwit.envs.arrays import Array
 from afterwit.envs.make import make_env
 from afterwit.envs.specs import EnvSpec
 from afterwit.runs.configs.run_config import RunConfig
-from afterwit.runs.training.closing import closing_quietly
+from afterwit.runs.training.closing import with_safe_close
 from afterwit.world_models.torso import Encoder, mlp
 
 EPOCHS, MINIBATCHES = 4, 4
@@ -72,7 +72,7 @@ class PPORND:
     def __init__(self, config: RunConfig):
         self.device, self.length = config.torch_device(), config.unroll_length
         torch.set_num_threads(config.threads)
-        self.env = closing_quietly(make_env(config.env, config.seed))
+        self.env = with_safe_close(make_env(config.env, config.seed))
         spec = self.env.spec
         self.network = Network(config, spec).to(self.device)
         self.predictor = Encoder(config.learner.torso, spec.observation_shape).to(self.device)

@@ -26,9 +26,9 @@ from afterwit.runs.benchmarks.ppo_rnd_baseline import PPORND
 from afterwit.runs.configs.overrides import changed
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig, to_dict
-from afterwit.runs.output.files import results, write_json
+from afterwit.runs.output.files import checked_outputs, write_json
 from afterwit.runs.output.provenance import provenance
-from afterwit.runs.training.closing import closing_quietly
+from afterwit.runs.training.closing import with_safe_close
 from afterwit.runs.training.run import Run
 from afterwit.world_models.registry import WORLD_MODELS
 from afterwit.world_models.trajectory import Trajectory
@@ -59,7 +59,7 @@ def benchmark(
             " add --simulated-actors 10 50 100"
         )
     keep_memory()  # as training does
-    with results(*([out] if out is not None else [])):
+    with checked_outputs(*([out] if out is not None else [])):
         result = measured(config, seconds, grow, baseline, progress)
         if out is not None:
             write_json(out, result)
@@ -194,7 +194,7 @@ def shares(found: Mapping[str, Sequence[float]], batch: int) -> dict[str, float]
 
 def stepping(config: RunConfig, num_envs: int, stack: ExitStack) -> Work:
     """`num_envs` environments alone, with random actions drawn beforehand."""
-    env = closing_quietly(make_env(replace(config.env, num_envs=num_envs), config.seed))
+    env = with_safe_close(make_env(replace(config.env, num_envs=num_envs), config.seed))
     stack.callback(env.close)
     env.reset()
     actions = np.random.default_rng(config.seed).integers(0, env.spec.num_actions, (10, num_envs))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from afterwit.runs.command_line.commands import COMMANDS
-from afterwit.runs.output.streams import lasting_output
+from afterwit.runs.output.streams import tolerant_output
 from afterwit.runs.training.exit_codes import run_and_report
 
 # What is true when a command that writes more than one result at its end is stopped.
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     A user's mistake ends in one line on stderr and exit code 2. Output that cannot be written
     changes nothing.
     """
-    with lasting_output():
+    with tolerant_output():
         return run_command(list(sys.argv[1:] if argv is None else argv))
 
 

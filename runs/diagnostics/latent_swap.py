@@ -24,7 +24,7 @@ from afterwit.envs.seeds import stream
 from afterwit.runs.configs.run_config import read_config, to_dict
 from afterwit.runs.diagnostics.latent_swap_data import TITLES, Bank, Comparison, Row, gather, split
 from afterwit.runs.evaluation.evaluate import evaluation_env
-from afterwit.runs.output.files import results, write_json
+from afterwit.runs.output.files import checked_outputs, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.run import Run
@@ -75,7 +75,7 @@ def probe(
     saved = checkpoint.load(folder, config)
     config = replace(config.alone(), env=evaluation_env(config.env, video=False), seed=seed)
     target = folder if out is None else out
-    with results(target / NAME, target / PICTURE):
+    with checked_outputs(target / NAME, target / PICTURE):
         with closing(Run(config)) as run:
             run.learner.load_state(saved["learner"])
             bank = gather(run, steps, seed, progress)

@@ -40,7 +40,7 @@ from afterwit.runs.diagnostics.separation_worlds import (
     Log,
     World,
 )
-from afterwit.runs.output.files import results, write_json
+from afterwit.runs.output.files import checked_outputs, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.world_models import IntrinsicReward, ModelConfig
 from afterwit.world_models.intrinsic_reward import LEARNING_RATE
@@ -126,7 +126,7 @@ def benchmark_separation(
         for world in config.worlds
         for model in config.models
     ]
-    with results(*([out, out.with_suffix(".png")] if out is not None else [])):
+    with checked_outputs(*([out, out.with_suffix(".png")] if out is not None else [])):
         return judge_all(config, tasks, jobs, out, progress)
 
 

@@ -24,7 +24,7 @@ from afterwit.runs.drills.child import begin
 from afterwit.runs.drills.cluster_faults import CLUSTER_FAULTS
 from afterwit.runs.drills.faults import FAULTS
 from afterwit.runs.drills.scene import MAZE, STEP, Scene
-from afterwit.runs.output.files import TEMPORARY, replacing, results
+from afterwit.runs.output.files import TEMPORARY, checked_outputs, replacing
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.run_log import read_metrics
@@ -60,7 +60,7 @@ def drill(
     unknown = [name for name in faults if name not in ALL]
     if unknown:
         raise ValueError(f"unknown fault {unknown[0]!r}; choose from {', '.join(ALL)}")
-    with results(out / RESULT, out / TABLE):
+    with checked_outputs(out / RESULT, out / TABLE):
         trials = all_tried(faults or tuple(ALL), times, seed, out, progress)
         write(trials, out)
     return trials
@@ -162,7 +162,7 @@ def timeless(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def equal_weights(left: Path, right: Path) -> bool:
     """Bit for bit, all that the learner keeps: weights, targets, statistics, optimiser."""
     states = [checkpoint.load(folder, read_config(folder))["learner"] for folder in (left, right)]
-    return checkpoint.same(states[0], states[1])
+    return checkpoint.equal_states(states[0], states[1])
 
 
 def write(trials: Sequence[Trial], out: Path) -> None:

@@ -123,7 +123,7 @@ def environment_hangs(scene: Scene) -> None:
     for _ in range(2):
         time.sleep(0.1)
         child.signal(signal.SIGINT)
-    scene.ended(child, 130, "nothing has come for")
+    scene.ended(child, 130, "no learner step has ended for")
 
 
 def environment_nan_observation(scene: Scene) -> None:

@@ -61,7 +61,7 @@ def wait(step: TimeStep) -> TimeStep:
 
 
 def hang(step: TimeStep) -> TimeStep:
-    stop_signals.QUIET = 0.5  # seconds, so that a drill need not wait for a minute
+    stop_signals.SILENCE_SECONDS = 0.5  # seconds, so that a drill need not wait for a minute
     time.sleep(3600)
     return step
 

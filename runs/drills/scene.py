@@ -91,7 +91,7 @@ class Scene:
 
     def steps_to_repeat(self) -> int:
         """Agent steps that were logged, and are after the newest intact checkpoint."""
-        intact = next(filter(checkpoint.is_intact, checkpoint.kept(self.folder)), None)
+        intact = next(filter(checkpoint.is_intact, checkpoint.list_checkpoints(self.folder)), None)
         return max(
             0, self.logged() - (int(checkpoint.read(intact)["agent_steps"]) if intact else 0)
         )

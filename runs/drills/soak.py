@@ -25,7 +25,7 @@ from afterwit.runs.configs.presets import maze
 from afterwit.runs.configs.run_config import write_config
 from afterwit.runs.drills.processes import NUMBERS, PROC, Sample, family, sample, workers
 from afterwit.runs.output.files import replacing
-from afterwit.runs.training.checkpoint import kept
+from afterwit.runs.training.checkpoint import list_checkpoints
 
 WARM_UP = 0.25  # share of a soak that is not judged: caches and allocators fill
 GROWTH = 0.05  # of memory after that; more is a leak
@@ -160,7 +160,10 @@ def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> boo
     remaining = [pid for pid in children if family(pid)]
     after = sample(os.getpid(), 0)
     clean = (
-        not remaining and after.segments <= before.segments and code == 130 and bool(kept(folder))
+        not remaining
+        and after.segments <= before.segments
+        and code == 130
+        and bool(list_checkpoints(folder))
     )
     print(
         f"after its end: {len(remaining)} processes and {max(0, after.segments - before.segments)}"

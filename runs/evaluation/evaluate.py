@@ -22,13 +22,13 @@ from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.overrides import changed, short
 from afterwit.runs.configs.run_config import read_config, to_dict
 from afterwit.runs.evaluation.video import Recorder, check_film
-from afterwit.runs.output.files import Unwritable, read_json, results, write_json
+from afterwit.runs.output.files import Unwritable, checked_outputs, read_json, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.episode_statistics import Statistics, section
 from afterwit.runs.training.run import Run
-from afterwit.runs.training.stop_signals import Waiting
+from afterwit.runs.training.stop_signals import SilenceNotice
 from afterwit.world_models.callers import own_modes
 
 NAME, VIDEO = "evaluation.json", "video.mp4"
@@ -91,7 +91,7 @@ def evaluate(
         check_film()
     target = folder if out is None else out
     film = target / VIDEO
-    with results(target / NAME, *([film] if video else [])), closing(Run(config)) as run:
+    with checked_outputs(target / NAME, *([film] if video else [])), closing(Run(config)) as run:
         try:
             run.learner.load_state(saved["learner"])
         except ValueError as error:
@@ -191,7 +191,7 @@ def play(
             dynamic_ncols=True,
             file=sys.stdout,
         ) as bar,
-        Waiting(words) as waiting,
+        SilenceNotice(words) as waiting,
     ):
         while missing.any() and (max_steps is None or steps < max_steps):
             trajectory = actor.unroll()
@@ -214,7 +214,7 @@ def play(
                     missing[env] -= 1
                     played.append(episode)
                     bar.update()
-                    waiting.came()
+                    waiting.progress()
             statistics.episodes.clear()
     if not missing.any():
         return played, {}

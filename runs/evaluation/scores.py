@@ -20,7 +20,7 @@ from afterwit.envs.arrays import Array
 from afterwit.runs.configs.run_config import RunConfig, config_of
 from afterwit.runs.evaluation.evaluate import HUMAN, read_evaluation
 from afterwit.runs.evaluation.intervals import AGGREGATES, REPETITIONS, numpy_seed, rliable
-from afterwit.runs.output.files import results, write_json
+from afterwit.runs.output.files import checked_outputs, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 
@@ -61,7 +61,7 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
             )
         seen[config.method, task(config), config.seed] = folder
     tables = matrices(cells)
-    with results(out / RESULT, out / PICTURE):
+    with checked_outputs(out / RESULT, out / PICTURE):
         return aggregated(measure, tables, found, out)
 
 

@@ -14,7 +14,7 @@ from afterwit.envs.make import make_env
 from afterwit.envs.seeds import read_seed
 from afterwit.runs.configs.run_config import read_config
 from afterwit.runs.training import checkpoint
-from afterwit.runs.training.closing import closing_quietly
+from afterwit.runs.training.closing import with_safe_close
 from afterwit.world_models.callers import own_modes
 
 
@@ -51,7 +51,7 @@ def load_agent(
     config = read_config(folder)
     saved = checkpoint.load(folder, config, name)
     env = make_env(replace(config.env, num_envs=1), config.seed)
-    closing_quietly(env).close()
+    with_safe_close(env).close()
     with own_modes():
         policy = Policy(config.learner.policy, config.learner.torso, env.spec)
         agent = Agent(policy, num_envs, seed, torch.device("cpu"), greedy, env.spec.interface)

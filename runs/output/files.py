@@ -1,6 +1,4 @@
-"""Files that are whole or not there, logs that end in a whole record, and folders that one process
-at a time writes.
-"""
+"""Atomic files, append-only logs, and folders that one process at a time may write."""
 
 from __future__ import annotations
 
@@ -19,19 +17,21 @@ from typing import Any, BinaryIO
 from afterwit.runs.output.text import quoted
 
 LOCK, TEMPORARY = ".lock", ".tmp"
-TRIAL = 1 << 16  # bytes that a disk must have room for where results are to be written
+TRIAL_BYTES = 1 << 16  # must fit on the disk before work begins
 
 
 class Unwritable(OSError):
-    """A file could not be written. `filename` says which, `strerror` why."""
+    """A file could not be written. `filename` names it, `strerror` says why."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` once it is whole and on disk; until then
-    `path` stays as it is.
+    """Open a temporary file that replaces `path` once it is complete and on disk.
 
-    Raises Unwritable where it cannot be written, and leaves nothing behind.
+    Until then `path` stays as it is. On failure nothing is left behind.
+
+    Raises:
+      Unwritable: the file cannot be written.
     """
     temporary = path.with_name(path.name + TEMPORARY)
     try:
@@ -49,63 +49,69 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, data: Any, indent: int = 2, allow_nan: bool = True) -> None:
-    """Plain values as a JSON file, whole or not at all. Raises Unwritable."""
+    """Write plain values as JSON, completely or not at all.
+
+    Raises:
+      Unwritable: the file cannot be written.
+    """
     with replacing(path) as file:
         file.write((json.dumps(data, indent=indent, allow_nan=allow_nan) + "\n").encode())
 
 
 @contextmanager
-def results(*paths: Path) -> Iterator[None]:
-    """Around the work that these files will hold the results of: what could not be written is
-    refused before it begins.
+def checked_outputs(*paths: Path) -> Iterator[None]:
+    """Check that all `paths` can be written before the work inside the `with` block begins.
 
-    Makes the files' folders; where the work fails and left nothing in them, they go again. Raises
-    ValueError, naming the file.
+    Makes the folders of the files. If the work fails, the folders that are still empty are removed.
+
+    Raises:
+      ValueError: a file cannot be written. The message names it.
     """
-    made: list[Path] = []
+    made_folders: list[Path] = []
     try:
         for path in paths:
             missing = [folder for folder in path.parents if not folder.exists()]
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                made += missing
-                # a folder, or a device, which must not be replaced
+                made_folders += missing
+                # a folder or a device must not be replaced
                 if path.exists() and not path.is_file():
-                    raise OSError(errno.EEXIST, "it is there and is no file")
+                    raise OSError(errno.EEXIST, "it exists and is not a file")
                 trial = path.with_name(path.name + TEMPORARY)
                 try:
                     with trial.open("wb") as file:
-                        file.write(bytes(TRIAL))
+                        file.write(bytes(TRIAL_BYTES))
                         sync(file)
                 finally:
                     trial.unlink(missing_ok=True)
             except OSError as error:
-                made += [folder for folder in missing if folder.is_dir()]
+                made_folders += [folder for folder in missing if folder.is_dir()]
                 why = error.strerror or error
                 raise ValueError(
-                    f"{quoted(path)} cannot be written ({why}); nothing was begun: choose another"
-                    " --out"
+                    f"{quoted(path)} cannot be written ({why}); nothing was started: choose"
+                    " another --out"
                 ) from error
         yield
     except BaseException:
-        for folder in sorted(set(made), key=lambda folder: len(folder.parts), reverse=True):
-            with suppress(OSError):  # something lies in it
+        for folder in sorted(set(made_folders), key=lambda folder: len(folder.parts), reverse=True):
+            with suppress(OSError):  # it is not empty
                 folder.rmdir()
         raise
 
 
 def with_path(error: OSError, path: Path) -> Unwritable:
-    """The error with the file that it is about: writing to an open file does not say which."""
+    """Return the error with its file's path, which an error from an open file lacks."""
     return Unwritable(error.errno, error.strerror or str(error), str(path))
 
 
 def sync(file: BinaryIO) -> None:
+    """Write the file's buffers to disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """A rename is on disk when its folder is."""
+    """Write a folder's entries to disk. A rename is only on disk after that."""
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -113,10 +119,8 @@ def sync_folder(folder: Path) -> None:
         os.close(number)
 
 
-def place(source: Path, target: Path) -> None:
-    """`target` becomes what `source` is: another name of the same file where the disk has such
-    links, else a copy.
-    """
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, or a copy where the disk has no hard links."""
     temporary = target.with_name(target.name + TEMPORARY)
     temporary.unlink(missing_ok=True)
     try:
@@ -125,21 +129,23 @@ def place(source: Path, target: Path) -> None:
         with replacing(temporary) as file, source.open("rb") as original:
             shutil.copyfileobj(original, file)
     os.replace(temporary, target)
-    temporary.unlink(missing_ok=True)  # rename does nothing where the two were one file before
+    temporary.unlink(missing_ok=True)  # rename does nothing if both were already the same file
     sync_folder(target.parent)
 
 
 def discard_temporaries(folder: Path) -> None:
-    """Remove what `replacing` and `place` had begun when their process was killed. Only the
-    folder's owner may do that.
+    """Remove the temporary files that a killed process left in `folder`.
+
+    Only the process that has locked the folder may do that.
     """
     for path in folder.glob(f"*{TEMPORARY}"):
         path.unlink(missing_ok=True)
 
 
-class Appending:
-    """A file that grows by whole records: what cannot be written whole is taken back, so that the
-    file stays readable.
+class AppendOnlyFile:
+    """A file that grows by complete records.
+
+    A record that cannot be written completely is removed again, so that the file stays readable.
     """
 
     def __init__(self, path: Path):
@@ -147,7 +153,11 @@ class Appending:
         self.file = path.open("ab", buffering=0)
 
     def write(self, record: bytes) -> None:
-        """Raises Unwritable; then nothing of `record` is in it."""
+        """Append `record`.
+
+        Raises:
+          Unwritable: there is no room. Then no part of `record` is in the file.
+        """
         size, rest = self.file.tell(), memoryview(record)
         try:
             while rest:
@@ -157,6 +167,7 @@ class Appending:
             raise with_path(error, self.path) from error
 
     def sync(self) -> None:
+        """Write the file to disk."""
         os.fsync(self.file.fileno())
 
     def close(self) -> None:
@@ -164,36 +175,48 @@ class Appending:
 
 
 @contextmanager
-def occupied(home: Path, patience: float) -> Iterator[int]:
-    """Hold HOME/.lock, so that no two processes write one folder. Gives the lock's file descriptor:
-    processes that inherit it hold the folder, too, and it is free when the last of them is gone,
-    however it ended.
+def locked_folder(home: Path, patience: float) -> Iterator[int]:
+    """Lock a folder, so that no two processes write to it at the same time.
 
-    Raises ValueError, naming the process that holds it, if `home` is in use for longer than
-    `patience` seconds.
+    The lock is on HOME/.lock. Processes that inherit its file descriptor share the lock. It is
+    released when the last of them has ended, in whatever way.
+
+    Args:
+      home: the folder. It is made if it does not exist.
+      patience: seconds to wait for another process.
+
+    Yields:
+      The file descriptor of the lock.
+
+    Raises:
+      ValueError: another process still has the folder after `patience` seconds. The message gives
+        its number.
     """
-    since, announced = time.monotonic(), False
-    while (file := take(home)) is None:
-        waited = time.monotonic() - since
+    started, announced = time.monotonic(), False
+    while (file := try_to_lock(home)) is None:
+        waited = time.monotonic() - started
         if waited >= patience:
             raise ValueError(
-                f"{home} is in use by another afterwit process (number {holder(home)}); "
-                "wait for its end or stop it, or choose another folder"
+                f"{home} is in use by another afterwit process (number {lock_owner(home)}); "
+                "wait until it ends, stop it, or choose another folder"
             )
         if waited > 1 and not announced:
-            print(f"waiting for an earlier session in {home} to save and stop", flush=True)
+            print(f"waiting until an earlier session in {home} has saved and stopped", flush=True)
             announced = True
         time.sleep(0.1)
     with file:
         file.truncate(0)
-        with suppress(OSError):  # a full disk holds the lock as well
+        with suppress(OSError):  # the lock also works on a full disk
             file.write(f"{os.getpid()}\n".encode())
             file.flush()
         yield file.fileno()
 
 
-def take(home: Path) -> BinaryIO | None:
-    """HOME/.lock, open and locked; None while another process has it. Makes the folder."""
+def try_to_lock(home: Path) -> BinaryIO | None:
+    """Return HOME/.lock, open and locked, or None while another process has it.
+
+    Makes the folder.
+    """
     while True:
         home.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -205,42 +228,50 @@ def take(home: Path) -> BinaryIO | None:
                     return file
             except BlockingIOError:
                 return None
-            except FileNotFoundError:  # who held it has given the folder up, and removed it
+            except FileNotFoundError:  # its owner has just removed the folder
                 continue
 
 
-def holder(home: Path) -> str:
-    """The number of the process that holds a folder, as its lock tells it."""
+def lock_owner(home: Path) -> str:
+    """Return the number of the process that has locked a folder, or "unknown"."""
     try:
         return (home / LOCK).read_bytes()[:20].decode(errors="replace").strip() or "unknown"
     except FileNotFoundError:
         return "unknown"
 
 
-# what Python makes of a byte in a file's name that is no UTF-8
-BYTES = re.compile("[\udc80-\udcff]")
+# Python reads a byte of a file name that is not UTF-8 as one of these characters.
+UNDECODED_BYTES = re.compile("[\udc80-\udcff]")
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """What a JSON file holds. A name that is no UTF-8, as a command or folder may have, is given
-    with escapes for what is none.
+    """Return what a JSON file holds, with bytes that are not UTF-8 as escapes.
 
-    Raises a ValueError that names the file and ends in `remedy`.
+    Such bytes occur in file names and commands.
+
+    Args:
+      path: the file.
+      remedy: what the user can do about a damaged file; the end of the error message.
+
+    Raises:
+      ValueError: the file is not JSON. The message names it.
     """
     try:
         data = with_escapes(json.loads(path.read_text(encoding="utf-8")))
-        # JSON can spell halves of characters, which no page and no picture takes
+        # JSON may hold half of a surrogate pair, which pages and figures cannot show
         json.dumps(data, ensure_ascii=False).encode()
         return data
-    # no UTF-8, no JSON, numbers of thousands of digits, thousands of brackets
+    # not UTF-8, not JSON, numbers of thousands of digits, or thousands of brackets
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: it is no JSON ({error}); {remedy}") from error
+        raise ValueError(f"{path} is damaged: it is not JSON ({error}); {remedy}") from error
 
 
 def with_escapes(data: Any) -> Any:
-    """JSON's values with every byte of BYTES in a text spelled as Python does: `\\udcff`."""
+    r"""Return JSON values with every undecoded byte spelled as Python does: `\udcff`."""
     if isinstance(data, str):
-        return BYTES.sub(lambda found: found[0].encode("ascii", "backslashreplace").decode(), data)
+        return UNDECODED_BYTES.sub(
+            lambda found: found[0].encode("ascii", "backslashreplace").decode(), data
+        )
     if isinstance(data, dict):
         return {with_escapes(name): with_escapes(value) for name, value in data.items()}
     return [with_escapes(item) for item in data] if isinstance(data, list) else data

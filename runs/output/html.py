@@ -47,7 +47,7 @@ summary{cursor:pointer;padding:.2rem 0} code{font-size:.88em;overflow-wrap:anywh
 
 
 def write_html(title: str, body: Sequence[str], out: Path) -> Path:
-    """Write out/report.html with the parts of `body`; returns its path."""
+    """Write OUT/report.html with the parts of `body`. Returns its path."""
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width,'
         f' initial-scale=1"><title>{escape(title)}</title>'
@@ -64,12 +64,13 @@ def write_html(title: str, body: Sequence[str], out: Path) -> Path:
 
 
 def image(picture: Picture) -> str:
+    """Return an <img> tag with the picture embedded."""
     data = base64.b64encode(picture.png).decode()
     return f'<img alt="{escape(picture.alt)}" src="data:image/png;base64,{data}">'
 
 
 def table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Rows are (class, cells); everything is escaped."""
+    """Return an HTML table. `rows` are (CSS class, cells); everything is escaped."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join(
         f'<tr class="{kind}">{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
@@ -81,6 +82,7 @@ def table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str
 
 
 def as_text(name: str, value: float | None) -> str:
+    """Return a number as text: shares as percent, other numbers with two digits, – if missing."""
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.1%}" if name.startswith(("reached/", "share_")) else f"{value:,.2f}"

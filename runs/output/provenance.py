@@ -1,6 +1,4 @@
-"""Where a number comes from: commit, versions, machine, command. Stands beside every result that is
-kept.
-"""
+"""Provenance of results: commit, versions, machine and command. Stored beside every result."""
 
 from __future__ import annotations
 
@@ -22,32 +20,36 @@ import torch
 from afterwit.runs.output.files import read_json, replacing
 
 NAME = "provenance.json"
-REMEDY = "put a copy back, or remove it: the run then forgets its earlier sessions"
+REMEDY = "restore a copy, or remove it: the run then forgets its earlier sessions"
 PACKAGES = ("afterwit", "torch", "numpy", "gymnasium", "envpool", "ale-py")
 
 
 def record(folder: Path) -> None:
-    """Add this session to RUN/provenance.json, a list with one entry for each time that the run was
-    started or resumed.
+    """Add this session to RUN/provenance.json.
+
+    The file is a list with one entry for each time that the run was started or resumed.
     """
     path = folder / NAME
     sessions = read_json(path, REMEDY) if path.exists() else []
     if not isinstance(sessions, list):
-        raise ValueError(f"{path} holds no list of sessions; {REMEDY}")
+        raise ValueError(f"{path} is not a list of sessions; {REMEDY}")
     with replacing(path) as file:
         file.write((json.dumps([*sessions, provenance()], indent=2) + "\n").encode())
 
 
-FIRST = 10  # learner steps whose losses are recorded
+RECORDED_STEPS = 10  # the first learner steps, whose losses are recorded
 
 
 def record_losses(folder: Path, losses: Sequence[float]) -> None:
-    """Add to this session's entry the losses of a run's first learner steps, and a digest of them
-    bit for bit.
+    """Add the losses of the first learner steps, and their digest, to this session's entry.
 
-    Two machines with one config and one digest do the same arithmetic: what they train later may be
-    compared bit for bit. With other digests and losses that agree to five digits, they round
-    differently; with others, they run other code.
+    Two machines with equal configs and equal digests do the same arithmetic: later results may be
+    compared bit for bit. If the digests differ but the losses agree to five digits, the machines
+    round differently. If the losses differ too, the code differs.
+
+    Args:
+      folder: the run folder.
+      losses: one loss per learner step.
     """
     path = folder / NAME
     *earlier, session = read_json(path, REMEDY)
@@ -61,7 +63,7 @@ def record_losses(folder: Path, losses: Sequence[float]) -> None:
 
 
 def provenance() -> dict[str, Any]:
-    """Plain values, for JSON."""
+    """Return commit, versions, machine, date and command as plain values, for JSON."""
     return {
         "command": " ".join(["afterwit", *sys.argv[1:]]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -75,20 +77,22 @@ def provenance() -> dict[str, Any]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def installed(package: str) -> str | None:
+    """Return the version of an installed package, None if it is not installed."""
     try:
         return version(package)
-    except PackageNotFoundError:  # importable from a folder, say, but not installed
+    except PackageNotFoundError:  # it may be importable from a folder without being installed
         return None
 
 
 def commit() -> str | None:
-    """The checkout's commit, with `+changes` if files differ from it; None for an installed
-    package.
+    """Return the commit of the checkout, with `+changes` if files differ from it.
+
+    None for an installed package.
     """
     source = Path(__file__).resolve().parents[2]
     if not (source / "setup.py").is_file():
@@ -107,6 +111,7 @@ def commit() -> str | None:
 
 
 def processor() -> str:
+    """Return the name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():

@@ -1,9 +1,8 @@
-"""What a command says must never cost what it does: streams that drop what they cannot write, in
-any encoding.
+"""Standard streams that drop what they cannot write, in any encoding.
 
-A pipe whose reader has gone, a full device, a terminal that was closed and a stream that was closed
-before the start (`>&-`) all look the same to a command: its words go nowhere, and its files and its
-exit code are as they would have been.
+Output that cannot be written must never stop a command. This covers a pipe without a reader, a full
+device, a closed terminal, and a stream that was closed before the start (`>&-`). Files and the exit
+code are the same as without the fault.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 # the reader or the terminal is gone
-NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET, errno.ENXIO)
-# Plain words for what help and reports say outside ASCII; a terminal's encoding need not have it.
-SPELLED = {
+READER_GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET, errno.ENXIO)
+# ASCII for the other characters in help texts and reports. A terminal's encoding may lack those.
+ASCII_REPLACEMENTS = {
     "…": "...",
     "–": "-",
     "—": "-",
@@ -43,37 +42,33 @@ SPELLED = {
     "╯": "+",
     "━": "-",
 }
-HANDLER = "afterwit.spelled"
+HANDLER = "afterwit.ascii"
 
 
-def spelled(error: UnicodeError) -> tuple[str, int]:
-    """What stands for letters that an encoding lacks: plain words, or Python's escapes."""
+def in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Return ASCII for letters that an encoding lacks: a plain spelling, or Python's escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    letters = error.object[error.start : error.end]
-    return (
-        "".join(
-            SPELLED.get(letter) or letter.encode("ascii", "backslashreplace").decode()
-            for letter in letters
-        ),
-        error.end,
-    )
+    replacements = [
+        ASCII_REPLACEMENTS.get(letter) or letter.encode("ascii", "backslashreplace").decode()
+        for letter in error.object[error.start : error.end]
+    ]
+    return "".join(replacements), error.end
 
 
-codecs.register_error(HANDLER, spelled)
+codecs.register_error(HANDLER, in_ascii)
 
 
-class Lasting:
-    """A text stream on top of `stream` that takes whatever is written: what `stream` cannot write
-    is dropped.
+class TolerantStream:
+    """A text stream that passes everything to `stream` and drops what `stream` cannot write.
 
-    `failure` is the first error that dropped something. All else is the stream's own.
+    `failure` is the first error that dropped something.
     """
 
     def __init__(self, stream: TextIO):
         self.stream = stream
         self.failure: Exception | None = None
-        self.errors: str | None = None  # the stream's own handler, put back at the end
+        self.errors: str | None = None  # the stream's own error handler, restored at the end
         self._handle(HANDLER)
 
     def write(self, text: str) -> int:
@@ -100,9 +95,7 @@ class Lasting:
         return getattr(self.stream, name)
 
     def _handle(self, errors: str | None) -> None:
-        """Let the stream spell by `errors` what its encoding lacks, where it is one that
-        encodes.
-        """
+        """Set the stream's error handler, if it encodes text."""
         if errors is not None and hasattr(self.stream, "reconfigure"):
             with suppress(OSError, ValueError):  # it flushes first
                 before = self.stream.errors
@@ -110,20 +103,23 @@ class Lasting:
                 self.errors = before
 
     def end(self) -> None:
-        """Flush a last time. Where that fails, the stream leads nowhere from now on: the
-        interpreter flushes it once more, and would complain, and exit with a code of its own."""
+        """Flush a last time. If that fails, point the stream at the null device.
+
+        Otherwise the interpreter would flush it once more at exit, complain, and change the exit
+        code.
+        """
         self._handle(self.errors)
         try:
             self.stream.flush()
         except (OSError, ValueError) as error:
             self.failure = self.failure or error
             with suppress(OSError, ValueError):  # a stream without a file, or closed
-                lead_nowhere(self.stream.fileno())
+                point_at_null_device(self.stream.fileno())
                 self.stream.flush()
 
 
-def lead_nowhere(number: int) -> None:
-    """Make a file descriptor one of the null device; child processes inherit it."""
+def point_at_null_device(number: int) -> None:
+    """Make a file descriptor one of the null device. Child processes inherit it."""
     opened = os.open(os.devnull, os.O_RDWR)
     if opened == number:
         os.set_inheritable(number, True)
@@ -133,41 +129,46 @@ def lead_nowhere(number: int) -> None:
 
 
 def open_standard_streams() -> None:
-    """Where a command was started with stdin, stdout or stderr closed, the next files would get
-    their numbers, and with them all that libraries write there; so these are opened first, leading
-    nowhere."""
+    """Point stdin, stdout and stderr at the null device if they are closed.
+
+    Otherwise the next files to be opened would get their numbers, and whatever libraries print
+    would go into those files.
+    """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            lead_nowhere(number)
+            point_at_null_device(number)
 
 
 @contextmanager
-def lasting_output() -> Iterator[None]:
-    """Within, sys.stdout and sys.stderr take whatever is written. A device that was full is told of
-    in a line on stderr, at the end.
+def tolerant_output() -> Iterator[None]:
+    """Let sys.stdout and sys.stderr drop what cannot be written, inside the `with` block.
+
+    If a device was full, a line on stderr says so at the end.
     """
     open_standard_streams()
     before = sys.stdout, sys.stderr
     with ExitStack() as stack:
-        nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
-        output, errors = (Lasting(stream if stream is not None else nowhere) for stream in before)
+        null_device = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+        output, errors = (
+            TolerantStream(stream if stream is not None else null_device) for stream in before
+        )
         sys.stdout, sys.stderr = output, errors
         try:
             yield
         finally:
             sys.stdout, sys.stderr = before
             output.end()
-            if isinstance(output.failure, OSError) and output.failure.errno not in NOBODY_READS:
+            if isinstance(output.failure, OSError) and output.failure.errno not in READER_GONE:
                 errors.write(
                     "afterwit: some of the output could not be written"
-                    f" ({output.failure.strerror}); all else was done\n"
+                    f" ({output.failure.strerror}); everything else was done\n"
                 )
             errors.end()
 
 
-def say(line: str) -> None:
-    """On stderr, above a progress bar."""
+def print_notice(line: str) -> None:
+    """Print a line on stderr, above a progress bar."""
     tqdm.write(f"afterwit: {line}", file=sys.stderr)
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Text for terminals: what fits into a line, and paths as words of a shell."""
+"""Text for terminals: single lines, and paths quoted for a shell."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 
 def in_one_line(text: str) -> str:
-    """`text` with everything escaped that would break the line, or command the terminal (names of
-    folders and games may hold it).
+    """Return `text` with every character escaped that would break the line or control the terminal.
+
+    Names of folders and games may hold such characters.
     """
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
@@ -18,11 +19,11 @@ def in_one_line(text: str) -> str:
 
 
 def quoted(path: Path | str) -> str:
-    """A path as a word of a shell's command line, to be copied: quoted where a shell needs that, in
-    ASCII where a terminal does.
+    """Return a path as one word of a shell's command line, to be copied.
 
-    A path that begins like an option or a home folder gets ./ before it. What cannot be printed is
-    spelled byte by byte, as bash, zsh and ksh read it: $'...'.
+    It is quoted where a shell needs that. A path that begins like an option or a home folder gets
+    ./ before it. Characters that cannot be printed are spelled byte by byte as $'...', which bash,
+    zsh and ksh read.
     """
     text = os.fspath(path)
     if text.startswith(("-", "~")):
@@ -33,6 +34,7 @@ def quoted(path: Path | str) -> str:
 
 
 def spelled_byte(byte: int) -> str:
+    """Return a byte as it stands within $'...'."""
     plain = chr(byte)
     if plain in "\\'":
         return f"\\{plain}"

@@ -15,7 +15,7 @@ import matplotlib
 from afterwit.runs.configs.run_config import to_dict
 from afterwit.runs.evaluation.evaluate import HUMAN
 from afterwit.runs.output.figure_style import MAX_VIDEO, STYLE, save
-from afterwit.runs.output.files import results, write_json
+from afterwit.runs.output.files import checked_outputs, write_json
 from afterwit.runs.output.html import PAGE, as_text, image, table, write_html
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
@@ -56,7 +56,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     if twice is not None:
         raise ValueError(f"run folder {twice} is given twice; name each run once")
     groups = make_groups([read_run(Path(folder)) for folder in folders])
-    with results(out / SUMMARY, out / PAGE):
+    with checked_outputs(out / SUMMARY, out / PAGE):
         write_json(out / SUMMARY, summarise(groups), allow_nan=False)
         return write_page(groups, out)
 

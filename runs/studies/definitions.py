@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from afterwit.runs.configs.overrides import changed, nearest
+from afterwit.runs.configs.overrides import changed, suggestion
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig
 from afterwit.world_models.models.hindsight_critic import CriticForm
@@ -136,7 +136,7 @@ def chosen(what: str, names: Sequence[str], variants: Sequence[Variant]) -> tupl
     for name in names:
         if name not in known:
             raise ValueError(
-                f"unknown {what} {name!r}{nearest(name, known)}; choose from {', '.join(known)}"
+                f"unknown {what} {name!r}{suggestion(name, known)}; choose from {', '.join(known)}"
             )
     return tuple(known[name] for name in names)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from afterwit.runs.configs.presets import Noise, maze
 from afterwit.runs.configs.run_config import RunConfig, read_config, write_config
 from afterwit.runs.evaluation.evaluate import evaluate
-from afterwit.runs.output.files import occupied
+from afterwit.runs.output.files import locked_folder
 from afterwit.runs.reports.comparison_page import write_report
 from afterwit.runs.training.many_runs import PATIENCE, train_all
 
@@ -34,7 +34,7 @@ def demo(out: Path, steps: int, seed: int) -> Path:
         for noise in NOISES
         for model in MODELS
     }
-    with occupied(out, PATIENCE) as lock:
+    with locked_folder(out, PATIENCE) as lock:
         for folder, config in configs.items():
             prepare(config, folder)
         print(

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from afterwit.runs.configs.overrides import checked
 from afterwit.runs.configs.run_config import read_config, to_dict, write_config
-from afterwit.runs.output.files import occupied, read_json, replacing
+from afterwit.runs.output.files import locked_folder, read_json, replacing
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.studies.definitions import Cell, Study, Variant
@@ -55,7 +55,7 @@ def run_study(study: Study, home: Path, jobs: int) -> None:
     cells[0].config.torch_device()
     if home.exists():
         merge_manifest(study, cells, home)  # refuses before anything is written, the lock included
-    with occupied(home, PATIENCE) as lock:
+    with locked_folder(home, PATIENCE) as lock:
         manifest = merge_manifest(study, cells, home)
         for cell in cells:
             if not (home / cell.folder / "config.json").exists():
@@ -182,7 +182,7 @@ def read_manifest(home: Path) -> Manifest:
             f"{home} holds no study: it has no {NAME}; start one with: afterwit study NAME --out"
             f" {quoted(home)}"
         )
-    data = read_json(path, "put a copy back")
+    data = read_json(path, "restore a copy")
     if (
         not isinstance(data, dict)
         or data.pop("format", None) != FORMAT
@@ -214,7 +214,7 @@ def read_manifest(home: Path) -> Manifest:
                 " own folder"
             )
     if not manifest.cells:
-        raise ValueError(f"{path} has no cells; put a copy back")
+        raise ValueError(f"{path} has no cells; restore a copy")
     return manifest
 
 

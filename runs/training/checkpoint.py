@@ -1,10 +1,9 @@
-"""Checkpoints: written whole or not at all, checked before anything in them is used, read without
-running any pickled code.
+"""Checkpoints: written atomically, checked before use, read without running pickled code.
 
 A run folder holds `checkpoint.pt`, the newest; `checkpoint.1.pt`, the one before it, and so on up
-to the run's keep_checkpoints; and `best.pt`. A file is one line, with the format and a SHA-256 of
-all else, and then what torch.save writes. Format 1, without the line, is still read; it has no
-checksum, only that of the zip file that it is.
+to the run's keep_checkpoints; and `best.pt`. A file is one line with the format and a SHA-256 of
+everything else, followed by the output of torch.save. Format 1, without the line, can still be
+read; its only checksum is that of the zip file.
 """
 
 from __future__ import annotations
@@ -19,26 +18,31 @@ from typing import Any
 import torch
 
 from afterwit.runs.configs.run_config import RESOURCES, RunConfig, from_dict, to_dict, write_config
-from afterwit.runs.output.files import place, replacing, sync, sync_folder
+from afterwit.runs.output.files import link_or_copy, replacing, sync, sync_folder
 from afterwit.runs.output.text import quoted
 
 NAME, BEST = "checkpoint.pt", "best.pt"
 FORMAT = 2
 HEADER = re.compile(rb"(afterwit checkpoint, format (\d{1,9})), sha256 ([0-9a-f]{64})\n")
-FREE = ("total_steps", *RESOURCES)  # may change when a run goes on
+CHANGEABLE = ("total_steps", *RESOURCES)  # fields that may change when a run goes on
 
 
 class Damaged(ValueError):
-    """A checkpoint that is not what was written: cut short, changed, or never one."""
+    """A checkpoint file that was cut short or changed, or that never was a checkpoint."""
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write RUN/checkpoint.pt: to a temporary file, synced, then renamed over the old one, which
-    has moved up to checkpoint.1.pt.
+    """Write RUN/checkpoint.pt. The one before becomes checkpoint.1.pt.
 
-    `state["score"]` (None: too few episodes to tell) decides about best.pt: the newest takes its
-    place unless that is better. Raises Unwritable where there is no room; then what was there is as
-    it was.
+    The new file is written under a temporary name, synced, and renamed. It also replaces best.pt,
+    unless that has a higher score.
+
+    Args:
+      folder: the run folder.
+      state: what `Run.state` returns, and `score` (None: too few episodes).
+
+    Raises:
+      Unwritable: there is no room. The files are as before.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -49,57 +53,69 @@ def save(folder: Path, state: dict[str, Any]) -> None:
         file.write(header)
         file.write(content)
         sync(file)
-        move_up(folder, state["config"]["keep_checkpoints"])
+        rotate(folder, state["config"]["keep_checkpoints"])
     if state.get("score") is not None and state["score"] >= best_score(folder):
-        # a file of its own: what damages the newest leaves it alone
+        # not a link: damage to the newest must not damage the best
         with replacing(folder / BEST) as file:
             file.write(header)
             file.write(content)
 
 
 def digest(start: bytes, content: bytes | memoryview) -> bytes:
+    """Return the SHA-256 of a file's first line and content."""
     total = hashlib.sha256(start)
     total.update(content)
     return total.hexdigest().encode()
 
 
-def older(folder: Path, age: int) -> Path:
-    """The checkpoint that is `age` checkpoints older than the newest."""
+def checkpoint_path(folder: Path, age: int) -> Path:
+    """Return the path of the checkpoint that is `age` checkpoints older than the newest."""
     return folder / (f"checkpoint.{age}.pt" if age else NAME)
 
 
-def kept(folder: Path) -> list[Path]:
-    """The run's checkpoints that there are, newest first, `best.pt` aside."""
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the run's checkpoints, newest first, without `best.pt`."""
     aged = [
         int(match[1])
         for path in folder.iterdir()
         if (match := re.fullmatch(r"checkpoint\.([1-9]\d*)\.pt", path.name))
     ]
-    return [path for path in (older(folder, age) for age in (0, *sorted(aged))) if path.is_file()]
+    return [
+        path
+        for path in (checkpoint_path(folder, age) for age in (0, *sorted(aged)))
+        if path.is_file()
+    ]
 
 
-def move_up(folder: Path, keep: int) -> None:
-    """Make room for a new one: each becomes one older, the newest keeps its name as well, and more
-    than `keep` are removed.
+def rotate(folder: Path, keep: int) -> None:
+    """Rename each checkpoint to the next older name, and remove those beyond `keep`.
+
+    The newest keeps its name as well.
     """
     for age in range(keep - 1, 0, -1):
-        if older(folder, age - 1).is_file():
-            (os.replace if age > 1 else place)(older(folder, age - 1), older(folder, age))
-    for path in kept(folder)[1:]:
+        if checkpoint_path(folder, age - 1).is_file():
+            (os.replace if age > 1 else link_or_copy)(
+                checkpoint_path(folder, age - 1), checkpoint_path(folder, age)
+            )
+    for path in list_checkpoints(folder)[1:]:
         if int(path.name.split(".")[1]) >= keep:
             path.unlink()
 
 
 def best_score(folder: Path) -> float:
+    """Return the score of best.pt, -infinity if there is none."""
     try:
         return float(read(folder / BEST)["score"])
-    except (OSError, ValueError):  # there is none, or it is damaged: any is better
+    except (OSError, ValueError):  # missing or damaged: any other is better
         return -float("inf")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What was saved in a file, on the CPU. Raises Damaged, or ValueError where a newer version of
-    afterwit wrote it.
+    """Return what a checkpoint file holds, on the CPU.
+
+    Raises:
+      Damaged: the file is damaged or is not a checkpoint.
+      ValueError: a newer version of afterwit wrote it.
     """
     data = path.read_bytes()
     header = HEADER.match(data)
@@ -117,13 +133,13 @@ def read(path: Path) -> dict[str, Any]:
                 f" {FORMAT}: read it with the version that wrote it, which RUN/provenance.json"
                 " names, or a newer one"
             )
-    elif not data.startswith(b"PK\3\4"):  # no zip file, so not format 1
-        raise Damaged(f"{path} is damaged, or no checkpoint of afterwit ({len(data)} bytes)")
+    elif not data.startswith(b"PK\3\4"):  # not a zip file, so not format 1
+        raise Damaged(f"{path} is damaged, or not a checkpoint of afterwit ({len(data)} bytes)")
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here; all mean that the file is unreadable
         raise Damaged(
-            f"{path} is damaged, or no checkpoint of afterwit ({len(data)} bytes)"
+            f"{path} is damaged, or not a checkpoint of afterwit ({len(data)} bytes)"
         ) from error
     if (
         not isinstance(state, dict)
@@ -131,26 +147,34 @@ def read(path: Path) -> dict[str, Any]:
         or "config" not in state
         or (not header and state.get("format") != 1)
     ):
-        raise Damaged(f"{path} is no checkpoint of afterwit, but another file of torch")
+        raise Damaged(f"{path} is not a checkpoint of afterwit but another file of torch")
     return state
 
 
 def load(folder: Path, config: RunConfig, name: str = NAME) -> dict[str, Any]:
-    """A checkpoint of a run folder; `name` is its file, or `best`. Raises ValueError, naming the
-    remedy, where it is missing, damaged, of a newer format, or of another config. Only `resume`
-    goes on from an older one where the newest is damaged.
+    """Return a checkpoint of a run folder.
 
-    Config fields that did not exist when it was written count as their defaults.
+    Config fields that are newer than the checkpoint have their defaults. A damaged checkpoint is
+    never replaced by an older one here; only `resume` does that.
+
+    Args:
+      folder: the run folder.
+      config: the run's config.
+      name: a file name, or `best`.
+
+    Raises:
+      ValueError: the checkpoint is missing, damaged, of a newer format, or of another config. The
+        message names the remedy.
     """
     path = folder / (BEST if name == "best" else name)
     if not path.is_file():
-        there = (
-            [other.name for other in (*kept(folder), folder / BEST) if other.is_file()]
+        available = (
+            [other.name for other in (*list_checkpoints(folder), folder / BEST) if other.is_file()]
             if folder.is_dir()
             else []
         )
-        if there:
-            raise ValueError(f"{folder} has no {path.name}; it has {', '.join(there)}")
+        if available:
+            raise ValueError(f"{folder} has no {path.name}; it has {', '.join(available)}")
         raise ValueError(
             f"{folder} has no checkpoint yet ({path.name}); train it first: afterwit train --resume"
             f" {quoted(folder)}"
@@ -158,11 +182,14 @@ def load(folder: Path, config: RunConfig, name: str = NAME) -> dict[str, Any]:
     try:
         return checked(read(path), path, config)
     except Damaged as error:
-        intact = next((other for other in kept(folder) if other != path and is_intact(other)), None)
+        intact = next(
+            (other for other in list_checkpoints(folder) if other != path and is_intact(other)),
+            None,
+        )
         remedy = (
             f"{intact.name} is intact: choose it with --checkpoint {intact.name}"
             if intact
-            else "put a copy back"
+            else "restore a copy"
         )
         again = (
             f", or go on from it with: afterwit train --resume {quoted(folder)}"
@@ -173,6 +200,7 @@ def load(folder: Path, config: RunConfig, name: str = NAME) -> dict[str, Any]:
 
 
 def is_intact(path: Path) -> bool:
+    """Return whether a file can be read as a checkpoint."""
     try:
         read(path)
     except ValueError:
@@ -181,7 +209,11 @@ def is_intact(path: Path) -> bool:
 
 
 def checked(state: dict[str, Any], path: Path, config: RunConfig) -> dict[str, Any]:
-    """The state, if it belongs to `config`; else raises ValueError."""
+    """Return the state.
+
+    Raises:
+      ValueError: the state belongs to another config.
+    """
     try:
         written = from_dict(state["config"])
     except ValueError as error:
@@ -190,7 +222,7 @@ def checked(state: dict[str, Any], path: Path, config: RunConfig) -> dict[str, A
             " names"
         ) from error
     fixed = [
-        {name: value for name, value in to_dict(data).items() if name not in FREE}
+        {name: value for name, value in to_dict(data).items() if name not in CHANGEABLE}
         for data in (written, config)
     ]
     different = differences(fixed[0], fixed[1])
@@ -203,14 +235,16 @@ def checked(state: dict[str, Any], path: Path, config: RunConfig) -> dict[str, A
 
 
 def resume(folder: Path, config: RunConfig) -> tuple[dict[str, Any] | None, str]:
-    """What a run goes on from, and a line for the user where that is not its newest checkpoint.
-    None: it has none yet.
+    """Return the state that a run goes on from, and a notice if it is not the newest checkpoint.
 
-    Where the newest is damaged or gone, the newest intact one takes its name, and the damaged file
-    is kept beside it as checkpoint.pt.damaged. Only the process that trains the run may call this.
-    Raises ValueError where none is intact.
+    The state is None if there is no checkpoint yet. If the newest is damaged or missing, the newest
+    intact one takes its name, and the damaged file stays beside it as checkpoint.pt.damaged. Only
+    the process that trains the run may call this.
+
+    Raises:
+      ValueError: no checkpoint is intact.
     """
-    paths, faults = kept(folder), []
+    paths, faults = list_checkpoints(folder), []
     for path in paths:
         try:
             state = checked(read(path), path, config)
@@ -221,7 +255,9 @@ def resume(folder: Path, config: RunConfig) -> tuple[dict[str, Any] | None, str]
         if path == newest:
             return state, ""
         line = (
-            f"{faults[0]}, and is now {NAME}.damaged" if newest.is_file() else f"{newest} is gone"
+            f"{faults[0]}, and is now {NAME}.damaged"
+            if newest.is_file()
+            else f"{newest} is missing"
         )
         if newest.is_file():
             os.replace(newest, folder / f"{NAME}.damaged")
@@ -234,19 +270,21 @@ def resume(folder: Path, config: RunConfig) -> tuple[dict[str, Any] | None, str]
     if faults:
         names = " and ".join(path.name for path in paths)
         raise Damaged(
-            f"{faults[0]}; put a copy back, or remove {names} to start this run from the beginning"
+            f"{faults[0]}; restore a copy, or remove {names} to start this run from the beginning"
         )
     return None, ""
 
 
 def restore_config(folder: Path) -> str:
-    """Write a config.json that is gone anew from the newest intact checkpoint; a line that says so,
-    or nothing to say.
+    """Restore a missing config.json from the newest intact checkpoint.
+
+    Returns:
+      A notice about it, empty if there was nothing to do.
     """
     if folder.is_dir() and not (folder / "config.json").exists():
-        for path in filter(is_intact, kept(folder)):
+        for path in filter(is_intact, list_checkpoints(folder)):
             write_config(from_dict(read(path)["config"]), folder)
-            return f"{folder / 'config.json'} is gone; written anew from {path.name}"
+            return f"{folder / 'config.json'} is missing; written again from {path.name}"
     return ""
 
 
@@ -256,8 +294,9 @@ SIDES = ("in the checkpoint", "in config.json")
 def differences(
     saved: Any, current: Any, where: str = "", sides: tuple[str, str] = SIDES
 ) -> list[str]:
-    """Where two configs differ, as `field is a in the checkpoint, b in config.json`; `sides` are
-    the words for the two.
+    """Return where two configs differ, as `field is a in the checkpoint, b in config.json`.
+
+    `sides` are the words for the two.
     """
     if isinstance(saved, dict) and isinstance(current, dict):
         names = sorted(saved.keys() | current.keys())
@@ -277,12 +316,14 @@ def differences(
     return [] if saved == current else [f"{where} is {saved!r} {sides[0]}, {current!r} {sides[1]}"]
 
 
-def same(left: Any, right: Any) -> bool:
-    """Are two states, or parts of them, equal bit for bit, whatever is nested in what?"""
+def equal_states(left: Any, right: Any) -> bool:
+    """Return whether two nested states are equal bit for bit."""
     if isinstance(left, torch.Tensor):
         return torch.equal(left, right)
     if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+        return left.keys() == right.keys() and all(
+            equal_states(left[key], right[key]) for key in left
+        )
     if isinstance(left, list):
-        return len(left) == len(right) and all(map(same, left, right))
+        return len(left) == len(right) and all(map(equal_states, left, right))
     return bool(left == right)

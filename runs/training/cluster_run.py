@@ -1,6 +1,4 @@
-"""A run whose actors and learners are processes on a Ray cluster; the training loop, logs and
-checkpoints stay here.
-"""
+"""A run on a Ray cluster. The training loop, logs and checkpoints stay in this process."""
 
 from __future__ import annotations
 
@@ -14,13 +12,15 @@ from afterwit.agents.pipeline import Pipeline
 from afterwit.agents.ray_pipeline import Cluster, Plan
 from afterwit.envs.arrays import Array
 from afterwit.runs.configs.run_config import RunConfig
-from afterwit.runs.training.closing import quietly
+from afterwit.runs.training.closing import close_safely
 from afterwit.runs.training.run import Run
 
 
 class ClusterRun(Run):
-    """Its checkpoints are a local run's: any of the two goes on with the other's, in new episodes
-    where their environments differ.
+    """A run whose actors and learners are processes on a Ray cluster.
+
+    Its checkpoints and those of a local run are interchangeable. If their environments differ, new
+    episodes begin.
     """
 
     def __init__(self, config: RunConfig):
@@ -30,16 +30,19 @@ class ClusterRun(Run):
             cast(Learner, self.cluster.learner),
             cast(Pipeline, self.cluster.pipeline),
         )
-        self._start(replace(self.cluster.spec, num_envs=config.num_actors * config.envs_per_actor))
+        self._reset_counters(
+            replace(self.cluster.spec, num_envs=config.num_actors * config.envs_per_actor)
+        )
 
-    def _resume(self, state: dict[str, Any]) -> list[Array]:
+    def _resume_actors(self, state: dict[str, Any]) -> list[Array]:
         return self.cluster.pipeline.load_state(state, self.agent_steps)
 
     def close(self) -> None:
-        quietly(self.cluster.close, "the cluster")
+        close_safely(self.cluster.close, "the cluster")
 
 
 def plan(config: RunConfig) -> Plan:
+    """Return the cluster's part of a run config."""
     assert config.cluster is not None
     return Plan(
         address=config.cluster,

@@ -1,6 +1,4 @@
-"""What happened and what was paid: episodes, trackers, places, noise. Counted on the host, over
-real steps only.
-"""
+"""Statistics of episodes, pay, places and noise. Only real steps are counted, on the host."""
 
 from __future__ import annotations
 
@@ -21,35 +19,39 @@ from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.trajectory import Trajectory
 
 NUM_WINDOWS = 10  # a run's maps are kept by tenth
-# of the uniform policy: a tenth of a second, however many a run has
-INDIFFERENT_ENVS, INDIFFERENT_STEPS = 64, 1000
+# for measuring the uniform policy, whatever the run has: a tenth of a second
+UNIFORM_ENVS, UNIFORM_STEPS = 64, 1000
 
 
 class Statistics:
-    """Running sums since the last `pop`, episodes in progress, and maps by tenth of the run.
+    """Sums since the last `pop`, episodes in progress, and maps by tenth of the run.
 
-    It reads of `info`, which holds what the environment declares (envs/infos.py): `trackers`
-    [T, B, n] per episode; `room` and `cell` [T, B], how many different ones each episode, and the
-    run so far (`explored`), has seen; as shares of time and of pay `noise_on`, `block_in_view`, and
-    the steps on which `room` changes (T - 1 of T steps: an unroll's first tells nothing of it);
-    `cell` for the maps, where the world has one.
+    The environment declares what `info` holds (envs/infos.py). These entries are used:
+      trackers [T, B, n]: reached in the episode.
+      room, cell [T, B]: counted are the different ones in the episode and in the whole run.
+      noise_on, block_in_view [T, B]: their share of time and of pay.
+    Steps on which `room` changes are counted too, except for the first step of an unroll, for which
+    this is unknown.
 
-    Where the agent can seek noise, by an action that makes it or a place that has it, `indifferent`
-    is that action's or place's share of time for a uniform policy. `extrinsic`: the agent is paid
-    the environment's own reward, too, so that `score` goes by it.
+    Args:
+      spec: of all environments of the run.
+      total_steps: agent steps of the whole run, for the maps.
+      noise_share: the share of time that a uniform policy spends on the action, or at the place,
+        that makes noise. None if noise cannot be sought.
+      extrinsic: the agent is also paid the environment's own reward, so that `score` is the return.
     """
 
     def __init__(
         self,
         spec: EnvSpec,
         total_steps: int,
-        indifferent: float | None = None,
+        noise_share: float | None = None,
         extrinsic: bool = False,
     ):
         batch = spec.num_envs
         self.total_steps = total_steps
         self.noise_action = spec.semantics.get("noise_action")
-        self.indifferent, self.extrinsic = indifferent, extrinsic
+        self.noise_share, self.extrinsic = noise_share, extrinsic
         names = [name.lower().replace("-", "") for name in spec.action_names]
         self.noop = names.index("noop") if "noop" in names else None
         self.random_blocks = bool(spec.semantics.get("random_blocks"))
@@ -64,12 +66,12 @@ class Statistics:
         height, width = spec.semantics.get("map", (0, 0))
         cells = spec.semantics.get("cells", height * width)
         places = {"room": ROOMS} | ({"cell": cells} if cells else {})
-        # in the episode
+        # within the episode
         self.seen = {kind: np.zeros((batch, number), bool) for kind, number in places.items()}
         # ever, by any environment
         self.explored = {kind: np.zeros(number, bool) for kind, number in places.items()}
-        # sum and number of the episodes that `score` has not taken yet
-        self.achieved, self.achieving = 0.0, 0
+        # sum and number over the episodes since the last call of `score`
+        self.score_sum, self.score_count = 0.0, 0
         self.visits = np.zeros((NUM_WINDOWS, height * width), np.int64)
         self.pay = np.zeros((NUM_WINDOWS, height * width))
         self._clear()
@@ -86,10 +88,13 @@ class Statistics:
         agent_steps: int,
         environments: Array | None = None,
     ) -> None:
-        """Count T steps of B environments and the bonus [T, B] they were paid; `agent_steps` done
-        before them.
+        """Count T steps of B environments.
 
-        `environments`, int64 [B]: which of the spec's they are. Unset: all, in order.
+        Args:
+          trajectory: the steps.
+          bonus: [T, B], the intrinsic reward that was paid.
+          agent_steps: done before these steps.
+          environments: int64 [B], their numbers among the spec's. Unset: all, in order.
         """
         envs = np.arange(len(self.first_reward)) if environments is None else environments
         real, reward = trajectory.real.numpy(), trajectory.reward.numpy()
@@ -105,16 +110,15 @@ class Statistics:
         for name in ("noise_on", "block_in_view"):
             if name in info:
                 self._count(name, real & info[name], paid)
-        # of an unroll's first step it is not known, as info tells where the step led
+        # Unknown for the first step of an unroll: info describes where a step led.
         if "room" in info:
             moved = np.zeros_like(real)
             moved[1:] = real[1:] & (info["room"][1:] != info["room"][:-1])
             self._count("room_change", moved, paid)
         if "noise_on" in info:
-            blocks = (
-                info["block_in_view"] & self.random_blocks if "block_in_view" in info else False
-            )
-            self._count("noise", real & (info["noise_on"] | blocks), paid)
+            blocks = info.get("block_in_view", False)
+            noisy = info["noise_on"] | (blocks & self.random_blocks)
+            self._count("noise", real & noisy, paid)
         if "cell" in info and self.visits.shape[1]:
             window = min(NUM_WINDOWS - 1, agent_steps * NUM_WINDOWS // self.total_steps)
             number = self.visits.shape[1]
@@ -152,8 +156,9 @@ class Statistics:
             self.explored[kind][info[kind][real]] = True
 
     def _finish(self, env: int) -> None:
-        """Environment `env` resets: its episode is over. (A reset before the first step opens, but
-        ends none.)
+        """Count the episode of environment `env`, which resets.
+
+        A reset before the first step only opens an episode.
         """
         if self.running["length"][env]:
             episode = {name: float(value[env]) for name, value in self.running.items()}
@@ -168,8 +173,8 @@ class Statistics:
             if self.first_reward[env]:
                 episode["first_reward"] = float(self.first_reward[env])
             self.episodes.append((env, episode))
-            self.achieved += self._achievement(env, episode)
-            self.achieving += 1
+            self.score_sum += self._achievement(env, episode)
+            self.score_count += 1
         for value in (*self.running.values(), *self.seen.values(), self.first_reward):
             value[env] = 0
 
@@ -180,7 +185,7 @@ class Statistics:
         return next(episode[name] for name in measures if name in episode)
 
     def pop(self) -> dict[str, float]:
-        """Means over the episodes finished, and shares of time and pay, since the last call."""
+        """Return means over the episodes, and shares of time and pay, since the last call."""
         result: dict[str, float] = {"episode/count": len(self.episodes)}
         for name in dict.fromkeys(name for _, episode in self.episodes for name in episode):
             result[f"{section(name)}/{name}"] = float(
@@ -200,23 +205,26 @@ class Statistics:
         if paid > 0 and self.time.get("noise"):
             result["noise/share"] = result["share_of_pay/noise"] / result["share_of_time/noise"]
         sought = result.get("share_of_time/noise_action", result.get("share_of_time/noise"))
-        if self.indifferent and sought is not None:
-            result["noise/seeking"] = sought / self.indifferent
+        if self.noise_share and sought is not None:
+            result["noise/seeking"] = sought / self.noise_share
         self._clear()
         return result
 
     def score(self) -> float | None:
-        """Mean over the episodes since the last score: share of trackers reached, where the world
-        has them; else, of an agent that is paid by curiosity alone, cells or rooms seen, where they
-        are known; else return. None, and the episodes count for the next one, while they are fewer
-        than the environments: luck, mostly."""
-        if self.achieving < len(self.running["return"]):
+        """Return the mean score of the episodes since the last score.
+
+        An episode's score is the share of trackers reached, if the world has them. Otherwise it is
+        the cells or rooms seen, if they are known and curiosity alone is paid. Otherwise it is the
+        return. While there are fewer episodes than environments, the result is None, and the
+        episodes count for the next score.
+        """
+        if self.score_count < len(self.running["return"]):
             return None
-        score, self.achieved, self.achieving = self.achieved / self.achieving, 0.0, 0
+        score, self.score_sum, self.score_count = self.score_sum / self.score_count, 0.0, 0
         return score
 
     def abandon_episodes(self, environments: Array) -> None:
-        """Forget these environments' episodes in progress: they are gone."""
+        """Forget these environments' episodes in progress."""
         for value in (
             *self.running.values(),
             *self.seen.values(),
@@ -226,7 +234,7 @@ class Statistics:
             value[environments] = 0
 
     def state(self) -> dict[str, Any]:
-        """Episodes in progress, maps and sums, as tensors and plain values."""
+        """Return episodes in progress, maps and sums, as tensors and plain values."""
         arrays = {
             **self.running,
             "trackers": self.trackers,
@@ -241,16 +249,17 @@ class Statistics:
             "episodes": self.episodes,
             "time": self.time,
             "paid": self.paid,
-            "achieved": (self.achieved, self.achieving),
+            "achieved": (self.score_sum, self.score_count),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` gave. Where it was of other environments, episodes in progress are
-        forgotten.
+        """Restore what `state` returned.
+
+        If it is of other environments, episodes in progress are forgotten.
         """
         arrays = {name: value.numpy().copy() for name, value in state["arrays"].items()}
-        # Checkpoints of November 2026 lack some: what a game's agent has explored counts from where
-        # such a run goes on.
+        # Checkpoints of November 2026 lack some of these. What was explored then counts from the
+        # resumption on.
         self.explored = {
             kind: unpacked(arrays.get(f"explored_{kind}s"), ever)
             for kind, ever in self.explored.items()
@@ -266,51 +275,50 @@ class Statistics:
         if self.visits.shape[1]:
             self.explored["cell"] = np.asarray(self.visits.any(0))
         self.episodes, self.time, self.paid = state["episodes"], state["time"], state["paid"]
-        # which checkpoints of format 1 lack
-        self.achieved, self.achieving = state.get("achieved", (0.0, 0))
+        # Checkpoints of format 1 lack this.
+        self.score_sum, self.score_count = state.get("achieved", (0.0, 0))
 
 
 def unpacked(bits: Array | None, unknown: Array) -> Array:
-    """Bools of `unknown`'s shape from what packbits made of them, or from bools; `unknown` itself
-    where there are none.
+    """Return bools from packbits' output or from bools.
+
+    Args:
+      bits: the packed bools, or None.
+      unknown: has the shape of the result, and is the result if `bits` is None.
     """
     if bits is None or bits.dtype == np.bool_:
         return unknown if bits is None else bits
     return np.unpackbits(bits, -1, count=unknown.shape[-1]).astype(bool)
 
 
-def indifferent(config: EnvConfig, spec: EnvSpec) -> float | None:
-    """The share of time that a uniform policy spends on the action that makes noise, or in view of
-    blocks that move at random.
+def uniform_noise_share(config: EnvConfig, spec: EnvSpec) -> float | None:
+    """Return the share of time that a uniform policy spends on what makes noise.
 
-    None where noise cannot be sought: there is none, or it comes alike everywhere and whatever the
-    agent does.
+    That is the action that makes noise, or places with a randomly moving block in view. None if
+    noise cannot be sought: there is none, or it comes everywhere and whatever the agent does.
     """
     if spec.semantics.get("noise_action") is not None:
         return 1 / spec.num_actions
     if not spec.semantics.get("random_blocks"):
         return None
-    return time_near_blocks(replace(config, num_envs=INDIFFERENT_ENVS))
+    return time_near_blocks(replace(config, num_envs=UNIFORM_ENVS))
 
 
 @cache
 def time_near_blocks(config: EnvConfig) -> float:
+    """Return the share of time that a uniform policy has a block in view."""
     env = make_env(config, stream(0, "indifferent"))
     draw = np.random.default_rng(stream(0, "indifferent actions"))
     env.reset()
     near = steps = 0
-    for _ in range(INDIFFERENT_STEPS):
+    for _ in range(UNIFORM_STEPS):
         step = env.step(draw.integers(0, env.spec.num_actions, env.spec.num_envs))
-        near, steps = (
-            near + int(step.info["block_in_view"][~step.first].sum()),
-            steps + int((~step.first).sum()),
-        )
+        near += int(step.info["block_in_view"][~step.first].sum())
+        steps += int((~step.first).sum())
     env.close()
     return near / steps
 
 
 def section(name: str) -> str:
-    """The log section of an episode's number: trackers R1.. are `reached`, all else is
-    `episode`.
-    """
+    """Return the log section of an episode's number: `reached` for trackers, else `episode`."""
     return "reached" if name.startswith("R") and name[1:].isdigit() else "episode"

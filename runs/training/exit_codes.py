@@ -1,4 +1,4 @@
-"""How a command ends: a user's mistake is a line on stderr and an exit code, no traceback."""
+"""Exit codes: a user's mistake ends in one line on stderr and code 2, without a traceback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from afterwit.envs.specs import EnvironmentFault
 from afterwit.runs.output.text import in_one_line
 
-REFUSED = 2  # a mistake, or something that the command needs is missing
+REFUSED = 2  # the user made a mistake, or something that the command needs is missing
 STOPPED = 130  # Ctrl-C, SIGTERM, or a closed terminal
 
 
@@ -19,10 +19,11 @@ def run_and_report(command: Callable[[], int], interrupted: str = "no result was
 
     Args:
       command: returns 0 if all went well.
-      interrupted: what is true when Ctrl-C stops the command, unless the KeyboardInterrupt says it.
+      interrupted: the state of the results after Ctrl-C, for the message. A KeyboardInterrupt with
+        a text of its own replaces it.
 
     Raises:
-      RuntimeError: a fault of our own, which keeps its traceback.
+      RuntimeError: a fault in Afterwit itself, which keeps its traceback.
     """
     try:
         return command()
@@ -34,7 +35,7 @@ def run_and_report(command: Callable[[], int], interrupted: str = "no result was
             raise
         message = in_one_line(str(error).splitlines()[0])
         print(
-            f"afterwit: not enough memory ({message}): take fewer --env.num-envs, a shorter"
+            f"afterwit: not enough memory ({message}): use fewer --env.num-envs, a shorter"
             " --unroll-length or smaller networks",
             file=sys.stderr,
         )
@@ -45,5 +46,6 @@ def run_and_report(command: Callable[[], int], interrupted: str = "no result was
 
 
 def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that there was not enough memory."""
     kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or "allocate memory" in str(error)

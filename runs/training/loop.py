@@ -1,6 +1,4 @@
-"""The training loop: act, learn, log, save. One process; on CPU a seed gives the same run bit for
-bit.
-"""
+"""The training loop: act, learn, log and save. On CPU the same seed gives the same run."""
 
 from __future__ import annotations
 
@@ -20,12 +18,12 @@ from afterwit.agents.malloc_settings import keep_memory
 from afterwit.agents.pipeline import LearnerLost
 from afterwit.envs.specs import EnvironmentFault
 from afterwit.runs.configs.run_config import RunConfig, read_config, write_config
-from afterwit.runs.output.files import Unwritable, discard_temporaries, occupied, replacing
-from afterwit.runs.output.provenance import FIRST, record, record_losses
-from afterwit.runs.output.streams import say
+from afterwit.runs.output.files import Unwritable, discard_temporaries, locked_folder, replacing
+from afterwit.runs.output.provenance import RECORDED_STEPS, record, record_losses
+from afterwit.runs.output.streams import print_notice
 from afterwit.runs.output.text import quoted
 from afterwit.runs.training import checkpoint
-from afterwit.runs.training.run import Run, discard_unstarted, refuse_existing
+from afterwit.runs.training.run import Run, raise_if_exists, remove_unstarted
 from afterwit.runs.training.run_log import Log, headline
 from afterwit.runs.training.stop_signals import StopSignals
 from afterwit.world_models.callers import own_modes
@@ -33,8 +31,10 @@ from afterwit.world_models.instruments import ALARM, alarm
 
 
 def make_run(config: RunConfig) -> Run:
-    """The run, in this process or on a cluster. Raises ValueError where the cluster cannot be
-    had.
+    """Return the run, in this process or on a cluster.
+
+    Raises:
+      ValueError: the cluster cannot be used.
     """
     if config.cluster is None:
         return Run(config)
@@ -48,89 +48,98 @@ def make_run(config: RunConfig) -> Run:
     return ClusterRun(config)
 
 
-ERROR = "error.txt"  # the traceback of an environment
+ERROR = "error.txt"  # the traceback of an error in an environment
 
 
 def start(config: RunConfig, folder: Path, progress: bool = True) -> bool:
-    """Train a new run in a new folder, as `train` does. Of two processes that start one in the same
-    folder, one gets it.
+    """Train a new run in a new folder, as `train` does.
 
-    What could not be set up leaves no folder behind. Raises ValueError where the folder exists or
-    is being made.
+    If two processes start one in the same folder, one of them gets it. If the run cannot be set up,
+    the folder is removed again.
+
+    Raises:
+      ValueError: the folder exists, or another process is making it. Also as in `train`.
     """
-    refuse_existing(folder)
+    raise_if_exists(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"{folder} cannot be made ({error.strerror}); choose another --out"
+            f"cannot make {folder} ({error.strerror}); choose another --out"
         ) from error
-    with occupied(folder, patience=0):
-        refuse_existing(folder)  # another process may have made it since
+    with locked_folder(folder, patience=0):
+        raise_if_exists(folder)  # another process may have made it in the meantime
         try:
             write_config(config, folder)
             return _train_in(folder, progress)
         except BaseException:
-            discard_unstarted(folder)
+            remove_unstarted(folder)
             raise
 
 
 def train(folder: Path, progress: bool = True) -> bool:
-    """Train the run whose config lies in `folder`, from its checkpoint if there is one. False if it
-    was interrupted.
+    """Train the run whose config is in `folder`, from its checkpoint if there is one.
 
-    Where a learner of a cluster is lost, goes on from the last checkpoint, as long as there is a
-    newer one each time. Raises ValueError, in one line with the remedy, where another process
-    trains it, and where it had to stop: for an environment, a loss that is not finite, or a disk
-    without room. Then nothing is lost but the steps since its last checkpoint.
+    If a learner on a cluster is lost, training goes on from the last checkpoint, as long as there
+    is a newer one each time.
+
+    Returns:
+      True if the run is finished, False if it was interrupted.
+
+    Raises:
+      ValueError: another process trains the run, or it had to stop: because of an environment, a
+        loss that is not finite, or a full disk. The message is one line with the remedy. Only the
+        steps since the last checkpoint are lost.
     """
-    line = checkpoint.restore_config(folder)
-    read_config(folder)  # no lock is left in a folder that is none of a run
-    with occupied(folder, patience=0):
-        if line:
-            say(line)
+    notice = checkpoint.restore_config(folder)
+    read_config(folder)  # before the lock, which would stay in a folder that is not a run folder
+    with locked_folder(folder, patience=0):
+        if notice:
+            print_notice(notice)
         return _train_in(folder, progress)
 
 
 def _train_in(folder: Path, progress: bool) -> bool:
-    """Train in a folder that this process holds."""
+    """Train in a folder that this process has locked."""
     config = read_config(folder)
     discard_temporaries(folder)
     keep_memory()
-    reached = -1
+    last_saved = -1
     while True:
         run = make_run(config)
         try:
             return _train(run, folder, progress)
         except LearnerLost as error:
-            before, reached = reached, last_checkpoint(folder, config)
-            if reached <= before:
+            before, last_saved = last_saved, last_checkpoint(folder, config)
+            if last_saved <= before:
                 raise ValueError(
-                    f"{error}, twice after {reached:,} agent steps; go on with --resume once that"
-                    " is mended"
+                    f"{error}, twice after {last_saved:,} agent steps; go on with --resume once"
+                    " that is fixed"
                 ) from error
-            say(f"{error}; going on from the last checkpoint, at {reached:,} agent steps")
+            print_notice(
+                f"{error}; going on from the last checkpoint, at {last_saved:,} agent steps"
+            )
         except (FloatingPointError, EnvironmentFault, Unwritable) as error:
-            raise ValueError(stop_line(error, run, folder)) from error
+            raise ValueError(stop_message(error, run, folder)) from error
         finally:
             run.close()
 
 
 def last_checkpoint(folder: Path, config: RunConfig) -> int:
-    """Agent steps of the newest intact checkpoint; 0 where there is none."""
+    """Return the agent steps of the newest intact checkpoint, 0 if there is none."""
     state, _ = checkpoint.resume(folder, config)
     return state["agent_steps"] if state is not None else 0
 
 
 def _train(run: Run, folder: Path, progress: bool) -> bool:
     config, pending, saved = run.config, list[dict[str, Tensor]](), -1
-    state, line = checkpoint.resume(folder, config)
-    if line:
-        say(line)
+    state, notice = checkpoint.resume(folder, config)
+    if notice:
+        print_notice(notice)
     if state is not None:
         run.load_state(state)
         pending, saved = unstacked(state.get("pending", {}), run.learner.device), run.agent_steps
-    say_what_is_seen(run)
+    print_observations(run)
     record(folder)
     log = Log(folder, run.agent_steps)
     bar = tqdm(
@@ -144,8 +153,8 @@ def _train(run: Run, folder: Path, progress: bool) -> bool:
         file=sys.stdout,
     )
     try:
-        with StopSignals(folder) as watch:
-            saved = _loop(run, folder, log, bar, watch, pending, saved)
+        with StopSignals(folder) as signals:
+            saved = _loop(run, folder, log, bar, signals, pending, saved)
             if saved != run.agent_steps:
                 save(run, folder, log, pending)
     finally:
@@ -154,10 +163,8 @@ def _train(run: Run, folder: Path, progress: bool) -> bool:
     return run.agent_steps >= config.total_steps
 
 
-def say_what_is_seen(run: Run) -> None:
-    """What was made of a person's observations, and what reads them, where that was chosen for
-    them.
-    """
+def print_observations(run: Run) -> None:
+    """Print how observations were converted and encoded, if Afterwit chose that by itself."""
     seen, torso = run.spec.semantics.get("observations"), run.config.learner.torso
     if seen and torso.encoder == "auto":
         print(
@@ -166,38 +173,41 @@ def say_what_is_seen(run: Run) -> None:
         )
 
 
-def stop_line(
+def stop_message(
     error: FloatingPointError | EnvironmentFault | Unwritable, run: Run, folder: Path
 ) -> str:
-    """What stopped a run, what is kept of it, and what to do."""
+    """Return what stopped a run, what is saved, and what to do."""
     saved = (
-        "its last checkpoint is intact" if checkpoint.kept(folder) else "it had no checkpoint yet"
+        "its last checkpoint is intact"
+        if checkpoint.list_checkpoints(folder)
+        else "it had no checkpoint yet"
     )
     if isinstance(error, FloatingPointError):
         return (
             f"{error}; the run stopped and {saved}: start again with a lower"
-            f" --learner.learning-rate{magnitudes(run)}"
+            f" --learner.learning-rate{large_inputs(run)}"
         )
-    message, remedy = str(error), "the environment is mended"
+    message, condition = str(error), "the environment is fixed"
     if isinstance(error, Unwritable):
-        message, remedy = f"{error.filename} cannot be written: {error.strerror}", "there is room"
+        message, condition = (
+            f"{error.filename} cannot be written: {error.strerror}",
+            "there is room",
+        )
     elif error.__cause__ is not None:
+        lines = traceback.format_exception(error.__cause__)
         with suppress(OSError), replacing(folder / ERROR) as file:
-            file.write(
-                "".join(traceback.format_exception(error.__cause__)).encode(
-                    errors="backslashreplace"
-                )
-            )
+            file.write("".join(lines).encode(errors="backslashreplace"))
             message += f" (traceback in {folder / ERROR})"
     command = f"afterwit train --resume {quoted(folder)}"
     return (
         f"{message}; the run stopped after {run.agent_steps:,} agent steps and {saved}; when"
-        f" {remedy}: {command}"
+        f" {condition}:"
+        f" {command}"
     )
 
 
-def magnitudes(run: Run) -> str:
-    """What the networks were fed when a loss was not finite, where that may be why."""
+def large_inputs(run: Run) -> str:
+    """Return a hint if large observations or rewards may explain a loss that is not finite."""
     if run.trajectory is None:
         return ""
     largest = {"observations": run.trajectory.obs, "rewards": run.trajectory.reward}
@@ -214,22 +224,28 @@ def _loop(
     folder: Path,
     log: Log,
     bar: Any,
-    watch: StopSignals,
+    signals: StopSignals,
     pending: list[dict[str, Tensor]],
     saved: int,
 ) -> int:
-    """Train to the end, or until a signal comes. `pending`: the metrics since the last log entry,
-    which a checkpoint holds, too. `saved`, and what is returned: the agent steps of the newest
-    checkpoint."""
+    """Train to the end, or until a signal comes.
+
+    Args:
+      pending: the metrics since the last log entry. A checkpoint holds them too.
+      saved: the agent steps of the newest checkpoint.
+
+    Returns:
+      The agent steps of the newest checkpoint now.
+    """
     config, started = run.config, time.perf_counter()
     last_steps, alarmed = run.agent_steps, False
-    watch.alive(run.agent_steps)
-    while run.agent_steps < config.total_steps and not watch.stop:
+    signals.step_ended(run.agent_steps)
+    while run.agent_steps < config.total_steps and not signals.received:
         before = run.agent_steps
         pending.append(run.step())
-        if run.learner.steps == len(run.first_losses) == FIRST:
+        if run.learner.steps == len(run.first_losses) == RECORDED_STEPS:
             record_losses(folder, run.first_losses)
-        watch.alive(run.agent_steps)
+        signals.step_ended(run.agent_steps)
         bar.update(run.agent_steps - before)
         done = run.agent_steps >= config.total_steps
         if crossed(before, run.agent_steps, config.log_interval) or done:
@@ -253,12 +269,15 @@ def _loop(
 
 
 def crossed(before: int, after: int, interval: int) -> bool:
+    """Return whether a multiple of `interval` lies in (before, after]."""
     return before // interval < after // interval
 
 
 def log_entry(run: Run, pending: list[dict[str, Tensor]], rate: float) -> dict[str, float]:
-    """Means over the learner steps since the last entry, what the episodes did, instruments, and
-    time in its several units.
+    """Return one log entry.
+
+    It has the means over the learner steps since the last entry, the episodes' numbers, the
+    instruments' readings, and the time in all its units.
     """
     assert run.trajectory is not None
     means = {
@@ -282,10 +301,10 @@ def log_entry(run: Run, pending: list[dict[str, Tensor]], rate: float) -> dict[s
 
 
 def save(run: Run, folder: Path, log: Log, pending: list[dict[str, Tensor]]) -> None:
-    """A checkpoint, when log and maps are on disk.
+    """Write log and maps to disk, then a checkpoint.
 
-    Its score, by which the best one is kept, is what `Statistics.score` gives for the episodes
-    since the last checkpoint.
+    Its score decides which checkpoint is kept as the best: `Statistics.score` of the episodes since
+    the last checkpoint.
     """
     log.sync()
     log.write_maps(run.statistics)
@@ -294,7 +313,7 @@ def save(run: Run, folder: Path, log: Log, pending: list[dict[str, Tensor]]) -> 
 
 
 def stacked(pending: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The metrics of n learner steps as one tensor [n] for each name."""
+    """Return the metrics of n learner steps as one tensor [n] per name."""
     return (
         {name: torch.stack([metrics[name] for metrics in pending]) for name in pending[0]}
         if pending
@@ -303,7 +322,7 @@ def stacked(pending: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def unstacked(metrics: dict[str, Tensor], device: torch.device) -> list[dict[str, Tensor]]:
-    """What `stacked` was given, on `device`."""
+    """Return what `stacked` was given, on `device`."""
     metrics = {name: values.to(device) for name, values in metrics.items()}
     number = len(next(iter(metrics.values()))) if metrics else 0
     return [{name: values[index] for name, values in metrics.items()} for index in range(number)]

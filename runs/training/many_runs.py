@@ -1,6 +1,4 @@
-"""Many runs, some at a time: one process each, one display for all, nothing lost if one fails or
-all are killed.
-"""
+"""Train many runs, some at a time: a process each, and one progress display for all."""
 
 from __future__ import annotations
 
@@ -18,13 +16,14 @@ from afterwit.runs.training import checkpoint
 from afterwit.runs.training.run_log import headline, last_entry
 
 OUTPUT = "output.txt"
-POLL = 0.3  # seconds between two looks at the runs
-PATIENCE = 60.0  # seconds for which the runs of a killed session may save and stop
+POLL = 0.3  # seconds between two checks of the runs
+PATIENCE = 60.0  # seconds that the runs of a killed session have to save and stop
 
 
 class RunsFailed(ValueError):
-    """Some runs ended with an error; all others were finished first. `failed`: folder -> its last
-    line of output.
+    """Some runs ended with an error, after all others were finished.
+
+    `failed` maps their folders to their last lines of output.
     """
 
     def __init__(self, failed: Mapping[Path, str]):
@@ -36,14 +35,21 @@ def train_all(
     folders: Sequence[Path],
     jobs: int,
     lock: int,
-    ended: Callable[[Path, int], None] = lambda folder, code: None,
+    on_end: Callable[[Path, int], None] = lambda folder, code: None,
 ) -> None:
-    """Train the runs whose configs lie in `folders`, `jobs` at a time. Finished ones are left
-    alone, others go on.
+    """Train the runs whose configs are in `folders`, `jobs` at a time.
 
-    `lock`: what `occupied` gave; every run holds it too. `ended` is told of each run that ends,
-    with its exit code. If this process is interrupted or killed, each run saves a checkpoint and
-    stops. Raises RunsFailed at the end.
+    Finished runs are skipped, unfinished ones continue. If this process is interrupted or killed,
+    each run saves a checkpoint and stops.
+
+    Args:
+      folders: run folders, each with a config.json.
+      jobs: runs at a time.
+      lock: the file descriptor from `locked_folder`; every run holds the lock too.
+      on_end: called with the folder and exit code of each run that ends.
+
+    Raises:
+      RunsFailed: some runs failed. All others are finished first.
     """
     done = {
         folder: read_config(folder).total_steps if finished(folder) else 0 for folder in folders
@@ -56,32 +62,34 @@ def train_all(
             while waiting or running:
                 while waiting and len(running) < jobs:
                     folder = waiting.pop(0)
-                    running[folder] = start(folder, lock)
+                    running[folder] = start_process(folder, lock)
                     display.begin(folder)
                 time.sleep(POLL)
                 for folder, process in list(running.items()):
                     code = process.poll()
-                    display.look(folder)
+                    display.update(folder)
                     if code is not None:
                         del running[folder]
-                        close(process)
+                        close_stdin(process)
                         if code:
                             failed[folder] = last_line(folder / OUTPUT)
                         display.end(folder, failed.get(folder))
-                        ended(folder, code)
+                        on_end(folder, code)
         finally:
             for process in running.values():
                 process.terminate()
             for folder, process in running.items():
-                ended(folder, process.wait())
-                close(process)
+                on_end(folder, process.wait())
+                close_stdin(process)
     if failed:
         raise RunsFailed(failed)
 
 
-def start(folder: Path, lock: int) -> subprocess.Popen[bytes]:
-    """The run as a process that holds `lock`, and that stops by itself when this process is gone.
-    -P: as for this process, modules of the current folder come last."""
+def start_process(folder: Path, lock: int) -> subprocess.Popen[bytes]:
+    """Start the run as a process that holds `lock` and stops when this process is gone.
+
+    With -P, as for this process, modules of the current folder come last.
+    """
     command = [
         sys.executable,
         "-P",
@@ -100,14 +108,15 @@ def start(folder: Path, lock: int) -> subprocess.Popen[bytes]:
         )
 
 
-def close(process: subprocess.Popen[bytes]) -> None:
+def close_stdin(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
         process.stdin.close()
 
 
 def finished(folder: Path) -> bool:
-    """Does the run's checkpoint hold all its steps? (The log may be ahead of the checkpoint, never
-    behind it.)
+    """Return whether the run's checkpoint has all its steps.
+
+    The log may be ahead of the checkpoint, never behind it.
     """
     config, entry = read_config(folder), last_entry(folder)
     if (
@@ -119,19 +128,19 @@ def finished(folder: Path) -> bool:
     try:
         return bool(checkpoint.load(folder, config)["agent_steps"] >= config.total_steps)
     except ValueError:
-        return False  # damaged: the run itself will say how, and all others go on
+        return False  # damaged: the run will report it, and the others go on
 
 
 def last_line(path: Path) -> str:
+    """Return the last line of a file that is not blank."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return ([line for line in lines if line.strip()] or ["its output is empty"])[-1]
+    return ([line for line in lines if line.strip()] or ["no output"])[-1]
 
 
 class Display:
-    """Agent steps of all runs with the time they still need, and below it the runs of the moment,
-    one line each.
+    """Shows the agent steps of all runs and the time left, and a line for each running run.
 
-    Where stdout is no terminal: the first line every half minute, and a line for each run that
+    If stdout is not a terminal, it prints the total every half minute and a line for each run that
     ends.
     """
 
@@ -142,7 +151,7 @@ class Display:
         self.title = max(24, *(len(self.name(folder)) for folder in folders)) if folders else 24
         self.bars: dict[Path, tqdm[None]] = {}
         for folder in folders:
-            self.steps[folder] = self.steps[folder] or self.logged(folder)
+            self.steps[folder] = self.steps[folder] or self.logged_steps(folder)
         self.ended = sum(
             self.steps[folder] >= self.configs[folder].total_steps for folder in folders
         )
@@ -173,17 +182,17 @@ class Display:
         return f"{f'{self.ended} of {len(self.configs)} runs':<{self.title}}"
 
     def name(self, folder: Path) -> str:
-        """How the runs' folders differ: what follows the part they share."""
+        """Return what distinguishes the run's folder: its path below the part that all share."""
         shared = Path(os.path.commonpath([path.parent for path in self.configs]))
         return str(folder.relative_to(shared))
 
-    def logged(self, folder: Path) -> int:
+    def logged_steps(self, folder: Path) -> int:
         entry = last_entry(folder)
         return min(int(entry["agent_steps"]), self.configs[folder].total_steps) if entry else 0
 
     def begin(self, folder: Path) -> None:
-        taken = {-bar.pos for bar in self.bars.values()}
-        place = next(index for index in range(1, len(self.bars) + 2) if index not in taken)
+        positions = {-bar.pos for bar in self.bars.values()}
+        place = next(index for index in range(1, len(self.bars) + 2) if index not in positions)
         if self.terminal:
             self.bars[folder] = tqdm(
                 total=self.configs[folder].total_steps,
@@ -197,9 +206,9 @@ class Display:
                 file=sys.stdout,
             )
 
-    def look(self, folder: Path) -> None:
-        """Bring the run's line, and the sum, to what its log says."""
-        steps = self.logged(folder)
+    def update(self, folder: Path) -> None:
+        """Update the run's line and the total from the run's log."""
+        steps = self.logged_steps(folder)
         if steps == self.steps[folder]:
             return
         self.all.update(steps - self.steps[folder])
@@ -214,11 +223,5 @@ class Display:
         self.ended += failure is None
         self.all.set_description(self.caption(), refresh=self.terminal)
         if failure is not None or not self.terminal:
-            tqdm.write(
-                (
-                    f"{self.name(folder)} failed: {failure}"
-                    if failure
-                    else f"{self.name(folder)} finished"
-                ),
-                file=sys.stdout,
-            )
+            result = f"failed: {failure}" if failure else "finished"
+            tqdm.write(f"{self.name(folder)} {result}", file=sys.stdout)

@@ -1,4 +1,4 @@
-"""A run: environments, actors, learner and counters of one training run."""
+"""A run: environments, actors, learner and counters."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from afterwit.agents.pipeline import Pipeline
 from afterwit.envs.arrays import Array
 from afterwit.envs.make import make_env
 from afterwit.envs.specs import EnvSpec, VectorEnv
-from afterwit.runs.configs.run_config import RunConfig, to_dict, write_config
-from afterwit.runs.output.files import LOCK, occupied
-from afterwit.runs.output.provenance import FIRST
+from afterwit.runs.configs.run_config import RunConfig, to_dict
+from afterwit.runs.output.files import LOCK
+from afterwit.runs.output.provenance import RECORDED_STEPS
 from afterwit.runs.output.text import quoted
-from afterwit.runs.training.closing import closing_quietly
-from afterwit.runs.training.episode_statistics import Statistics, indifferent
+from afterwit.runs.training.closing import with_safe_close
+from afterwit.runs.training.episode_statistics import Statistics, uniform_noise_share
 from afterwit.world_models.callers import own_modes
 from afterwit.world_models.torso import compile_encoders
 from afterwit.world_models.trajectory import Trajectory
 
 
 class Run:
-    """Environments, actors, learner and counters of one run, in this process: what is trained,
-    saved, evaluated and measured.
+    """A training run in this process: environments, actors, learner and counters.
+
+    It is what is trained, saved, evaluated and measured.
     """
 
     def __init__(self, config: RunConfig):
@@ -38,7 +39,7 @@ class Run:
         torch.set_num_threads(config.threads)
         self.config = config
         seeds = [actor_seed(config.seed, index) for index in range(config.num_actors)]
-        envs = [self._environments(seed) for seed in seeds]
+        envs = [self._make_env(seed) for seed in seeds]
         with own_modes():  # an environment's package may have set its own
             self.learner = Learner(
                 config.learner,
@@ -55,39 +56,43 @@ class Run:
             for actor in self.actors:
                 compile_encoders(actor.policy)
             if len(self.actors) > 1:
-                self.actors[0].warm_up()  # in threads that start together, each would compile anew
+                self.actors[0].warm_up()  # otherwise each actor thread would compile for itself
         self.pipeline = Pipeline(
             self.actors, config.actors_per_batch, config.policy_lag, config.acting_threads
         )
-        self._start(replace(envs[0].spec, num_envs=config.num_actors * config.envs_per_actor))
+        self._reset_counters(
+            replace(envs[0].spec, num_envs=config.num_actors * config.envs_per_actor)
+        )
 
-    def _environments(self, seed: int) -> VectorEnv:
-        """Those of one actor."""
-        return closing_quietly(make_env(self.config.actor_env, seed))
+    def _make_env(self, seed: int) -> VectorEnv:
+        """Return the environments of one actor."""
+        return with_safe_close(make_env(self.config.actor_env, seed))
 
-    def _start(self, spec: EnvSpec) -> None:
-        """Count from nothing; `spec` is of all environments that the run has."""
+    def _reset_counters(self, spec: EnvSpec) -> None:
+        """Set all counters to zero. `spec` describes all environments of the run together."""
         self.spec = spec
         self.statistics = Statistics(
             spec,
             self.config.total_steps,
-            indifferent(self.config.env, spec),
+            uniform_noise_share(self.config.env, spec),
             self.config.learner.extrinsic_weight > 0,
         )
-        self.trajectory: Trajectory | None = None  # of the last step, for instruments
-        # of the run's first FIRST learner steps, as far as this session took them
+        self.trajectory: Trajectory | None = None  # of the last step; the instruments read it
+        # of the first RECORDED_STEPS learner steps of the run, if this session took them
         self.first_losses: list[float] = []
         self.agent_steps = 0
         self.seconds = 0.0
 
     def step(self) -> dict[str, Tensor]:
-        """One trajectory and one learner step. Raises FloatingPointError, before anything is saved,
-        if the loss is not finite.
+        """Act one trajectory and take one learner step. Returns the learner's metrics.
+
+        Raises:
+          FloatingPointError: the loss or gradient norm is not finite. Nothing has been saved since.
         """
         trajectory = self.trajectory = self.pipeline.next(self.learner.acting, self.learner.version)
         with own_modes():
             metrics = self.learner.update(trajectory)
-        if self.learner.steps <= FIRST:
+        if self.learner.steps <= RECORDED_STEPS:
             self.first_losses.append(float(metrics["loss"]))
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(float(metrics[name])):
@@ -104,6 +109,7 @@ class Run:
         return metrics
 
     def state(self) -> dict[str, Any]:
+        """Return everything that a checkpoint holds."""
         return {
             "config": to_dict(self.config),
             "learner": self.learner.state(),
@@ -114,17 +120,20 @@ class Run:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned."""
         self.learner.load_state(state["learner"])
         self.statistics.load_state(state["statistics"])
         self.agent_steps, self.seconds = state["agent_steps"], state["seconds"]
-        for environments in self._resume(state["actor"]):
+        for environments in self._resume_actors(state["actor"]):
             self.statistics.abandon_episodes(environments)
 
-    def _resume(self, state: dict[str, Any]) -> list[Array]:
-        """The actors go on where `state` was taken; gives the environments whose episodes are
-        new.
+    def _resume_actors(self, state: dict[str, Any]) -> list[Array]:
+        """Restore the actors from `state`.
+
+        Returns:
+          Arrays with the numbers of environments whose episodes begin anew.
         """
-        if "random" in state:  # a checkpoint of November 2026, of the one actor that there was
+        if "random" in state:  # a checkpoint of November 2026, when a run had one actor
             state = {
                 "actors": [state],
                 "ahead": [[each] for each in state.get("ahead", ())],
@@ -132,7 +141,7 @@ class Run:
             }
         states = self.pipeline.turns.fitting(state.get("actors", []))
         for actor, saved in zip(self.actors, states, strict=True):
-            actor.resume(saved, self._environments, self.agent_steps)
+            actor.resume(saved, self._make_env, self.agent_steps)
         if not all("env" in saved for saved in states):
             return [np.arange(self.spec.num_envs)]
         self.pipeline.load_state(state)
@@ -144,15 +153,8 @@ class Run:
             actor.env.close()
 
 
-def new_folder(config: RunConfig, folder: Path) -> None:
-    """Make a run folder. Raises ValueError where it exists: no run is ever overwritten."""
-    refuse_existing(folder)
-    with occupied(folder, patience=0):
-        refuse_existing(folder)  # another process may have made it since
-        write_config(config, folder)
-
-
-def refuse_existing(folder: Path) -> None:
+def raise_if_exists(folder: Path) -> None:
+    """Raise ValueError if `folder` is a file, or a folder that is not empty."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; choose another --out for the run's folder")
     if folder.exists() and {path.name for path in folder.iterdir()} - {LOCK}:
@@ -162,12 +164,14 @@ def refuse_existing(folder: Path) -> None:
         )
 
 
-def discard_unstarted(folder: Path) -> bool:
-    """Remove the folder of a run that could not be set up, so that the corrected command finds its
-    place free. True if it is gone. Only the process that holds the folder may do that."""
+def remove_unstarted(folder: Path) -> None:
+    """Remove the folder of a run that could not be set up.
+
+    The corrected command can then use the same path. Only the process that has locked the folder
+    may do that. A folder with other files in it stays.
+    """
     if {path.name for path in folder.iterdir()} - {"config.json", LOCK}:
-        return False
+        return
     for name in ("config.json", LOCK):
         (folder / name).unlink(missing_ok=True)
     folder.rmdir()
-    return True

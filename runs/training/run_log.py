@@ -1,6 +1,4 @@
-"""A run's log: one JSON line per entry for reports, the same numbers in TensorBoard for people. x
-is agent steps.
-"""
+"""A run's log over agent steps: a JSON line per entry, and the same numbers for TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,19 +14,18 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from afterwit.runs.configs.overrides import short
-from afterwit.runs.output.files import Appending, replacing
+from afterwit.runs.output.files import AppendOnlyFile, replacing
 from afterwit.runs.training.episode_statistics import Statistics
 
 METRICS, MAPS, EVENTS = "metrics.jsonl", "maps.npz", "tensorboard"
 
 
 class Log:
-    """Appends to RUN/metrics.jsonl and RUN/tensorboard. On resume, entries after `agent_steps` are
-    dropped first.
+    """Appends entries to RUN/metrics.jsonl and RUN/tensorboard.
 
-    An entry is in both files when `write` returns, so a killed process loses none. (Not through
-    torch's SummaryWriter: its thread keeps entries back for minutes, and where the disk is full it
-    dies with a traceback of its own.)
+    On resume, entries after `agent_steps` are dropped first. An entry is in both files when `write`
+    returns, so a killed process loses none. torch's SummaryWriter is not used: its thread holds
+    entries back for minutes, and on a full disk it dies with a traceback.
     """
 
     def __init__(self, folder: Path, agent_steps: int):
@@ -41,19 +38,23 @@ class Log:
         )
         with replacing(path) as file:
             file.write("".join(json.dumps(entry) + "\n" for entry in kept).encode())
-        self.lines = Appending(path)
+        self.lines = AppendOnlyFile(path)
         events.mkdir(exist_ok=True)
         session = len(list(events.iterdir()))
-        # TensorBoard reads a run's files in the order of their names, and at a START forgets what
-        # is at or after its step.
-        self.events = Appending(
+        # TensorBoard reads a run's files in the order of their names. At a START event it forgets
+        # all numbers at or after its step.
+        self.events = AppendOnlyFile(
             events / f"events.out.tfevents.{int(time.time()):010d}.{session:04d}.afterwit"
         )
         self.events.write(event(0, file_version="brain.Event:2"))
         self.events.write(event(agent_steps + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, entry: dict[str, float]) -> None:
-        """One entry; it must hold `agent_steps`. Raises Unwritable where there is no room."""
+        """Write one entry, which must hold `agent_steps`.
+
+        Raises:
+          Unwritable: there is no room.
+        """
         values = [
             Summary.Value(tag=name if "/" in name else f"time/{name}", simple_value=value)
             for name, value in entry.items()
@@ -62,14 +63,12 @@ class Log:
         self.events.write(event(int(entry["agent_steps"]), summary=Summary(value=values)))
 
     def sync(self) -> None:
-        """On disk, whatever happens to the machine: what a checkpoint counts on is there before
-        it.
-        """
+        """Write everything to disk. Done before a checkpoint, which relies on the log."""
         self.lines.sync()
         self.events.sync()
 
     def write_maps(self, statistics: Statistics) -> None:
-        """Visits and pay per cell for each tenth of the run, where the world has cells."""
+        """Write visits and pay per cell for each tenth of the run, if the world has cells."""
         if statistics.visits.shape[1]:
             with replacing(self.folder / MAPS) as file:
                 np.savez_compressed(file, visits=statistics.visits, pay=statistics.pay)
@@ -80,7 +79,7 @@ class Log:
 
 
 def event(step: int, **content: Any) -> bytes:
-    """A record of TensorBoard's file format."""
+    """Return a record of TensorBoard's file format."""
     record = io.BytesIO()
     RecordWriter(record).write(
         Event(wall_time=time.time(), step=step, **content).SerializeToString()
@@ -89,9 +88,7 @@ def event(step: int, **content: Any) -> bytes:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The entries of a run's log in order; a last line that was cut short by a crash is left
-    out.
-    """
+    """Return a run's log entries in order, without a last line that a crash cut short."""
     lines = (folder / METRICS).read_bytes().splitlines()
     entries = []
     for number, line in enumerate(lines):
@@ -117,18 +114,18 @@ HEADLINES = (
 
 
 def headline(entry: dict[str, float]) -> dict[str, str]:
-    """What a progress bar shows of a log entry: at most four numbers."""
+    """Return what a progress bar shows of a log entry: at most four numbers."""
     return {
         name.split("/")[1]: f"{entry[name]:.2f}"
         for name in [h for h in HEADLINES if h in entry][:4]
     }
 
 
-TAIL = 1 << 16  # bytes; the last entry of a log lies within
+TAIL = 1 << 16  # bytes at the end of a log, which hold its last entry
 
 
 def last_entry(folder: Path) -> dict[str, Any] | None:
-    """The last whole entry of a run's log, without reading the rest; None if there is none."""
+    """Return the last complete log entry, without reading the others; None if there is none."""
     path = folder / METRICS
     if not path.exists():
         return None
@@ -138,11 +135,11 @@ def last_entry(folder: Path) -> dict[str, Any] | None:
     for line in reversed(lines):
         try:
             entry = json.loads(line)
-        except (ValueError, RecursionError):  # being written, or cut off by a crash
+        except (ValueError, RecursionError):  # being written now, or cut off by a crash
             continue
         if not isinstance(entry, dict) or type(entry.get("agent_steps")) is not int:
             raise ValueError(
-                f"{path} has {short(entry)} in its last line, which is no entry of a log; remove"
+                f"{path} has {short(entry)} in its last line, which is not a log entry; remove"
                 " the line"
             )
         return entry

@@ -1,7 +1,7 @@
 """Train the run in one folder: the end of `afterwit train`, and a process of its own.
 
-`python -m afterwit.runs.training.train_folder RUN [--stop-with-parent]` is what studies start for
-each of their runs. It does what `afterwit train --resume RUN --quiet` does.
+Studies start `python -m afterwit.runs.training.train_folder RUN [--stop-with-parent]` for each of
+their runs. It does what `afterwit train --resume RUN --quiet` does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from afterwit.runs.output.streams import lasting_output
+from afterwit.runs.output.streams import tolerant_output
 from afterwit.runs.output.text import quoted
 from afterwit.runs.training.exit_codes import STOPPED, run_and_report
 from afterwit.runs.training.loop import train
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words.remove(STOP_WITH_PARENT)
         threading.Thread(target=stop_with_parent, daemon=True).start()
     (folder,) = map(Path, words)
-    with lasting_output():
+    with tolerant_output():
         return run_and_report(lambda: finish(lambda: train(folder, progress=False), folder))
 
 
@@ -37,12 +37,10 @@ def finish(work: Callable[[], bool], folder: Path) -> int:
     try:
         done = work()
     except KeyboardInterrupt:  # before or after training, during which `StopSignals` catches it
-        begun = folder.exists()
-        raise KeyboardInterrupt(
-            f"go on with: afterwit train --resume {quoted(folder)}"
-            if begun
-            else "nothing had begun"
-        ) from None
+        message = "nothing was started"
+        if folder.exists():
+            message = f"go on with: afterwit train --resume {quoted(folder)}"
+        raise KeyboardInterrupt(message) from None
     if done:
         print(f"finished: {quoted(folder)}\nlook at it: afterwit report {quoted(folder)}")
         return 0
@@ -51,9 +49,9 @@ def finish(work: Callable[[], bool], folder: Path) -> int:
 
 
 def stop_with_parent() -> None:
-    """Wait until stdin, a pipe that nobody writes to, is closed: the parent process is gone.
+    """Send SIGTERM to this process when its parent is gone, so that it saves and stops.
 
-    Then save and stop, as on SIGTERM.
+    The parent keeps stdin open as a pipe and never writes to it. The pipe closes with the parent.
     """
     # Not sys.stdin: at exit the interpreter would wait for the lock that a reading thread holds.
     while os.read(0, 1):

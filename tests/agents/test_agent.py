@@ -19,10 +19,10 @@ from afterwit.envs.gym import Gym, GymConfig
 from afterwit.envs.maze import Maze, MazeConfig
 from afterwit.envs.minigrid import MiniGridConfig
 from afterwit.runs.configs.presets import gym, maze
-from afterwit.runs.configs.run_config import RunConfig
+from afterwit.runs.configs.run_config import RunConfig, write_config
 from afterwit.runs.evaluation.trained_agent import load_agent
 from afterwit.runs.training import checkpoint
-from afterwit.runs.training.run import Run, new_folder
+from afterwit.runs.training.run import Run
 from tests.helpers import same
 
 CONFIG = replace(maze(), env=MazeConfig(num_envs=3, episode_steps=11), unroll_length=25)
@@ -73,7 +73,7 @@ def test_observations_of_another_shape_are_named() -> None:
 
 
 def test_it_comes_out_of_a_run_and_plays_a_gymnasium_environment(tmp_path: Path) -> None:
-    new_folder(CONFIG, tmp_path / "run")
+    write_config(CONFIG, tmp_path / "run")
     run = Run(CONFIG)
     run.step()
     checkpoint.save(tmp_path / "run", run.state())
@@ -92,13 +92,13 @@ def test_it_comes_out_of_a_run_and_plays_a_gymnasium_environment(tmp_path: Path)
 
 
 def test_a_folder_without_a_checkpoint_says_what_to_do(tmp_path: Path) -> None:
-    new_folder(CONFIG, tmp_path / "run")
+    write_config(CONFIG, tmp_path / "run")
     with pytest.raises(ValueError, match="has no checkpoint yet"):
         load_agent(tmp_path / "run")
 
 
 def saved(config: RunConfig, folder: Path) -> Path:
-    new_folder(config, folder)
+    write_config(config, folder)
     run = Run(config)
     run.step()
     checkpoint.save(folder, run.state())

@@ -26,11 +26,11 @@ from afterwit.envs.maze import MazeConfig
 from afterwit.envs.specs import EnvironmentFault
 from afterwit.runs.benchmarks.cluster_cost import cluster_cost, table
 from afterwit.runs.configs.presets import maze
-from afterwit.runs.configs.run_config import RunConfig, from_dict, to_dict
+from afterwit.runs.configs.run_config import RunConfig, from_dict, to_dict, write_config
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.cluster_run import ClusterRun
 from afterwit.runs.training.loop import train
-from afterwit.runs.training.run import Run, new_folder
+from afterwit.runs.training.run import Run
 from afterwit.runs.training.run_log import read_metrics
 from tests.helpers import same
 
@@ -252,7 +252,7 @@ def test_a_lost_learner_is_told_and_training_goes_on_from_the_checkpoint(
     config: RunConfig = replace(
         ONE, cluster=nodes.address, actors=2, learners=2, checkpoint_interval=100
     )
-    new_folder(config, tmp_path / "run")
+    write_config(config, tmp_path / "run")
     assert train(tmp_path / "run", progress=False)
     assert not kills
     assert (
@@ -274,7 +274,7 @@ def test_a_learner_lost_again_and_again_stops_the_run(
         raise LearnerLost("learner 1 failed: no more memory")
 
     monkeypatch.setattr(ClusterRun, "step", lost)
-    new_folder(replace(ONE, cluster=nodes.address), tmp_path / "run")
+    write_config(replace(ONE, cluster=nodes.address), tmp_path / "run")
     with pytest.raises(
         ValueError, match="learner 1 failed: no more memory, twice after 0 agent steps"
     ):

@@ -18,7 +18,7 @@ from afterwit.envs.make import make_env
 from afterwit.envs.maze import MazeConfig
 from afterwit.envs.specs import EnvSpec
 from afterwit.runs.configs.run_config import RunConfig
-from afterwit.runs.training.episode_statistics import Statistics, indifferent
+from afterwit.runs.training.episode_statistics import Statistics, uniform_noise_share
 from afterwit.world_models.instruments import alarm, explained_variance, spread
 from afterwit.world_models.models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig
 from afterwit.world_models.models.hindsight_critic import contrast
@@ -278,8 +278,8 @@ def test_who_does_not_care_is_measured_by_a_uniform_policy() -> None:
         MazeConfig(num_envs=8, noise=noise, episode_steps=60)
         for noise in ("none", "on-demand", "brownian")
     )
-    assert indifferent(quiet, make_env(quiet, 0).spec) is None
-    assert indifferent(noisy, make_env(noisy, 0).spec) == 1 / 5
+    assert uniform_noise_share(quiet, make_env(quiet, 0).spec) is None
+    assert uniform_noise_share(noisy, make_env(noisy, 0).spec) == 1 / 5
     env = make_env(shown, 11)
     random, near, real = np.random.default_rng(5), 0, 0
     env.reset()
@@ -287,12 +287,12 @@ def test_who_does_not_care_is_measured_by_a_uniform_policy() -> None:
         step = env.step(random.integers(0, 5, 8))
         near += int(step.info["block_in_view"][~step.first].sum())
         real += int((~step.first).sum())
-    assert indifferent(shown, env.spec) == pytest.approx(near / real, abs=0.03)
+    assert uniform_noise_share(shown, env.spec) == pytest.approx(near / real, abs=0.03)
 
 
 def test_noise_share_and_seeking_are_ratios_over_real_steps() -> None:
     spec = replace(tiny_spec(num_actions=5), semantics={"noise_action": 0})
-    statistics = Statistics(spec, 1000, indifferent=1 / 5)
+    statistics = Statistics(spec, 1000, noise_share=1 / 5)
     trajectory = random_trajectory(num_actions=5)
     noise_on = torch.rand(T, B, generator=torch.Generator().manual_seed(2)) < 0.4
     trajectory = replace(

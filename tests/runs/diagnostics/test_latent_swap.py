@@ -22,7 +22,7 @@ from afterwit.envs.maze import NOISE, PALETTE, RADIUS, Maze, MazeConfig
 from afterwit.envs.maze_map import FLOOR, TRACKER, WALL, draw_view
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.presets import atari_small, maze
-from afterwit.runs.configs.run_config import RunConfig, read_config
+from afterwit.runs.configs.run_config import RunConfig, read_config, write_config
 from afterwit.runs.diagnostics.latent_swap import choose, measure, probe, table
 from afterwit.runs.diagnostics.latent_swap_data import (
     Bank,
@@ -35,7 +35,7 @@ from afterwit.runs.diagnostics.latent_swap_data import (
 from afterwit.runs.diagnostics.latent_swap_figure import bars, drawer, in_colour
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.loop import train
-from afterwit.runs.training.run import Run, new_folder
+from afterwit.runs.training.run import Run
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig
 
@@ -295,7 +295,7 @@ WORLDS = {
 
 
 def trained(config: RunConfig, folder: Path) -> Path:
-    new_folder(config, folder)
+    write_config(config, folder)
     assert train(folder, progress=False)
     return folder
 
@@ -337,8 +337,8 @@ def test_what_cannot_be_probed_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     explore = replace(SMALL, learner=replace(SMALL.learner, world_model=BYOLExploreConfig()))
-    new_folder(explore, tmp_path / "explore")
-    new_folder(SMALL, tmp_path / "untrained")
+    write_config(explore, tmp_path / "explore")
+    write_config(SMALL, tmp_path / "untrained")
     refused = {
         ("explore",): "was trained with byol-explore, which has no z",
         ("untrained",): "has no checkpoint yet (checkpoint.pt); train it first",

@@ -24,25 +24,12 @@ from afterwit.runs.evaluation.evaluate import (
     summarise,
 )
 from afterwit.runs.evaluation.video import APART, PEAKS, compose, peaks
-from afterwit.runs.training import checkpoint
 from afterwit.runs.training.episode_statistics import Statistics
-from afterwit.runs.training.run import Run, new_folder
 from tests.helpers import B, T, random_trajectory, tiny_spec
 
 CONFIG = replace(
     maze(), env=MazeConfig(num_envs=3, noise="sticky", episode_steps=9), unroll_length=7
 )
-
-
-@pytest.fixture
-def trained(tmp_path: Path) -> Path:
-    """The folder of a run that has learnt one step."""
-    folder = tmp_path / "run"
-    new_folder(CONFIG, folder)
-    run = Run(CONFIG)
-    run.step()
-    checkpoint.save(folder, run.state())
-    return folder
 
 
 def test_other_rules_are_played_and_told(

@@ -21,16 +21,14 @@ from afterwit.envs.maze import MazeConfig
 from afterwit.runs.command_line.main import main
 from afterwit.runs.command_line.options import Evaluate, Report, Train, at_home
 from afterwit.runs.configs.presets import maze
-from afterwit.runs.configs.run_config import read_config
+from afterwit.runs.configs.run_config import read_config, write_config
 from afterwit.runs.output.files import read_json
 from afterwit.runs.output.provenance import record
-from afterwit.runs.output.streams import Lasting, lasting_output
+from afterwit.runs.output.streams import TolerantStream, tolerant_output
 from afterwit.runs.output.text import quoted
-from afterwit.runs.training import checkpoint
-from afterwit.runs.training import stop_signals as watch
-from afterwit.runs.training.run import new_folder
+from afterwit.runs.training import checkpoint, stop_signals
 from afterwit.runs.training.run_log import read_metrics
-from afterwit.runs.training.stop_signals import StopSignals, Waiting
+from afterwit.runs.training.stop_signals import SilenceNotice, StopSignals
 
 AFTERWIT = [sys.executable, "-m", "afterwit"]
 TINY = [
@@ -65,7 +63,7 @@ class Full(io.StringIO):
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC, errno.EIO])
 def test_what_cannot_be_written_is_dropped(number: int) -> None:
     stream = Full(number)
-    lasting = Lasting(stream)
+    lasting = TolerantStream(stream)
     print("lost", file=lasting, flush=True)
     stream.number = 0
     print("kept", file=lasting, flush=True)
@@ -79,7 +77,7 @@ def test_a_closed_stream_and_none_at_all_take_everything(monkeypatch: pytest.Mon
     closed.close()
     monkeypatch.setattr(sys, "stdout", closed)
     monkeypatch.setattr(sys, "stderr", None)
-    with lasting_output():
+    with tolerant_output():
         print("lost", flush=True)
         print("lost", file=sys.stderr, flush=True)
         assert not sys.stdout.isatty()
@@ -101,7 +99,7 @@ def test_a_full_device_is_said_at_the_end_and_a_reader_that_left_is_not(
 
 def test_letters_that_an_encoding_lacks_are_spelled_and_the_stream_is_as_it_was() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
-    lasting = Lasting(stream)
+    lasting = TolerantStream(stream)
     lasting.write("1 … 2, λ, é, \udcff")
     lasting.end()
     assert stream.errors == "strict"
@@ -152,12 +150,12 @@ def test_a_closed_terminal_stops_a_run_and_nohup_keeps_it(tmp_path: Path) -> Non
     try:
         for handler, stops in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
             signal.signal(signal.SIGHUP, handler)
-            with StopSignals(tmp_path) as watching:
+            with StopSignals(tmp_path) as signals:
                 # a shell sends one and the system another: that is not a second Ctrl-C
                 for _ in range(2):
                     os.kill(os.getpid(), signal.SIGHUP)
                     time.sleep(0.1)
-            assert watching.stop == ([signal.SIGHUP] * 2 if stops else [])
+            assert signals.received == ([signal.SIGHUP] * 2 if stops else [])
             assert signal.getsignal(signal.SIGHUP) == handler
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -240,7 +238,7 @@ def test_a_path_may_begin_at_home(
     assert at_home(Report((Path("~/a"), Path("b~")))).runs == (tmp_path / "a", Path("b~"))
     assert at_home(Train(maze(), out=Path("~/x"))).out == tmp_path / "x"
     monkeypatch.chdir(tmp_path)
-    new_folder(maze(), tmp_path / "run")
+    write_config(maze(), tmp_path / "run")
     assert main(["evaluate", "~/run"]) == 2
     assert f"{tmp_path}/run has no checkpoint" in capsys.readouterr().err
     assert main(["train", "--resume=~/nowhere"]) == 2
@@ -281,7 +279,7 @@ def test_ctrl_c_says_what_is_true(
     said = {
         "report": "the same command writes it again",
         "study": "the same command goes on",
-        "train": "nothing had begun",
+        "train": "nothing was started",
     }
     told = capsys.readouterr().err
     assert (
@@ -295,8 +293,8 @@ def test_ctrl_c_says_what_is_true(
 def test_silence_is_broken_and_again_when_it_has_doubled(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(watch, "QUIET", 0.02)
-    with Waiting(lambda silence: "still nothing"):
+    monkeypatch.setattr(stop_signals, "SILENCE_SECONDS", 0.02)
+    with SilenceNotice(lambda silence: "still nothing"):
         time.sleep(0.5)
     assert 2 <= capsys.readouterr().err.count("afterwit: still nothing\n") <= 6
 
@@ -343,8 +341,8 @@ def test_an_environment_of_the_current_folder_is_found_after_what_is_installed(
 def test_a_runs_own_process_finds_it_too_and_its_folder_hides_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from afterwit.runs.output.files import occupied
-    from afterwit.runs.training.many_runs import OUTPUT, close, finished, start
+    from afterwit.runs.output.files import locked_folder
+    from afterwit.runs.training.many_runs import OUTPUT, close_stdin, finished, start_process
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "module_of_this_folder.py").write_text(MODULE)
@@ -353,12 +351,12 @@ def test_a_runs_own_process_finds_it_too_and_its_folder_hides_nothing(
         maze("rnd"), env=MazeConfig(num_envs=2), unroll_length=16, total_steps=64, log_interval=32
     )
     data = {"name": "gym", "id": "module_of_this_folder:OfThisFolder-v0", "num_envs": 2}
-    new_folder(config, tmp_path / "run")
+    write_config(config, tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     changed = read_json(path, "") | {"env": data}
     path.write_text(json.dumps(changed))
-    with occupied(tmp_path, 0) as lock:
-        process = start(tmp_path / "run", lock)
+    with locked_folder(tmp_path, 0) as lock:
+        process = start_process(tmp_path / "run", lock)
         assert process.wait(120) == 0, (tmp_path / "run" / OUTPUT).read_text()
-        close(process)
+        close_stdin(process)
     assert finished(tmp_path / "run")

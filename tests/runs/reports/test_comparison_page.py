@@ -246,7 +246,7 @@ def test_bad_folders_are_named_with_a_remedy(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=words):
             write_report(folders, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    for name, words in ((MAPS, "maps.npz is damaged"), ("evaluation.json", "is no JSON")):
+    for name, words in ((MAPS, "maps.npz is damaged"), ("evaluation.json", "is not JSON")):
         folder = make(tmp_path / name.split(".")[0], small(), log(0.5))
         (folder / name).write_bytes(b"PK\3\4 cut short")
         with pytest.raises(ValueError, match=words):

@@ -19,7 +19,7 @@ from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.overrides import assignments, changed
 from afterwit.runs.configs.presets import maze as maze_preset
 from afterwit.runs.configs.run_config import read_config
-from afterwit.runs.output.files import occupied
+from afterwit.runs.output.files import locked_folder
 from afterwit.runs.studies.definitions import STUDIES, Study, Variant, different, varied
 from afterwit.runs.studies.run_study import read_manifest, run_study
 from afterwit.runs.training.many_runs import RunsFailed, finished
@@ -267,7 +267,9 @@ def test_a_killed_study_leaves_no_orphans_and_goes_on(
     wait_for("the first log entry", lambda: last_entry(cell))
     os.kill(session.pid, number)  # the session alone, not its cells
     assert session.wait(60) == (-number if number == signal.SIGKILL else 130)
-    with occupied(tmp_path / "out", patience=60):  # what the cell held is free: the cell is gone
+    with locked_folder(
+        tmp_path / "out", patience=60
+    ):  # what the cell held is free: the cell is gone
         assert (cell / "checkpoint.pt").exists() and not finished(cell)
     stopped = read_metrics(cell)[-1]["agent_steps"]
     assert main([*arguments, "--set", *overrides]) == 0
@@ -279,9 +281,9 @@ def test_a_killed_study_leaves_no_orphans_and_goes_on(
 
 def test_two_sessions_do_not_share_a_folder(tmp_path: Path) -> None:
     with (
-        occupied(tmp_path, 0),
+        locked_folder(tmp_path, 0),
         pytest.raises(ValueError, match="is in use by another afterwit process"),
-        occupied(tmp_path, patience=0.2),
+        locked_folder(tmp_path, patience=0.2),
     ):
         pass
 

@@ -28,11 +28,11 @@ from afterwit.runs.drills.drill import timeless
 from afterwit.runs.drills.scene import CARTPOLE, MAZE, STEP
 from afterwit.runs.output.files import (
     LOCK,
-    Appending,
+    AppendOnlyFile,
     Unwritable,
     discard_temporaries,
-    occupied,
-    place,
+    link_or_copy,
+    locked_folder,
     replacing,
 )
 from afterwit.runs.training import checkpoint
@@ -140,7 +140,7 @@ def test_no_pickled_code_is_run_whatever_the_file_claims(kind: str, tmp_path: Pa
         else b""
     )
     (tmp_path / NAME).write_bytes(header + content)
-    with pytest.raises(Damaged, match="no checkpoint of afterwit"):
+    with pytest.raises(Damaged, match="not a checkpoint of afterwit"):
         checkpoint.read(tmp_path / NAME)
     assert not (tmp_path / "harm").exists()
 
@@ -149,14 +149,16 @@ def test_the_last_k_and_the_best_are_kept(tmp_path: Path) -> None:
     scores = [0.1, 0.7, None, 0.7, 0.3]
     for index, score in enumerate(scores):
         checkpoint.save(tmp_path, state(index, score, keep_checkpoints=3))
-    assert [(path.name, steps(path)) for path in checkpoint.kept(tmp_path)] == [
+    assert [(path.name, steps(path)) for path in checkpoint.list_checkpoints(tmp_path)] == [
         (NAME, 4),
         ("checkpoint.1.pt", 3),
         ("checkpoint.2.pt", 2),
     ]
     assert steps(tmp_path / BEST) == 3  # of equals the later one
     checkpoint.save(tmp_path, state(5, 0.2, keep_checkpoints=1))
-    assert [(path.name, steps(path)) for path in checkpoint.kept(tmp_path)] == [(NAME, 5)]
+    assert [(path.name, steps(path)) for path in checkpoint.list_checkpoints(tmp_path)] == [
+        (NAME, 5)
+    ]
     assert steps(tmp_path / BEST) == 3
     (tmp_path / BEST).write_bytes(b"damaged")
     checkpoint.save(tmp_path, state(6, 0.0, keep_checkpoints=2))
@@ -171,7 +173,7 @@ def test_a_disk_without_links_keeps_copies(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "link", refuse)
     for index in range(3):
         checkpoint.save(tmp_path, state(index, 1.0))
-    assert [steps(path) for path in checkpoint.kept(tmp_path)] == [2, 1] and steps(
+    assert [steps(path) for path in checkpoint.list_checkpoints(tmp_path)] == [2, 1] and steps(
         tmp_path / BEST
     ) == 2
     assert not list(tmp_path.glob("*.tmp"))
@@ -181,7 +183,7 @@ def test_a_name_for_what_has_it_already_leaves_nothing_behind(tmp_path: Path) ->
     """POSIX: rename does nothing where both names are the same file."""
     (tmp_path / "a").write_text("a")
     for _ in range(2):
-        place(tmp_path / "a", tmp_path / "b")
+        link_or_copy(tmp_path / "a", tmp_path / "b")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "a", "b": "a"}
 
 
@@ -359,30 +361,33 @@ def test_where_the_newest_is_damaged_training_goes_on_from_the_one_before_and_re
 def test_where_all_are_damaged_the_run_says_what_to_do(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, state(1))
     checkpoint.save(tmp_path, state(2))
-    for path in checkpoint.kept(tmp_path):
+    for path in checkpoint.list_checkpoints(tmp_path):
         path.write_bytes(b"")
     with pytest.raises(
         Damaged,
         match=(
-            r"put a copy back, or remove checkpoint.pt and checkpoint.1.pt to start this run from"
+            r"restore a copy, or remove checkpoint.pt and checkpoint.1.pt to start this run from"
             r" the beginning"
         ),
     ):
         checkpoint.resume(tmp_path, MAZE)
-    assert [path.name for path in checkpoint.kept(tmp_path)] == [NAME, "checkpoint.1.pt"]
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == [
+        NAME,
+        "checkpoint.1.pt",
+    ]
 
 
 def test_a_run_whose_config_is_gone_takes_it_from_its_checkpoint(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, state(1))
     assert checkpoint.restore_config(tmp_path).endswith(
-        f"config.json is gone; written anew from {NAME}"
+        f"config.json is missing; written again from {NAME}"
     )
     assert read_config(tmp_path) == MAZE and checkpoint.restore_config(tmp_path) == ""
 
 
 def test_what_cannot_be_written_whole_is_taken_back(tmp_path: Path) -> None:
     """With the limit on file sizes, which fails a write halfway as a full disk does."""
-    log = Appending(tmp_path / "log")
+    log = AppendOnlyFile(tmp_path / "log")
     log.write(b"whole\n")
     (tmp_path / "file").write_bytes(b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -413,17 +418,17 @@ def test_what_a_killed_process_had_begun_is_removed_at_the_next_start(tmp_path: 
 
 
 def test_a_folder_is_written_by_one_process_and_free_when_that_is_gone(tmp_path: Path) -> None:
-    with occupied(tmp_path, 0):
+    with locked_folder(tmp_path, 0):
         with (
             pytest.raises(
                 ValueError, match=rf"is in use by another afterwit process \(number {os.getpid()}\)"
             ),
-            occupied(tmp_path, 0),
+            locked_folder(tmp_path, 0),
         ):
             pass
         with (tmp_path / LOCK).open("rb") as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with occupied(tmp_path, 0):
+    with locked_folder(tmp_path, 0):
         pass
 
 

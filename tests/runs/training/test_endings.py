@@ -22,17 +22,17 @@ from afterwit.envs.minigrid import MiniGridConfig
 from afterwit.runs.benchmarks.speed import plain_ppo_rnd, stepping
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.presets import maze
-from afterwit.runs.configs.run_config import RunConfig, read_config, to_dict
+from afterwit.runs.configs.run_config import RunConfig, read_config, to_dict, write_config
 from afterwit.runs.diagnostics.latent_swap import probe
 from afterwit.runs.evaluation import evaluate as evaluating
 from afterwit.runs.evaluation.evaluate import evaluate
 from afterwit.runs.evaluation.scores import scores
 from afterwit.runs.evaluation.video import Recorder
-from afterwit.runs.output.files import LOCK, Unwritable, occupied, replacing, results
+from afterwit.runs.output.files import LOCK, Unwritable, checked_outputs, locked_folder, replacing
 from afterwit.runs.reports.comparison_page import write_report
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.loop import start, train
-from afterwit.runs.training.run import Run, new_folder
+from afterwit.runs.training.run import Run
 from afterwit.runs.training.run_log import read_metrics
 from tests.runs.written_runs import log, make, small
 
@@ -43,17 +43,6 @@ CONFIG = replace(
     total_steps=96,
     log_interval=48,
 )
-
-
-@pytest.fixture
-def trained(tmp_path: Path) -> Path:
-    """The folder of a run that has learnt one step."""
-    folder = tmp_path / "run"
-    new_folder(CONFIG, folder)
-    run = Run(CONFIG)
-    run.step()
-    checkpoint.save(folder, run.state())
-    return folder
 
 
 @pytest.fixture
@@ -89,7 +78,7 @@ def test_a_close_that_raises_costs_no_resumed_run(
     closed.
     """
     monkeypatch.delattr(Maze, "state_dict")
-    new_folder(CONFIG, tmp_path / "run")
+    write_config(CONFIG, tmp_path / "run")
     run = Run(CONFIG)
     run.step()
     checkpoint.save(tmp_path / "run", run.state())
@@ -104,7 +93,7 @@ def test_a_close_that_raises_costs_no_result(
     assert json.loads((trained / "evaluation.json").read_text())["video"] == "video.mp4"
     assert (
         len(closed) == 1
-        and "could not be closed (RuntimeError: no\\nway); nothing is lost"
+        and "could not be closed (RuntimeError: no\\nway); no result is lost"
         in capsys.readouterr().err
     )
     probe(trained, 1, 1, 100, 1, progress=False)
@@ -183,15 +172,16 @@ def test_a_full_disk_is_found_before_the_work_and_new_folders_go_again(
     def full(file: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(KeyboardInterrupt), results(tmp_path / "a" / "b" / "x"):
+    with pytest.raises(KeyboardInterrupt), checked_outputs(tmp_path / "a" / "b" / "x"):
         assert (tmp_path / "a" / "b").is_dir()
         raise KeyboardInterrupt
     monkeypatch.setattr("afterwit.runs.output.files.sync", full)
     with (
         pytest.raises(
-            ValueError, match=r"x cannot be written \(No space left on device\); nothing was begun"
+            ValueError,
+            match=r"x cannot be written \(No space left on device\); nothing was started",
         ),
-        results(tmp_path / "a" / "x"),
+        checked_outputs(tmp_path / "a" / "x"),
     ):
         never()
     assert list(tmp_path.iterdir()) == []
@@ -229,7 +219,7 @@ def test_an_evaluation_that_never_ends_says_so_and_can_be_ended(
 ) -> None:
     config = replace(CONFIG, env=replace(CONFIG.env, episode_steps=10**6))
     folder = tmp_path / "run"
-    new_folder(config, folder)
+    write_config(config, folder)
     checkpoint.save(folder, Run(config).state())
     assert main(["evaluate", str(folder), "--episodes", "6", "--max-steps", "20"]) == 0
     result = json.loads((folder / "evaluation.json").read_text())
@@ -248,7 +238,7 @@ def test_an_evaluation_that_never_ends_says_so_and_can_be_ended(
     assert "no numbers: no episode ended" in capsys.readouterr().err
     assert main(["evaluate", str(folder), "--max-steps", "0"]) == 2
     assert "max_steps is 0" in capsys.readouterr().err
-    monkeypatch.setattr("afterwit.runs.training.stop_signals.QUIET", 0.01)
+    monkeypatch.setattr("afterwit.runs.training.stop_signals.SILENCE_SECONDS", 0.01)
     evaluate(folder, 6, False, 1, False, False, max_steps=600)
     assert re.search(
         r"afterwit: no episode has ended for 0 s; 0 of 6 have, and each environment took \d+",
@@ -304,7 +294,10 @@ def test_only_reading_takes_an_environment_on_trust(monkeypatch: pytest.MonkeyPa
             make_config()
 
 
-def test_of_two_starts_in_one_folder_one_gets_it_whole(tmp_path: Path) -> None:
+def test_of_two_starts_in_one_folder_one_gets_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("afterwit.runs.training.loop._train_in", lambda folder, progress: True)
     for round in range(8):
         folder, gate, ended = tmp_path / str(round), threading.Barrier(4), dict[int, str]()
 
@@ -316,7 +309,7 @@ def test_of_two_starts_in_one_folder_one_gets_it_whole(tmp_path: Path) -> None:
         ) -> None:
             gate.wait()
             try:
-                new_folder(replace(CONFIG, seed=seed), folder)
+                start(replace(CONFIG, seed=seed), folder)
                 ended[seed] = ""
             except ValueError as error:
                 ended[seed] = str(error)
@@ -351,7 +344,7 @@ def test_who_comes_late_leaves_the_folder_alone(
     with pytest.raises(ValueError, match="cannot be set up"):
         start(CONFIG, folder)
     assert not folder.exists()  # its own start takes it away again
-    with occupied(folder, 0), pytest.raises(ValueError, match="is in use by another"):
+    with locked_folder(folder, 0), pytest.raises(ValueError, match="is in use by another"):
         start(CONFIG, folder)
     assert [path.name for path in folder.iterdir()] == [LOCK]
 
@@ -374,7 +367,7 @@ def test_a_lock_that_was_removed_with_its_folder_holds_nothing(
         flock(file, how)
 
     monkeypatch.setattr(files.fcntl, "flock", late)
-    with occupied(tmp_path / "run", 0) as number:
+    with locked_folder(tmp_path / "run", 0) as number:
         assert (
             len(calls) == 2
             and files.os.fstat(number).st_ino == (tmp_path / "run" / LOCK).stat().st_ino

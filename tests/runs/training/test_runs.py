@@ -21,11 +21,17 @@ from afterwit.envs.maze import MazeConfig
 from afterwit.runs.command_line.main import main
 from afterwit.runs.command_line.preset_options import default_name
 from afterwit.runs.configs.presets import PRESETS, maze
-from afterwit.runs.configs.run_config import RunConfig, from_dict, read_config, to_dict
+from afterwit.runs.configs.run_config import (
+    RunConfig,
+    from_dict,
+    read_config,
+    to_dict,
+    write_config,
+)
 from afterwit.runs.evaluation.evaluate import evaluate
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.loop import train
-from afterwit.runs.training.run import Run, new_folder
+from afterwit.runs.training.run import Run
 from afterwit.runs.training.run_log import read_metrics
 from afterwit.world_models.registry import WORLD_MODELS, world_model_name
 from tests.helpers import same
@@ -40,8 +46,9 @@ SMALL = replace(
 )
 
 
-def start(config: RunConfig, folder: Path) -> Path:
-    new_folder(config, folder)
+def new_run(config: RunConfig, folder: Path) -> Path:
+    """Return the folder of a run that has not begun."""
+    write_config(config, folder)
     return folder
 
 
@@ -69,10 +76,8 @@ def test_every_preset_learns_from_its_own_environment(name: str) -> None:
 
 @pytest.mark.parametrize("model", WORLD_MODELS)
 def test_a_run_trains_logs_and_saves(model: str, tmp_path: Path) -> None:
-    config = replace(
-        SMALL, learner=replace(SMALL.learner, world_model=WORLD_MODELS[model].Config())
-    )
-    folder = start(config, tmp_path / "run")
+    config = replace(SMALL, learner=replace(SMALL.learner, world_model=WORLD_MODELS[model][0]()))
+    folder = new_run(config, tmp_path / "run")
     assert train(folder, progress=False)
     entries = read_metrics(folder)
     assert [entry["agent_steps"] for entry in entries] == [100, 200, 300, 400]
@@ -99,7 +104,7 @@ def test_a_run_trains_logs_and_saves(model: str, tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_run_bit_for_bit(tmp_path: Path) -> None:
     folders = [
-        start(replace(SMALL, seed=seed), tmp_path / str(index))
+        new_run(replace(SMALL, seed=seed), tmp_path / str(index))
         for index, seed in enumerate((3, 3, 4))
     ]
     for folder in folders:
@@ -109,7 +114,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path: Path) -> None:
-    whole, halves = start(SMALL, tmp_path / "whole"), start(SMALL, tmp_path / "halves")
+    whole, halves = new_run(SMALL, tmp_path / "whole"), new_run(SMALL, tmp_path / "halves")
     train(whole, progress=False)
     run = Run(SMALL)
     for _ in range(13):  # stops inside an episode and between two log entries
@@ -142,7 +147,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
 
 
 def test_resuming_repeats_no_log_entry(tmp_path: Path) -> None:
-    folder = start(SMALL, tmp_path / "run")
+    folder = new_run(SMALL, tmp_path / "run")
     train(folder, progress=False)
     early = checkpoint.load(folder, SMALL)
     run = Run(SMALL)
@@ -155,7 +160,7 @@ def test_resuming_repeats_no_log_entry(tmp_path: Path) -> None:
 
 
 def test_a_signal_saves_and_the_run_goes_on(tmp_path: Path) -> None:
-    folder = start(
+    folder = new_run(
         replace(SMALL, total_steps=1_000_000, log_interval=1000, checkpoint_interval=1_000_000),
         tmp_path / "run",
     )
@@ -175,7 +180,7 @@ def test_a_signal_saves_and_the_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_evaluation_counts_whole_episodes_and_films(tmp_path: Path) -> None:
-    folder = start(SMALL, tmp_path / "run")
+    folder = new_run(SMALL, tmp_path / "run")
     train(folder, progress=False)
     before = weights(folder)
     result = evaluate(folder, episodes=6, greedy=False, seed=9, video=True, progress=False)
@@ -201,7 +206,7 @@ def test_the_random_policy_is_named_so_and_has_no_likeliest_action(tmp_path: Pat
     config = replace(
         SMALL, learner=replace(SMALL.learner, policy=replace(SMALL.learner.policy, uniform=True))
     )
-    folder = start(config, tmp_path / "run")
+    folder = new_run(config, tmp_path / "run")
     assert (
         train(folder, progress=False)
         and config.method == "random"
@@ -223,7 +228,7 @@ def test_any_gymnasium_environment_trains(tmp_path: Path) -> None:
         env=GymConfig(id="CartPole-v1", num_envs=4),
         learner=replace(SMALL.learner, extrinsic_weight=1.0),
     )
-    folder = start(config, tmp_path / "run")
+    folder = new_run(config, tmp_path / "run")
     assert train(folder, progress=False)
     assert sum(entry["episode/count"] for entry in read_metrics(folder)) > 0
 
@@ -293,7 +298,7 @@ def test_an_existing_run_folder_is_not_touched(
 def test_a_damaged_checkpoint_is_named_and_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = start(replace(SMALL, keep_checkpoints=1), tmp_path / "run")
+    folder = new_run(replace(SMALL, keep_checkpoints=1), tmp_path / "run")
     train(folder, progress=False)
     path = folder / checkpoint.NAME
     short = path.read_bytes()[:5000]
@@ -307,7 +312,7 @@ def test_a_damaged_checkpoint_is_named_and_kept(
 def test_a_checkpoint_of_another_config_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = start(SMALL, tmp_path / "run")
+    folder = new_run(SMALL, tmp_path / "run")
     train(folder, progress=False)
     data = json.loads((folder / "config.json").read_text())
     data["learner"]["torso"]["belief"] = 17
@@ -319,7 +324,7 @@ def test_a_checkpoint_of_another_config_is_refused(
 
 
 def test_an_older_checkpoint_is_read_with_the_defaults_of_new_fields(tmp_path: Path) -> None:
-    folder = start(SMALL, tmp_path / "run")
+    folder = new_run(SMALL, tmp_path / "run")
     state = Run(SMALL).state()
     del state["config"]["policy_lag"]
     checkpoint.save(folder, state)
@@ -329,7 +334,7 @@ def test_an_older_checkpoint_is_read_with_the_defaults_of_new_fields(tmp_path: P
 
 
 def test_a_checkpoint_with_fields_that_are_gone_says_who_can_read_it(tmp_path: Path) -> None:
-    folder = start(SMALL, tmp_path / "run")
+    folder = new_run(SMALL, tmp_path / "run")
     state = Run(SMALL).state()
     state["config"]["learner"]["world_model"]["centre_decay"] = 0.95
     checkpoint.save(folder, state)
@@ -342,7 +347,7 @@ def test_a_checkpoint_with_fields_that_are_gone_says_who_can_read_it(tmp_path: P
 def test_a_loss_that_is_not_finite_stops_before_it_is_saved(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = start(SMALL, tmp_path / "run")
+    folder = new_run(SMALL, tmp_path / "run")
     train(folder, progress=False)
     good = (folder / checkpoint.NAME).read_bytes()
     state = checkpoint.load(folder, SMALL)
@@ -372,7 +377,7 @@ def test_the_first_losses_and_their_digest_tell_whether_two_machines_compute_ali
         config = replace(
             maze("rnd"), env=MazeConfig(num_envs=2), unroll_length=5, total_steps=120, seed=seed
         )
-        new_folder(config, tmp_path / name)
+        write_config(config, tmp_path / name)
         assert train(tmp_path / name, progress=False)
         (sessions[name],) = json.loads((tmp_path / name / "provenance.json").read_text())
         assert (
@@ -432,7 +437,8 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(
     monkeypatch.delitem(sys.modules, "afterwit.runs.command_line.main")
     monkeypatch.setattr("sys.meta_path", [Impatient(), *sys.meta_path])
     assert (
-        entry.main() == 130 and capsys.readouterr().err == "afterwit: stopped; nothing was begun\n"
+        entry.main() == 130
+        and capsys.readouterr().err == "afterwit: stopped; nothing was started\n"
     )
 
 
