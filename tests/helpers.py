@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.runs.training.checkpoint import equal_states as same
+from afterwit.runs.training.checkpoint import equal_states as same  # noqa: F401
 from afterwit.world_models.models.hindsight_critic import Critic
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory

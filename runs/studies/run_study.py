@@ -54,9 +54,9 @@ def run_study(study: Study, home: Path, jobs: int) -> None:
     cells = study.cells()
     cells[0].config.torch_device()
     if home.exists():
-        united(study, cells, home)  # refuses before anything is written, the lock included
+        merged_manifest(study, cells, home)  # refuses before anything is written, the lock included
     with locked_folder(home, PATIENCE) as lock:
-        manifest = united(study, cells, home)
+        manifest = merged_manifest(study, cells, home)
         for cell in cells:
             if not (home / cell.folder / "config.json").exists():
                 write_config(cell.config, home / cell.folder)
@@ -90,7 +90,7 @@ def progress(folder: Path) -> dict[str, Any]:
     }
 
 
-def united(study: Study, cells: Sequence[Cell], home: Path) -> Manifest:
+def merged_manifest(study: Study, cells: Sequence[Cell], home: Path) -> Manifest:
     """The manifest of `home` with `study` added. Raises ValueError, saying what differs, where the
     two do not go together.
     """
