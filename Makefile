@@ -1,4 +1,4 @@
-# make demo: the main job, from nothing.   make test: lint, types and all tests, from nothing.
+# make help lists the targets. Each works from nothing but Python and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,16 +6,36 @@ SOURCES := $(sort $(shell find envs world_models agents runs -name '*.py'))
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=strict --editable
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
-.PHONY: demo test clean FORCE
+.PHONY: help demo test quick lint docs examples format clean FORCE
+.DEFAULT_GOAL := help
 
-demo: $(VENV)/installed
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
+
+demo: $(VENV)/installed  ## train two agents in two noisy mazes, and write a report
 	$(BIN)/afterwit demo
 
-test: $(VENV)/installed-dev
+test: lint  ## lint, types and all tests: what CI runs
+	$(BIN)/pytest
+
+quick: lint  ## lint, types and the quick tests, under 90 seconds
+	$(BIN)/pytest -m "not slow"
+
+lint: $(VENV)/installed-dev  ## lint and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+
+docs: $(VENV)/installed-dev  ## the documentation, in docs/_build/html; warnings are errors
+	$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html
+	@echo "look at docs/_build/html/index.html"
+
+examples: $(VENV)/installed-dev  ## run every example in its small form
+	$(BIN)/pytest tests/examples
+
+format: $(VENV)/installed-dev  ## let ruff format the code and sort the imports
+	$(BIN)/ruff check --fix-only --select I .
+	$(BIN)/ruff format .
 
 # A .venv that works is kept, with what a person put into it; one that does not is made again.
 # The file lists the sources: an editable install links them one by one (so that type checkers can follow), and is
@@ -36,5 +56,5 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(INSTALL) '.[dev]'
 	@touch $@
 
-clean:
-	rm -rf build dist *.egg-info $(VENV)
+clean:  ## remove what these made
+	rm -rf build dist *.egg-info docs/_build $(VENV)

@@ -17,6 +17,9 @@ def packages(room: str) -> list[str]:
     return [room, *(f"{room}.{inner}" for inner in find_packages(room))]
 
 
+EXAMPLES = ["stable-baselines3>=2.9,<3", "torchrl>=0.14,<0.15"]
+DOCS = ["furo>=2025.12,<2027", "myst-parser>=5,<6", "sphinx>=9,<10", "sphinx-copybutton>=0.5,<0.6"]
+
 setup(
     name="afterwit",
     version="0.1.0",
@@ -50,10 +53,14 @@ setup(
         "minigrid": MINIGRID,
         "ray": RAY,
         "study": STUDY,
+        "examples": EXAMPLES,
+        "docs": DOCS,
         "dev": [
             *MINIGRID,
             *RAY,
             *STUDY,
+            *EXAMPLES,
+            *DOCS,
             "hypothesis>=6.140,<7",
             "mypy>=1.18,<3",
             "pytest>=9,<10",

@@ -1,4 +1,4 @@
-"""What acts and what learns."""
+"""Actors, the policy and the learner."""
 
 from afterwit.agents.actor import Actor
 from afterwit.agents.agent import Agent

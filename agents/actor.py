@@ -1,5 +1,6 @@
-"""The actor: an agent with its environments, unrolled into trajectories that overlap by one
-observation.
+"""The actor: an agent with its environments, unrolled into trajectories.
+
+Consecutive trajectories overlap by one observation.
 """
 
 from __future__ import annotations
@@ -14,14 +15,23 @@ from torch import Tensor
 from afterwit.agents.agent import Agent
 from afterwit.agents.policy import Policy
 from afterwit.envs.arrays import Array
-from afterwit.envs.checks import NUMBER
+from afterwit.envs.checks import MAX_NUMBER
 from afterwit.envs.seeds import stream
-from afterwit.envs.specs import EnvironmentFault, EnvSpec, TimeStep, VectorEnv, blamed
+from afterwit.envs.specs import EnvironmentFault, EnvSpec, TimeStep, VectorEnv, reraise_as
 from afterwit.world_models.trajectory import Trajectory
 
 
 class Actor(Agent):
-    """Steps `env`, T agent steps at a time."""
+    """An agent that steps `env`, T agent steps at a time.
+
+    Args:
+      env: B environments.
+      policy: The policy. The actor acts with a copy of it.
+      unroll_length: T, agent steps per trajectory.
+      seed: Seed of the action draws.
+      device: Where the policy runs.
+      greedy: Take the most probable action instead of drawing one.
+    """
 
     def __init__(
         self,
@@ -37,19 +47,25 @@ class Actor(Agent):
         self.step: TimeStep | None = None
 
     def unroll(self) -> Trajectory:
-        """The next T agent steps of all environments; `obs[0]` is the last observation of the
-        unroll before.
+        """Step all environments T agent steps.
 
-        Raises EnvironmentFault where the environment raises, or returns other shapes or types than
-        its spec says, or an observation or reward that is not finite or above NUMBER.
+        `obs[0]` is the last observation of the previous trajectory.
+
+        Returns:
+          The steps, on the host.
+
+        Raises:
+          EnvironmentFault: The environment raised an exception. Or it returned shapes or types that
+              its spec does not allow, or an observation or reward that is not finite or is above
+              MAX_NUMBER.
         """
         if self.step is None:
-            self.step = self._tried(self.env.reset)
+            self.step = self._call_environment(self.env.reset)
         step, core, prev_action = self.step, self.core, self.prev_action
         obs, first, action, behaviour, steps = [step.observation], [step.first], [], [], []
         for _ in range(self.unroll_length):
             chosen, log_probs = self.choose(step.observation, step.first)
-            step = self._tried(self.env.step, chosen)
+            step = self._call_environment(self.env.step, chosen)
             action.append(chosen)
             behaviour.append(log_probs)
             obs.append(step.observation)
@@ -72,34 +88,43 @@ class Actor(Agent):
             },
         )
 
-    def _tried(self, call: Callable[..., TimeStep], *arguments: Array) -> TimeStep:
-        with blamed(f"the environment {self.env.spec.name} raised", where=True):
+    def _call_environment(self, call: Callable[..., TimeStep], *arguments: Array) -> TimeStep:
+        with reraise_as(f"the environment {self.env.spec.name} raised", where=True):
             step = call(*arguments)
         spec = self.env.spec
-        check(
+        check_values(
             spec, "observations", step.observation, spec.observation_shape, spec.observation_dtype
         )
-        check(spec, "rewards", step.reward, (), "float32")
+        check_values(spec, "rewards", step.reward, (), "float32")
         return step
 
     def state(self) -> dict[str, Any]:
-        """Random state; with environments that can be saved (the maze can), also theirs and the
-        memory that belongs to it.
+        """The actor's state for a checkpoint.
+
+        It always holds the random state. If the environments can be saved (the maze can), it also
+        holds their state, the memory and the last observation.
         """
         if self.step is None or not hasattr(self.env, "state_dict"):
             return {"random": self.random.get_state()}
-        seen = {
+        current = {
             "observation": torch.from_numpy(self.step.observation),
             "first": torch.from_numpy(self.step.first),
         }
-        return super().state() | {"env": self.env.state_dict()} | seen
+        return super().state() | {"env": self.env.state_dict()} | current
 
     def resume(
         self, state: dict[str, Any], make: Callable[[int], VectorEnv], agent_steps: int
     ) -> None:
-        """Go on where `state` was taken, after `agent_steps` of the run. Where there is none, or
-        environments cannot be saved, in those that `make` makes of a seed, which belongs to this
-        place in the run."""
+        """Continue from a saved state.
+
+        If `state` has no environments, new ones are made with a seed that belongs to this point of
+        the run.
+
+        Args:
+          state: What `state` returned, or an empty dict.
+          make: Makes environments from a seed.
+          agent_steps: Agent steps of the run so far.
+        """
         if "env" not in state:
             self.env.close()
             self.env, self.step = make(stream(self.seed, "resumed", agent_steps)), None
@@ -107,8 +132,9 @@ class Actor(Agent):
             self.load_state(state)
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave. Environments that cannot be saved start new episodes, with a
-        blank memory.
+        """Restore what `state` returned.
+
+        Environments that cannot be saved start new episodes, with a blank memory.
         """
         self.random.set_state(state["random"])
         if "env" not in state:
@@ -120,23 +146,30 @@ class Actor(Agent):
         self.step = TimeStep(observation, first, nothing.astype(np.float32), nothing, nothing, {})
 
 
-def check(spec: EnvSpec, what: str, values: Array, shape: tuple[int, ...], dtype: str) -> None:
-    """Raise EnvironmentFault unless `values` are [B, *shape] of `dtype`, and floats finite and at
-    most NUMBER in magnitude.
+def check_values(
+    spec: EnvSpec, what: str, values: Array, shape: tuple[int, ...], dtype: str
+) -> None:
+    """Check an environment's observations or rewards.
 
-    At each step, as the policy would fail at the next one.
+    This is checked at each step, before the policy reads them.
+
+    Raises:
+      EnvironmentFault: The values are not [B, *shape] of `dtype`, or a float is not finite or is
+          above MAX_NUMBER in magnitude.
     """
     if values.shape != (spec.num_envs, *shape) or values.dtype != dtype:
-        wanted = f"{dtype} {(spec.num_envs, *shape)}"
+        expected = f"{dtype} {(spec.num_envs, *shape)}"
         raise EnvironmentFault(
             f"the environment {spec.name} returned {what} of {values.dtype} {values.shape}; its"
-            f" spec says {wanted}"
+            f" spec says {expected}"
         )
-    if dtype != "uint8" and not (usable := np.abs(values) <= NUMBER).all():  # NaN is not, either
-        index = np.argwhere(~usable)[0].tolist()
+    if (
+        dtype != "uint8" and not (within_limit := np.abs(values) <= MAX_NUMBER).all()
+    ):  # NaN is not, either
+        index = np.argwhere(~within_limit)[0].tolist()
         raise EnvironmentFault(
             f"the environment {spec.name} returned {what} with {values[tuple(index)]} (environment"
-            f" {index[0]} of {spec.num_envs}); they must be finite and at most {NUMBER:g} in"
+            f" {index[0]} of {spec.num_envs}); they must be finite and at most {MAX_NUMBER:g} in"
             " magnitude: scale or clip them in a wrapper"
         )
 
@@ -146,7 +179,8 @@ def stack(arrays: list[Array]) -> Tensor:
 
 
 def actor_seed(seed: int, index: int, life: int = 0) -> int:
-    """Of all randomness of a run's actor `index` and its environments. The first has the run's own;
-    a replacement has another `life`.
+    """The seed of actor `index` and its environments.
+
+    The first actor has the run's own seed. A replacement of an actor has another `life`.
     """
     return stream(seed, "actor process", index, life) if index or life else seed

@@ -1,6 +1,4 @@
-"""The agent that acts: a policy and its memory. Observations in, actions out, whoever steps the
-environments.
-"""
+"""The agent: a policy with its memory. It maps observations to actions."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from afterwit.agents.policy import Policy
 from afterwit.envs.arrays import Array
-from afterwit.envs.checks import NUMBER, check_counts
+from afterwit.envs.checks import MAX_NUMBER, check_counts
 from afterwit.envs.images import View
 from afterwit.envs.interface import Interface
 from afterwit.envs.seeds import read_seed, stream
@@ -22,11 +20,16 @@ from afterwit.world_models.callers import as_array
 
 
 class Agent:
-    """Acts in B environments at once with its own copy of `policy`, and remembers each one's past.
-    All its randomness comes from `seed`; None is another one each time.
+    """Acts in B environments at once, with a copy of a policy and a memory of each environment.
 
-    `interface`: to environments of a person's own, whose observations `act` turns into what the
-    policy reads, and whose actions it gives. Unset: they show and take what the policy does.
+    Args:
+      policy: The policy. The agent acts with a copy of it.
+      num_envs: B.
+      seed: Seed of the action draws. None: a new one each time.
+      device: Where the policy runs.
+      greedy: Take the most probable action instead of drawing one.
+      interface: How to act in a user's environment. `act` then takes its observations and returns
+          its actions. None: `act` takes what the policy reads and counts actions from 0.
     """
 
     def __init__(
@@ -40,36 +43,43 @@ class Agent:
     ):
         check_counts(num_envs=num_envs)
         seed = read_seed(seed)
-        self.num_envs, self.seed, self.device, self.greedy, self.interface = (
-            num_envs,
-            seed,
-            device,
-            greedy,
-            interface,
-        )
+        self.num_envs, self.seed, self.device = num_envs, seed, device
+        self.greedy, self.interface = greedy, interface
         self.policy = deepcopy(policy).requires_grad_(False).to(device)
-        self.weights: Mapping[str, Tensor] | None = None  # what the policy was last given
+        self.weights: Mapping[str, Tensor] | None = None  # the last weights that were set
         self.version = 0
-        # on the host: the same draws whatever the device
+        # on the host, so that the draws do not depend on the device
         self.random = torch.Generator().manual_seed(stream(seed, "actor"))
         self.core = self.policy.torso.initial_core(num_envs)
         self.prev_action = torch.zeros(num_envs, dtype=torch.int64)
 
     def set_weights(self, weights: Mapping[str, Tensor], version: int) -> None:
-        """Act with `weights`, a state dict of the policy, from the next step on."""
+        """Act with other weights from the next step on.
+
+        Args:
+          weights: A state dict of the policy.
+          version: Number of these weights.
+        """
         if weights is not self.weights:
             self.policy.load_state_dict(weights)
             self.weights, self.version = weights, version
 
     def act(self, observation: Array, first: Array | bool) -> Array:
-        """Actions, int64 [B], on observations [B, ...]; where `first`, bool [B], an episode opens
-        and the past is forgotten.
+        """Choose actions. Each call is one step, and the memory moves on.
 
-        A single environment may leave the B out: an observation and a bool, and one number back.
-        Each call is one step: the memory moves on. With an interface, observations are the
-        environment's own (or already as the policy reads them), and actions are counted as its
-        action space counts them. Raises ValueError for other shapes, for floats where the agent
-        knows bytes, and for what is not finite.
+        A single environment may leave out the axis B: then give an observation and a bool, and get
+        one number.
+
+        Args:
+          observation: [B, ...]: the environment's own observations, or what the policy reads.
+          first: bool [B]: where an episode opens. The memory of these environments is cleared.
+
+        Returns:
+          int64 [B]: the actions, counted as the environment counts them.
+
+        Raises:
+          ValueError: The shapes are wrong, or observations are not finite, or are floats where the
+              policy reads bytes.
         """
         observation, single = self._read(observation)
         first = np.asarray(first)
@@ -81,13 +91,15 @@ class Agent:
         firsts = np.broadcast_to(first, self.num_envs).copy()
         action = self.choose(observation[None] if single else observation, firsts)[0]
         if self.interface is not None:
-            action = self.interface.taken(action)
+            action = self.interface.to_environment(action)
         return action[0] if single else action
 
     def _read(self, observation: Any) -> tuple[Array, bool]:
-        """`observation` as the policy reads it, and whether it is that of a single environment,
-        without the B. Where a shape may be both, it is the environment's own: [1, H, W] a batch of
-        one plane, not one image with one channel."""
+        """The observation as the policy reads it, and whether it has no axis B.
+
+        If a shape can be read both ways, it is read as the environment's own: [1, H, W] is a batch
+        of one image of one plane, not one image with one channel.
+        """
         views = [
             View(
                 self.policy.torso.encoder.shape,
@@ -104,8 +116,12 @@ class Agent:
         for view in views:
             single = self.num_envs == 1 and array is not None and array.shape == view.raw
             if array is not None and (single or array.shape == (self.num_envs, *view.raw)):
-                if view.dtype != "uint8" and array.dtype.kind in "biuf" and not small(array):
-                    raise ValueError(f"the observation is not finite, or beyond {NUMBER:g}")
+                if (
+                    view.dtype != "uint8"
+                    and array.dtype.kind in "biuf"
+                    and not all_within_limit(array)
+                ):
+                    raise ValueError(f"the observation is not finite, or beyond {MAX_NUMBER:g}")
                 return view(array), single
         given = (
             f"is a {type(observation).__name__}" if array is None else f"has shape {array.shape}"
@@ -118,9 +134,7 @@ class Agent:
 
     @torch.no_grad()
     def warm_up(self) -> None:
-        """Encode nothing, as `choose` would: a compiled encoder is compiled, and no memory moves
-        on.
-        """
+        """Compile the encoder, if it is to be compiled, without a step of the memory."""
         encoder = self.policy.torso.encoder
         encoder(
             torch.zeros(
@@ -134,7 +148,15 @@ class Agent:
 
     @torch.no_grad()
     def choose(self, observation: Array, first: Array) -> tuple[Array, Tensor]:
-        """Actions [B] and log-probabilities [B, A] on the host; moves the memory on."""
+        """Choose actions and move the memory on.
+
+        Args:
+          observation: [B, ...], as the policy reads it.
+          first: bool [B]: where an episode opens.
+
+        Returns:
+          Actions [B] and log-probabilities [B, A], on the host.
+        """
         obs, opens = (torch.from_numpy(x).to(self.device)[None] for x in (observation, first))
         output = self.policy(obs, opens, self.prev_action.to(self.device)[None], self.core)
         self.core, log_probs = output.core, output.log_probs[0].cpu()
@@ -147,7 +169,7 @@ class Agent:
         return self.prev_action.numpy(), log_probs
 
     def state(self) -> dict[str, Any]:
-        """Random state and memory."""
+        """The random state and the memory."""
         return {
             "random": self.random.get_state(),
             "core": self.core,
@@ -155,7 +177,7 @@ class Agent:
         }
 
 
-@np.errstate(all="ignore")  # whatever the caller has set
-def small(numbers: Array) -> bool:
-    """Whether all are finite, and at most NUMBER in magnitude."""
-    return bool((np.abs(numbers, dtype=np.float64) <= NUMBER).all())
+@np.errstate(all="ignore")  # overrides the caller's error state
+def all_within_limit(numbers: Array) -> bool:
+    """Whether all numbers are finite and at most MAX_NUMBER in magnitude."""
+    return bool((np.abs(numbers, dtype=np.float64) <= MAX_NUMBER).all())

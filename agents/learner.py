@@ -1,4 +1,4 @@
-"""The learner: one trajectory in, one optimiser step on policy and world model, metrics out."""
+"""The learner: it takes a trajectory and makes one optimiser step on policy and world model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afterwit.agents.old_checkpoints import translated
+from afterwit.agents.old_checkpoints import translate_state
 from afterwit.agents.policy import Policy, PolicyConfig
 from afterwit.agents.returns import n_step_returns
 from afterwit.agents.vmpo import TrustRegion, VMPOConfig, entropy, vmpo_loss
@@ -16,10 +16,10 @@ from afterwit.envs.checks import check_numbers
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
-from afterwit.world_models.base import WorldModelOutput
+from afterwit.world_models.base import ModelConfig, WorldModelOutput
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
-from afterwit.world_models.registry import WorldModelConfig, make_world_model
+from afterwit.world_models.registry import make_world_model
 from afterwit.world_models.reward_normaliser import RewardNormaliser
 from afterwit.world_models.running_scale import RunningScale
 from afterwit.world_models.torso import Torso, TorsoConfig
@@ -32,39 +32,41 @@ class LearnerConfig:
 
     torso: TorsoConfig = field(default_factory=TorsoConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
-    world_model: WorldModelConfig = field(default_factory=BYOLHindsightConfig)
+    world_model: ModelConfig = field(default_factory=BYOLHindsightConfig)
     vmpo: VMPOConfig = field(default_factory=VMPOConfig)
     shared_torso: bool = True
-    """The world model looks through the policy's torso, which both train. Off: it has its own,
-    whose memory starts blank at each unroll; the first transition of an unroll is then paid more
-    (raw error 1.1 to 1.2 x the mean on the maze)."""
+    """The world model reads the embeddings and beliefs of the policy's torso, and both train it.
+    Off: it has a torso of its own, whose memory starts blank at each unroll, so the first
+    transition of an unroll is paid more (1.1 to 1.2 times the mean raw error in the maze)."""
     discount: float = 0.995
-    """gamma, per agent step. The paper's Atari value is 0.999."""
+    """gamma, per agent step. BYOL-Explore (Guo et al., 2022) has 0.999 for Atari."""
+    # In these units a reward of 1 at each step is 1. A rare reward is large: the first one after
+    # batches of N zeros counts as sqrt(N / popart_step). BYOL-Explore's PopArt divides by the
+    # deviation about the mean: the same for rare rewards, but 0 for constant ones.
     extrinsic_weight: float = 0.0
-    """Weight of the environment's own reward in units of its running root mean square, so that a
-    reward of 1 at each step is 1. A rare reward is large in these units: the first one after
-    batches of N zeros counts as sqrt(N / popart_step). 0: curiosity alone. (BYOL-Explore's PopArt
-    divides by the deviation about the mean: the same for rare rewards, 0 for constant ones.)"""
+    """Weight of the environment's reward, in units of its running root mean square. 0: curiosity
+    alone."""
     intrinsic_weight: float = 0.1
-    """Weight of the intrinsic reward (the paper's lambda_mix). 0: no curiosity."""
+    """Weight of the intrinsic reward (BYOL-Explore, Guo et al., 2022: lambda_mix). 0: no curiosity.
+    """
     reward_decay: float = 0.99
-    """Share kept by the running statistics of the intrinsic reward at each learner step."""
+    """Share of the intrinsic reward's running statistics that is kept at each learner step."""
     value_weight: float = 0.5
     """Weight of the squared value error."""
     entropy_weight: float = 0.001
     """Weight of the policy's entropy."""
     learning_rate: float = 3e-4
-    """Adam's step size. The paper's Atari value is 1e-4; on the maze 5e-4 exhausts curiosity
-    sooner.
-    """
+    """Step size of Adam. BYOL-Explore (Guo et al., 2022) has 1e-4 for Atari; in the maze 5e-4
+    exhausts curiosity sooner."""
+    # BYOL-Hindsight must learn what z explains before the policy learns to seek noise. Short runs
+    # may need a higher rate for that. Published runs have 3 million learner steps.
     world_model_rate: float = 1.0
-    """The world model's own layers (not the torso) learn at this multiple of `learning_rate`.
-    (Ours: what z explains of the noise has to be learnt before the policy learns to seek it; the
-    paper has 3 million learner steps for that.)"""
+    """Multiple of `learning_rate` at which the world model's own layers learn, without the torso
+    (our option; not published)."""
     adam_beta1: float = 0.9
-    """Adam's momentum (the paper's b1)."""
+    """Adam's momentum (BYOL-Explore, Guo et al., 2022: b1)."""
     max_gradient_norm: float = 10.0
-    """Gradients are scaled down to this global norm. (Ours; the paper gives none.)"""
+    """Gradients are scaled down to this global norm (our default; BYOL-Explore states none)."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "learner.")
@@ -95,14 +97,19 @@ class LearnerConfig:
 
 
 class Learner(nn.Module):
-    """Policy, world model, reward statistics and optimiser. `state_dict` holds all that a resumed
-    run needs.
+    """Policy, world model, reward statistics and optimiser.
+
+    Args:
+      config: What is trained, on what reward, and how.
+      spec: The environments.
+      seed: Seed of the initial weights and of the world model's draws.
+      device: Where to train.
     """
 
     def __init__(self, config: LearnerConfig, spec: EnvSpec, seed: int, device: torch.device):
         super().__init__()
         self.config, self.device = config, device
-        # initial weights follow the seed; the global state is left alone
+        # initial weights follow the seed; torch's global random state is restored afterwards
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(stream(seed, "weights"))
             self.policy = Policy(config.policy, config.torso, spec)
@@ -136,23 +143,30 @@ class Learner(nn.Module):
         )
         self.steps = 0
         self.acting = self._snapshot()
-        self.version = 0  # counts the acting policies handed out
+        self.version = 0  # number of the acting policy
 
     def _snapshot(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.policy.state_dict().items()}
 
     def update(self, trajectory: Trajectory) -> dict[str, Tensor]:
-        """One optimiser step on T steps of B environments. Metrics stay on the device; [] each,
-        `bonus` [T, B].
+        """Make one optimiser step.
 
-        The bonus is paid for the error before this step. The trust region's KL is from the recorded
-        policy: with a policy lag that one is up to `lag` learner steps older than the newest acting
-        policy, so the trained one may move less in between.
+        The bonus is paid for the error before this step. The trust region's KL is taken from the
+        recorded policy. With a policy lag, that policy is up to `lag` learner steps older than the
+        newest acting policy, so the trained policy may move less in between.
+
+        Args:
+          trajectory: T steps of B environments.
+
+        Returns:
+          Metrics [] and `bonus` [T, B], on the device.
         """
         trajectory = trajectory.to(self.device)
         config, real = self.config, trajectory.real
         out = self.policy(*trajectory.inputs)
-        model = self.world_model(trajectory, *self._seen(trajectory, out.beliefs, out.embeddings))
+        model = self.world_model(
+            trajectory, *self._world_model_inputs(trajectory, out.beliefs, out.embeddings)
+        )
         self.intrinsic.update(model.reward, real)
         bonus = self.intrinsic(model.reward, real)
 
@@ -180,7 +194,7 @@ class Learner(nn.Module):
         data_parallel.average_gradients(self.trained)
         norm = nn.utils.clip_grad_norm_(self.trained, config.max_gradient_norm, foreach=True)
         self.optimiser.step()
-        self.trust_region.follow(data_parallel.average(metrics["kl"]), data_parallel.anywhere(real))
+        self.trust_region.follow(data_parallel.average(metrics["kl"]), data_parallel.any_true(real))
         self.world_model.after_step()
         self.steps += 1
         if self.steps % config.vmpo.target_period == 0:
@@ -201,12 +215,10 @@ class Learner(nn.Module):
             "bonus": bonus,
         }
 
-    def _seen(
+    def _world_model_inputs(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What the world model looks through: the policy's beliefs and embeddings, or those of its
-        own torso.
-        """
+        """Beliefs and embeddings for the world model: the policy's, or those of its own torso."""
         if self.own_torso is None:
             return beliefs, embeddings
         blank = torch.zeros_like(trajectory.core)
@@ -218,9 +230,13 @@ class Learner(nn.Module):
     def _targets(
         self, trajectory: Trajectory, beliefs: Tensor, bonus: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Value targets [T, B] on the reward's own scale, advantages [T, B] in units of their root
-        mean square in this batch (our choice), and curiosity's share [] of what is paid, in
-        absolute amounts."""
+        """What policy and value are trained on.
+
+        Returns:
+          Value targets [T, B] on the reward's own scale; advantages [T, B] in units of their root
+          mean square in this batch (our choice; not published); curiosity's share [] of the
+          absolute reward.
+        """
         popart, real = self.policy.popart, trajectory.real
         self.extrinsic.update(trajectory.reward, real)
         own = self.config.extrinsic_weight * trajectory.reward / self.extrinsic.size
@@ -248,23 +264,26 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def perceive(self, trajectory: Trajectory) -> tuple[Trajectory, Tensor, Tensor]:
-        """What the world model reads: the trajectory on the learner's device, beliefs [T+1, B, M]
-        and embeddings [T+1, B, N].
+        """What the world model reads.
+
+        Returns:
+          The trajectory on the learner's device, beliefs [T+1, B, M] and embeddings [T+1, B, N].
         """
         trajectory = trajectory.to(self.device)
         out = self.policy(*trajectory.inputs)
-        return trajectory, *self._seen(trajectory, out.beliefs, out.embeddings)
+        return trajectory, *self._world_model_inputs(trajectory, out.beliefs, out.embeddings)
 
     @torch.no_grad()
     def appraise(self, trajectory: Trajectory) -> WorldModelOutput:
-        """The raw intrinsic reward of a trajectory and its parts, learning nothing from it."""
+        """The raw intrinsic reward of a trajectory, and its parts. Nothing is learned from it."""
         with self.world_model.watching():
             return self.world_model(*self.perceive(trajectory))
 
     @torch.no_grad()
     def inspect(self, trajectory: Trajectory) -> dict[str, Tensor]:
-        """The instruments of world_models/instruments.py on a trajectory, [] each, learning nothing
-        from it.
+        """The instruments of world_models/instruments.py on a trajectory, [] each.
+
+        Nothing is learned from it.
         """
         with self.world_model.watching():
             trajectory, beliefs, embeddings = self.perceive(trajectory)
@@ -273,8 +292,9 @@ class Learner(nn.Module):
             )
 
     def state(self) -> dict[str, Any]:
-        """Everything: weights, targets, statistics, random state, optimiser, acting policy,
-        counters.
+        """Everything that a resumed run needs.
+
+        Weights, targets, statistics, random state, optimiser, acting policy and counters.
         """
         return {
             "modules": self.state_dict(),
@@ -285,8 +305,12 @@ class Learner(nn.Module):
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave. Raises ValueError where it belongs to other networks."""
-        state = translated(
+        """Restore what `state` returned.
+
+        Raises:
+          ValueError: The state belongs to other networks.
+        """
+        state = translate_state(
             state,
             self.state_dict(),
             [len(group["params"]) for group in self.optimiser.param_groups],

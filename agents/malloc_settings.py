@@ -1,5 +1,7 @@
-"""Keep freed memory: large images cost more time in page faults than in arithmetic where every
-learner step asks the system anew.
+"""Settings of glibc's malloc: keep freed memory.
+
+With large images, asking the system for memory at each learner step costs more time in page faults
+than the arithmetic takes.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ NEVER, PAD = 2**31 - 1, 2**28
 
 
 def keep_memory() -> bool:
-    """Tell glibc's malloc to take memory in large pieces and give none back, for this process.
-    False where there is no glibc.
+    """Let malloc take memory in large pieces and give none back, in this process.
+
+    Returns:
+      False if the C library is not glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""What learners saved before December 2026, in the form that they have now."""
+"""Translation of learners' states that were saved before December 2026."""
 
 from __future__ import annotations
 
@@ -8,35 +8,41 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afterwit.agents.vmpo import LEAST, MOST
+from afterwit.agents.vmpo import MAX_ALPHA, MIN_ALPHA
 
-# both were parameters of the networks' Adam
+# both used to be parameters of the networks' Adam
 TEMPERATURE, ALPHA = "duals.temperature", "duals.trust_region"
 
 
-def translated(
+def translate_state(
     state: dict[str, Any], modules: Mapping[str, Tensor], sizes: list[int]
 ) -> dict[str, Any]:
-    """A learner's `state`, as `Learner.load_state` reads it now. `modules`: the learner's own state
-    dict; `sizes`: how many parameters each group of its optimiser has.
+    """A learner's state in the form that `Learner.load_state` reads.
 
-    Until then V-MPO's temperature and alpha, and the critic of BYOL-Hindsight, were trained by the
-    networks' Adam: the temperature is solved for now, alpha is kept, the critic's Adam is its own.
-    RND's error was taken in the target's own units; its unit starts there, and the predictor's task
-    stays what it was. Other states are given back as they are.
+    Newer states are returned unchanged.
+
+    Before December 2026 the networks' Adam also trained V-MPO's temperature, alpha and the critic
+    of BYOL-Hindsight. Now the temperature is solved for on each batch, alpha is a buffer, and the
+    critic has an Adam of its own. RND's error was in the target's own units. Now it has a running
+    unit, which is set to 1 so that the predictor's task stays the same.
+
+    Args:
+      state: The saved state.
+      modules: The learner's own state dict.
+      sizes: Number of parameters in each group of its optimiser.
     """
     if ALPHA not in state["modules"]:
         return state
     saved = {
         name: value for name, value in state["modules"].items() if name not in (TEMPERATURE, ALPHA)
     }
-    saved["trust_region.alpha"] = state["modules"][ALPHA].clamp(LEAST, MOST)
+    saved["trust_region.alpha"] = state["modules"][ALPHA].clamp(MIN_ALPHA, MAX_ALPHA)
     for name in modules.keys() - saved.keys():
         if ".target_scale." in name:
             saved[name] = torch.ones_like(modules[name])
     moments, first, second = state["optimiser"]["state"], *sizes
-    # The two duals stood at the end of the first group, the critic at the end of the second.
-    places = {index: index for index in range(first)} | {
+    # The two duals were at the end of the first group, the critic at the end of the second.
+    new_index = {index: index for index in range(first)} | {
         first + 2 + index: first + index for index in range(second)
     }
     groups = [
@@ -46,7 +52,7 @@ def translated(
         )
     ]
     optimiser = {
-        "state": {new: moments[old] for old, new in places.items() if old in moments},
+        "state": {new: moments[old] for old, new in new_index.items() if old in moments},
         "param_groups": groups,
     }
     return {**state, "modules": saved, "optimiser": optimiser}

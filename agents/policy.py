@@ -1,5 +1,6 @@
-"""The recurrent policy: torso, action distribution, value. Actor, learner and evaluator call the
-same `forward`.
+"""The recurrent policy: torso, action distribution and value.
+
+Actor, learner and evaluator call the same `forward`.
 """
 
 from __future__ import annotations
@@ -17,16 +18,15 @@ from afterwit.world_models.torso import Torso, TorsoConfig, mlp
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """Heads on the belief."""
+    """The policy's and the value's heads."""
 
     hidden: int = 64
-    """Width of the hidden layer of the policy and of the value head."""
+    """Width of the hidden layer of the policy's and of the value's head."""
     popart_step: float = 0.01
-    """Rate of the running scale of value targets and of extrinsic rewards."""
+    """Rate of the running scale of value targets and extrinsic rewards, per learner step."""
     uniform: bool = False
-    """Act uniformly at random, whatever is learned: the control that an agent is compared with. The
-    rest still trains.
-    """
+    """Act uniformly at random, whatever is learned: a control for comparisons. Everything else
+    still trains."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "policy.")
@@ -39,6 +39,8 @@ class PolicyConfig:
 
 
 class PolicyOutput(NamedTuple):
+    """What the policy computes for T steps of B environments."""
+
     log_probs: Tensor  # [T, B, A]
     beliefs: Tensor  # [T, B, M]
     embeddings: Tensor  # [T, B, N]
@@ -46,6 +48,14 @@ class PolicyOutput(NamedTuple):
 
 
 class Policy(nn.Module):
+    """Torso, action distribution and value.
+
+    Args:
+      config: The heads.
+      torso: The encoder and the recurrent network.
+      spec: The environments.
+    """
+
     def __init__(self, config: PolicyConfig, torso: TorsoConfig, spec: EnvSpec):
         super().__init__()
         self.observation_dtype, self.uniform = spec.observation_dtype, config.uniform
@@ -62,7 +72,15 @@ class Policy(nn.Module):
         core: Tensor,
         resets: tuple[int, ...] = (),
     ) -> PolicyOutput:
-        """T steps of B environments; arguments as in Torso.forward."""
+        """Run the policy over T steps of B environments.
+
+        Args:
+          obs: uint8 or float32 [T, B, ...].
+          first: bool [T, B]: where an episode opens.
+          previous_actions: int64 [T, B]: the action before each observation.
+          core: float32 [B, M]: the memory before the first step.
+          resets: Times t > 0 at which any environment opens an episode.
+        """
         beliefs, embeddings, core = self.torso(obs, first, previous_actions, core, resets)
         preferences = self.action_head(beliefs) * (not self.uniform)
         return PolicyOutput(preferences.log_softmax(-1), beliefs, embeddings, core)

@@ -1,5 +1,6 @@
-"""An actor and a learner as processes of their own: what they are asked for and what they answer
-are plain values and arrays.
+"""An actor and a learner as processes of their own.
+
+They take and return plain values and NumPy arrays.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
 from afterwit.world_models.callers import own_modes
 from afterwit.world_models.torso import compile_encoders
-from afterwit.world_models.trajectory import Trajectory, joined
+from afterwit.world_models.trajectory import Trajectory, join_trajectories
 
 Arrays = dict[str, Any]  # a trajectory's fields as NumPy arrays; `info` is a dict of them
-BRIEF = ("first", "action", "reward", "terminal", "info")  # what statistics read
-EXCHANGE = 300.0  # seconds that a learner waits for the others
+SUMMARY_FIELDS = ("first", "action", "reward", "terminal", "info")  # what statistics read
+EXCHANGE_TIMEOUT = 300.0  # seconds that a learner waits for the other learners
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What runs where: a run's config as far as its processes need it."""
+    """What runs where: the part of a run's config that its processes need."""
 
     address: str  # "local", "auto" or an address
     env: EnvConfig  # of a whole batch
@@ -44,7 +45,7 @@ class Plan:
     actors: int
     actor_envs: int
     learners: int
-    device: torch.device | None  # of the learners; None: a GPU if there is one for each
+    device: torch.device | None  # the learners' device; None: a GPU if there is one for each
     threads: int
     acting_threads: int
     compile: bool
@@ -61,8 +62,12 @@ class Plan:
 
 
 class ActorProcess:
-    """The actor `index` with its environments; a replacement has another `life`, and so other
-    seeds.
+    """One actor with its environments.
+
+    Args:
+      plan: What runs where.
+      index: Number of the actor.
+      life: How often the actor was replaced. Each life has other seeds.
     """
 
     def __init__(self, plan: Plan, index: int, life: int):
@@ -71,7 +76,7 @@ class ActorProcess:
         self.plan = plan
         seed = actor_seed(plan.seed, index, life)
         env = make_env(plan.actor_env, seed)
-        with own_modes():  # the environment may have set its own
+        with own_modes():  # the environment may have changed torch's modes
             policy = Policy(plan.learner.policy, plan.learner.torso, env.spec)
         self.actor = Actor(env, policy, plan.unroll_length, seed, torch.device("cpu"))
         self.version: int | None = None
@@ -82,25 +87,33 @@ class ActorProcess:
         return self.actor.env.spec
 
     def unroll(self, weights: Mapping[str, Array], version: int) -> tuple[Arrays, Arrays]:
-        """The next trajectory, and what of it statistics need."""
+        """The next trajectory, and its summary for statistics."""
         if version != self.version:
-            self.actor.set_weights(tensors(weights), version)
+            self.actor.set_weights(to_tensors(weights), version)
             self.version = version
-        whole = arrays(self.actor.unroll())
-        return whole, brief(whole)
+        whole = to_arrays(self.actor.unroll())
+        return whole, summarise(whole)
 
     def state(self) -> dict[str, Any]:
         return self.actor.state()
 
     def resume(self, state: dict[str, Any], resumed: int) -> None:
-        """Go on where `state` was taken; where environments cannot be saved, in new episodes that
-        belong to the step `resumed`.
+        """Continue from a saved state.
+
+        Environments that cannot be saved start new episodes, which belong to agent step `resumed`.
         """
         self.actor.resume(state, partial(make_env, self.plan.actor_env), resumed)
 
 
 class LearnerProcess:
-    """The learner `rank` of one or several."""
+    """One of one or several learners.
+
+    Args:
+      plan: What runs where.
+      device: Where to train.
+      spec: The environments of a whole batch.
+      rank: Number of the learner.
+    """
 
     def __init__(self, plan: Plan, device: torch.device, spec: EnvSpec, rank: int):
         keep_memory()
@@ -111,20 +124,25 @@ class LearnerProcess:
             compile_encoders(self.learner)
 
     def join(self, address: str) -> None:
+        """Meet the other learners at `address`."""
         if self.plan.learners > 1:
-            data_parallel.join(address, self.rank, self.plan.learners, EXCHANGE)
+            data_parallel.join(address, self.rank, self.plan.learners, EXCHANGE_TIMEOUT)
 
     def update(self, *parts: Arrays) -> tuple[list[str], Array, Array, int, int]:
-        """Names and values of the metrics, bonus [T, B], learner steps, version of the acting
-        policy.
+        """Make one optimiser step.
+
+        Returns:
+          Names of the metrics, their values, bonus [T, B], learner steps, version of the acting
+          policy.
         """
-        metrics = self.learner.update(together(parts))
+        metrics = self.learner.update(join_parts(parts))
         bonus = metrics.pop("bonus").cpu().numpy()
         values = torch.stack([value.float() for value in metrics.values()]).cpu().numpy()
         return list(metrics), values, bonus, self.learner.steps, self.learner.version
 
     def inspect(self, *parts: Arrays) -> dict[str, float]:
-        return {name: float(value) for name, value in self.learner.inspect(together(parts)).items()}
+        readings = self.learner.inspect(join_parts(parts))
+        return {name: float(value) for name, value in readings.items()}
 
     def weights(self) -> dict[str, Array]:
         return {name: value.cpu().numpy() for name, value in self.learner.acting.items()}
@@ -137,21 +155,22 @@ class LearnerProcess:
         return self.learner.steps, self.learner.version
 
 
-def arrays(trajectory: Trajectory) -> Arrays:
+def to_arrays(trajectory: Trajectory) -> Arrays:
+    """A trajectory's fields as NumPy arrays."""
     info = {name: value.numpy() for name, value in trajectory.info.items()}
     return {name: value.numpy() for name, value in trajectory.state().items() if name != "info"} | {
         "info": info
     }
 
 
-def brief(whole: Arrays) -> Arrays:
-    """Of a trajectory what statistics read."""
-    return {name: whole[name] for name in BRIEF}
+def summarise(whole: Arrays) -> Arrays:
+    """The fields of a trajectory that statistics read."""
+    return {name: whole[name] for name in SUMMARY_FIELDS}
 
 
-def blank(brief: Arrays) -> Arrays:
-    """Empty fields for what a brief leaves out."""
-    length, batch = brief["action"].shape
+def empty_fields(summary: Arrays) -> Arrays:
+    """Empty arrays for the fields that a summary leaves out."""
+    length, batch = summary["action"].shape
     rows = np.empty((length + 1, batch, 0), np.float32)
     return {
         "obs": rows,
@@ -161,19 +180,24 @@ def blank(brief: Arrays) -> Arrays:
     }
 
 
-def tensors(values: Mapping[str, Array]) -> dict[str, Tensor]:
-    """Over the same memory, which may be read-only: nobody writes to a trajectory."""
+def to_tensors(values: Mapping[str, Array]) -> dict[str, Tensor]:
+    """Tensors over the same memory.
+
+    The memory may be read-only: trajectories are never written to.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return {name: torch.from_numpy(value) for name, value in values.items()}
 
 
-def trajectory(values: Arrays) -> Trajectory:
+def to_trajectory(values: Arrays) -> Trajectory:
+    """The trajectory with these fields."""
     return Trajectory(
-        **tensors({name: value for name, value in values.items() if name != "info"}),
-        info=tensors(values["info"]),
+        **to_tensors({name: value for name, value in values.items() if name != "info"}),
+        info=to_tensors(values["info"]),
     )
 
 
-def together(parts: Sequence[Arrays]) -> Trajectory:
-    return joined([trajectory(part) for part in parts])
+def join_parts(parts: Sequence[Arrays]) -> Trajectory:
+    """The trajectories of several actors as one."""
+    return join_trajectories([to_trajectory(part) for part in parts])

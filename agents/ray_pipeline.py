@@ -1,15 +1,16 @@
-"""The same Actor and Learner as processes on a Ray cluster. The only file that imports ray.
+"""Actors and learners as processes on a Ray cluster. The only file that imports ray.
 
-`Cluster.learner` and `Cluster.pipeline` stand in for Learner and Pipeline: the training loop does
-not know where they run. It handles references; observations go from actors to learners through
-Ray's object store, as arrays that are not pickled.
+`Cluster.learner` and `Cluster.pipeline` take the places of Learner and Pipeline, so the training
+loop does not know where they run. The loop handles references. Observations go from actors to
+learners through Ray's object store, as arrays that are not pickled.
 
 Each actor steps `actor_envs` environments. A learner step takes `num_envs` environments: those of
-the next actors in turn, and each learner has an equal share of these actors. Learner step n learns
-from what was acted with the weights after n - lag steps, whoever is faster: so the lag is exact, at
-most lag + 1 batches exist at a time, and with one learner this is the local run, bit for bit (on
-CPUs, with one thread for an actor's operations). The price: the slowest actor sets the pace, so
-give all of them like cores.
+the next actors in turn. Each learner has an equal share of these actors. Learner step n learns from
+what was acted with the weights after n - lag steps, whichever side is faster. So the lag is exact,
+and at most lag + 1 batches exist at a time. With one learner, on CPUs and with one thread for an
+actor's operations, this is the local run, bit for bit.
+
+The price is that the slowest actor sets the pace. Give all actors cores of the same speed.
 """
 
 from __future__ import annotations
@@ -37,49 +38,55 @@ from afterwit.agents.processes import (
     Arrays,
     LearnerProcess,
     Plan,
-    arrays,
-    blank,
-    brief,
-    trajectory,
+    empty_fields,
+    summarise,
+    to_arrays,
+    to_trajectory,
 )
 from afterwit.envs.arrays import Array
 from afterwit.envs.specs import EnvironmentFault, EnvSpec
-from afterwit.world_models.trajectory import Trajectory, joined
+from afterwit.world_models.trajectory import Trajectory, join_trajectories
 
-TRIES = 3  # times that an actor is replaced in a row before the run stops
+MAX_REPLACEMENTS = 3  # an actor is replaced this often in a row before the run stops
 
 
 @dataclass(frozen=True)
 class RemoteTrajectory(Trajectory):
-    """A batch that lies elsewhere: all but what statistics read is empty here."""
+    """A batch in Ray's object store. Here, the fields that statistics do not read are empty."""
 
     parts: tuple[Any, ...] = ()  # references to the actors' trajectories, in order
 
 
 @dataclass
 class Unroll:
-    """A trajectory that an actor was asked for; from a checkpoint it comes without weights, and
-    nobody has to act it again.
+    """A trajectory that an actor was asked for.
+
+    A trajectory from a checkpoint has no weights, and is never acted again.
     """
 
     actor: int
     weights: Any
     version: int
     whole: Any = None
-    brief: Any = None
-    known: Arrays | None = None  # the brief, when it is here
+    summary: Any = None
+    known: Arrays | None = None  # the summary, when it has arrived
 
 
 class Cluster:
-    """Processes on Ray, from their start to `close`. Raises ValueError where they cannot be had.
+    """The processes on Ray, from their start to `close`.
 
-    `stand_ins`: a trajectory, its environments' spec and a period, for StandIns in the actors'
-    place.
+    Args:
+      plan: What runs where.
+      stand_ins: For simulated actors: a recorded trajectory, its environments' spec and a period in
+          seconds (see SimulatedActors).
+
+    Raises:
+      ValueError: The cluster does not answer, or a process cannot start.
     """
 
     def __init__(self, plan: Plan, stand_ins: tuple[Trajectory, EnvSpec, float] | None = None):
-        self.ours = not ray.is_initialized()
-        if self.ours:
+        self.started_here = not ray.is_initialized()
+        if self.started_here:
             connect(plan)
         try:
             gpu = (
@@ -87,13 +94,15 @@ class Cluster:
                 if plan.device
                 else ray.cluster_resources().get("GPU", 0) >= plan.learners
             )
-            self.group = pairs(plan, gpu) if plan.placement == "pairs" else None
+            self.group = make_placement_group(plan, gpu) if plan.placement == "pairs" else None
             if stand_ins is None:
                 self.pipeline = RemotePipeline(plan, self.group)
-                self.spec: EnvSpec = patient([self.pipeline.actors[0].spec.remote()], "an actor")[0]
+                self.spec: EnvSpec = wait_for([self.pipeline.actors[0].spec.remote()], "an actor")[
+                    0
+                ]
             else:
                 recorded, self.spec, period = stand_ins
-                self.pipeline = StandIns(plan, recorded, period)
+                self.pipeline = SimulatedActors(plan, recorded, period)
             self.learner = RemoteLearner(
                 plan,
                 replace(self.spec, num_envs=plan.actor_envs * self.pipeline.per_batch),
@@ -105,8 +114,8 @@ class Cluster:
             raise
 
     def close(self) -> None:
-        """End all processes, and the connection if it is this one's own."""
-        # whoever connected has left already; any call would start a new cluster
+        """End all processes, and the connection if it was opened here."""
+        # the connection is closed already; any call of Ray would start a new cluster
         if not ray.is_initialized():
             return
         for part in (getattr(self, "pipeline", None), getattr(self, "learner", None)):
@@ -114,11 +123,12 @@ class Cluster:
                 part.close()
         if getattr(self, "group", None) is not None:
             remove_placement_group(self.group)
-        if self.ours:
+        if self.started_here:
             ray.shutdown()
 
 
 def connect(plan: Plan) -> None:
+    """Connect to the cluster that the plan names, or start one on this machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {
         "logging_level": "ERROR",
@@ -126,7 +136,7 @@ def connect(plan: Plan) -> None:
         "include_dashboard": False,
     }
     try:
-        if plan.address == "local":  # as many as are asked for: the cores are shared
+        if plan.address == "local":  # claim the CPUs that are asked for; they may share cores
             ray.init(address="local", num_cpus=plan.actors + plan.learners * plan.threads, **quiet)
         else:
             del quiet["include_dashboard"]
@@ -135,7 +145,7 @@ def connect(plan: Plan) -> None:
                 # Ray itself would try for many minutes
                 socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address=plan.address, **quiet)
-    # Ray raises many kinds here, plain Exception among them; all mean that there is no cluster
+    # Ray raises exceptions of many types here, plain Exception too: there is no cluster
     except Exception as error:
         line = str(error).strip().splitlines()[0][:200] if str(error) else type(error).__name__
         if plan.address == "local":
@@ -149,13 +159,16 @@ def connect(plan: Plan) -> None:
         ) from error
 
 
-def pairs(plan: Plan, gpu: bool) -> Any:
-    """A bundle for each learner with its actors."""
+def make_placement_group(plan: Plan, gpu: bool) -> Any:
+    """A bundle of resources for each learner with its actors."""
     bundle = {"CPU": plan.threads + plan.actors // plan.learners} | ({"GPU": 1} if gpu else {})
     return placement_group([bundle] * plan.learners, strategy="SPREAD")
 
 
-def start(kind: type, group: Any, bundle: int, cpus: int, gpus: int, *arguments: Any) -> Any:
+def start_process(
+    kind: type, group: Any, bundle: int, cpus: int, gpus: int, *arguments: Any
+) -> Any:
+    """Start a process of class `kind` with these resources."""
     strategy = PlacementGroupSchedulingStrategy(group, bundle) if group is not None else "SPREAD"
     options = {
         "num_cpus": cpus,
@@ -166,9 +179,18 @@ def start(kind: type, group: Any, bundle: int, cpus: int, gpus: int, *arguments:
     return ray.remote(kind).options(**options).remote(*arguments)
 
 
-def patient(references: list[Any], what: str) -> list[Any]:
-    """What the references hold; says on stderr what is waited for where the cluster has no room
-    yet. Raises ValueError where a process could not start."""
+def wait_for(references: list[Any], what: str) -> list[Any]:
+    """Wait for references and return what they hold.
+
+    If the cluster has no room yet, a line on stderr says so.
+
+    Args:
+      references: The references.
+      what: What they are, for messages.
+
+    Raises:
+      ValueError: A process could not start.
+    """
     while True:
         _, missing = ray.wait(references, num_returns=len(references), timeout=30)
         if not missing:
@@ -186,12 +208,13 @@ def patient(references: list[Any], what: str) -> list[Any]:
     try:
         return ray.get(references)
     except (RayActorError, RayTaskError) as error:
-        raise ValueError(f"{what} could not start: {told(error)}") from error
+        raise ValueError(f"{what} could not start: {last_line(error)}") from error
 
 
-def told(error: BaseException) -> str:
-    """The last line of what an error says, which is where Ray puts the cause; where a process is
-    gone, Ray knows of many causes.
+def last_line(error: BaseException) -> str:
+    """The last line of an error's message, where Ray puts the cause.
+
+    If a process is gone, Ray lists many possible causes. They are summed up.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = (lines or [type(error).__name__])[-1]
@@ -203,7 +226,7 @@ def told(error: BaseException) -> str:
 
 
 class RemotePipeline:
-    """Pipeline's place: the batches of trajectories, one for each learner step."""
+    """The batches of trajectories from actors on the cluster. It takes the place of Pipeline."""
 
     def __init__(self, plan: Plan, group: Any):
         self.plan, self.group = plan, group
@@ -212,54 +235,65 @@ class RemotePipeline:
         self.actors = [self._start(index) for index in range(plan.actors)]
         self.ahead: deque[list[Unroll]] = deque()
         self.turns = Turns(plan.actors, plan.actor_envs)
-        self.environments = self.turns.columns(range(self.per_batch))
-        # environments of actors that were replaced since they were last read
+        self.environments = self.turns.environments_of(range(self.per_batch))
+        # environments of the actors that were replaced since the last call of `replaced`
         self.lost: list[Array] = []
 
     def _start(self, index: int) -> Any:
         place = index % self.per_batch * self.plan.learners // self.per_batch
-        return start(ActorProcess, self.group, place, 1, 0, self.plan, index, self.lives[index])
+        return start_process(
+            ActorProcess, self.group, place, 1, 0, self.plan, index, self.lives[index]
+        )
 
     def next(self, weights: Any, version: int) -> RemoteTrajectory:
-        """The batch to learn from now; `weights`, a reference, are for the one `lag` after it.
-        Actors that died, raised or gave nothing for too long are replaced and asked again; raises
-        EnvironmentFault where that does not help."""
+        """The batch to learn from now.
+
+        An actor that died, raised an exception or did not answer in time is replaced and asked
+        again.
+
+        Args:
+          weights: A reference to the weights for the batch that is `lag` batches later.
+          version: Number of these weights.
+
+        Raises:
+          EnvironmentFault: An actor was replaced MAX_REPLACEMENTS times in a row.
+        """
         while len(self.ahead) <= self.plan.lag:
             self.ahead.append(
                 [
-                    self._ask(Unroll(self.turns.take(), weights, version))
+                    self._ask(Unroll(self.turns.next_actor(), weights, version))
                     for _ in range(self.per_batch)
                 ]
             )
-        # stays there until all is received: where an actor is replaced, all that it owes is asked
-        # again
+        # The batch stays in `ahead` until all of it is received: if an actor is replaced, all of
+        # its pending trajectories are asked for again.
         batch = self.ahead[0]
         known = [self._receive(unroll) for unroll in batch]
         self.ahead.popleft()
-        self.environments = self.turns.columns([unroll.actor for unroll in batch])
-        values = joined([trajectory(part | blank(part)) for part in known])
+        self.environments = self.turns.environments_of([unroll.actor for unroll in batch])
+        values = join_trajectories([to_trajectory(part | empty_fields(part)) for part in known])
         return RemoteTrajectory(**values.state(), parts=tuple(unroll.whole for unroll in batch))
 
     def _ask(self, unroll: Unroll) -> Unroll:
         method = self.actors[unroll.actor].unroll.options(num_returns=2)
-        unroll.whole, unroll.brief = method.remote(unroll.weights, unroll.version)
+        unroll.whole, unroll.summary = method.remote(unroll.weights, unroll.version)
         return unroll
 
     def _receive(self, unroll: Unroll) -> Arrays:
-        for _ in range(TRIES):
+        for _ in range(MAX_REPLACEMENTS):
             try:
-                unroll.known = ray.get(unroll.brief, timeout=self.plan.patience)
+                unroll.known = ray.get(unroll.summary, timeout=self.plan.patience)
                 return unroll.known
             except GetTimeoutError:
                 reason = f"gave nothing for {self.plan.patience:g} seconds"
-            # it died, it raised, or the node that held the trajectory is gone
+            # the actor died or raised an exception, or the trajectory's node is gone
             except RayError as error:
-                reason = told(error)
+                reason = last_line(error)
             print(f"actor {unroll.actor} is replaced: {reason}", file=sys.stderr)
             self._replace(unroll.actor)
         raise EnvironmentFault(
-            f"actor {unroll.actor} was replaced {TRIES} times in a row, the last time because:"
-            f" {reason}"
+            f"actor {unroll.actor} was replaced {MAX_REPLACEMENTS} times in a row, the last time"
+            f" because: {reason}"
         )
 
     def _replace(self, index: int) -> None:
@@ -267,7 +301,7 @@ class RemotePipeline:
             ray.kill(self.actors[index])
         self.lives[index] += 1
         self.actors[index] = self._start(index)
-        self.lost.append(self.turns.columns([index]))
+        self.lost.append(self.turns.environments_of([index]))
         for batch in self.ahead:
             for unroll in batch:
                 if unroll.actor == index and unroll.known is None and unroll.weights is not None:
@@ -279,8 +313,9 @@ class RemotePipeline:
         return lost
 
     def state(self) -> dict[str, Any]:
-        """All actors' states, and, where environments can be saved, the trajectories that nobody
-        has learnt from yet.
+        """The states of all actors, and the trajectories that are not learned from yet.
+
+        The trajectories are saved only if the environments can be saved.
         """
         states = []
         for actor in self.actors:
@@ -292,23 +327,29 @@ class RemotePipeline:
         if all("env" in state for state in states):
             with suppress(RayError):
                 ahead = [
-                    [trajectory(ray.get(unroll.whole)).state() for unroll in batch]
+                    [to_trajectory(ray.get(unroll.whole)).state() for unroll in batch]
                     for batch in self.ahead
                 ]
         return {
             "actors": states,
             "ahead": ahead,
-            "turn": self.turns.before(len(ahead) * self.per_batch),
+            "turn": self.turns.actor_before(len(ahead) * self.per_batch),
         }
 
     def load_state(self, state: dict[str, Any], resumed: int) -> list[Array]:
-        """Go on where `state` was taken, as far as it fits; gives the environments whose episodes
-        are new.
+        """Continue from `state` as far as it fits.
+
+        Args:
+          state: What `state` returned, or an empty dict.
+          resumed: Agent steps of the run so far.
+
+        Returns:
+          The environments that start new episodes.
         """
         self.ahead.clear()
         self.turns.turn = 0
         states = self.turns.fitting(state.get("actors", []))
-        patient(
+        wait_for(
             [
                 actor.resume.remote(each, resumed)
                 for actor, each in zip(self.actors, states, strict=True)
@@ -316,13 +357,13 @@ class RemotePipeline:
             "the actors",
         )
         if not all("env" in each for each in states):
-            return [self.turns.columns(range(len(self.actors)))]
+            return [self.turns.environments_of(range(len(self.actors)))]
         self.turns.turn = state["turn"]
         for batch in state["ahead"]:
-            unrolls = [Unroll(self.turns.take(), None, 0) for _ in batch]
+            unrolls = [Unroll(self.turns.next_actor(), None, 0) for _ in batch]
             for unroll, values in zip(unrolls, batch, strict=True):
-                whole = arrays(Trajectory(**values))
-                unroll.whole, unroll.brief = ray.put(whole), ray.put(brief(whole))
+                whole = to_arrays(Trajectory(**values))
+                unroll.whole, unroll.summary = ray.put(whole), ray.put(summarise(whole))
             self.ahead.append(unrolls)
         return []
 
@@ -333,27 +374,31 @@ class RemotePipeline:
 
 
 class RemoteLearner:
-    """Learner's place: one or several, which average their gradients. All raise LearnerLost where
-    one is gone.
+    """One or several learners, which average their gradients. It takes the place of Learner.
+
+    All methods raise LearnerLost if a learner is gone.
     """
 
     def __init__(self, plan: Plan, spec: EnvSpec, gpu: bool, group: Any):
         device, ranks = torch.device("cuda" if gpu else "cpu"), range(plan.learners)
         self.learners = [
-            start(LearnerProcess, group, rank, plan.threads, int(gpu), plan, device, spec, rank)
+            start_process(
+                LearnerProcess, group, rank, plan.threads, int(gpu), plan, device, spec, rank
+            )
             for rank in ranks
         ]
-        patient([learner.state.remote() for learner in self.learners[:1]], "a learner")
-        address = ray.get(self.learners[0].__ray_call__.remote(lambda process: meeting_place()))
-        patient([learner.join.remote(address) for learner in self.learners], "the learners")
-        self.device = torch.device("cpu")  # of metrics, here
+        wait_for([learner.state.remote() for learner in self.learners[:1]], "a learner")
+        address = ray.get(self.learners[0].__ray_call__.remote(lambda process: find_free_address()))
+        wait_for([learner.join.remote(address) for learner in self.learners], "the learners")
+        self.device = torch.device("cpu")  # where the metrics are
         self.steps = self.version = 0
-        # a reference: weights go to each node once for each version
+        # a reference, so that each version of the weights goes to each node once
         self.acting = self.learners[0].weights.remote()
 
     def update(self, trajectory: RemoteTrajectory) -> dict[str, Tensor]:
-        """As Learner.update: metrics are means over learners, `bonus` [T, B] is of all
-        environments.
+        """Make one optimiser step (see Learner.update).
+
+        Metrics are means over the learners. `bonus` [T, B] is that of all environments.
         """
         results = self._all("update", self._shares(trajectory))
         names, _, _, self.steps, version = results[0]
@@ -364,7 +409,7 @@ class RemoteLearner:
         return {**dict(zip(names, values, strict=True)), "bonus": bonus}
 
     def inspect(self, trajectory: RemoteTrajectory) -> dict[str, Tensor]:
-        """As Learner.inspect: means over learners, each of which looks at its own share."""
+        """The instruments (see Learner.inspect): means over the learners' shares of the batch."""
         results = self._all("inspect", self._shares(trajectory))
         return {
             name: torch.tensor(np.mean([result[name] for result in results])) for name in results[0]
@@ -377,8 +422,9 @@ class RemoteLearner:
         ]
 
     def _all(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The answers of all learners. Where one fails, the others wait for it in vain: each is
-        heard, and the first cause told.
+        """The answers of all learners.
+
+        If one fails, the others wait for it until they time out. The first cause is raised.
         """
         pending = [
             getattr(learner, method).remote(*each)
@@ -390,7 +436,7 @@ class RemoteLearner:
             failed = self._failure(done[0]) is not None
         if not failed:
             return ray.get(pending)
-        # the others hear of it soon
+        # the other learners fail soon after
         done, _ = ray.wait(pending, num_returns=len(pending), timeout=10)
         errors = {
             pending.index(each): error
@@ -399,7 +445,7 @@ class RemoteLearner:
         }
         dead = [rank for rank, error in errors.items() if isinstance(error, RayActorError)]
         rank = dead[0] if dead else min(errors)
-        raise LearnerLost(f"learner {rank} failed: {told(errors[rank])}") from errors[rank]
+        raise LearnerLost(f"learner {rank} failed: {last_line(errors[rank])}") from errors[rank]
 
     @staticmethod
     def _failure(reference: Any) -> RayError | None:
@@ -410,16 +456,16 @@ class RemoteLearner:
         return None
 
     def state(self) -> dict[str, Any]:
-        """Of the first: the others have the same."""
+        """The state of the first learner. All learners have the same."""
         try:
             state: dict[str, Any] = ray.get(self.learners[0].state.remote())
         except RayError as error:
-            raise LearnerLost(f"learner 0 failed: {told(error)}") from error
+            raise LearnerLost(f"learner 0 failed: {last_line(error)}") from error
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         shared = ray.put(state)
-        self.steps, self.version = patient(
+        self.steps, self.version = wait_for(
             [learner.load_state.remote(shared) for learner in self.learners], "the learners"
         )[0]
         self.acting = self.learners[0].weights.remote()
@@ -430,35 +476,51 @@ class RemoteLearner:
                 ray.kill(learner)
 
 
-def meeting_place() -> str:
-    """A free port of this node, where learners can meet."""
+def find_free_address() -> str:
+    """A free address of this node ("host:port"), where the learners can meet."""
     with socket.socket() as free:
         free.bind(("", 0))
         return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
 
 
-class StandIns(RemotePipeline):
-    """Actors' places taken by processes that replay a recorded trajectory, one every `period`
-    seconds each: what do learners and the object store bear, with more actors than there are cores?
+class SimulatedActors(RemotePipeline):
+    """Processes in the actors' places, which replay a recorded trajectory.
+
+    They measure how much the learners and the object store can handle, with more actors than there
+    are cores.
+
+    Args:
+      plan: What runs where.
+      recorded: The trajectory.
+      period: Seconds between two trajectories of one actor.
     """
 
     def __init__(self, plan: Plan, recorded: Trajectory, period: float):
-        whole = arrays(recorded)
-        self.recorded, self.period = ray.put((whole, brief(whole))), period
+        whole = to_arrays(recorded)
+        self.recorded, self.period = ray.put((whole, summarise(whole))), period
         super().__init__(plan, None)
 
     def _start(self, index: int) -> Any:
-        return start(
-            stand_in(), None, 0, 1, 0, self.recorded, self.period, index / self.plan.actors
+        return start_process(
+            make_simulated_actor_class(),
+            None,
+            0,
+            1,
+            0,
+            self.recorded,
+            self.period,
+            index / self.plan.actors,
         )
 
 
-def stand_in() -> type:
-    """Made here, so that Ray sends its code: a process that imported this package would take a
-    hundred MiB more.
+def make_simulated_actor_class() -> type:
+    """The class of a simulated actor.
+
+    It is made in a function so that Ray sends its code. A process that imported this package would
+    take 100 MiB more.
     """
 
-    class StandIn:
+    class SimulatedActor:
         def __init__(self, recorded: tuple[Arrays, Arrays], period: float, phase: float):
             import time
 
@@ -466,11 +528,12 @@ def stand_in() -> type:
             self.due = time.monotonic() + phase * period
 
         def unroll(self, weights: dict[str, Array], version: int) -> tuple[Arrays, Arrays]:
-            """The recorded trajectory when it is due; it is copied into the object store each
-            time.
+            """The recorded trajectory, when it is due.
+
+            It is copied into the object store each time.
             """
             self.time.sleep(max(0.0, self.due - self.time.monotonic()))
             self.due = max(self.due, self.time.monotonic()) + self.period
             return self.recorded
 
-    return StandIn
+    return SimulatedActor

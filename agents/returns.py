@@ -1,5 +1,6 @@
-"""Value targets: n-step returns to the end of the sequence, bootstrapped (BYOL-Explore's V-trace
-without correction).
+"""Value targets: n-step returns to the end of the sequence, bootstrapped.
+
+This is BYOL-Explore's V-trace without correction (Guo et al., 2022).
 """
 
 from __future__ import annotations
@@ -11,20 +12,29 @@ from torch import Tensor
 def n_step_returns(
     *, reward: Tensor, terminal: Tensor, real: Tensor, value: Tensor, discount: float
 ) -> Tensor:
-    """G_t [T, B] = r_t + discount * (0 after a terminal, V(obs[t+1]) at an episode's end, else
-    G_{t+1}).
+    """Returns G_t [T, B], to the end of the sequence or of the episode.
 
-    reward, terminal, real [T, B]; value [T+1, B]. Terminal, truncation and reset step are three
-    things: a terminal cuts the return; a time limit bootstraps from the last observation it saw,
-    and shows as a next step that is not real; a step that is not real gets a target that nothing
-    reads, and that nothing before it bootstraps from.
+        G_t = r_t + discount * (0            if step t is terminal,
+                                V(obs[t+1])  if it is the last step of the episode or sequence,
+                                G_{t+1}      otherwise)
+
+    A terminal cuts the return. A time limit bootstraps from the last observation of the episode; it
+    shows as a next step that is not real. A step that is not real gets a target too, but it is
+    never used.
+
+    Args:
+      reward: float [T, B].
+      terminal: bool [T, B].
+      real: bool [T, B]: steps that happened.
+      value: float [T+1, B]: values of the observations.
+      discount: gamma, per agent step.
     """
     assert reward.shape == terminal.shape == real.shape and value.shape == (
         len(reward) + 1,
         *reward.shape[1:],
     )
     factor = discount * (~terminal).to(reward.dtype)
-    # the next step is a reset, or lies past the sequence
+    # the next step is a reset, or past the end of the sequence
     ends = torch.cat([~real[1:], torch.ones_like(real[:1])])
     returns, following = torch.empty_like(reward), value[-1]
     for t in range(len(reward) - 1, -1, -1):

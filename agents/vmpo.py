@@ -1,15 +1,20 @@
-"""V-MPO (Song et al., 2019): policy improvement by the better half of the advantages, inside a
-trust region.
+"""V-MPO (Song et al., 2019): policy improvement by the better half of the advantages.
 
-Both constraints are met, not only pulled at. V-MPO publishes a gradient step on each dual variable
-per learner step; at the networks' rate these take longer than a run. Here (our choice) the
-temperature eta is solved for on each batch, where its convex problem has one unknown, and the
-multiplier alpha climbs by the factor exp(rate * (KL / epsilon_alpha - 1)), so that it crosses
-orders of magnitude in tens of steps. `temperature_ratio` and `trust_region_ratio` say how well they
-do: each is a KL by its epsilon, 1 where the constraint is met with equality. Two ends of alpha are
-worth knowing. At LEAST the trust region does not bind: the learning rate limits the policy, and the
-ratio stays below 1. At MOST it is broken: what is asked is less than what one step of Adam moves,
-and the ratio stays above 1.
+Two constraints bound the improvement: on the temperature eta and on the trust region (alpha).
+
+V-MPO publishes one gradient step on each dual variable per learner step. At the networks' learning
+rate these take longer than a run. Here both constraints are met (our choice; not published):
+
+    temperature eta    the solution of its convex problem, which has one unknown, on each batch
+    multiplier alpha   alpha <- alpha * exp(rate * (KL / epsilon_alpha - 1))
+
+So alpha crosses orders of magnitude in tens of steps. `temperature_ratio` and `trust_region_ratio`
+show how well the constraints are met: each is a KL divided by its epsilon, and is 1 if the
+constraint is met with equality.
+
+At MIN_ALPHA the trust region does not bind: the learning rate limits the policy, and the ratio
+stays below 1. At MAX_ALPHA the trust region is broken: one step of Adam moves the policy further
+than the constraint allows, and the ratio stays above 1.
 """
 
 from __future__ import annotations
@@ -23,49 +28,48 @@ from afterwit.envs.checks import check_numbers
 from afterwit.world_models import data_parallel
 from afterwit.world_models.trajectory import masked_mean
 
-# of alpha: it comes back from there within a hundred steps, and above, Adam jitters
-LEAST, MOST = 1e-2, 1e2
-SURPRISE = 4.0  # the most of KL / epsilon - 1 that one step of alpha takes in
-# of the interval that holds eta, and its upper by its lower end: 30 give eta to 1e-8
-HALVINGS, RANGE = 30, 1e6
+# Limits of alpha. It returns from MIN_ALPHA within a hundred steps. Above MAX_ALPHA Adam jitters.
+MIN_ALPHA, MAX_ALPHA = 1e-2, 1e2
+MAX_EXCESS = 4.0  # limit of KL / epsilon - 1 in one step of alpha
+# Bisections of the interval of eta, and the ratio of its ends. 30 bisections give eta to 1e-8.
+BISECTIONS, RANGE = 30, 1e6
 
 
 @dataclass(frozen=True)
 class VMPOConfig:
-    """V-MPO; the epsilons and the period are BYOL-Explore's on Atari."""
+    """V-MPO. The epsilons and the period are those of BYOL-Explore (Guo et al., 2022) for Atari."""
 
     temperature_epsilon: float = 0.01
-    """KL, in nats, from the uniform distribution over the better half of the samples to the
-    improved one (epsilon_eta). Larger: only the best samples count."""
+    """KL, in nats, of the improved distribution over samples from the uniform one (epsilon_eta).
+    Larger: only the best samples count."""
     trust_region_epsilon: float = 0.005
-    """KL, in nats, from the acting to the trained policy, allowed as a mean over steps and learner
-    steps (epsilon_alpha). The acting policy is that of the recorded steps; with a policy lag it is
-    older than the newest one handed out."""
-    trust_region_init: float = 0.5
-    """First value of the multiplier alpha of the trust region."""
-    trust_region_rate: float = 0.1
-    """How fast alpha follows: per learner step, log alpha moves by this times (KL /
-    trust_region_epsilon - 1), and where the period is longer than 10 steps by 10 / period of that,
-    since the KL grows from 0 within each. (Our choice.)"""
-    target_period: int = 10
-    """Learner steps after which the trained policy becomes the acting one. At 1 the KL is 0: there
-    is no trust region.
+    """Mean KL, in nats, that is allowed from the acting to the trained policy (epsilon_alpha). The
+    acting policy is that of the recorded steps; with a policy lag it is older than the newest one.
     """
+    trust_region_init: float = 0.5
+    """First value of the trust region's multiplier alpha."""
+    # with a longer period, since the KL grows from 0 within each period
+    trust_region_rate: float = 0.1
+    """Per learner step, log alpha moves by this times (KL / trust_region_epsilon - 1) (our rule;
+    not published). If the period is above 10 learner steps, it moves by 10 / period of that."""
+    target_period: int = 10
+    """Learner steps after which the trained policy becomes the acting one. At 1 the KL is 0, and
+    there is no trust region."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "vmpo.", counts=("target_period",))
         if not self.temperature_epsilon >= 1e-5:
             raise ValueError(
-                f"vmpo.temperature_epsilon is {self.temperature_epsilon}; it must be at least 1e-5:"
-                " float32 tells no less"
+                f"vmpo.temperature_epsilon is {self.temperature_epsilon}; it must be at least 1e-5,"
+                " the resolution of float32"
             )
         for name in ("trust_region_epsilon", "trust_region_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"vmpo.{name} is {getattr(self, name)}; it must be above 0")
-        if not LEAST <= self.trust_region_init <= MOST:
+        if not MIN_ALPHA <= self.trust_region_init <= MAX_ALPHA:
             raise ValueError(
-                f"vmpo.trust_region_init is {self.trust_region_init}; it must lie between {LEAST:g}"
-                f" and {MOST:g}"
+                f"vmpo.trust_region_init is {self.trust_region_init}; it must lie between"
+                f" {MIN_ALPHA:g} and {MAX_ALPHA:g}"
             )
         if self.target_period < 1:
             raise ValueError(
@@ -74,7 +78,7 @@ class VMPOConfig:
 
 
 class TrustRegion(nn.Module):
-    """The multiplier alpha of the trust region, [], between LEAST and MOST."""
+    """The multiplier alpha of the trust region, [], between MIN_ALPHA and MAX_ALPHA."""
 
     alpha: Tensor
 
@@ -85,29 +89,42 @@ class TrustRegion(nn.Module):
 
     @torch.no_grad()
     def follow(self, kl: Tensor, happened: Tensor) -> None:
-        """Take in the mean KL [] of a learner step: alpha rises where it is above epsilon_alpha,
-        and falls where it is below. Where nothing `happened` (bool []), there was no KL, and alpha
-        stays."""
-        excess = (kl / self.config.trust_region_epsilon - 1).clamp(max=SURPRISE)
+        """Move alpha: up if the KL is above epsilon_alpha, down if it is below.
+
+        Args:
+          kl: []: the mean KL of a learner step.
+          happened: bool []: whether the batch has any real step. If not, alpha stays.
+        """
+        excess = (kl / self.config.trust_region_epsilon - 1).clamp(max=MAX_EXCESS)
         rate = self.config.trust_region_rate * min(1.0, 10 / self.config.target_period)
-        self.alpha.mul_(torch.where(happened, rate * excess, 0.0).exp()).clamp_(LEAST, MOST)
+        self.alpha.mul_(torch.where(happened, rate * excess, 0.0).exp()).clamp_(
+            MIN_ALPHA, MAX_ALPHA
+        )
 
 
 @torch.no_grad()
 def solve_temperature(advantage: Tensor, chosen: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """The eta [] that minimises eta (epsilon + log mean exp(A / eta)) over the `chosen`, and the KL
-    [] that it reaches.
+    """Solve for the temperature of V-MPO on a batch.
 
-    advantage, chosen (bool) [n]. There KL(psi || uniform over the chosen) = epsilon, psi =
-    softmax(A / eta). The KL falls as eta grows, and lies below epsilon from (max A - min A) /
-    sqrt(8 epsilon) on (Hoeffding's lemma), so halving an interval finds it; nothing waits for a
-    value. The KL stays below epsilon where even the best alone does not reach it (few samples, or
-    equal ones).
+        eta = argmin  eta * (epsilon + log mean exp(A / eta)),   the mean over the chosen samples
+
+    There, KL(psi || uniform over the chosen) = epsilon, with psi = softmax(A / eta). The KL falls
+    as eta grows. It is below epsilon from (max A - min A) / sqrt(8 epsilon) on (Hoeffding's lemma),
+    so bisection finds eta. Nothing here waits for a value from the device. The KL stays below
+    epsilon if even the best sample alone does not reach it (few or equal samples).
+
+    Args:
+      advantage: [n].
+      chosen: bool [n].
+      epsilon: The KL, in nats.
+
+    Returns:
+      eta [] and the KL [] that it reaches.
     """
     best = advantage.masked_fill(~chosen, -torch.inf).max()
     below = torch.where(chosen, advantage - best, 0.0)  # at most 0
     spread = torch.where(below.min() < 0, -below.min(), 1.0)
-    below = below / spread  # from -1 to 0: the products below stay in float32 whatever the unit
+    below = below / spread  # from -1 to 0, so that float32 suffices in any unit
     high = torch.full_like(spread, (8 * epsilon) ** -0.5)
     low, log_count = high / RANGE, chosen.sum().clamp(min=1).log()
 
@@ -115,10 +132,10 @@ def solve_temperature(advantage: Tensor, chosen: Tensor, epsilon: float) -> tupl
         log_psi = (below / temperature).masked_fill(~chosen, -torch.inf).log_softmax(0)
         return torch.where(chosen, log_psi.exp() * log_psi, 0.0).sum() + log_count
 
-    for _ in range(HALVINGS):
+    for _ in range(BISECTIONS):
         middle = (low * high).sqrt()
-        sharp = divergence(middle) > epsilon
-        low, high = torch.where(sharp, middle, low), torch.where(sharp, high, middle)
+        too_sharp = divergence(middle) > epsilon
+        low, high = torch.where(too_sharp, middle, low), torch.where(too_sharp, high, middle)
     return spread * high, torch.where(chosen.any(), divergence(high), 0.0)
 
 
@@ -142,27 +159,39 @@ def vmpo_loss(
     alpha: Tensor,
     config: VMPOConfig,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Policy loss + alpha * KL [], and metrics; `kl`, without gradient, is what
-    `TrustRegion.follow` takes.
+    """V-MPO's policy loss plus alpha times the KL.
 
-    log_probs, behaviour [T, B, A]: of the trained and of the acting policy; action [T, B];
-    advantage [T, B] without gradient; real [T, B]. The acting policy is V-MPO's target policy, so
-    its recorded log-probabilities are pi_target.
+    The acting policy is V-MPO's target policy: its recorded log-probabilities are those of
+    pi_target.
+
+    Args:
+      log_probs: [T, B, A]: log-probabilities of the trained policy.
+      behaviour: [T, B, A]: log-probabilities of the acting policy.
+      action: int64 [T, B].
+      advantage: [T, B], without gradient.
+      real: bool [T, B]: steps that happened.
+      alpha: []: the trust region's multiplier.
+      config: The constants.
+
+    Returns:
+      The loss [] and metrics [] each. `kl` is what `TrustRegion.follow` takes.
     """
     assert (
         log_probs.shape == behaviour.shape
         and log_probs.shape[:2] == action.shape == advantage.shape == real.shape
     )
     assert not advantage.requires_grad and not behaviour.requires_grad and not alpha.requires_grad
-    everyones = data_parallel.gather(advantage, 1)
-    chosen = top_half(everyones, data_parallel.gather(real, 1))
+    all_advantages = data_parallel.gather(advantage, 1)
+    chosen = top_half(all_advantages, data_parallel.gather(real, 1))
     temperature, sharpness = solve_temperature(
-        everyones.flatten(), chosen.flatten(), config.temperature_epsilon
+        all_advantages.flatten(), chosen.flatten(), config.temperature_epsilon
     )
-    scaled = (everyones / temperature).masked_fill(~chosen, -torch.inf)
+    scaled = (all_advantages / temperature).masked_fill(~chosen, -torch.inf)
     weights = torch.where(chosen, torch.softmax(scaled.flatten(), 0).view_as(scaled), 0.0)
     taken = log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
-    policy_loss = -(data_parallel.own(weights, 1) * taken).sum() * data_parallel.learners()
+    policy_loss = (
+        -(data_parallel.own_share(weights, 1) * taken).sum() * data_parallel.num_learners()
+    )
     mean_kl = masked_mean((behaviour.exp() * (behaviour - log_probs)).sum(-1), real)
     metrics = {
         "policy_loss": policy_loss.detach(),
@@ -176,5 +205,5 @@ def vmpo_loss(
 
 
 def entropy(log_probs: Tensor) -> Tensor:
-    """Entropy in nats [...] of log-probabilities [..., A]; the uniform policy has log A."""
+    """Entropy in nats [...] of log-probabilities [..., A]. The uniform policy has log A."""
     return -(log_probs.exp() * log_probs).sum(-1)

@@ -1,4 +1,4 @@
-"""`name=value` texts of a command line as values: what is no JSON is a word."""
+"""Read `name=value` texts from a command line."""
 
 from __future__ import annotations
 
@@ -8,10 +8,24 @@ from typing import Any
 
 
 def assignments(texts: Sequence[str], option: str, example: str) -> dict[str, Any]:
-    """`name=value` texts as a dict. Values are JSON (3e-4, true, null, [16, 32]); what is no JSON
-    is a word.
+    """Read `name=value` texts into a dict.
 
-    Raises a ValueError that names `option`, an `example` and the text that is no assignment.
+    A value is read as JSON (3e-4, true, null, [16, 32]). If it is not valid JSON, it is kept as a
+    string.
+
+    Args:
+      texts: The texts, such as "size=8".
+      option: Name of the command-line option, for error messages.
+      example: An example of a valid text, for error messages.
+
+    Returns:
+      The values by name.
+
+    Raises:
+      ValueError: A text is not an assignment.
+
+    >>> assignments(["size=8", "mode=hard"], "--env.kwargs", "name=value")
+    {'size': 8, 'mode': 'hard'}
     """
     result = {}
     for text in texts:
@@ -20,19 +34,21 @@ def assignments(texts: Sequence[str], option: str, example: str) -> dict[str, An
             raise ValueError(f"{option} takes {example}, not {text!r}")
         try:
             result[name] = json.loads(value)
-        except (ValueError, RecursionError):  # too many digits, or brackets, are words, too
+        except (ValueError, RecursionError):  # also for too many digits or brackets
             result[name] = value
     return result
 
 
-def arguments(texts: Sequence[str], option: str) -> dict[str, Any]:
-    """As `assignments`, for the arguments of a function: each name once, and names that Python
-    takes for one."""
+def constructor_arguments(texts: Sequence[str], option: str) -> dict[str, Any]:
+    """Read arguments of a constructor.
+
+    Like `assignments`, but each name must be a valid Python identifier and occur once.
+    """
     result = assignments(texts, option, "name=value, such as size=8 mode=hard")
     for name in result:
         if not name.isidentifier():
             raise ValueError(
-                f"{option} names {name!r}, which no argument of a constructor can be called"
+                f"{option} names {name!r}, which cannot be the name of a constructor's argument"
             )
     if len(result) < len(texts):
         raise ValueError(f"{option} sets an argument twice: {' '.join(map(repr, texts))}")

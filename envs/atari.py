@@ -1,202 +1,50 @@
-"""Sticky-action Atari over EnvPool (or ALE's own vector environment), with every setting that
-changes the game written down.
+"""Sticky-action Atari over EnvPool, or over ALE's own vector environment.
 
-EnvPool's own defaults (no sticky actions, FIRE pressed on reset, fewer actions) differ from the
-protocol of Machado et al. (2018) that the exploration papers follow, and it checks little of what
-it is given: some bad values are taken in silence, others end the process. So all settings are
-explicit here, checked before EnvPool sees them, and recorded in `EnvSpec.semantics`.
+EnvPool's defaults differ from the protocol of Machado et al. (2018), which the exploration papers
+follow: EnvPool has no sticky actions, presses FIRE on reset and uses fewer actions. EnvPool also
+accepts some bad values silently, and ends the process on others. Therefore all settings are
+explicit (`atari_config.py`), are checked before EnvPool reads them, and are recorded in
+`EnvSpec.semantics`.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.atari_ale import ALEGames
-from afterwit.envs.atari_noise import NOISES, FrameNoise, Overflow
-from afterwit.envs.checks import THREADS, check_numbers, is_reading
+from afterwit.envs.atari_config import AtariConfig, games
+from afterwit.envs.atari_noise import FrameNoise
 from afterwit.envs.images import view_of
 from afterwit.envs.interface import Interface
 from afterwit.envs.noise import NOOP
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec, TimeStep, check_action
 
-# Where games keep room, x and y of the player, in their 128 bytes of RAM (Anand et al., 2019, arXiv
-# 1906.08226; Pitfall's room by looking, and of it no more: its y is nonsense while the player comes
-# back to life). Of other games coverage is not counted. Montezuma's rooms have the same numbers on
-# each level.
+# Addresses of the player's room, x and y in a game's 128 bytes of RAM (Anand et al., 2019, arXiv
+# 1906.08226). Pitfall has its room only: we found that address by inspection, and its y is invalid
+# while the player respawns. Coverage is not counted in other games. Montezuma's Revenge numbers the
+# rooms of each level alike.
 POSITION_BYTES: dict[str, tuple[int, ...]] = {
     "MontezumaRevenge": (3, 42, 43),
     "Pitfall": (1,),
     "PrivateEye": (92, 63, 86),
     "Venture": (90, 85, 26),
 }
-SQUARE = 16  # of x and y, that make one cell of a room
-SIDE = 256 // SQUARE  # cells of a room in a row and in a column
+SQUARE = 16  # width and height of a cell of a room, in units of x and y
+SIDE = 256 // SQUARE  # cells in a row and in a column of a room
 CELLS = 256 * SIDE**2
 RENDER_SCALE = 4
-Backend = Literal["envpool", "ale"]
-
-
-@dataclass(frozen=True)
-class AtariConfig:
-    """A batch of Atari games."""
-
-    game: str = "MontezumaRevenge"
-    """The game, as EnvPool and ALE spell it: MontezumaRevenge, Pitfall, PrivateEye, …"""
-    num_envs: int = 32
-    """Games stepped together."""
-    sticky: float = 0.25
-    """Probability, per emulator frame, that the emulator repeats the action it executed on the
-    frame before.
-    """
-    frame_skip: int = 4
-    """Emulator frames that one agent step takes; the agent sees the maximum of the last two."""
-    noop_max: int = 30
-    """An episode opens with 1 to this many no-ops (emulator frames, drawn evenly)."""
-    full_action_space: bool = True
-    """All 18 joystick actions, instead of the ones the game reacts to."""
-    fire_reset: bool = False
-    """Press FIRE once when an episode opens. Off: the agent has to find the button."""
-    episodic_life: bool = False
-    """End the episode (terminal) on every lost life; the game itself goes on. Off: a life lost ends
-    nothing.
-    """
-    image_size: int = 84
-    """Height and width of the image, in pixels."""
-    grayscale: bool = True
-    """One channel a frame, instead of three (red, green, blue)."""
-    frame_stack: int = 1
-    """Frames in one observation, oldest first."""
-    episode_frames: int = 108_000
-    """Emulator frames after which an episode is truncated (108,000 are 30 minutes), no-ops at its
-    start not counted.
-    """
-    noise: str = "none"
-    """Laid on each new frame: none; pixel (random bytes, always on unless dose says otherwise);
-    on-demand (the same, after a no-op); frozen (the control: a fixed pattern); walk (a random walk
-    in every pixel, whose steps depend on the action)."""
-    dose: float = 1.0
-    """Strength of pixel, on-demand and frozen: the probability, or share of agent steps, with which
-    the layer is on.
-    """
-    density: float = 0.5
-    """Share of the pixels that pixel, on-demand and frozen cover."""
-    noise_height: float = 1.0
-    """Part of the frame that noise lies on, from the top: 1 is a full layer, 0.25 a strip. (Ours.)
-    """
-    walk_modulus: int = 50
-    """The walk is taken modulo this."""
-    walk_steps: tuple[int, int] = (1, 11)
-    """A pixel's step, up or down, after an even and after an odd action. (Which parity takes which,
-    the paper does not say.)
-    """
-    walk_overflow: Overflow = "clip"
-    """What becomes of sums above 255: clip them, or wrap around. (Ours.)"""
-    walk_restarts: bool = False
-    """Draw the walk anew when an episode opens. Off: it goes on. (Ours.)"""
-    threads: int = 0
-    """Threads that step the games. 0: the backend chooses."""
-    backend: Backend = "envpool"
-    """What steps the games: envpool, or ale: ALE's own vector environment. envs/atari_ale.py tells
-    where they differ.
-    """
-
-    def __post_init__(self) -> None:
-        check_numbers(self, counts=("episode_frames",))
-        for name in ("num_envs", "frame_skip", "image_size", "frame_stack"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 <= self.sticky < 1:
-            raise ValueError(
-                f"sticky is {self.sticky}; it is a probability, from 0 (off) to below 1 (0.25 is"
-                " usual)"
-            )
-        if self.noop_max < 1:
-            raise ValueError(
-                f"noop_max is {self.noop_max}; EnvPool opens every episode with at least 1 no-op,"
-                " so the least is 1"
-            )
-        if not self.frame_skip <= self.episode_frames < 2**31:
-            raise ValueError(
-                f"episode_frames is {self.episode_frames}; an episode has at least one agent step"
-                f" ({self.frame_skip} emulator frames) and fewer than {2**31} frames"
-            )
-        if self.noise not in NOISES:
-            raise ValueError(f"unknown Atari noise {self.noise!r}; choose from {', '.join(NOISES)}")
-        for name in ("dose", "density", "noise_height"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is a share, between 0 and 1")
-        if not 1 <= self.walk_modulus <= 256:
-            raise ValueError(f"walk_modulus is {self.walk_modulus}; it lies between 1 and 256")
-        if not all(0 <= step <= self.walk_modulus for step in self.walk_steps):
-            raise ValueError(
-                f"walk_steps is {self.walk_steps}; each step lies between 0 and the modulus,"
-                f" {self.walk_modulus}"
-            )
-        if not 0 <= self.threads <= THREADS:
-            raise ValueError(
-                f"threads is {self.threads}; give 0 (the backend chooses), or at most {THREADS}"
-            )
-        if self.backend not in get_args(Backend):
-            raise ValueError(
-                f"unknown Atari backend {self.backend!r}; choose from"
-                f" {', '.join(get_args(Backend))}"
-            )
-        if self.backend == "ale" and self.episodic_life:
-            raise ValueError(
-                "episodic_life with backend 'ale' would start the whole game anew after each life;"
-                " use backend 'envpool'"
-            )
-        if not is_reading() and self.game not in games():
-            raise ValueError(f"unknown game {self.game!r}; {_suggestion(self.game)}")
-
-
-@cache
-def games() -> dict[str, str]:
-    """The games EnvPool has, with the name of each one's ROM: {"MontezumaRevenge":
-    "montezuma_revenge", …}.
-    """
-    # Imported here because EnvPool takes 0.6 s to import, which a maze should not pay.
-    from envpool.atari.registration import atari_game_list
-
-    return {"".join(word.capitalize() for word in rom.split("_")): rom for rom in atari_game_list}
-
-
-# What Gymnasium's and ALE's names have around a game's: ALE/Pong-v5, PongNoFrameskip-v4,
-# Pong-ram-v4, PongDeterministic-v0.
-AROUND = re.compile(r"^ale/|(-ram)?(-?(noframeskip|deterministic))?(-v\d+)?$")
-
-
-def _suggestion(game: str) -> str:
-    spelled = {name.lower(): name for name in games()}
-    plain = re.sub(r"[^a-z0-9]", "", AROUND.sub("", game.strip().lower()))
-    begun = [name for name in spelled if len(plain) > 2 and name.startswith(plain)]
-    close = (
-        [plain]
-        if plain in spelled
-        else begun[:1] or difflib.get_close_matches(plain, spelled, n=1, cutoff=0.7)
-    )
-    return (
-        f"did you mean {spelled[close[0]]!r}?"
-        if close
-        else f"EnvPool has {len(games())}, such as 'MontezumaRevenge' and 'Pong'"
-    )
 
 
 @cache
 def action_names(game: str, full_action_space: bool) -> tuple[str, ...]:
-    """ALE's names for a game's actions, in the order of their numbers: ("NOOP", "FIRE", "UP",
-    …).
-    """
+    """ALE's names for a game's actions, in the order of their numbers: "NOOP", "FIRE", "UP", …."""
     import ale_py
 
     if full_action_space:
@@ -210,7 +58,7 @@ def action_names(game: str, full_action_space: bool) -> tuple[str, ...]:
 
 
 def make_pool(config: AtariConfig, seeds: list[int], settings: dict[str, Any]) -> tuple[Any, str]:
-    """What steps the games, called as EnvPool is, and its version."""
+    """Make the object that steps the games, with EnvPool's interface. Also returns its version."""
     if config.backend == "ale":
         return ALEGames(games()[config.game], seeds, config.threads, settings), version("ale-py")
     import envpool
@@ -227,7 +75,8 @@ def make_pool(config: AtariConfig, seeds: list[int], settings: dict[str, Any]) -
     return pool, version("envpool")
 
 
-def frame_noise(config: AtariConfig, rng: np.random.Generator) -> FrameNoise:
+def make_frame_noise(config: AtariConfig, rng: np.random.Generator) -> FrameNoise:
+    """Make the noise that the config asks for."""
     return FrameNoise(
         config.noise,
         config.num_envs,
@@ -245,11 +94,14 @@ def frame_noise(config: AtariConfig, rng: np.random.Generator) -> FrameNoise:
 
 
 def frames_interface(config: AtariConfig, num_actions: int) -> Interface:
-    """To a game of Gymnasium's, whose frames AtariPreprocessing has made as small and as gray as
-    these."""
+    """Describe how an Atari game of Gymnasium must be wrapped to look like these games.
+
+    The agent can then act in that environment. Gymnasium's AtariPreprocessing gives frames of the
+    same size and colour.
+    """
     size = (config.image_size, config.image_size)
-    one = size if config.grayscale else (*size, 3)
-    stack = (config.frame_stack, *one) if config.frame_stack > 1 else one
+    frame = size if config.grayscale else (*size, 3)
+    stack = (config.frame_stack, *frame) if config.frame_stack > 1 else frame
     wrapping = (
         f"gymnasium.wrappers.AtariPreprocessing(env, noop_max={config.noop_max},"
         f" frame_skip={config.frame_skip}, screen_size={config.image_size},"
@@ -261,7 +113,7 @@ def frames_interface(config: AtariConfig, num_actions: int) -> Interface:
 
 
 def noise_semantics(config: AtariConfig) -> dict[str, Any]:
-    """What is recorded of the noise, and nothing where there is none."""
+    """What `EnvSpec.semantics` records about the noise. Empty without noise."""
     if config.noise == "none":
         return {}
     if config.noise == "walk":
@@ -270,42 +122,50 @@ def noise_semantics(config: AtariConfig) -> dict[str, Any]:
             for name in ("walk_modulus", "walk_steps", "walk_overflow", "walk_restarts")
         }
         return {"noise": "walk", "noise_height": config.noise_height, **walk}
-    told = {
+    return {
         "noise": config.noise,
         "dose": config.dose,
         "density": config.density,
         "noise_height": config.noise_height,
-    }
-    return told | {
-        "noise_action": NOOP if config.noise == "on-demand" and config.dose > 0 else None
+        "noise_action": NOOP if config.noise == "on-demand" and config.dose > 0 else None,
     }
 
 
 class Atari:
-    """B Atari games as a VectorEnv. Observations are uint8 [B, frame_stack * (1 or 3), image_size,
-    image_size].
+    """B Atari games as a VectorEnv.
 
-    Rewards are the game's own, neither clipped nor scaled. The time limit truncates and never
-    terminates (a game lost on the very step of the limit counts as truncated). The same seed gives
-    the same rollout bit for bit for any number of threads, and environment k does not depend on how
-    many others there are.
+    Observations are uint8 [B, frame_stack * (1 or 3), image_size, image_size].
 
-    `info` per environment: `lives`, `episode_frames` (emulator frames since the game began), with
-    noise `noise_on`, and for the games of POSITION_BYTES `room` and (but for Pitfall) `cell`: which
-    16x16 square of which room the player is in. The action that was executed is not among them:
-    sticky actions are drawn inside the emulator, frame by frame, and EnvPool does not tell. Nor can
-    EnvPool save a game's state: a resumed run starts new episodes. Processes that step games must
-    be spawned; after a fork EnvPool hangs.
+    Rewards are the game's own. They are neither clipped nor scaled. The time limit truncates and
+    never terminates: a game lost on the very step of the limit counts as truncated.
+
+    The same seed gives the same rollout bit for bit, for any number of threads. Environment k does
+    not depend on the number of environments.
+
+    `info` per environment:
+
+    - `lives`.
+    - `episode_frames`: emulator frames since the game began.
+    - `noise_on`: only with noise.
+    - `room`: for the games in POSITION_BYTES.
+    - `cell`: for the same games except Pitfall. It says which 16x16 square of which room the player
+      is in.
+
+    The executed action is not in `info`: the emulator draws sticky actions frame by frame, and
+    EnvPool does not report them. EnvPool cannot save a game's state, so a resumed run starts new
+    episodes. Processes that step games must be spawned: EnvPool hangs after a fork.
+
+    Args:
+      config: The game and its settings.
+      seed: Seed of all games and of the noise.
     """
 
     def __init__(self, config: AtariConfig, seed: int):
         self.config = config
-        # EnvPool gives environment k the seed s + k, so that runs with neighbouring seeds would
-        # share games.
-        self.seeds = [
-            int(state)
-            for state in np.random.SeedSequence(seed).generate_state(config.num_envs) >> 1
-        ]
+        # Given one seed s, EnvPool seeds environment k with s + k. Runs with neighbouring seeds
+        # would then share games.
+        states = np.random.SeedSequence(seed).generate_state(config.num_envs) >> 1
+        self.seeds = [int(state) for state in states]
         settings: dict[str, Any] = {
             "repeat_action_probability": config.sticky,
             "frame_skip": config.frame_skip,
@@ -325,12 +185,10 @@ class Atari:
             "difficulty": -1,
         }
         self.pool, backend_version = make_pool(config, self.seeds, settings)
-        self.noise = (
-            None
-            if config.noise == "none"
-            else frame_noise(config, np.random.default_rng(stream(seed, "noise")))
-        )
-        # ALE shows no RAM.
+        self.noise: FrameNoise | None = None
+        if config.noise != "none":
+            self.noise = make_frame_noise(config, np.random.default_rng(stream(seed, "noise")))
+        # ALE's vector environment does not expose the RAM.
         self.position_bytes = (
             POSITION_BYTES.get(config.game, ()) if config.backend == "envpool" else ()
         )
@@ -372,6 +230,7 @@ class Atari:
         self.frame: Array | None = None
 
     def reset(self) -> TimeStep:
+        """Start new episodes in all games."""
         observation, info = self.pool.reset()
         idle = np.zeros(self.config.num_envs, bool)
         self.over = ~idle
@@ -381,9 +240,10 @@ class Atari:
         )
 
     def step(self, action: Array) -> TimeStep:
+        """Take one agent step with integer actions [B]. See VectorEnv."""
         if self.frame is None:
             raise RuntimeError("step() before reset(): call reset() once to start the games")
-        # Far out of range, an action would end the process; EnvPool itself does not check.
+        # EnvPool does not check actions. An action far out of range would end the process.
         action = check_action(action, self.spec)
         return self._time_step(action, *self.pool.step(action.astype(np.int32)))
 
@@ -413,8 +273,13 @@ class Atari:
         return TimeStep(observation, first, reward, terminal, truncated, known)
 
     def render(self) -> Array:
-        """The frame that the agent of game 0 saw last, each pixel as 4x4: uint8 [4 * image_size, 4
-        * image_size, 3].
+        """The last frame that the agent of game 0 saw, magnified 4 times.
+
+        Returns:
+          uint8 [4 * image_size, 4 * image_size, 3].
+
+        Raises:
+          RuntimeError: `reset` has not been called.
         """
         if self.frame is None:
             raise RuntimeError("render() before reset(): call reset() once to start the games")
@@ -422,4 +287,5 @@ class Atari:
         return newest.transpose(1, 2, 0).repeat(RENDER_SCALE, 0).repeat(RENDER_SCALE, 1)
 
     def close(self) -> None:
+        """End the games' threads."""
         self.pool.close()

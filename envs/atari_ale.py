@@ -1,18 +1,16 @@
-"""ALE's own vector environment behind EnvPool's interface: the second opinion on what an Atari game
-does.
+"""ALE's own vector environment behind EnvPool's interface, as a second implementation.
 
 For the same game, seed and actions the two agree bit for bit in observations, rewards and endings,
-sticky actions included, as long as a game opens alike (tests/envs/test_atari_ale.py). They
-differ, and
-neither is wrong, in this:
+with sticky actions too, as long as their games open alike (tests/envs/test_atari_ale.py). They
+differ in these points, and neither is wrong:
 
-- EnvPool opens an episode with 1 to `noop_max` no-ops, ALE with 0 to `noop_max`; each draws them in
+- EnvPool opens an episode with 1 to `noop_max` no-ops, ALE with 0 to `noop_max`. Each draws them in
   its own way.
-- The frame of the very step that reaches the time limit is not always the same.
-- With `frame_stack` above 1, ALE fills the frames before the first with zeros, EnvPool with copies
-  of the first.
-- ALE does not show the game's RAM, so `info` has no `room` and no `cell`.
-- With `episodic_life`, ALE starts the whole game anew after a lost life, so it is refused.
+- The frame of the step that reaches the time limit is not always the same.
+- With `frame_stack` above 1, ALE fills the frames before the first with zeros. EnvPool repeats the
+  first.
+- ALE does not expose the game's RAM, so `info` has no `room` and no `cell`.
+- With `episodic_life`, ALE restarts the whole game after a lost life. This setting is refused.
 """
 
 from __future__ import annotations
@@ -25,8 +23,9 @@ from afterwit.envs.arrays import Array
 
 
 class ALEGames:
-    """`reset` and `step` return what EnvPool's would, but for RAM. Arguments are checked by
-    AtariConfig: bad ones hang ALE.
+    """ALE's games with EnvPool's `reset` and `step`, without RAM.
+
+    AtariConfig checks the arguments: bad ones hang ALE.
     """
 
     def __init__(self, rom: str, seeds: list[int], threads: int, settings: dict[str, Any]):
@@ -42,9 +41,9 @@ class ALEGames:
             num_threads=threads,
             autoreset_mode=AutoresetMode.NEXT_STEP,
             maxpool=self.frame_skip > 1,
-            # opening no-ops not counted, as in EnvPool
+            # as in EnvPool, the no-ops at the start do not count
             max_num_frames_per_episode=settings["max_episode_steps"] * self.frame_skip,
-            noop_max=settings["noop_max"] + 1,  # it draws below this
+            noop_max=settings["noop_max"] + 1,  # ALE draws a number below this one
             repeat_action_probability=settings["repeat_action_probability"],
             full_action_space=settings["full_action_space"],
             img_height=settings["img_height"],
@@ -62,7 +61,7 @@ class ALEGames:
         self.seeded = False
 
     def reset(self) -> tuple[Array, dict[str, Array]]:
-        # seeding again would play the same game again
+        # a second seeding would replay the same game
         observation, info = self.games.reset(seed=None if self.seeded else self.seeds)
         self.seeded = True
         self.length[:], self.over[:] = 0, False
@@ -81,13 +80,11 @@ class ALEGames:
         )
 
     def _frames(self, observation: Array) -> Array:
-        """Channels first: [B, stack, height, width], or of colours [B, stack * 3, height,
-        width].
-        """
+        """Channels first: [B, stack, height, width], or [B, stack * 3, height, width] in colour."""
         if observation.ndim == 5:
             observation = np.moveaxis(observation, -1, 2)
             observation = observation.reshape(len(observation), -1, *observation.shape[3:])
-        return np.array(observation)  # a copy: what was returned stays as it was
+        return np.array(observation)  # a copy, since ALE reuses its arrays
 
     def _info(self, info: dict[str, Any]) -> dict[str, Array]:
         return {"lives": info["lives"], "elapsed_step": self.length.copy()}

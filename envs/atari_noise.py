@@ -1,17 +1,16 @@
-"""Noise on Atari, on all games at once: laid on each new frame after the emulator has drawn it, so
-that the game never knows.
+"""Noise on Atari frames, added after the emulator has drawn them. The game is not affected.
 
-    pixel      with probability `dose` a frame, random bytes on a share `density` of the pixels
-               (dose 1: always on)
-    on-demand  the same, with probability `dose`, whenever the agent chose no-op
-    frozen     the control: one fixed pattern, in a fixed rhythm on a share `dose` of the frames
-    walk       the persistive noise of Jarrett et al. (2023) on Montezuma: every pixel has a random
-               walk, taken modulo 50, that is
-               added to the frame; a step is +-1 or +-11 by the parity of the action. It lasts and
-               depends on the action, so an encoder cannot simply drop it. What the paper does not
-               say is an option of AtariConfig and marked (ours) there.
+    pixel      With probability `dose` per frame: random bytes on a share `density` of the pixels.
+    on-demand  The same, with probability `dose`, whenever the agent chose no-op.
+    frozen     The control: one fixed pattern, in a fixed rhythm, on a share `dose` of the frames.
+    walk       The persistent noise of Jarrett et al. (2023) on Montezuma's Revenge. Each pixel has
+               a random walk, taken modulo 50, which is added to the frame. A step is +-1 or +-11,
+               depending on the parity of the action.
 
-`height` is the part of the frame that noise lies on, from the top: 1 is a full layer, less a strip.
+The walk persists and depends on the action, so an encoder cannot simply drop it. AtariConfig has an
+option for each detail of the walk that Jarrett et al. (2023) do not state.
+
+`height` is the share of the frame that has noise, from the top. 1 covers the full frame.
 """
 
 from __future__ import annotations
@@ -28,11 +27,23 @@ Overflow = Literal["clip", "wrap"]
 
 
 class FrameNoise:
-    """Covers the newest frame of B games and keeps the frames that it covered, so that a stack
-    shows what was shown.
+    """Covers the newest frame of B games with noise.
 
-    `channels` is 1 (gray) or 3, `size` the frame's height and width in pixels. All draws come from
-    `rng`.
+    It keeps the covered frames, so that a frame stack repeats what was shown before.
+
+    Args:
+      kind: One of NOISES except "none".
+      num_envs: B.
+      channels: 1 (grey) or 3 (red, green, blue).
+      size: Height and width of a frame, in pixels.
+      rng: The source of all random draws.
+      dose: Probability (frozen: share) of agent steps with noise.
+      density: Share of the pixels that are covered.
+      height: Share of the frame's height that has noise, from the top.
+      walk_modulus: The walk is taken modulo this number.
+      walk_steps: Step sizes after an even and after an odd action.
+      walk_overflow: "clip" or "wrap" for sums above 255.
+      walk_restarts: Whether an episode draws a new walk.
     """
 
     def __init__(
@@ -51,83 +62,77 @@ class FrameNoise:
         walk_overflow: Overflow,
         walk_restarts: bool,
     ):
-        self.kind, self.num_envs, self.channels, self.rng, self.density = (
-            kind,
-            num_envs,
-            channels,
-            rng,
-            density,
-        )
+        self.kind, self.num_envs, self.channels = kind, num_envs, channels
+        self.rng, self.density = rng, density
         self.rows = round(height * size)
-        self.modulus, self.steps, self.overflow, self.restarts = (
-            walk_modulus,
-            np.array(walk_steps, np.int16),
-            walk_overflow,
-            walk_restarts,
-        )
+        self.modulus, self.steps = walk_modulus, np.array(walk_steps, np.int16)
+        self.overflow, self.restarts = walk_overflow, walk_restarts
         plane = (self.rows, size)
         self.layer = None if kind == "walk" else NoiseLayer(kind, dose, density, plane, rng)
         self.walk = (
             rng.integers(0, walk_modulus, (num_envs, *plane), np.int16) if kind == "walk" else None
         )
-        still = np.random.default_rng(FROZEN)
+        frozen = np.random.default_rng(FROZEN)
         self.still = (
-            still.integers(0, 256, (channels, *plane), np.uint8),
-            still.random(plane) < density,
+            frozen.integers(0, 256, (channels, *plane), np.uint8),
+            frozen.random(plane) < density,
         )
         self.elapsed = np.zeros(num_envs, np.int64)
-        self.shown: Array | None = None  # the stack as it was shown last
+        self.shown: Array | None = None  # the last stack that was returned
 
     def cover(self, observation: Array, action: Array, first: Array) -> tuple[Array, Array]:
-        """Stacks [B, stack * channels, H, W] with noise on their newest frame, and where it is on:
-        bool [B].
+        """Add noise to the newest frame of each stack.
 
-        `action` [B] led to these frames; where `first` [B], they open an episode, and no action led
-        to them.
+        Args:
+          observation: uint8 [B, stack * channels, H, W].
+          action: int [B]: the actions that led to these frames.
+          first: bool [B]: the frame opens an episode, and its action is ignored.
+
+        Returns:
+          The stacks with noise, and bool [B]: where the noise is on.
         """
         action = np.where(first, NOOP, action)
         self.elapsed = np.where(first, 0, self.elapsed + 1)
         newest = observation[:, -self.channels :].copy()
         on = (
-            self._walk(newest, action, first)
+            self._add_walk(newest, action, first)
             if self.walk is not None
-            else self._lay(newest, action, first)
+            else self._lay_noise(newest, action, first)
         )
         if observation.shape[1] == self.channels:
             return newest, on
         repeats = observation.shape[1] // self.channels
-        # as EnvPool fills the stack at an episode's start
-        again = np.tile(newest, (1, repeats, 1, 1))
-        moved = (
-            again
+        # EnvPool also fills the stack with the first frame when an episode starts
+        repeated = np.tile(newest, (1, repeats, 1, 1))
+        shifted = (
+            repeated
             if self.shown is None
             else np.concatenate([self.shown[:, self.channels :], newest], 1)
         )
-        self.shown = np.where(first[:, None, None, None], again, moved)
+        self.shown = np.where(first[:, None, None, None], repeated, shifted)
         return self.shown.copy(), on
 
-    def _lay(self, frames: Array, action: Array, first: Array) -> Array:
+    def _lay_noise(self, frames: Array, action: Array, first: Array) -> Array:
         assert self.layer is not None
         on = self.layer.active(action, self.elapsed, first)
         count = int(on.sum())
         if count:
             part = frames[on][:, :, : self.rows]
-            bytes_, covered = self.still if self.kind == "frozen" else self._draw(part.shape)
+            noise, covered = self.still if self.kind == "frozen" else self._draw(part.shape)
             frames[on, :, : self.rows] = np.where(
-                covered if covered.ndim == 2 else covered[:, None], bytes_, part
+                covered if covered.ndim == 2 else covered[:, None], noise, part
             )
         return on
 
     def _draw(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """Random bytes [n, channels, rows, W], and the pixels that they cover [n, rows, W]: bytes,
-        since floats would take longer.
-        """
-        covered = self.rng.integers(0, 256, (shape[0], *shape[2:]), np.uint8) < round(
-            self.density * 256
-        )
-        return self.rng.integers(0, 256, shape, np.uint8), covered
+        """Random bytes [n, channels, rows, W] and the pixels they cover, bool [n, rows, W].
 
-    def _walk(self, frames: Array, action: Array, first: Array) -> Array:
+        Bytes are faster to draw than floats.
+        """
+        drawn = self.rng.integers(0, 256, (shape[0], *shape[2:]), np.uint8)
+        return self.rng.integers(0, 256, shape, np.uint8), drawn < round(self.density * 256)
+
+    def _add_walk(self, frames: Array, action: Array, first: Array) -> Array:
         assert self.walk is not None
         sign = self.rng.integers(0, 2, self.walk.shape, np.int16) * np.int16(2) - np.int16(1)
         self.walk += sign * self.steps[action % 2][:, None, None]

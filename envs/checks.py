@@ -1,6 +1,4 @@
-"""Numbers in configs, checked where a config is made: what is no number, or absurd, is named before
-anything starts.
-"""
+"""Checks of the numbers in a config, made when the config is made."""
 
 from __future__ import annotations
 
@@ -12,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-# the most of anything that memory is taken for: environments, units, layers, steps of an unroll
-SIZE = 2**20
-COUNT = 10**12  # the most of anything that is only counted: agent steps of a run, of an episode
-THREADS = 1024  # more end the process on many machines
-NUMBER = 1e9  # the largest float: the squares of much larger ones leave float32
+MAX_SIZE = 2**20  # limit of everything that takes memory: environments, units, layers, steps
+MAX_COUNT = 10**12  # limit of everything that is only counted: agent steps of a run or an episode
+THREADS = 1024  # limit of threads: more of them end the process on many machines
+MAX_NUMBER = 1e9  # limit of floats: the squares of much larger ones overflow float32
 
 _READING: ContextVar[bool] = ContextVar("reading", default=False)
 
 
 @contextmanager
 def reading_only() -> Iterator[None]:
-    """Within, configs of environments are made to be read, not played: the packages of their
-    environments may be missing.
+    """Make configs of environments only to read them, not to play.
+
+    Inside this context the packages that an environment needs may be missing.
     """
     token = _READING.set(True)
     try:
@@ -34,17 +32,25 @@ def reading_only() -> Iterator[None]:
 
 
 def is_reading() -> bool:
+    """Whether `reading_only` is active."""
     return _READING.get()
 
 
 def is_number(value: Any) -> bool:
-    """Of Python's kinds or NumPy's; a bool is none."""
+    """Whether `value` is an int or a float of Python or NumPy. A bool is not a number."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def check_counts(least: int = 1, **counts: Any) -> None:
-    """Raise a ValueError that names the first that is no integer, of Python's kind or NumPy's, from
-    `least` to COUNT."""
+    """Check that each value is an integer of at least `least`.
+
+    Args:
+      least: The smallest allowed value.
+      **counts: The values by name.
+
+    Raises:
+      ValueError: A value is not an integer, or is too small. The message names it.
+    """
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise ValueError(f"{name} is {value!r}; it must be an integer")
@@ -55,17 +61,25 @@ def check_counts(least: int = 1, **counts: Any) -> None:
 def check_numbers(
     config: Any, where: str = "", counts: Sequence[str] = (), others: Sequence[str] = ()
 ) -> None:
-    """Raise a ValueError that names the first field of a dataclass with a float that is NaN,
-    infinite or beyond NUMBER, or an int beyond SIZE (beyond COUNT, for the fields `counts`). The
-    fields `others` are left alone. `where` stands before the field's name.
+    """Check the size of all numbers in a config.
+
+    Args:
+      config: A dataclass.
+      where: Text before the field's name in messages, such as "learner.".
+      counts: Fields whose integers may be as large as MAX_COUNT. The limit of other integers is
+          MAX_SIZE.
+      others: Fields that are not checked.
+
+    Raises:
+      ValueError: A float is NaN, infinite or beyond MAX_NUMBER, or an integer is above its limit.
     """
     for name in (field.name for field in fields(config) if field.name not in others):
-        value, most = getattr(config, name), COUNT if name in counts else SIZE
+        value, most = getattr(config, name), MAX_COUNT if name in counts else MAX_SIZE
         for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float) and not abs(number) <= NUMBER:
+            if isinstance(number, float) and not abs(number) <= MAX_NUMBER:
                 raise ValueError(
-                    f"{where}{name} is {value}; it must be a finite number, and at most {NUMBER:g}"
-                    " above or below 0"
+                    f"{where}{name} is {value}; it must be a finite number, and at most"
+                    f" {MAX_NUMBER:g} above or below 0"
                 )
             if isinstance(number, int) and number > most:
                 raise ValueError(f"{where}{name} is {value}; it must be at most {most:,}")

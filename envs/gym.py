@@ -1,8 +1,8 @@
-"""Any Gymnasium environment with images or vectors to see and numbered actions, as a VectorEnv."""
+"""Gymnasium environments with image or vector observations and Discrete actions, as a VectorEnv."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,88 +11,33 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from afterwit.envs.arrays import Array
-from afterwit.envs.assignments import arguments
-from afterwit.envs.checks import check_counts, check_numbers, is_reading
-from afterwit.envs.gym_make import MODES, Wrapping, import_package, make_vector
-from afterwit.envs.gym_noise import Noise, check_noise, resolved_dose
-from afterwit.envs.infos import ENTRIES, cells, checked, declared
+from afterwit.envs.assignments import constructor_arguments
+from afterwit.envs.gym_config import KWARGS, GymConfig
+from afterwit.envs.gym_make import MODES, Wrapping, make_vector
+from afterwit.envs.gym_noise import Noise, resolved_dose
+from afterwit.envs.infos import ENTRIES, check_entry, declared_entries, read_number_of_cells
 from afterwit.envs.interface import interface_of
-from afterwit.envs.maze import MazeConfig
-from afterwit.envs.noise import LAYERS, NOOP
+from afterwit.envs.noise import LAYERS
 from afterwit.envs.seeds import global_draws_of, seed_global, stream
-from afterwit.envs.specs import EnvironmentFault, EnvSpec, TimeStep, blamed, check_action
-
-KWARGS = "env.kwargs"
-
-
-@dataclass(frozen=True)
-class GymConfig:
-    """A batch of environments that Gymnasium knows."""
-
-    id: str = "CartPole-v1"
-    """Gymnasium's name; `package:name` imports the package that registers it first."""
-    num_envs: int = 8
-    """Environments stepped together, one after the other in this process."""
-    kwargs: tuple[str, ...] = ()
-    """Arguments of the environment's constructor, as name=value: --env.kwargs size=8 mode=hard.
-    Values are JSON or words."""
-    episode_steps: int | None = None
-    """Agent steps after which an episode is truncated. Unset: the limit that the environment was
-    registered with.
-    """
-    render: bool = False
-    """Make environments that can be rendered (video of an evaluation needs it); many ask for extra
-    packages then.
-    """
-    noise: str = "none"
-    """none; pixel / on-demand / frozen: a layer of noise lies on images, or beside the entries of
-    vectors, at random / when noise_action is taken / in a fixed pattern and rhythm; sticky: the
-    previous action is repeated."""
-    dose: float | None = None
-    """Strength of the noise, a probability per agent step (on-demand: per noise_action; frozen:
-    share of frames). Unset: 1 for on-demand, 0.25 for the others. 0 is no noise, in observations of
-    the same shape."""
-    density: float = MazeConfig.density
-    """Share of the picture that a noise layer covers, or of the entries beside a vector that carry
-    noise.
-    """
-    noise_action: int = NOOP
-    """The action, counted from 0, that on-demand noise answers to."""
-
-    def __post_init__(self) -> None:
-        check_counts(
-            num_envs=self.num_envs,
-            **({} if self.episode_steps is None else {"episode_steps": self.episode_steps}),
-        )
-        check_numbers(self, counts=("episode_steps",))
-        check_noise(self.noise, self.dose, self.density, self.noise_action)
-        if "render_mode" in arguments(self.kwargs, KWARGS):
-            raise ValueError(
-                f"{KWARGS} sets render_mode; leave it out: a video (afterwit evaluate --video) and"
-                " env.render choose it"
-            )
-        if is_reading():
-            return
-        package, _, name = self.id.rpartition(":")
-        with blamed(f"unknown Gymnasium environment {self.id!r}", ValueError):
-            if package:
-                import_package(package)
-            gymnasium.spec(name)
-
-    @property
-    def label(self) -> str:
-        """The environment and its arguments, as comparisons name it."""
-        return f"{self.id} ({', '.join(self.kwargs)})" if self.kwargs else self.id
+from afterwit.envs.specs import EnvironmentFault, EnvSpec, TimeStep, check_action, reraise_as
 
 
 class GymVector:
-    """A gymnasium.vector.VectorEnv as our VectorEnv: same batch, same autoreset, channels first,
-    uint8 or float32.
+    """A gymnasium.vector.VectorEnv as Afterwit's VectorEnv.
 
-    Takes Box observations of any numbers (envs/images.py says what becomes of images) and Discrete
-    actions (counted from 0 here, wherever they start there). An ending that is both is terminal.
-    `info` holds what the environment's metadata declares (envs/infos.py), and nothing else. The
-    first reset is seeded with `seed`, later ones continue from there.
+    The batch and the autoreset stay the same. Observations become channels first, uint8 or float32
+    (see envs/images.py). Actions are counted from 0 here, wherever the environment's Discrete space
+    starts. An ending that is both terminal and truncated is terminal.
+
+    `info` holds only the entries that the environment's metadata declares (see envs/infos.py).
+
+    Args:
+      venv: A vector environment with Box observations, Discrete actions and next-step autoreset.
+      seed: Seed of the first reset. Later resets continue from there.
+      wrapping: The wrappers that were applied, as text. Agents name them in error messages.
+
+    Raises:
+      ValueError: The spaces or the autoreset mode do not fit.
     """
 
     def __init__(
@@ -109,9 +54,9 @@ class GymVector:
         self.interface = interface_of(
             name, venv.single_observation_space, venv.single_action_space, wrapping
         )
-        view, tells = self.interface.view, declared(venv.metadata)
+        view, tells = self.interface.view, declared_entries(venv.metadata)
         self.venv, self.seed = venv, self._spread(seed)
-        self.cells = cells(venv.metadata) if "cell" in tells else None
+        self.cells = read_number_of_cells(venv.metadata) if "cell" in tells else None
         self.spec = EnvSpec(
             name=name,
             num_envs=venv.num_envs,
@@ -131,17 +76,19 @@ class GymVector:
         )
         self.over = np.ones(venv.num_envs, bool)  # the next step is a reset
         self.started = False
-        self.widths: dict[str, int] = {}  # of entries of `info` with an axis of their own
-        self.picture: tuple[int, ...] | None = None  # shape of what render() showed
+        self.widths: dict[str, int] = {}  # lengths of the entries of `info` with two axes
+        self.frame_shape: tuple[int, ...] | None = None  # shape of the last rendered frame
 
     @staticmethod
     def _spread(seed: int) -> int:
-        """Gymnasium gives environment k the seed s + k: neighbouring seeds would share
-        environments.
+        """A seed whose environments are not those of the neighbouring seeds.
+
+        Gymnasium gives environment k the seed s + k.
         """
         return int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1)
 
     def reset(self) -> TimeStep:
+        """Start new episodes in all environments."""
         observation, info = self.venv.reset(seed=None if self.started else self.seed)
         self.started = True
         idle = np.zeros(self.spec.num_envs, bool)
@@ -149,10 +96,11 @@ class GymVector:
         return self._time_step(observation, np.zeros(self.spec.num_envs), idle, idle, info)
 
     def step(self, action: Array) -> TimeStep:
+        """Take one agent step with integer actions [B], counted from 0. See VectorEnv."""
         if not self.started:
             raise RuntimeError("step() before reset(): call reset() once to start the environments")
         return self._time_step(
-            *self.venv.step(self.interface.taken(check_action(action, self.spec)))
+            *self.venv.step(self.interface.to_environment(check_action(action, self.spec)))
         )
 
     def _time_step(
@@ -171,10 +119,10 @@ class GymVector:
             for key in self.spec.tells
             if (value := self._entry(key, info, first)) is not None
         }
-        # Copies throughout: some vector environments hand out the arrays that they work in.
+        # All arrays are copied: some vector environments return arrays that they reuse.
         self._check_size("observations", np.asarray(observation))
         self._check_size("rewards", np.asarray(reward))
-        with np.errstate(all="ignore"):  # whatever the caller has set
+        with np.errstate(all="ignore"):  # overrides the caller's error state
             rewards = np.array(reward, np.float32)
         return TimeStep(
             self.interface.view(observation), first, rewards, terminal, truncated, known
@@ -194,24 +142,25 @@ class GymVector:
             )
 
     def _entry(self, key: str, info: dict[str, Any], first: Array) -> Array | None:
-        """A declared entry for all B environments: 0 for those that reset and do not tell it; None
-        where none has ever told."""
+        """One declared entry of `info` for all B environments.
+
+        It is 0 for environments that reset and do not report it. None: no environment has reported
+        it yet.
+        """
         present = np.asarray(info.get(f"_{key}", np.full(len(first), key in info)), bool)
         if not (present | first).all():
             index = int(np.argmin(present | first))
             raise EnvironmentFault(
-                f"the environment {self.spec.name} declares that it tells {key}, and environment"
-                f" {index} did not in this step; put it into every step's info, or take it out of"
-                " metadata['afterwit_tells']"
+                f"the environment {self.spec.name} declares {key} in metadata['afterwit_tells'],"
+                f" but environment {index} did not report it in this step; put it into the info of"
+                " each step, or do not declare it"
             )
         entry = ENTRIES[key]
         if present.any():
-            values = (
-                info[key]
-                if present.all()
-                else [value for value, there in zip(info[key], present, strict=True) if there]
-            )
-            given = checked(self.spec.name, key, values, int(present.sum()), self.cells)
+            values = info[key]
+            if not present.all():
+                values = [value for value, there in zip(values, present, strict=True) if there]
+            given = check_entry(self.spec.name, key, values, int(present.sum()), self.cells)
         elif entry.many and key not in self.widths:
             return None
         else:
@@ -220,7 +169,7 @@ class GymVector:
             )
         if entry.many and self.widths.setdefault(key, given.shape[1]) != given.shape[1]:
             raise EnvironmentFault(
-                f"the environment {self.spec.name} told {given.shape[1]} {key}, and before"
+                f"the environment {self.spec.name} returned {given.shape[1]} {key}, and before"
                 f" {self.widths[key]}"
             )
         result = np.zeros((len(first), *given.shape[1:]), given.dtype)
@@ -228,19 +177,25 @@ class GymVector:
         return result
 
     def render(self) -> Array:
-        """What environment 0 shows a person: uint8 [height, width, 3], of the same size each time.
-        Raises EnvironmentFault, in one line, where it shows something else."""
+        """An image of environment 0.
+
+        Returns:
+          uint8 [height, width, 3], of the same size each time.
+
+        Raises:
+          EnvironmentFault: The environment fails to draw, or returns something else.
+        """
         name, mode = self.spec.name, self.venv.render_mode
         if mode not in MODES:
             raise EnvironmentFault(
                 f"the environment {name} cannot be drawn: it was made with render_mode {mode!r};"
                 " make it with 'rgb_array', which its constructor must take as an argument"
             )
-        with blamed(f"the environment {name} cannot be drawn"):
+        with reraise_as(f"the environment {name} cannot be drawn"):
             frames: Any = self.venv.render()
         frame = frames[0] if isinstance(frames, list | tuple) and frames else frames
         if isinstance(frame, list | tuple) and frame and isinstance(frame[-1], np.ndarray):
-            frame = frame[-1]  # all frames since the last time
+            frame = frame[-1]  # the list holds all frames since the last call
         if (
             not isinstance(frame, np.ndarray)
             or frame.dtype != np.uint8
@@ -256,29 +211,40 @@ class GymVector:
             raise EnvironmentFault(
                 f"the environment {name} drew {kind}; render() must return uint8 [height, width, 3]"
             )
-        if self.picture not in (None, frame.shape):
+        if self.frame_shape not in (None, frame.shape):
             raise EnvironmentFault(
-                f"the environment {name} drew {frame.shape}, and before {self.picture}; all frames"
-                " must be of one size"
+                f"the environment {name} drew {frame.shape}, and before {self.frame_shape}; all"
+                " frames must be of one size"
             )
-        self.picture = frame.shape
+        self.frame_shape = frame.shape
         return frame.copy()
 
     def close(self) -> None:
-        """Raises EnvironmentFault, in one line, where an environment cannot be closed."""
+        """Close all environments.
+
+        Raises:
+          EnvironmentFault: An environment cannot be closed.
+        """
         try:
-            with blamed(f"the environment {self.spec.name} cannot be closed"):
+            with reraise_as(f"the environment {self.spec.name} cannot be closed"):
                 self.venv.close()
         finally:
-            self.venv.unwrapped.closed = True  # Gymnasium would try again, and print a traceback
+            # else Gymnasium would close it again, and print a traceback
+            self.venv.unwrapped.closed = True
 
 
 class Gym(GymVector):
-    """Environments made by Gymnasium from a GymConfig, each in `wrappers` and then its noise;
-    `options` go to its constructor.
+    """Environments that Gymnasium makes from a GymConfig.
 
-    Environments that draw from the global state of `random`, NumPy or torch draw what belongs to
-    `seed`: it is seeded while they are made, and again at the first reset.
+    Environments may draw from the global random state of Python, NumPy or torch. That state is
+    seeded while they are made, and again at the first reset. So their draws, too, are reproducible.
+
+    Args:
+      config: Which environments, and their noise.
+      seed: Seed of the environments and of the noise.
+      wrappers: Applied to each environment, before its noise.
+      wrapping: The wrappers as text, for error messages.
+      **options: Further arguments of the environment's constructor.
     """
 
     def __init__(
@@ -290,7 +256,7 @@ class Gym(GymVector):
         **options: Any,
     ):
         self.config, self.run_seed = config, seed
-        chosen = arguments(config.kwargs, KWARGS)
+        chosen = constructor_arguments(config.kwargs, KWARGS)
         for name in chosen.keys() & options.keys():
             raise ValueError(f"{KWARGS} sets {name}, which has an option of its own: --env.{name}")
         if config.noise != "none":
@@ -331,6 +297,7 @@ class Gym(GymVector):
         self.spec = replace(self.spec, semantics={**self.spec.semantics, **semantics})
 
     def reset(self) -> TimeStep:
+        """Start new episodes in all environments."""
         if not self.started:
             seed_global(stream(self.run_seed, "global", "episodes"))
         return super().reset()

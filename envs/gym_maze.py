@@ -1,8 +1,7 @@
-"""The noisy maze for people who work with Gymnasium: `gymnasium.make("afterwit/NoisyMaze-v0")`,
-alone or as a vector.
+"""The noisy maze as a Gymnasium environment: `gymnasium.make("afterwit/NoisyMaze-v0")`.
 
 Import `afterwit.envs` first, or name it: `gymnasium.make("afterwit.envs:afterwit/NoisyMaze-v0",
-noise="pixel")`.
+noise="pixel")`. `gymnasium.make_vec` makes a vector of mazes.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from gymnasium.vector.utils import batch_space
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.infos import CELLS, TELLS
-from afterwit.envs.maze import ACTIONS, CHANNELS, HEIGHT, INFOS, VIEW, Maze, MazeConfig, build_map
+from afterwit.envs.maze import ACTIONS, INFOS, Maze, MazeConfig
+from afterwit.envs.maze_map import CHANNELS, HEIGHT, VIEW, build_map
 
 ID = "afterwit/NoisyMaze-v0"
 METADATA: dict[str, Any] = {
@@ -29,7 +29,7 @@ METADATA: dict[str, Any] = {
 
 
 def register() -> None:
-    """Make the maze known to Gymnasium. Calling it again changes nothing."""
+    """Register the maze with Gymnasium. Calling it again changes nothing."""
     if ID not in gymnasium.registry:
         gymnasium.register(
             ID,
@@ -43,8 +43,16 @@ def _spaces() -> tuple[Box, Discrete]:
 
 
 class NoisyMazeEnv(gymnasium.Env[Array, np.int64]):
-    """One maze. Options as in MazeConfig; `reset(seed=s)` gives the rollout of `Maze(config, s)`
-    bit for bit.
+    """One noisy maze.
+
+    `reset(seed=s)` gives the rollout of `Maze(config, s)` bit for bit.
+
+    Args:
+      noise: The kind of noise, as in MazeConfig.
+      dose: Strength of the noise, as in MazeConfig. None: the default of this noise.
+      episode_steps: Agent steps after which an episode is truncated.
+      goal_reward: Pay +1 when an episode first reaches the last tracker.
+      render_mode: "rgb_array", or None.
     """
 
     metadata = METADATA
@@ -67,6 +75,7 @@ class NoisyMazeEnv(gymnasium.Env[Array, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
+        """Start a new episode. With a seed, also restart all random draws."""
         super().reset(seed=seed)
         if seed is not None or self.maze is None:
             self.maze = Maze(
@@ -78,6 +87,11 @@ class NoisyMazeEnv(gymnasium.Env[Array, np.int64]):
     def step(
         self, action: int | np.integer[Any]
     ) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Take one agent step.
+
+        Raises:
+          gymnasium.error.ResetNeeded: The episode is over, or has not begun.
+        """
         if self.maze is None or self.maze.over[0]:
             raise gymnasium.error.ResetNeeded(
                 "the episode is over or has not begun; call reset() before step()"
@@ -93,17 +107,25 @@ class NoisyMazeEnv(gymnasium.Env[Array, np.int64]):
         )
 
     def render(self) -> Array | None:
+        """The whole maze, uint8 [56, 8 * width, 3]. None if the render mode is None."""
         if self.maze is None:
             raise gymnasium.error.ResetNeeded("there is nothing to render yet; call reset() first")
         return self.maze.render() if self.render_mode == "rgb_array" else None
 
 
 class NoisyMazeVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
-    """Many mazes stepped together in NumPy, about a hundred times faster than one by one. Autoreset
-    is next-step.
+    """Many mazes, stepped together in NumPy, with next-step autoreset.
 
-    Episodes all have their full length from the first one on, as with any set of single
-    environments.
+    This is about a hundred times faster than stepping them one by one. All episodes have their full
+    length from the first one on, as in any set of single environments.
+
+    Args:
+      num_envs: Number of mazes.
+      noise: The kind of noise, as in MazeConfig.
+      dose: Strength of the noise, as in MazeConfig. None: the default of this noise.
+      episode_steps: Agent steps after which an episode is truncated.
+      goal_reward: Pay +1 when an episode first reaches the last tracker.
+      render_mode: "rgb_array", or None.
     """
 
     metadata = METADATA | {"autoreset_mode": AutoresetMode.NEXT_STEP}
@@ -134,6 +156,7 @@ class NoisyMazeVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
+        """Start new episodes in all mazes. With a seed, also restart all random draws."""
         super().reset(seed=seed)
         if seed is not None or self.maze is None:
             self.maze = Maze(
@@ -143,15 +166,14 @@ class NoisyMazeVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         return step.observation, dict(step.info)
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Take one agent step in all mazes."""
         if self.maze is None:
             raise gymnasium.error.ResetNeeded("no episode has begun; call reset() before step()")
         step = self.maze.step(actions)
         return step.observation, step.reward, step.terminal, step.truncated, dict(step.info)
 
     def render(self) -> tuple[Array, ...] | None:
-        """The picture of maze 0, for a vector of one frame; None without render_mode
-        "rgb_array".
-        """
+        """An image of maze 0, as a tuple of one frame. None if the render mode is None."""
         if self.maze is None:
             raise gymnasium.error.ResetNeeded("there is nothing to render yet; call reset() first")
         return (self.maze.render(),) if self.render_mode == "rgb_array" else None

@@ -1,15 +1,19 @@
-"""One rule for images: which Boxes hold them, where their channels stand, and what makes them
-channels first.
+"""Which Boxes hold images, where their channels are, and how they become channels first.
 
-Three axes are an image, and four a stack of images, oldest first. Channels are last where the last
-axis has at most 4 entries and the first has more, or where height and width have at least 16 and
-the last axis has less than half of either; else they are first. So (84, 84, 3) and (210, 160, 1)
-are channels last; (4, 84, 84), (3, 3, 3), (4, 64, 4) and (19, 7, 7) are channels first.
+Three axes are an image. Four axes are a stack of images, oldest first. The channels are last in two
+cases:
 
-Two axes are one plane where they hold bytes, or where both have at least 16 entries, and finite
-bounds. What is left, other tables and all Boxes of one axis or of more than four, is a vector.
+- The last axis has at most 4 entries and the first has more.
+- Height and width are at least 16, and the last axis has less than half of either.
 
-Bytes are read as bytes, and so are images of other integers from 0 to 255; all else as float32.
+In all other cases they are first. So (84, 84, 3) and (210, 160, 1) are channels last; (4, 84, 84),
+(3, 3, 3), (4, 64, 4) and (19, 7, 7) are channels first.
+
+Two axes are an image of one plane if they hold bytes, or if both have at least 16 entries and the
+bounds are finite. All other tables, and all Boxes of one axis or of more than four, are vectors.
+
+Bytes are read as uint8. So are images of other integers from 0 to 255. Everything else is read as
+float32.
 """
 
 from __future__ import annotations
@@ -23,35 +27,37 @@ from gymnasium.spaces import Box
 
 from afterwit.envs.arrays import Array
 
-PICTURE = 16  # height and width of a table that is a picture, of an image worth a convolution
-FEW = 4  # channels: gray, red green blue, and one more
+MIN_IMAGE_SIZE = 16  # smallest height and width of a table that is read as an image
+MAX_CHANNELS = 4  # red, green, blue and one more
 
 
 @dataclass(frozen=True)
 class View:
     """How the observations of a Box become what networks read: channels first, uint8 or float32."""
 
-    raw: tuple[int, ...]  # the Box's shape
-    dtype: str  # what networks read: uint8 or float32
+    raw: tuple[int, ...]  #: the Box's shape
+    dtype: str  #: what networks read: uint8 or float32
     image: bool
     channels_last: bool
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """What networks read: [channels, height, width] of an image, all channels of a stack after
-        each other."""
+        """The shape that networks read: [channels, height, width] for an image.
+
+        The channels of a stack follow each other.
+        """
         if not self.image:
             return self.raw
-        *lead, height, width = self._first(np.empty(self.raw, bool)).shape
+        *lead, height, width = self._channels_first(np.empty(self.raw, bool)).shape
         return prod(lead), height, width
 
-    def planes(self, observations: Array) -> Array:
-        """Observations [..., *raw] as [..., *shape], of the same numbers."""
+    def to_planes(self, observations: Array) -> Array:
+        """Observations [..., *raw] as [..., *shape], with the same numbers."""
         lead = observations.shape[: observations.ndim - len(self.raw)]
-        return self._first(observations).reshape(*lead, *self.shape)
+        return self._channels_first(observations).reshape(*lead, *self.shape)
 
-    def restored(self, planes: Array) -> Array:
-        """What `planes` made, [*shape], as the Box has it, [*raw]."""
+    def from_planes(self, planes: Array) -> Array:
+        """The inverse of `to_planes` for one observation: [*shape] as [*raw]."""
         if not self.channels_last:
             return planes.reshape(self.raw)
         *frames, height, width, channels = self.raw
@@ -59,12 +65,18 @@ class View:
             np.moveaxis(planes.reshape(*frames, channels, height, width), -3, -1)
         )
 
-    @np.errstate(all="ignore")  # whatever the caller has set
+    @np.errstate(all="ignore")  # overrides the caller's error state
     def __call__(self, observations: Any) -> Array:
-        """A copy of observations [..., *raw] as networks read it: [..., *shape] of `dtype`. What
-        float32 cannot hold is infinite.
+        """A copy of the observations as networks read them.
 
-        Raises a ValueError that names type or values of what is no such number.
+        Args:
+          observations: [..., *raw].
+
+        Returns:
+          [..., *shape] of `dtype`. Numbers too large for float32 become infinite.
+
+        Raises:
+          ValueError: The observations have another dtype, or bytes are out of range.
         """
         observations = np.asarray(observations)
         kind = observations.dtype.kind
@@ -79,9 +91,9 @@ class View:
             raise ValueError(
                 f"observations span {observations.min()}..{observations.max()}; bytes are 0..255"
             )
-        return np.array(self.planes(observations), self.dtype, order="C")
+        return np.array(self.to_planes(observations), self.dtype, order="C")
 
-    def _first(self, observations: Array) -> Array:
+    def _channels_first(self, observations: Array) -> Array:
         return np.moveaxis(observations, -1, -3) if self.channels_last else observations
 
     def __str__(self) -> str:
@@ -91,7 +103,7 @@ class View:
                 if len(self.raw) == 1
                 else f"tables of {'x'.join(map(str, self.raw))} numbers"
             )
-        *lead, height, width = self._first(np.empty(self.raw, bool)).shape
+        *lead, height, width = self._channels_first(np.empty(self.raw, bool)).shape
         count = f"stacks of {lead[0]} images" if len(lead) == 2 else "images"
         channels = f"with {lead[-1]} channel{'s' * (lead[-1] > 1)}" if lead else "of one plane"
         order = (
@@ -101,25 +113,32 @@ class View:
 
 
 def view_of(space: Box) -> View:
-    """How observations of `space` become what networks read."""
-    whole = bool((space.low == 0).all() and (space.high == 255).all()) and np.issubdtype(
+    """How observations of `space` become what networks read.
+
+    >>> from gymnasium.spaces import Box
+    >>> view = view_of(Box(0, 255, (84, 84, 3), np.uint8))
+    >>> view.shape, view.dtype
+    ((3, 84, 84), 'uint8')
+    """
+    holds_bytes = bool((space.low == 0).all() and (space.high == 255).all()) and np.issubdtype(
         space.dtype, np.integer
     )
     shape = space.shape
     image = len(shape) in (3, 4)
     if len(shape) == 2:
         bounded = bool(np.isfinite(space.low).all() and np.isfinite(space.high).all())
-        image = space.dtype == np.uint8 or whole or (bounded and min(shape) >= PICTURE)
-    bytes_ = space.dtype == np.uint8 or (image and whole)
+        image = space.dtype == np.uint8 or holds_bytes or (bounded and min(shape) >= MIN_IMAGE_SIZE)
+    as_bytes = space.dtype == np.uint8 or (image and holds_bytes)
     return View(
         shape,
-        "uint8" if bytes_ else "float32",
+        "uint8" if as_bytes else "float32",
         image,
         image and len(shape) > 2 and has_channels_last(shape[-3:]),
     )
 
 
 def has_channels_last(shape: tuple[int, ...]) -> bool:
-    """Of an image of three axes."""
+    """Whether an image with these three axes has its channels last."""
     one, two, last = shape
-    return last <= FEW < one or (min(one, two) >= PICTURE and 2 * last < min(one, two))
+    large = min(one, two) >= MIN_IMAGE_SIZE
+    return last <= MAX_CHANNELS < one or (large and 2 * last < min(one, two))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from afterwit.envs.atari import Atari, AtariConfig
-from afterwit.envs.gym import Gym, GymConfig
+from afterwit.envs.atari import Atari
+from afterwit.envs.atari_config import AtariConfig
+from afterwit.envs.gym import Gym
+from afterwit.envs.gym_config import GymConfig
 from afterwit.envs.maze import Maze, MazeConfig
 from afterwit.envs.minigrid import MiniGrid, MiniGridConfig
 from afterwit.envs.specs import VectorEnv
@@ -20,8 +22,22 @@ ENVS: dict[str, tuple[type[Any], type[Any]]] = {
 
 
 def make_env(config: EnvConfig, seed: int) -> VectorEnv:
-    """The environments that `config` describes. Raises TypeError for a config of no registered
-    environment.
+    """Make the environments that a config describes.
+
+    Args:
+      config: A MazeConfig, AtariConfig, MiniGridConfig or GymConfig.
+      seed: Seed of the environments and their noise.
+
+    Returns:
+      `config.num_envs` environments as a VectorEnv.
+
+    Raises:
+      TypeError: The config is not of a registered environment.
+
+    >>> from afterwit.envs.maze import MazeConfig
+    >>> env = make_env(MazeConfig(num_envs=2), seed=0)
+    >>> env.reset().observation.shape
+    (2, 8, 5, 5)
     """
     for config_type, env_type in ENVS.values():
         if type(config) is config_type:

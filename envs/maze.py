@@ -1,10 +1,9 @@
-"""The noisy maze: four chambers in a row, each behind oscillating blocks, each with its own
-tracker.
+"""The noisy maze: four chambers in a row, each behind oscillating blocks, each with a tracker.
 
-After the Pycolab maze of BYOL-Hindsight (Jarrett et al., 2023, section 5.1), whose map is not
-public. The agent starts at the left, sees the 5x5 cells around it, and has 500 steps; nothing pays
-but (by a flag) the last tracker. All environments are stepped together in NumPy; there is no loop
-over them.
+It follows the Pycolab maze of BYOL-Hindsight (Jarrett et al., 2023, section 5.1), whose map is not
+public. The agent starts at the left, sees the 5x5 cells around it, and has 500 steps. Only the last
+tracker can pay, if a flag is set. All mazes are stepped together in NumPy, without a loop over
+them.
 
     #############################################################
     ########          ### . . . . .### . . . . ### .  . .   . ..#
@@ -21,13 +20,25 @@ painted floor.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.checks import check_numbers
+from afterwit.envs.maze_map import (
+    BLOCK,
+    CHANNELS,
+    HEIGHT,
+    NOISE,
+    NUM_TRACKERS,
+    PALETTE,
+    PASSAGE,
+    RADIUS,
+    VIEW,
+    build_map,
+    draw_map,
+)
 from afterwit.envs.noise import LAYERS, NOOP, NoiseLayer
 from afterwit.envs.specs import EnvSpec, TimeStep, check_action
 
@@ -42,33 +53,7 @@ DEFAULT_DOSE = {
     "frozen": 0.25,
     "sticky": 0.25,
 }
-
-VIEW = 5
-RADIUS = VIEW // 2
 INFOS = ("noise_on", "block_in_view", "trackers", "cell", "executed_action")
-CHANNELS = ("wall", "block", "R1", "R2", "R3", "R4", "floor", "noise")
-WALL, BLOCK, TRACKER, FLOOR, NOISE = 0, 1, 2, 6, 7
-NUM_TRACKERS = 4
-HEIGHT = 7  # rows, outer walls included
-PASSAGE = slice(2, 5)  # rows that a passage leaves open, and that its blocks move in
-START_WIDTH = 4
-GUARD_WIDTH = 3  # columns of a passage
-GUARD_COLUMNS = (0, 2)  # the ones with a block
-CHAMBER_WIDTHS = (10, 10, 9, 14)
-# in the chamber: a random policy reaches R1..R4 in about 58%, 6%, 0.4%, 0.0% of the episodes
-TRACKER_COLUMNS = (9, 9, 8, 8)
-PALETTE = {
-    "wall": (52, 58, 64),
-    "open": (248, 249, 250),
-    "floor": (222, 226, 230),
-    "block": (214, 40, 40),
-    "agent": (29, 53, 87),
-    "R1": (42, 157, 143),
-    "R2": (233, 196, 106),
-    "R3": (244, 162, 97),
-    "R4": (131, 56, 236),
-    "noise": (72, 202, 228),
-}
 
 
 @dataclass(frozen=True)
@@ -76,15 +61,15 @@ class MazeConfig:
     """A batch of noisy mazes."""
 
     num_envs: int = 32
-    """Mazes stepped together."""
+    """Number of mazes that are stepped together."""
     noise: str = "brownian"
-    """none: blocks bounce; brownian: blocks walk at random; pixel / on-demand / frozen: a layer of
-    pixels lies on the view at random / on no-op / in a fixed pattern and rhythm; sticky: the
-    previous action is repeated."""
+    """none: blocks bounce; brownian: blocks walk at random; pixel, on-demand or frozen: a layer of
+    pixels on the view; sticky: the previous action is repeated. The layer shows at random (pixel),
+    on no-op (on-demand), or in a fixed pattern and rhythm (frozen)."""
     dose: float | None = None
-    """Strength of the noise, a probability per agent step (brownian: share of random block moves;
+    """Strength of the noise: probability per agent step (brownian: share of random block moves;
     on-demand: per no-op; frozen: share of frames). Unset: 1 for brownian and on-demand, 0.25 for
-    the others. 0 is no noise."""
+    the others; 0: no noise."""
     density: float = 0.5
     """Share of the view that a noise layer covers."""
     episode_steps: int = 500
@@ -92,9 +77,8 @@ class MazeConfig:
     goal_reward: bool = False
     """Pay +1 when an episode first reaches the last tracker. Off: the maze pays nothing."""
     stagger: bool = True
-    """Cut the first episode of each environment at another length, so that they do not all reset
-    together.
-    """
+    """Cut the first episode of each maze at a different length, so that they do not all reset
+    together."""
 
     def __post_init__(self) -> None:
         check_numbers(self, counts=("episode_steps",))
@@ -115,78 +99,24 @@ class MazeConfig:
 
     @property
     def resolved_dose(self) -> float:
+        """The dose, or the default dose of this noise if none is set."""
         return DEFAULT_DOSE[self.noise] if self.dose is None else self.dose
-
-
-@dataclass(frozen=True)
-class MazeMap:
-    """The fixed parts of the maze, with tables by cell (row * width + column)."""
-
-    walls: Array  # bool [H, W]
-    floor: Array  # bool [H, W]: painted cells
-    trackers: Array  # int [4, 2]: row, column
-    block_columns: Array  # int [n]: each block moves in PASSAGE rows of its column
-    start: tuple[int, int]
-
-    @property
-    def width(self) -> int:
-        return int(self.walls.shape[1])
-
-    @cached_property
-    def channels(self) -> Array:
-        """uint8 [C, H, W]: the whole map as the agent's channels, blocks and noise empty."""
-        image = np.zeros((len(CHANNELS), *self.walls.shape), np.uint8)
-        image[WALL], image[FLOOR] = self.walls, self.floor
-        image[TRACKER + np.arange(NUM_TRACKERS), self.trackers[:, 0], self.trackers[:, 1]] = 1
-        return image * np.uint8(255)
-
-    @cached_property
-    def views(self) -> Array:
-        """uint8 [H * W, C, 5, 5]: what is seen from each cell, before blocks and noise."""
-        padded = np.zeros((len(CHANNELS), HEIGHT + 2 * RADIUS, self.width + 2 * RADIUS), np.uint8)
-        padded[WALL] = 255
-        padded[:, RADIUS:-RADIUS, RADIUS:-RADIUS] = self.channels
-        # [C, H, W, 5, 5]
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (VIEW, VIEW), axis=(1, 2))
-        return np.ascontiguousarray(
-            windows.transpose(1, 2, 0, 3, 4).reshape(-1, len(CHANNELS), VIEW, VIEW)
-        )
-
-    @cached_property
-    def reaches(self) -> Array:
-        """bool [H * W, 4]: a tracker is reached from its own cell and the eight around it."""
-        cells = np.stack(np.divmod(np.arange(HEIGHT * self.width), self.width), 1)
-        return np.abs(cells[:, None] - self.trackers).max(-1) <= 1
-
-
-def build_map() -> MazeMap:
-    """Start room, then four times a passage with blocks and a chamber with a tracker."""
-    width = 2 + START_WIDTH + sum(GUARD_WIDTH + chamber for chamber in CHAMBER_WIDTHS)
-    walls, floor = np.ones((HEIGHT, width), bool), np.zeros((HEIGHT, width), bool)
-    walls[PASSAGE, 1 : 1 + START_WIDTH] = False
-    rows, columns = np.indices((HEIGHT, width))
-    # Each chamber takes more to learn than the one before it; the last is a fixed mosaic, the same
-    # in every run.
-    mosaic = np.random.default_rng(0).random((HEIGHT, width)) < 0.5
-    patterns = (rows % 2 == 0, columns % 2 == 0, (rows + columns) % 2 == 0, mosaic)
-    trackers, blocks, left = [], [], 1 + START_WIDTH
-    for chamber, tracker, pattern in zip(CHAMBER_WIDTHS, TRACKER_COLUMNS, patterns, strict=True):
-        walls[PASSAGE, left : left + GUARD_WIDTH] = False
-        blocks += [left + column for column in GUARD_COLUMNS]
-        inside = np.s_[1:-1, left + GUARD_WIDTH : left + GUARD_WIDTH + chamber]
-        walls[inside], floor[inside] = False, pattern[inside]
-        trackers.append((HEIGHT // 2, left + GUARD_WIDTH + tracker))
-        left += GUARD_WIDTH + chamber
-    return MazeMap(walls, floor, np.array(trackers), np.array(blocks), (HEIGHT // 2, 1))
 
 
 class Maze:
     """B noisy mazes as a VectorEnv. Observations are uint8 [B, 8, 5, 5] with values 0 and 255.
 
-    `info` per environment: `noise_on` (a layer lies on the frame, or the last action was
-    overridden), `block_in_view` (a block is in the 5x5 view and not hidden), `trackers` [B, 4]
-    (reached in this episode), `cell` (row * width + column), `executed_action` (differs from the
-    chosen one under sticky noise; 0 on reset steps).
+    `info` per environment:
+
+    - `noise_on`: a layer is on the frame, or the last action was overridden.
+    - `block_in_view`: a block is in the 5x5 view and not covered.
+    - `trackers` [B, 4]: reached in this episode.
+    - `cell`: row * width + column.
+    - `executed_action`: differs from the chosen action under sticky noise. 0 on reset steps.
+
+    Args:
+      config: Size, noise and length of the episodes.
+      seed: Seed of all random draws.
     """
 
     def __init__(self, config: MazeConfig, seed: int):
@@ -226,10 +156,8 @@ class Maze:
         batch, blocks = config.num_envs, len(self.map.block_columns)
         self.index = np.arange(batch)
         self.row, self.column = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
-        self.block_row, self.block_way = (
-            np.zeros((batch, blocks), np.int64),
-            np.ones((batch, blocks), np.int64),
-        )
+        self.block_row = np.zeros((batch, blocks), np.int64)
+        self.block_way = np.ones((batch, blocks), np.int64)
         self.elapsed = np.zeros(batch, np.int64)
         self.executed = np.zeros(batch, np.int64)
         self.reached = np.zeros((batch, NUM_TRACKERS), bool)
@@ -237,6 +165,7 @@ class Maze:
         self.started = False
 
     def reset(self) -> TimeStep:
+        """Start new episodes in all mazes."""
         self.over[:] = True
         step = self._advance(np.zeros(self.config.num_envs, np.int64))
         if self.config.stagger and not self.started:
@@ -245,6 +174,7 @@ class Maze:
         return step
 
     def step(self, action: Array) -> TimeStep:
+        """Take one agent step with integer actions [B]. See VectorEnv."""
         if not self.started:
             raise RuntimeError("step() before reset(): call reset() once to start the mazes")
         return self._advance(check_action(action, self.spec))
@@ -256,7 +186,7 @@ class Maze:
             overridden = (self.rng.random(len(action)) < self.sticky) & ~first & (self.elapsed > 0)
         executed = np.where(overridden, self.executed, action)
         executed[first] = NOOP
-        # repeating the action that was chosen anyway changes nothing
+        # a repeated action that equals the chosen one is not an override
         overridden &= executed != action
         self._move_agent(executed)
         self._move_blocks()
@@ -265,9 +195,9 @@ class Maze:
         self.executed = executed
         self.elapsed = np.where(first, 0, self.elapsed + 1)
         cell = self.row * self.map.width + self.column
-        before = self.reached[:, -1]
+        reached_before = self.reached[:, -1]
         self.reached = self.reached & ~first[:, None] | self.map.reaches[cell]
-        goal = self.reached[:, -1] & ~before & ~first
+        goal = self.reached[:, -1] & ~reached_before & ~first
         observation, block_in_view = self._look(cell)
         noise_on = overridden
         if self.layer is not None:
@@ -306,8 +236,9 @@ class Maze:
         self.row, self.column = np.where(free, row, self.row), np.where(free, column, self.column)
 
     def _move_blocks(self) -> None:
-        """Blocks bounce between the passage's walls, or (brownian) walk at random. None enters the
-        agent's cell.
+        """Blocks bounce between the passage's walls, or walk at random (brownian).
+
+        No block enters the agent's cell.
         """
         target = self.block_row + self.block_way
         outside = (target < PASSAGE.start) | (target >= PASSAGE.stop)
@@ -322,10 +253,8 @@ class Maze:
 
     def _look(self, cell: Array) -> tuple[Array, Array]:
         observation = self.map.views[cell]
-        down, right = (
-            self.block_row - self.row[:, None] + RADIUS,
-            self.map.block_columns - self.column[:, None] + RADIUS,
-        )
+        down = self.block_row - self.row[:, None] + RADIUS
+        right = self.map.block_columns - self.column[:, None] + RADIUS
         env, block = np.nonzero((down >= 0) & (down < VIEW) & (right >= 0) & (right < VIEW))
         observation[env, BLOCK, down[env, block], right[env, block]] = 255
         seen = np.zeros(len(cell), bool)
@@ -333,9 +262,7 @@ class Maze:
         return observation, seen
 
     def _cover(self, observation: Array, active: Array) -> Array:
-        """Lay noise pixels on the active frames: they show in their own channel and hide all
-        others.
-        """
+        """Cover active frames with noise pixels, which hide the other channels. Returns frames."""
         assert self.layer is not None
         pixels = self.layer.pixels(int(active.sum()))
         observation[active] *= ~pixels[:, None]
@@ -343,8 +270,10 @@ class Maze:
         return observation
 
     def render(self) -> Array:
-        """The whole of maze 0, seen cells in full colour and the rest dimmed: uint8 [7 * 8, width *
-        8, 3].
+        """The whole of maze 0 in colour, with the cells outside the agent's view dimmed.
+
+        Returns:
+          uint8 [7 * 8, width * 8, 3].
         """
         image = draw_map(self.map)
         image[self.block_row[0], self.map.block_columns] = PALETTE["block"]
@@ -356,40 +285,18 @@ class Maze:
         return dimmed.repeat(8, 0).repeat(8, 1)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Does nothing: no resource is open."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes, as lists and plain values (RNG included)."""
+        """The complete state, including the random state, as lists and plain values."""
         arrays = {name: getattr(self, name).tolist() for name in STATE}
         return {**arrays, "started": self.started, "rng": self.rng.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
         for name in STATE:
             setattr(self, name, np.array(state[name]))
         self.started, self.rng.bit_generator.state = state["started"], state["rng"]
 
 
 STATE = ("row", "column", "block_row", "block_way", "elapsed", "executed", "reached", "over")
-
-
-def draw_map(maze: MazeMap) -> Array:
-    """The map without agent and blocks, one pixel a cell: uint8 [H, W, 3]."""
-    image = np.full((*maze.walls.shape, 3), PALETTE["open"], np.uint8)
-    image[maze.floor], image[maze.walls] = PALETTE["floor"], PALETTE["wall"]
-    for index, (row, column) in enumerate(maze.trackers):
-        image[row, column] = PALETTE[f"R{index + 1}"]
-    return image
-
-
-def draw_view(observation: Array) -> Array:
-    """One observation [8, 5, 5] as a picture, the agent a small square in its middle: uint8 [5 * 8,
-    5 * 8, 3].
-    """
-    image = np.full((VIEW, VIEW, 3), PALETTE["open"], np.uint8)
-    # the floor lies under all others
-    for index in sorted(range(len(CHANNELS)), key=lambda index: index != FLOOR):
-        image[observation[index] > 0] = PALETTE[CHANNELS[index]]
-    image = image.repeat(8, 0).repeat(8, 1)
-    middle = np.s_[RADIUS * 8 + 2 : RADIUS * 8 + 6]
-    image[middle, middle] = PALETTE["agent"]
-    return image

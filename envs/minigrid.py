@@ -1,5 +1,7 @@
-"""MiniGrid's worlds as a VectorEnv; by default the noisy-TV room (`envs/minigrid_tv.py`), which
-Gymnasium knows as afterwit/NoisyTV-v0.
+"""MiniGrid environments as a VectorEnv.
+
+The default is the noisy-TV room (`envs/minigrid_tv.py`), which Gymnasium knows as
+afterwit/NoisyTV-v0.
 """
 
 from __future__ import annotations
@@ -11,19 +13,21 @@ from importlib.util import find_spec
 import gymnasium
 
 from afterwit.envs.checks import is_reading
-from afterwit.envs.gym import Gym, GymConfig
+from afterwit.envs.gym import Gym
+from afterwit.envs.gym_config import GymConfig
 from afterwit.envs.noise import TVS
 
 ID = "afterwit/NoisyTV-v0"
-# a random policy enters rooms 1..4 of the noisy-TV room in about 58%, 12%, 2% and 0.3% of such
-# episodes
+# In episodes of this length, a random policy enters rooms 1..4 of the noisy-TV room in about 58%,
+# 12%, 2% and 0.3% of the episodes.
 EPISODE_STEPS = 1000
 ACTIONS = ("left", "right", "forward", "pickup", "drop", "toggle", "done")
 
 
 def register() -> None:
-    """Make the noisy-TV room known to Gymnasium, without importing MiniGrid. Calling it again
-    changes nothing.
+    """Register the noisy-TV room with Gymnasium, without importing MiniGrid.
+
+    Calling it again changes nothing.
     """
     if ID not in gymnasium.registry:
         gymnasium.register(
@@ -33,20 +37,20 @@ def register() -> None:
 
 @dataclass(frozen=True)
 class MiniGridConfig(GymConfig):
-    """A batch of MiniGrid worlds, seen as one-hot channels. Needs the package minigrid: pip install
-    'afterwit[minigrid]'.
+    """A batch of MiniGrid environments, observed as one-hot channels.
+
+    Needs the package minigrid: pip install 'afterwit[minigrid]'.
     """
 
     id: str = ID
-    """Gymnasium's name: the noisy-TV room, or one of MiniGrid's own
-    (minigrid:MiniGrid-MultiRoom-N6-v0).
-    """
+    """Gymnasium's name: the noisy-TV room, or an environment of MiniGrid
+    (minigrid:MiniGrid-MultiRoom-N6-v0)."""
     num_envs: int = 16
-    """Worlds stepped together, one after the other in this process."""
+    """Number of environments, stepped one after the other in this process."""
     tv: str = "on-demand"
-    """The television in the noisy-TV room's first room. off: its picture stays; always: a new one
-    every step; on-demand: a new one whenever the agent takes the action done. Other worlds have
-    none."""
+    """When the television of the noisy-TV room shows a new picture: off (never), always (each
+    step), or on-demand (when the agent takes the action done). Other environments have no
+    television."""
 
     def __post_init__(self) -> None:
         if find_spec("minigrid") is None and not is_reading():
@@ -60,17 +64,23 @@ class MiniGridConfig(GymConfig):
 
     @property
     def has_tv(self) -> bool:
+        """Whether this is the noisy-TV room."""
         return self.id.rpartition(":")[2] == ID
 
 
 class MiniGrid(Gym):
-    """B MiniGrid worlds. Observations are uint8 [B, 19, 7, 7] (`OneHot`), actions MiniGrid's seven.
+    """B MiniGrid environments. Observations are uint8 [B, 19, 7, 7] (see `OneHot`).
 
-    `info` of the noisy-TV room per environment: `noise_on`, `room` and `trackers` (see NoisyTVEnv).
+    The actions are MiniGrid's seven. In the noisy-TV room `info` has `noise_on`, `room` and
+    `trackers` per environment (see NoisyTVEnv).
+
+    Args:
+      config: Which environments, and their noise.
+      seed: Seed of the environments and of the noise.
     """
 
     def __init__(self, config: MiniGridConfig, seed: int):
-        # imports minigrid, which the other worlds can do without
+        # late import: it needs the package minigrid
         from afterwit.envs.minigrid_tv import OneHot
 
         wrapping = "afterwit.envs.minigrid_tv.OneHot(env)"

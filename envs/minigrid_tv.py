@@ -1,5 +1,4 @@
-"""The noisy-TV room in MiniGrid: five rooms in a row, and in the first one a television that shows
-something new.
+"""The noisy-TV room in MiniGrid: five rooms in a row, with a television in the first one.
 
     #####################
     T   #   #   #   #   #
@@ -7,9 +6,9 @@ something new.
     T   #   #   #   #   #
     #####################
 
-Each room has a floor of its own colour. The agent starts somewhere in the first room; nothing pays
-but curiosity. After the thought experiment of Burda et al. (2018): whoever is paid for surprise
-alone never leaves the television.
+Each room has a floor of its own colour. The agent starts at a random place in the first room. The
+environment pays nothing. It follows the thought experiment of Burda et al. (2018): an agent that is
+paid for surprise alone never leaves the television.
 
 Needs the package minigrid (Chevalier-Boisvert et al., 2023): pip install 'afterwit[minigrid]'.
 """
@@ -42,20 +41,18 @@ except ImportError as error:
 
 ROOMS = 5
 ROOM_WIDTH, ROOM_HEIGHT = 3, 3  # cells, walls not counted
-# floor of each room, and of the door into it
+# colour of each room's floor, and of the door into it
 COLOURS = ("grey", "blue", "purple", "yellow", "green")
-# cells (x, y) of the television: the first room's left wall
+# cells (x, y) of the television, in the first room's left wall
 SCREEN = tuple((0, y + 1) for y in range(ROOM_HEIGHT))
 LOOKS = {"key": Key, "ball": Ball, "box": Crate}
 PICTURES = tuple((look, colour) for look in LOOKS for colour in COLOR_TO_IDX)
-# agent steps: Gymnasium's TimeLimit ends episodes, so that it can be set as everywhere
+# agent steps: MiniGrid's own limit is never reached, since Gymnasium's TimeLimit ends the episodes
 ENDLESS = 2**31
 
 
 class Television(WorldObj):
-    """One cell of the screen. It looks like a key, a ball or a box of some colour, but it is part
-    of the wall.
-    """
+    """One cell of the screen. It looks like a key, a ball or a box, but it is part of the wall."""
 
     def __init__(self) -> None:
         super().__init__("ball", "grey")
@@ -69,20 +66,24 @@ class Television(WorldObj):
 
 
 class NoisyTVEnv(MiniGridEnv):
-    """The noisy-TV room as MiniGrid has its worlds: its seven actions, and a dict with the 7x7 view
-    in `image`.
+    """The noisy-TV room as a MiniGrid environment: seven actions, and the 7x7 view in `image`.
 
-    `tv`: off (the picture stays as it is), always (a new one every step), on-demand (a new one
-    whenever the agent takes the action `done`, wherever it is). A picture is drawn evenly from 18
-    looks for each of its three cells.
+    A picture has one of 18 looks in each of the screen's three cells, drawn uniformly.
 
-    Infos, on resets too: `noise_on` (the picture was drawn anew in this step, and the agent sees
-    some of it), `room` (0..4; a door belongs to the room before it), `trackers` (bool [4]: rooms
-    1..4 entered in this episode).
+    `info`, on resets too:
+
+    - `noise_on`: the picture changed in this step, and the agent sees a part of it.
+    - `room`: 0..4. A door belongs to the room before it.
+    - `trackers`: bool [4]: rooms 1..4 that were entered in this episode.
+
+    Args:
+      tv: When the picture changes: "off" (never), "always" (each step), or "on-demand" (when the
+          agent takes the action `done`, anywhere).
+      render_mode: A render mode of MiniGrid, such as "rgb_array".
     """
 
     metadata = with_declared(MiniGridEnv.metadata, "noise_on", "room", "trackers")
-    # by the agent's place and the doors: the same in all rooms alike
+    # views by the agent's position and the open doors; all instances share them
     views: ClassVar[dict[tuple[int, ...], tuple[Array, bool]]] = {}
 
     def __init__(self, tv: str = "on-demand", render_mode: str | None = None):
@@ -97,8 +98,8 @@ class NoisyTVEnv(MiniGridEnv):
             max_steps=ENDLESS,
             render_mode=render_mode,
         )
-        # MiniGrid asks for `self.actions.left` and the like in every step, and Python 3.11's enums
-        # are slow to answer.
+        # MiniGrid reads attributes such as `self.actions.left` in each step. Those of a namespace
+        # are faster than those of an enum in Python 3.11.
         self.actions = SimpleNamespace(**Actions.__members__)  # type: ignore[assignment]
 
     def _gen_grid(self, width: int, height: int) -> None:
@@ -107,19 +108,16 @@ class NoisyTVEnv(MiniGridEnv):
         for x, y in np.ndindex(width - 2, height - 2):
             wall = x % (ROOM_WIDTH + 1) == ROOM_WIDTH
             self.grid.set(x + 1, y + 1, Wall() if wall else Floor(COLOURS[x // (ROOM_WIDTH + 1)]))
-        self.doors, self.screen = (
-            [Door(colour) for colour in COLOURS[1:]],
-            [Television() for _ in SCREEN],
-        )
+        self.doors = [Door(colour) for colour in COLOURS[1:]]
+        self.screen = [Television() for _ in SCREEN]
         doorways = [(room * (ROOM_WIDTH + 1), height // 2) for room in range(1, ROOMS)]
-        self.changing: dict[int, WorldObj] = {}  # by its place in `cells`
+        self.changing: dict[int, WorldObj] = {}  # objects that change, by their index in `cells`
         for (x, y), part in zip((*doorways, *SCREEN), (*self.doors, *self.screen), strict=True):
             self.put_obj(part, x, y)
             self.changing[x * height + y] = part
         self.agent_pos = (self._rand_int(1, ROOM_WIDTH + 1), self._rand_int(1, ROOM_HEIGHT + 1))
         self.agent_dir = self._rand_int(0, 4)
-        # The whole grid as numbers, and at its end one cell for all that is hidden: what gen_obs
-        # reads.
+        # The whole grid as numbers, which gen_obs reads. The last entry stands for hidden cells.
         self.cells = np.concatenate([self.grid.encode().reshape(-1, 3), np.zeros((1, 3), np.uint8)])
 
     def reset(
@@ -135,7 +133,7 @@ class NoisyTVEnv(MiniGridEnv):
             drawn = self.np_random.integers(len(PICTURES), size=len(SCREEN))
             for part, index in zip(self.screen, drawn.tolist(), strict=True):
                 part.type, part.color = PICTURES[index]
-        # NumPy's integers are slow to compare
+        # an int, since NumPy's integers are slow to compare
         observation, reward, terminal, truncated, _ = super().step(int(action))
         return observation, reward, terminal, truncated, self._facts(redrawn)
 
@@ -150,11 +148,10 @@ class NoisyTVEnv(MiniGridEnv):
         }
 
     def _view(self) -> tuple[Array, bool]:
-        """Which of `cells` each of the 7x7 cells of the view shows [x, y], and whether the screen
-        is among them.
+        """Which of `cells` each cell [x, y] of the view shows, and whether the screen is in view.
 
-        MiniGrid works this out anew in every step, which takes most of its time. Here nothing but
-        the agent's place and the doors decides it, so that it is kept.
+        MiniGrid computes this in each step, which takes most of its time. Here it depends only on
+        the agent's position and the doors, so the result is cached.
         """
         key = (*self.agent_pos, self.agent_dir, *(door.is_open for door in self.doors))
         if key not in self.views:
@@ -162,20 +159,19 @@ class NoisyTVEnv(MiniGridEnv):
             left, top, right, bottom = self.get_view_exts()
             x, y = np.mgrid[left:right, top:bottom]
             inside = (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)
-            # Beyond the grid MiniGrid shows wall: any wall will do, such as the corner's.
+            # Outside the grid MiniGrid shows wall. Cell 0, a corner, is a wall.
             numbers = np.where(inside, x * self.height + y, 0)
             turned = np.where(
                 visible, np.rot90(numbers, -(self.agent_dir + 1)), len(self.cells) - 1
             )
-            self.views[key] = (
-                turned,
-                bool(np.isin(turned, [x * self.height + y for x, y in SCREEN]).any()),
-            )
+            screen = [x * self.height + y for x, y in SCREEN]
+            self.views[key] = turned, bool(np.isin(turned, screen).any())
         return self.views[key]
 
     def gen_obs(self) -> dict[str, Any]:
-        """What MiniGrid's own gen_obs gives, an order of magnitude faster (a test compares the
-        two).
+        """The same observation as MiniGrid's gen_obs, computed about ten times faster.
+
+        A test compares the two.
         """
         for index, part in self.changing.items():
             self.cells[index] = part.encode()
@@ -190,9 +186,7 @@ CHANNELS = (*SEEN, *COLOR_TO_IDX, *STATE_TO_IDX)
 
 
 def _codes() -> Array:
-    """uint8 [objects, colours, states, channels]: 255 in the channels of what a cell of MiniGrid's
-    view says.
-    """
+    """uint8 [objects, colours, states, channels]: 255 in the channels that describe a cell."""
     table = np.zeros(
         (len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_IDX) + 1, len(CHANNELS)), np.uint8
     )
@@ -212,12 +206,18 @@ CODES = _codes()
 
 
 class OneHot(gymnasium.ObservationWrapper[Array, Any, Any]):
-    """MiniGrid's view as an image for networks: uint8 [19, 7, 7], 255 where a cell has an object, a
-    colour, a door's state.
+    """MiniGrid's view as an image for networks: uint8 [19, 7, 7].
 
-    MiniGrid numbers them 0..10, 0..5 and 0..2: as the bytes of a picture they would all be black.
-    What the agent does not see is 0 in all channels. Direction and mission are left out, as in
+    A channel is 255 where a cell has its object, its colour or its door state. MiniGrid encodes
+    these as 0..10, 0..5 and 0..2, which would all be black as the bytes of an image. A cell that
+    the agent does not see is 0 in all channels. Direction and mission are left out, as in
     MiniGrid's ImgObsWrapper.
+
+    Args:
+      env: A MiniGrid environment.
+
+    Raises:
+      ValueError: The observation space has no `image`.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]):

@@ -1,11 +1,13 @@
-"""What a person's environment returns, checked where it is returned: `reset` and `step` say what is
-wrong in one line, before Gymnasium's wrappers and vectors stumble over it."""
+"""Checks of what an environment's `reset` and `step` return.
+
+Errors are one line, and appear before Gymnasium's wrappers and vectors fail on the same values.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
-from reprlib import repr as brief
+from reprlib import repr as short_repr
 from typing import Any
 
 import gymnasium
@@ -13,19 +15,22 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec as Registered
 from gymnasium.spaces import Box
 
-from afterwit.envs.specs import EnvironmentFault, blamed
+from afterwit.envs.specs import EnvironmentFault, reraise_as
 
-# Kinds of dtypes that a Box's dtype takes: b bools, i and u integers, f floats.
-TAKES = {"f": "biuf", "i": "biu", "u": "biu", "b": "b"}
+# Kinds of dtypes that can be converted to a Box's dtype: b bools, i and u integers, f floats.
+ACCEPTED_KINDS = {"f": "biuf", "i": "biu", "u": "biu", "b": "b"}
 
 
-class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """An environment whose resets and steps return what Gymnasium asks for.
+class CheckedReturns(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment whose resets and steps return what Gymnasium's API asks for.
 
-    Observations of a Box come in its shape and dtype, converted where nothing is lost but digits;
-    the reward is a float, the two flags are bools, `info` is a mapping. Observations of other
-    spaces are left alone. Raises an EnvironmentFault that names the environment `name`, the call
-    and the value.
+    Box observations have the space's shape and dtype. They are converted if only digits are lost.
+    The reward is a float, the two flags are bools, and `info` is a mapping. Observations of other
+    spaces are not checked.
+
+    Args:
+      env: The environment.
+      name: Its name, for messages.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], name: str):
@@ -34,20 +39,20 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     @property
     def spec(self) -> Registered | None:  # type: ignore[override]
-        """As without this wrapper: it changes nothing that a spec tells."""
+        """The spec of the wrapped environment: this wrapper changes nothing that a spec states."""
         return self.env.spec
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         result = self.env.reset(seed=seed, options=options)
-        observation, info = self._values("reset", result, ("observation", "info"))
+        observation, info = self._unpack("reset", result, ("observation", "info"))
         return self._observation("reset", observation), self._info("reset", info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         result = self.env.step(action)
         names = ("observation", "reward", "terminated", "truncated", "info")
-        observation, reward, terminated, truncated, info = self._values("step", result, names)
+        observation, reward, terminated, truncated, info = self._unpack("step", result, names)
         return (
             self._observation("step", observation),
             self._reward(reward),
@@ -61,13 +66,13 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
             f"the environment {self.name} returned {returned} from {call}(); {wanted}"
         )
 
-    def _values(self, call: str, result: Any, names: tuple[str, ...]) -> Any:
+    def _unpack(self, call: str, result: Any, names: tuple[str, ...]) -> Any:
         if isinstance(result, tuple) and len(result) == len(names):
             return result
-        given = f"{len(result)} values" if isinstance(result, tuple) else described(result)
+        returned = f"{len(result)} values" if isinstance(result, tuple) else describe(result)
         raise EnvironmentFault(
             f"the environment {self.name}: {call}() must return ({', '.join(names)}), it returned"
-            f" {given}"
+            f" {returned}"
         )
 
     def _observation(self, call: str, value: Any) -> Any:
@@ -80,16 +85,16 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
             and value.shape == space.shape
         ):
             return value
-        with blamed(
+        with reraise_as(
             f"the environment {self.name} returned an observation from {call}() that is no array"
         ):
             array = np.asarray(value)
         dtype = np.dtype(space.dtype)
-        if array.shape != space.shape or array.dtype.kind not in TAKES[dtype.kind]:
-            given = described(value if value is None or array.dtype.kind not in "biuf" else array)
+        if array.shape != space.shape or array.dtype.kind not in ACCEPTED_KINDS[dtype.kind]:
+            returned = describe(value if value is None or array.dtype.kind not in "biuf" else array)
             raise self._fault(
                 call,
-                f"an observation that is {given}",
+                f"an observation that is {returned}",
                 f"its observation space says {dtype} {space.shape}",
             )
         if dtype.kind in "iu":
@@ -118,43 +123,43 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
     def _reward(self, value: Any) -> float:
         if type(value) is float:
             return value
-        number = single(value)
+        number = single_number(value)
         try:
             return float(value if number is None and isinstance(value, Real) else number)
         except (TypeError, OverflowError):
             raise self._fault(
-                "step", f"a reward that is {described(value)}", "it must be one finite number"
+                "step", f"a reward that is {describe(value)}", "it must be one finite number"
             ) from None
 
     def _flag(self, name: str, value: Any) -> bool:
         if type(value) is bool:
             return value
-        number = single(value)
+        number = single_number(value)
         if number is None or number not in (0, 1):
             raise self._fault(
-                "step", f"{name} that is {described(value)}", "it must be True or False"
+                "step", f"{name} that is {describe(value)}", "it must be True or False"
             )
         return bool(number)
 
     def _info(self, call: str, info: Any) -> Any:
         if not isinstance(info, Mapping):
             raise EnvironmentFault(
-                f"the environment {self.name} returned info {described(info)}; it must be a dict"
+                f"the environment {self.name} returned info {describe(info)}; it must be a dict"
             )
         return info
 
 
-def single(value: Any) -> Any:
-    """The one number, or bool, that `value` is or holds; None where it is something else."""
+def single_number(value: Any) -> Any:
+    """The one number or bool that `value` is or contains. None: it is something else."""
     try:
         array = np.asarray(value)
-    except Exception:  # objects of any library refuse in ways of their own: it is no number
+    except Exception:  # any library's object may raise anything here: it is not a number
         return None
     return array.reshape(())[()] if array.size == 1 and array.dtype.kind in "biuf" else None
 
 
-def described(value: Any) -> str:
-    """A value in a few words: of arrays that hold more than one number dtype and shape alone."""
+def describe(value: Any) -> str:
+    """A short text for a value. Arrays of several numbers show only their dtype and shape."""
     if isinstance(value, np.ndarray) and value.size != 1:
         return f"{value.dtype} {value.shape}"
-    return " ".join(brief(value).split())
+    return " ".join(short_repr(value).split())

@@ -1,5 +1,6 @@
-"""One seed, many independent streams: every random source takes its own, so that no two draw the
-same numbers.
+"""One seed, many independent random streams.
+
+Each random source has its own stream, so that no two draw the same numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ import numpy as np
 
 
 def read_seed(seed: Any) -> int:
-    """A seed as an int of at least 0; for None one that the operating system draws."""
+    """A seed as an int of at least 0. None: a new one from the operating system.
+
+    Raises:
+      ValueError: The seed is not None and not an integer of at least 0.
+    """
     if seed is None:
         return int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
     if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer) or seed < 0:
@@ -25,19 +30,21 @@ def read_seed(seed: Any) -> int:
 
 
 def stream(seed: int, *names: str | int) -> int:
-    """A seed below 2^63 that belongs to `seed` and to the names of a source, such as ("actor",
-    0).
+    """The seed of one random source, below 2^63.
+
+    Args:
+      seed: The run's seed.
+      *names: The names of the source, such as ("actor", 0).
     """
     words = [seed, *(int.from_bytes(str(name).encode()) for name in names)]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
 def seed_global(seed: int) -> None:
-    """Seed what a person's environment may draw from: Python's `random`, NumPy's and, where it is
-    imported, torch's global state.
+    """Seed the global random state of Python, NumPy and torch (if it is imported).
 
-    Nothing of ours draws from it. Where several environments are stepped by threads of one process,
-    the order in which they draw is not fixed.
+    Environments may draw from this state. Afterwit itself does not. If threads of one process step
+    several environments, the order of their draws is not fixed.
     """
     random.seed(stream(seed, "random"))
     np.random.seed(stream(seed, "numpy") % 2**32)  # noqa: NPY002
@@ -48,8 +55,10 @@ def seed_global(seed: int) -> None:
 
 @contextmanager
 def global_draws_of(seed: int) -> Iterator[None]:
-    """Draws from the global state are those of `seed` here, and afterwards as if there had been
-    none."""
+    """Inside this context, draws from the global random state follow `seed`.
+
+    Afterwards the state is as it was before.
+    """
     before, numpy_before = random.getstate(), np.random.get_state()  # noqa: NPY002
     torch = sys.modules.get("torch")
     torch_before = None if torch is None else torch.default_generator.get_state()

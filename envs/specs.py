@@ -1,8 +1,8 @@
-"""The contract every environment meets: what it is (EnvSpec) and what a step returns (TimeStep).
+"""The contract of every environment: what it is (EnvSpec) and what a step returns (TimeStep).
 
-Autoreset is next-step, as in Gymnasium's and EnvPool's defaults: the step that ends an episode
-returns the true last observation; the step after it ignores its action, has reward 0 and returns
-the first observation of the next episode with `first` set.
+Autoreset is next-step, as in Gymnasium and EnvPool by default. The step that ends an episode
+returns the true last observation. The next step ignores its action, has reward 0 and returns the
+first observation of the next episode, with `first` set.
 """
 
 from __future__ import annotations
@@ -23,104 +23,131 @@ from afterwit.envs.interface import Interface
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """Facts about a batch of environments. Shapes are channels first; lengths are in agent
-    steps.
+    """Facts about a batch of environments.
+
+    Shapes are channels first. Lengths are in agent steps.
     """
 
     name: str
     num_envs: int
     observation_shape: tuple[int, ...]
-    observation_dtype: str  # "uint8" (0..255) or "float32"
+    observation_dtype: str  #: "uint8" (0..255) or "float32"
     num_actions: int
-    frames_per_step: int = 1  # emulator frames that one agent step takes
-    max_episode_steps: int | None = None  # agent steps, reset step not counted; None: no limit
+    frames_per_step: int = 1  #: emulator frames per agent step
+    max_episode_steps: int | None = None  #: agent steps without the reset step; None: no limit
     action_names: tuple[str, ...] = ()
-    semantics: Mapping[str, Any] = field(default_factory=dict)  # recorded with every result
-    tells: tuple[str, ...] = ()  # the entries of `info` that are read (envs/infos.py)
-    interface: Interface | None = None  # to environments of a person's own; None: as networks
+    semantics: Mapping[str, Any] = field(default_factory=dict)  #: recorded with every result
+    tells: tuple[str, ...] = ()  #: the entries of `info` that are read (envs/infos.py)
+    interface: Interface | None = None  #: how an agent acts in a user's environment of this kind
 
 
 @dataclass(frozen=True)
 class TimeStep:
-    """What B environments returned. Every array has B rows; `info` holds arrays of B rows, too."""
+    """What B environments returned. All arrays have B rows, also those in `info`."""
 
-    observation: Array  # uint8 or float32 [B, ...]
-    first: Array  # bool [B]: the observation opens an episode
-    reward: Array  # float32 [B]: raw, unclipped
-    terminal: Array  # bool [B]: the task ended (never a time limit)
-    truncated: Array  # bool [B]: a limit ended the episode, the task did not
-    info: dict[str, Array]  # at least what the spec tells
+    observation: Array  #: uint8 or float32 [B, ...]
+    first: Array  #: bool [B]: the observation opens an episode
+    reward: Array  #: float32 [B]: the environment's own, not clipped
+    terminal: Array  #: bool [B]: the task ended (never a time limit)
+    truncated: Array  #: bool [B]: a time limit ended the episode
+    info: dict[str, Array]  #: at least the entries in EnvSpec.tells
 
 
 class EnvironmentFault(RuntimeError):
-    """An environment raised, or returned what its spec rules out. The message is one line that
-    names environment and value.
+    """An environment raised an exception, or returned something that its spec does not allow.
+
+    The message is one line that names the environment and the value.
     """
 
 
-def words(error: BaseException, most: int = 500) -> str:
-    """What an exception of anybody's says, in one line of at most `most` characters; those that
-    cannot say it say nothing."""
+def message_of(error: BaseException, most: int = 500) -> str:
+    """An exception's message in one line of at most `most` characters."""
     try:
         return " ".join(str(error).split())[:most]
     except Exception:
-        return "(an exception that cannot be written)"
+        return "(an exception without a readable message)"
 
 
-def reason(error: BaseException) -> str:
-    """What an exception says, in one line. Of kinds that a person reads without their name, the
-    words alone."""
-    said = words(error)
-    plain = isinstance(error, ValueError | ImportError | GymnasiumError) and said
-    return said if plain else f"{type(error).__name__}: {said}".removesuffix(": ")
+def describe_error(error: BaseException) -> str:
+    """An exception in one line. Its type is left out where the message alone is clear."""
+    message = message_of(error)
+    without_type = isinstance(error, ValueError | ImportError | GymnasiumError) and message
+    return message if without_type else f"{type(error).__name__}: {message}".removesuffix(": ")
 
 
 @contextmanager
-def blamed(
+def reraise_as(
     what: str, kind: type[Exception] = EnvironmentFault, where: bool = False
 ) -> Iterator[None]:
-    """Around what calls a person's code: whatever that raises, SystemExit too, becomes a `kind` in
-    one line, `what`: the reason. With `where`, `what`, name of the exception, reason, file, line.
+    """Turn any exception of a user's code into a `kind` with a message of one line.
 
-    KeyboardInterrupt passes: it is not the code's. So does EnvironmentFault, which is such a line.
+    KeyboardInterrupt and EnvironmentFault pass unchanged.
+
+    Args:
+      what: Start of the message, followed by the reason.
+      kind: Type of the new exception.
+      where: Whether to add the exception's type, the file and the line.
     """
     try:
         yield
     except (KeyboardInterrupt, EnvironmentFault):
         raise
-    except BaseException as error:  # a person's code may raise anything
+    except BaseException as error:  # a user's code may raise anything, also SystemExit
         if not where:
-            raise kind(f"{what}: {reason(error)}") from error
+            raise kind(f"{what}: {describe_error(error)}") from error
         place = traceback.extract_tb(error.__traceback__)[-1]
-        said = f"{type(error).__name__}: {words(error, 200)}".removesuffix(": ")
-        raise kind(f"{what} {said} ({Path(place.filename).name} line {place.lineno})") from error
+        message = f"{type(error).__name__}: {message_of(error, 200)}".removesuffix(": ")
+        raise kind(f"{what} {message} ({Path(place.filename).name} line {place.lineno})") from error
 
 
 class VectorEnv(Protocol):
-    """B environments stepped together."""
+    """B environments that are stepped together."""
 
     @property
-    def spec(self) -> EnvSpec: ...
+    def spec(self) -> EnvSpec:
+        """Facts about these environments."""
+        ...
 
     def reset(self) -> TimeStep:
-        """Start new episodes everywhere."""
+        """Start new episodes in all environments.
+
+        Returns:
+          The first observations, with `first` set.
+        """
         ...
 
     def step(self, action: Array) -> TimeStep:
-        """Take one agent step with integer actions [B]. Raises ValueError for a bad action
-        array.
+        """Take one agent step.
+
+        Args:
+          action: Integers [B], counted from 0.
+
+        Returns:
+          What the environments returned.
+
+        Raises:
+          ValueError: `action` has another shape or type, or is out of range.
         """
         ...
 
     def render(self) -> Array:
-        """What a person would look at, for environment 0: uint8 [height, width, 3]."""
+        """An image of environment 0 for people: uint8 [height, width, 3]."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release what the environments hold, such as threads and processes."""
+        ...
 
 
 def check_action(action: Array, spec: EnvSpec) -> Array:
-    """Return `action` as int64 [B], or raise a ValueError that names what is wrong with it."""
+    """Check actions.
+
+    Returns:
+      The actions as int64 [B].
+
+    Raises:
+      ValueError: The actions have another shape or type, or are out of range.
+    """
     action = np.asarray(action)
     if action.shape != (spec.num_envs,):
         raise ValueError(

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.runs.training.checkpoint import equal_states as same  # noqa: F401
+from afterwit.runs.training.checkpoint import equal_states
 from afterwit.world_models.models.hindsight_critic import Critic
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory
 
 M = TypeVar("M")
+same = equal_states
 
 torch.set_num_threads(1)  # networks this small only lose time to a second thread
 

@@ -1,14 +1,23 @@
-"""What predicts, and what its error is worth. `IntrinsicReward` is all that another agent needs."""
+"""World models and their intrinsic reward.
 
+`IntrinsicReward` is the interface for agents of your own.
+"""
+
+from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput
 from afterwit.world_models.intrinsic_reward import IntrinsicReward, StreamState
-from afterwit.world_models.registry import WORLD_MODELS, WorldModelConfig, make_world_model
+from afterwit.world_models.registry import WORLD_MODELS, find_model, make_world_model
+from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory
 
 __all__ = [
     "WORLD_MODELS",
     "IntrinsicReward",
+    "ModelConfig",
     "StreamState",
+    "Torso",
     "Trajectory",
-    "WorldModelConfig",
+    "WorldModel",
+    "WorldModelOutput",
+    "find_model",
     "make_world_model",
 ]

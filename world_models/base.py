@@ -1,4 +1,4 @@
-"""What every world model is: trajectory and beliefs in, loss and raw intrinsic reward out."""
+"""The base class of world models: trajectory and beliefs in, loss and raw intrinsic reward out."""
 
 from __future__ import annotations
 
@@ -6,57 +6,158 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from afterwit.envs.checks import check_numbers
 from afterwit.world_models import data_parallel
 from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
 
 @dataclass(frozen=True)
-class WorldModelOutput:
-    """One error tensor feeds both: `loss` has gradients, `reward` has none."""
+class ModelConfig:
+    """What every world model's config has. A model's own config derives from it and adds fields.
 
-    loss: Tensor  # []
-    reward: Tensor  # [T, B]: raw intrinsic reward of the transition into obs[t+1]; 0 where not real
-    # [T, B] each: what the reward is the sum of
+    `scale_fields` names the fields that set the size of the networks, the horizon and the learning
+    rates. All other fields define the method.
+    """
+
+    scale_fields: ClassVar[tuple[str, ...]] = ()
+
+    loss_scale: float = 1.0
+    """Weight of the world model's loss in the agent's total loss."""
+    prioritise: bool = False
+    """Pay only the part of the normalised reward that is above its running mean."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "world_model.")
+
+    @classmethod
+    def published(cls) -> Self | None:
+        """The configuration that a paper publishes, for Atari. None if there is none."""
+        return None
+
+    def at_rate(self, learning_rate: float) -> Self:
+        """This config, with all its optimisers at the agent's learning rate."""
+        return self
+
+    def check_batch(self, steps: int, environments: int) -> None:
+        """Check whether the model can learn from batches of this size.
+
+        Args:
+          steps: T, agent steps per batch.
+          environments: B.
+
+        Raises:
+          ValueError: The model cannot learn from them.
+        """
+
+
+def check_sizes(config: ModelConfig, *names: str) -> None:
+    """Raise a ValueError if one of these fields is below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(
+                f"world_model.{name} is {getattr(config, name)}; it must be at least 1"
+            )
+
+
+@dataclass(frozen=True)
+class WorldModelOutput:
+    """The loss, which has gradients, and the reward, which has none."""
+
+    loss: Tensor  #: []
+    #: [T, B]: raw intrinsic reward of the transition into obs[t+1]; 0 for steps that only reset
+    reward: Tensor
+    #: [T, B] each: the parts that the reward is the sum of
     parts: dict[str, Tensor] = field(default_factory=dict)
-    metrics: dict[str, Tensor] = field(default_factory=dict)  # [] each, detached
+    metrics: dict[str, Tensor] = field(default_factory=dict)  #: [] each, without gradient
+
+
+MODEL_OF: dict[type[ModelConfig], type[WorldModel]] = {}  # the model that a config belongs to
 
 
 class WorldModel(nn.Module, ABC):
+    """Base class of every world model.
+
+    A model of your own derives from this class, names its config class as `Config`, takes the
+    arguments `(config, torso, spec, seed)` and implements `forward`. Then `package.module:Class`
+    names it wherever a model is chosen.
+
+    Args:
+      seed: Seed of the model's random draws.
+    """
+
+    Config: ClassVar[type[ModelConfig]]
+    predicts: ClassVar[str] = ""  #: for tables: what the model predicts
+    pays: ClassVar[str] = ""  #: for tables: what its bonus is
+    source: ClassVar[str] = ""  #: the paper
+    deviations: ClassVar[tuple[str, ...]] = ()  #: how the published form differs from the paper
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "Config" in cls.__dict__:
+            if "name" in (field.name for field in fields(cls.Config)):
+                raise TypeError(f"{cls.Config.__name__} has a field `name`, which is taken")
+            owner = MODEL_OF.setdefault(cls.Config, cls)
+            if owner is not cls:
+                raise TypeError(
+                    f"{cls.Config.__name__} is the config of {owner.__name__}; give"
+                    f" {cls.__name__} a config class of its own"
+                )
+
     def __init__(self, seed: int):
         super().__init__()
-        # on the host, so that a seed means the same everywhere
+        # on the host, so that a seed gives the same draws on every device
         self.random = torch.Generator().manual_seed(seed)
 
     @abstractmethod
     def forward(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> WorldModelOutput:
-        """Loss and reward of T steps of B environments, from beliefs [T+1, B, M] and embeddings
-        [T+1, B, N].
+        """Loss and raw intrinsic reward of T steps of B environments.
+
+        In training mode the model may also update its running statistics.
+
+        Args:
+          trajectory: The steps.
+          beliefs: float32 [T+1, B, M]: the torso's recurrent states.
+          embeddings: float32 [T+1, B, N]: the torso's embeddings of the observations.
+
+        Returns:
+          The loss and the reward.
         """
 
     def inspect(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> dict[str, Tensor]:
-        """The model's own instruments (see instruments.py) on one trajectory, [] each. Called under
-        `watching`, without gradient.
+        """The model's own instruments (see instruments.py) on one trajectory.
+
+        It is called within `watching`, without gradient.
+
+        Args:
+          trajectory: The steps.
+          beliefs: float32 [T+1, B, M].
+          embeddings: float32 [T+1, B, N].
+
+        Returns:
+          Readings [] by name.
         """
         return {}
 
     def after_step(self) -> None:
-        """Called after each optimiser step: move targets and averages."""
+        """Called after each optimiser step, to update targets and averages."""
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """While it lasts, `forward` leaves no trace: no statistic moves and random draws are taken
-        back.
+        """Inside this context `forward` changes nothing.
+
+        No statistic moves. Afterwards the random state is what it was before.
         """
         was_training, state = self.training, self.random.get_state()
         self.eval()
@@ -68,18 +169,27 @@ class WorldModel(nn.Module, ABC):
 
 
 class TargetEncoder(nn.Module):
-    """What is predicted: embeddings by a slow copy of an encoder, phi <- decay * phi + (1 - decay)
-    * theta, standardised.
+    """The prediction target: embeddings by a slow copy of an encoder, standardised.
 
-    A fresh encoder maps all that it sees to nearly the same direction. On unit vectors, as
-    published, there is then next to nothing to predict, and everything is paid alike. So the
-    embeddings' running mean is taken off, and they are measured in units of their running root mean
-    square distance from it (ours; the papers do not say what keeps their embeddings apart). One
-    unit for all, not a unit vector each: what the encoder hardly tells apart stays small, noise
-    that means nothing too. Of an error, which is a difference, the mean drops out: it decides only
-    where a predictor has to start, and as it follows the policy the target moves with it (the part
-    of the error that all transitions share is about 1% on the maze). `standardise_decay` None
-    compares directions, as published.
+        slow weights:  phi <- decay * phi + (1 - decay) * theta
+
+    A fresh encoder maps all observations to nearly the same direction. On unit vectors, as
+    published, there is then almost nothing to predict, and every transition is paid alike. So the
+    running mean of the embeddings is subtracted, and they are divided by their running root mean
+    square distance from it (our choice; BYOL-Explore and BYOL-Hindsight do not say what keeps their
+    embeddings apart).
+
+    All embeddings share one unit. Differences that the encoder hardly makes stay small, and so does
+    meaningless noise. The mean cancels in an error, which is a difference. It only decides where a
+    predictor starts. The mean follows the policy, so the target moves with it: the part of the
+    error that all transitions share is about 1% in the maze.
+
+    Args:
+      online: The encoder that is trained.
+      size: N, size of the embedding.
+      decay: Share of the slow weights that is kept at each learner step.
+      standardise_decay: Share of the running mean and size that is kept at each learner step. None:
+          unit vectors are compared, as published.
     """
 
     def __init__(self, online: nn.Module, size: int, decay: float, standardise_decay: float | None):
@@ -88,12 +198,13 @@ class TargetEncoder(nn.Module):
         self.decay = decay
         self.mean = None if standardise_decay is None else RunningMean(standardise_decay, (size,))
         self.square = None if standardise_decay is None else RunningMean(standardise_decay)
-        self.online = (online,)  # in a tuple: the encoder belongs to the torso, not to this module
+        self.online = (online,)  # in a tuple, so that the torso's encoder is no submodule of this
 
     @torch.no_grad()
     def forward(self, trajectory: Trajectory) -> Tensor:
-        """Of each transition's outcome obs[t+1]: [T, B, N], no gradient. In training the statistics
-        follow the real steps.
+        """The embedding of each transition's outcome obs[t+1]: [T, B, N], without gradient.
+
+        In training mode the statistics follow the real steps.
         """
         embeddings = self.slow(trajectory.obs[1:])
         if self.mean is None or self.square is None:
@@ -106,26 +217,31 @@ class TargetEncoder(nn.Module):
         return centred / torch.where(self.square.weight > 0, (self.square.mean + 1e-8).sqrt(), 1.0)
 
     def coordinates(self, embeddings: Tensor) -> Tensor:
-        """Predictions or targets [..., N], where squared distance is the error: as they are; not
-        standardised, as unit vectors.
+        """Predictions or targets [..., N] in the space where squared distance is the error.
+
+        They are unchanged if embeddings are standardised, and unit vectors if not.
         """
         return F.normalize(embeddings, dim=-1) if self.mean is None else embeddings
 
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Squared distance, [..., N] to [...]. About 1 for a model that knows nothing but the mean;
-        of unit vectors, in [0, 4].
+        """Squared distance of predictions and targets, [..., N] to [...].
+
+        It is about 1 for a model that knows nothing but the mean. Between unit vectors it is in [0,
+        4].
         """
         return (self.coordinates(prediction) - self.coordinates(target)).square().sum(-1)
 
     def spread(self, target: Tensor, mask: Tensor) -> Tensor:
-        """The error [] of the best guess that never changes, over targets [..., N] where `mask`
-        [...]: reconstruction has to beat it.
+        """The error [] of the best constant prediction, over targets [..., N] where `mask` [...].
+
+        A useful model has a smaller error.
         """
         guess = data_parallel.average(masked_mean(self.coordinates(target), mask))
         return masked_mean(self.error(guess.expand_as(target), target), mask)
 
     @torch.no_grad()
     def update(self) -> None:
+        """Move the slow weights towards the online ones."""
         torch._foreach_lerp_(
             list(self.slow.parameters()), list(self.online[0].parameters()), 1 - self.decay
         )

@@ -1,26 +1,32 @@
-"""What callers bring with them: arrays of any library, and torch's modes, which are theirs and not
-ours."""
+"""What callers bring: arrays of any library, spaces, devices, and their own modes of torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar
 
+import gymnasium
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
 
 from afterwit.envs.arrays import Array
+from afterwit.envs.interface import interface_of
+from afterwit.envs.specs import EnvSpec
+from afterwit.world_models.torso import TorsoConfig
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @contextmanager
 def own_modes() -> Iterator[None]:
-    """float32 by default, on the host, with gradients and without autocast: whatever default dtype
-    or device, `no_grad`, `inference_mode` or `autocast` the caller has set. They are the caller's
-    again afterwards. (The default dtype is one for all threads.)
+    """Inside this context, torch's modes are the ones that Afterwit needs.
+
+    These are: default dtype float32, default device the host, gradients on, autocast off.
+    Afterwards the caller's modes are restored. The default dtype is shared by all threads.
     """
     dtype = torch.get_default_dtype()
     with ExitStack() as stack:
@@ -37,7 +43,7 @@ def own_modes() -> Iterator[None]:
 
 
 def in_own_modes(function: Function) -> Function:
-    """`function`, always called in `own_modes`."""
+    """The same function, always called within `own_modes`."""
 
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
@@ -48,27 +54,78 @@ def in_own_modes(function: Function) -> Function:
 
 
 def as_array(name: str, value: Any) -> Array:
-    """What a caller gave as `name`, an array, a tensor (on any device) or lists of numbers, in
-    NumPy. Raises a ValueError that names it where it is no array."""
+    """Convert a caller's value to a NumPy array.
+
+    Args:
+      name: The value's name, for messages.
+      value: An array, a tensor (on any device) or lists of numbers.
+
+    Raises:
+      ValueError: The value is no array.
+    """
     try:
         if isinstance(value, torch.Tensor):
             value = value.detach().cpu()
             value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
         return np.asarray(value)
-    # a tensor without numbers (meta) or without a place for each (sparse), too
+    # also raised for tensors without data (meta) and for sparse tensors
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{name} is no array: {' '.join(str(error).split())}") from error
 
 
 def find_device(name: Any) -> torch.device:
-    """The device of that name. Raises a ValueError in one line where it is unknown, not there, or
-    one that holds no numbers."""
+    """The torch device of this name.
+
+    Raises:
+      ValueError: The device is unknown or cannot be used.
+    """
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
-    except Exception as error:  # each backend has kinds of its own for what is missing
-        words = (" ".join(str(error).split()).split(". ")[0] or type(error).__name__)[:200]
+    except Exception as error:  # each backend raises its own types if a device is missing
+        reason = (" ".join(str(error).split()).split(". ")[0] or type(error).__name__)[:200]
         raise ValueError(
-            f"device {name!r} cannot be used: {words}; choose cpu, or cuda where there is a GPU"
+            f"device {name!r} cannot be used: {reason}; choose cpu, or cuda where there is a GPU"
         ) from error
     return device
+
+
+def read_spaces(
+    observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+) -> EnvSpec:
+    """Facts about a caller's environment, from its spaces.
+
+    Raises:
+      ValueError: The spaces are not a Box and a Discrete, or networks cannot use them.
+    """
+    if not isinstance(observation_space, Box):
+        raise ValueError(
+            f"observation_space is {observation_space}; only Box is supported (flatten others"
+            " first)"
+        )
+    if not isinstance(action_space, Discrete):
+        raise ValueError(f"action_space is {action_space}; only Discrete is supported")
+    interface = interface_of("the agent", observation_space, action_space)
+    view = interface.view
+    return EnvSpec(
+        "yours",
+        1,
+        view.shape,
+        view.dtype,
+        interface.num_actions,
+        semantics={"observations": str(view)},
+        interface=interface,
+    )
+
+
+def default_torso(spec: EnvSpec) -> TorsoConfig:
+    """The torso of a caller who names none: the encoder follows the observations.
+
+    Images get larger embeddings and beliefs.
+    """
+    config = TorsoConfig(encoder="auto")
+    return (
+        config
+        if config.resolved(spec.observation_shape).encoder == "mlp"
+        else replace(config, embedding=256, belief=256)
+    )

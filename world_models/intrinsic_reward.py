@@ -1,120 +1,104 @@
-"""`IntrinsicReward`: the world model alone, for people who have an agent already. NumPy in, NumPy
-out.
-"""
+"""`IntrinsicReward`: a world model for agents of your own. NumPy in, NumPy out."""
 
 from __future__ import annotations
 
 import logging
 import reprlib
-from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 from torch import Tensor, nn
 
 from afterwit.envs.arrays import Array
-from afterwit.envs.checks import NUMBER, is_number
-from afterwit.envs.interface import interface_of
+from afterwit.envs.checks import MAX_NUMBER, is_number
 from afterwit.envs.seeds import read_seed, stream
-from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.callers import as_array, find_device, in_own_modes
-from afterwit.world_models.instruments import representation
-from afterwit.world_models.models.byol_hindsight import BYOLHindsight
-from afterwit.world_models.registry import (
-    WORLD_MODELS,
-    WorldModelConfig,
-    make_world_model,
-    world_model_name,
+from afterwit.world_models.base import ModelConfig
+from afterwit.world_models.callers import (
+    as_array,
+    default_torso,
+    find_device,
+    in_own_modes,
+    read_spaces,
 )
+from afterwit.world_models.instruments import representation
+from afterwit.world_models.registry import find_model, make_world_model, world_model_name
 from afterwit.world_models.reward_normaliser import RewardNormaliser
+from afterwit.world_models.stream_state import StreamState, read_autoreset
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory
 
 LEARNING_RATE = 1e-3
-LARGEST = 1e6  # beyond it, squares of observations leave float32
-
-
-@dataclass(frozen=True)
-class StreamState:
-    """Where a stream of steps of B environments was cut: what the next call has to know of the
-    steps before it.
-    """
-
-    core: Tensor  # float32 [B, M]: the memory before the next obs[0]
-    action: Tensor  # int64 [B]: the last action, counted from 0
-    opens: Tensor  # bool [B]: the next obs[0] opens an episode
-    ended: Tensor  # bool [B]: the last step ended one
-    autoreset: str  # next-step or same-step: what `opens` and `ended` follow from
-
-    def fits(self, batch: int, belief: int, num_actions: int, autoreset: str) -> bool:
-        """Can it belong to `batch` environments with `num_actions` actions, seen by a torso with
-        beliefs of `belief` numbers?
-        """
-        flags = all(
-            flag.dtype == torch.bool and flag.shape == (batch,) for flag in (self.opens, self.ended)
-        )
-        known = self.action.shape == (batch,) and bool((self.action < num_actions).all())
-        return (
-            flags and known and self.core.shape == (batch, belief) and self.autoreset == autoreset
-        )
-
-    def __repr__(self) -> str:
-        return f"the state of {len(self.opens)} environments"
+MAX_OBSERVATION = 1e6  # the squares of larger observations overflow float32
 
 
 class IntrinsicReward:
     """A bonus for novelty, trained on the transitions that your agent collects.
 
-    `model` is a name in WORLD_MODELS or a config of one; `observation_space` the Box of one
-    environment (images, as envs/images.py tells them, or numbers of order 1), `action_space` its
-    Discrete(n). Arrays are time-major: obs [T+1, B, ...] and actions [T, B] as the two spaces have
-    them, dones [T, B], where dones[t] says that the transition of actions[t] ended an episode. They
-    may be tensors, too. `seed` None is another one each time. What was made of the observations,
-    and which encoder reads them, is logged by the logger "afterwit".
+    Call `reward` first and then `update`: the bonus pays for what was not known before these steps
+    were learned from.
 
-    `autoreset` (a name, or Gymnasium's AutoresetMode) is "next-step" (Gymnasium's vector
-    environments: obs[t+1] after a done is the true last observation, and the step after it only
-    resets) or "same-step" (obs[t+1] after a done opens the next episode, so that the ending
-    transition has no outcome to predict). Neither resets nor what would be predicted across one
-    gets a bonus or changes a statistic.
+    Arrays are time-major: obs [T+1, B, ...], actions [T, B] and dones [T, B] for T agent steps of B
+    environments. They may be tensors. dones[t] says that the transition of actions[t] ended an
+    episode.
 
-    Where a stream of steps is cut into calls, carry a state: `initial_state(B)` at its start, then
-    what `reward(..., state=state)` gives back beside the bonus. It holds the memory of each
-    environment and whether its episode has just ended. Without one each call starts from a blank
-    memory, which raises its first bonus (by 10 to 20% of the raw error on the maze), and
-    "next-step" needs `previous_dones`, the bool [B] of the step before actions[0], to know that
-    actions[0] only resets.
+    If a stream of steps is cut into calls, carry a state. Start with `initial_state(B)`. Then pass
+    on the state that `reward(..., state=state)` returns beside the bonus. It holds each
+    environment's memory, and whether its episode has just ended. Without a state each call starts
+    with a blank memory, which raises the first bonus of the call (by 10 to 20% of the raw error in
+    the maze). And with next-step autoreset, `previous_dones` must then say whether actions[0] only
+    resets.
 
-    Pay first, then learn: the bonus is for what was not known before these steps were learnt from.
+    Steps that only reset, and predictions across a reset, get no bonus and change no statistic.
 
-    >>> import gymnasium as gym, numpy as np
-    >>> from afterwit.world_models import IntrinsicReward
-    >>> envs = gym.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync")
-    >>> spaces = envs.single_observation_space, envs.single_action_space
-    >>> curiosity = IntrinsicReward("byol-hindsight", *spaces, seed=0)
-    >>> obs, actions, dones = [envs.reset(seed=0)[0]], [], []
-    >>> for _ in range(5):
-    ...     actions.append(np.array([0, 1, 0]))
-    ...     observation, _, terminated, truncated, _ = envs.step(actions[-1])
-    ...     obs.append(observation)
-    ...     dones.append(terminated | truncated)
-    >>> obs, actions, dones = np.stack(obs), np.stack(actions), np.stack(dones)
-    >>> state = curiosity.initial_state(3)
-    >>> bonus, following = curiosity.reward(obs, actions, dones, state=state)
-    >>> metrics = curiosity.update(obs, actions, dones, state=state)
-    >>> state = following  # for the next five steps, which begin with this obs[-1]
-    >>> bonus.shape, bonus.dtype, bool((bonus >= 0).all()), 'gradient_norm' in metrics
-    ((5, 3), dtype('float32'), True, True)
+    The logger "afterwit" reports how the observations are read and which encoder reads them.
+
+    Args:
+      model: A name in WORLD_MODELS, `package.module:Class`, or a config of a world model.
+      observation_space: The Box of one environment: images (see envs/images.py), or numbers of
+          order 1.
+      action_space: The Discrete of one environment.
+      seed: Seed of the weights and of all random draws. None: a new one each time.
+      torso: Encoder and recurrent network. None: the encoder follows the observations.
+      autoreset: How the environments reset, as a name or as Gymnasium's AutoresetMode. "next-step"
+          (Gymnasium's vector environments): obs[t+1] after a done is the true last observation, and
+          the step after it only resets. "same-step": obs[t+1] after a done opens the next episode,
+          so the outcome of the last transition is unknown and not predicted.
+      learning_rate: Step size of Adam.
+      reward_decay: Share of the bonus's running statistics that is kept at each `update`, from 0 to
+          below 1.
+      device: Where the networks are: a torch device or its name.
+
+    Raises:
+      ValueError: An argument is out of range, unknown or not supported.
+
+    Example:
+      >>> import gymnasium as gym, numpy as np
+      >>> from afterwit.world_models import IntrinsicReward
+      >>> envs = gym.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync")
+      >>> spaces = envs.single_observation_space, envs.single_action_space
+      >>> curiosity = IntrinsicReward("byol-hindsight", *spaces, seed=0)
+      >>> obs, actions, dones = [envs.reset(seed=0)[0]], [], []
+      >>> for _ in range(5):
+      ...     actions.append(np.array([0, 1, 0]))
+      ...     observation, _, terminated, truncated, _ = envs.step(actions[-1])
+      ...     obs.append(observation)
+      ...     dones.append(terminated | truncated)
+      >>> obs, actions, dones = np.stack(obs), np.stack(actions), np.stack(dones)
+      >>> state = curiosity.initial_state(3)
+      >>> bonus, next_state = curiosity.reward(obs, actions, dones, state=state)
+      >>> metrics = curiosity.update(obs, actions, dones, state=state)
+      >>> state = next_state  # for the next five steps, which begin with this obs[-1]
+      >>> bonus.shape, bonus.dtype, bool((bonus >= 0).all()), 'gradient_norm' in metrics
+      ((5, 3), dtype('float32'), True, True)
     """
 
     @in_own_modes
     def __init__(
         self,
-        model: str | WorldModelConfig,
+        model: str | ModelConfig,
         observation_space: gymnasium.Space[Any],
         action_space: gymnasium.Space[Any],
         seed: int | None,
@@ -124,11 +108,7 @@ class IntrinsicReward:
         reward_decay: float = 0.99,
         device: str | torch.device = "cpu",
     ):
-        if isinstance(model, str) and model not in WORLD_MODELS:
-            raise ValueError(
-                f"unknown world model {model!r}; choose from {', '.join(WORLD_MODELS)}"
-            )
-        if not is_number(learning_rate) or not 0 < learning_rate <= NUMBER:
+        if not is_number(learning_rate) or not 0 < learning_rate <= MAX_NUMBER:
             raise ValueError(
                 f"learning_rate is {learning_rate!r}; it must be a finite number above 0"
             )
@@ -138,12 +118,9 @@ class IntrinsicReward:
             )
         if torso is not None and not isinstance(torso, TorsoConfig):
             raise ValueError(f"torso is {torso!r}; it must be a TorsoConfig, or None")
-        seed, self.autoreset, self.device = (
-            read_seed(seed),
-            read_autoreset(autoreset),
-            find_device(device),
-        )
-        config = WORLD_MODELS[model][0]() if isinstance(model, str) else model
+        seed, self.autoreset = read_seed(seed), read_autoreset(autoreset)
+        self.device = find_device(device)
+        config = find_model(model).Config() if isinstance(model, str) else model
         self.spec = read_spaces(observation_space, action_space)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(stream(seed, "weights"))
@@ -161,14 +138,21 @@ class IntrinsicReward:
         ).to(self.device)
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(self.trained, learning_rate)
-        self.name = world_model_name(config)
+        self.config, self.name = config, world_model_name(config)
         logging.getLogger("afterwit").info(
             "observations: %s; %s", self.spec.semantics["observations"], self.torso.describe()
         )
 
     @in_own_modes
     def initial_state(self, num_envs: int) -> StreamState:
-        """The state of `num_envs` environments whose first observation opens an episode."""
+        """The state of environments whose first observation opens an episode.
+
+        Args:
+          num_envs: B, at least 1.
+
+        Raises:
+          ValueError: `num_envs` is not an integer of at least 1.
+        """
         if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
             raise ValueError(f"num_envs is {num_envs!r}; it must be an integer of at least 1")
         opens = torch.ones(int(num_envs), dtype=torch.bool)
@@ -186,15 +170,29 @@ class IntrinsicReward:
         previous_dones: Array | None = None,
         state: StreamState | None = None,
     ) -> dict[str, float]:
-        """One optimiser step on T steps of B environments, and one step of the reward's statistics.
-        Returns metrics.
+        """Make one optimiser step, and update the bonus's statistics.
 
-        `state` is that before these steps, as `reward` was given it.
+        Args:
+          obs: [T+1, B, ...] as the observation space says.
+          actions: Integers [T, B] as the action space counts them.
+          dones: bool [T, B]: terminated | truncated.
+          previous_dones: bool [B]: the dones of the step before actions[0]. Only for next-step
+              autoreset without `state`.
+          state: The state before these steps, the one that `reward` was given.
+
+        Returns:
+          Metrics by name.
+
+        Raises:
+          ValueError: An array has a wrong shape or type, or observations are not finite or too
+              large.
+          FloatingPointError: The gradient is not finite. No weight was changed.
         """
         trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
-        out = self.model(trajectory, *self._seen(trajectory))
+        out = self.model(trajectory, *self._beliefs_and_embeddings(trajectory))
         self.optimiser.zero_grad(set_to_none=True)
-        out.loss.backward()
+        if out.loss.requires_grad:  # a model may have nothing to train
+            out.loss.backward()
         norm = nn.utils.clip_grad_norm_(self.trained, 10.0)
         if not bool(torch.isfinite(norm)):
             raise FloatingPointError(
@@ -236,23 +234,33 @@ class IntrinsicReward:
         previous_dones: Array | None = None,
         state: StreamState | None = None,
     ) -> Array | tuple[Array, StreamState]:
-        """The bonus of each transition, float32 [T, B], normalised; 0 for resets. Changes no weight
-        and no statistic.
+        """The bonus of each transition. Changes no weight and no statistic.
 
-        With a `state`, that before these steps, also the state after them.
+        Args:
+          obs: [T+1, B, ...] as the observation space says.
+          actions: Integers [T, B] as the action space counts them.
+          dones: bool [T, B]: terminated | truncated.
+          previous_dones: bool [B]: the dones of the step before actions[0]. Only for next-step
+              autoreset without `state`.
+          state: The state before these steps.
+
+        Returns:
+          The bonus, float32 [T, B], normalised. It is 0 for steps that only reset. If `state` is
+          given, also the state after these steps.
+
+        Raises:
+          ValueError: An array has a wrong shape or type, or observations are not finite or too
+              large.
         """
         trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
         with torch.no_grad(), self.model.watching():
-            beliefs, embeddings = self._seen(trajectory)
-            bonus = (
-                self.normaliser(self.model(trajectory, beliefs, embeddings).reward, trajectory.real)
-                .cpu()
-                .numpy()
-            )
+            beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
+            raw, real = self.model(trajectory, beliefs, embeddings).reward, trajectory.real
+            bonus = self.normaliser.with_statistics(raw, real)(raw, real).cpu().numpy()
         if state is None:
             return bonus
         ended = torch.from_numpy(as_array("dones", dones)[-1].copy())
-        # The memory before obs[-1], which is the next call's obs[0]: a GRU's output is its state.
+        # A GRU's output is its state. This is the memory before obs[-1], the next call's obs[0].
         last = beliefs[-2].cpu(), trajectory.action[-1].cpu(), trajectory.first[-1].cpu()
         return bonus, StreamState(*last, ended, self.autoreset)
 
@@ -265,10 +273,26 @@ class IntrinsicReward:
         previous_dones: Array | None = None,
         state: StreamState | None = None,
     ) -> dict[str, float]:
-        """The instruments of world_models/instruments.py on these transitions. Changes nothing."""
+        """The instruments of world_models/instruments.py on these transitions. Changes nothing.
+
+        Args:
+          obs: [T+1, B, ...] as the observation space says.
+          actions: Integers [T, B] as the action space counts them.
+          dones: bool [T, B]: terminated | truncated.
+          previous_dones: bool [B]: the dones of the step before actions[0]. Only for next-step
+              autoreset without `state`.
+          state: The state before these steps.
+
+        Returns:
+          Readings by name.
+
+        Raises:
+          ValueError: An array has a wrong shape or type, or observations are not finite or too
+              large.
+        """
         trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
         with torch.no_grad(), self.model.watching():
-            beliefs, embeddings = self._seen(trajectory)
+            beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
             readings = representation(beliefs, embeddings, trajectory.real) | self.model.inspect(
                 trajectory, beliefs, embeddings
             )
@@ -280,19 +304,22 @@ class IntrinsicReward:
 
     @in_own_modes
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave. Raises ValueError where it is of another model, or
-        none.
+        """Restore what `state_dict` returned.
+
+        Raises:
+          ValueError: The state belongs to another model, other spaces or another torso.
         """
         try:
             self.modules.load_state_dict(state["modules"])
             self.optimiser.load_state_dict(state["optimiser"])
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-            words = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"this is no state of {self.name} with these spaces and this torso: {words}"
+                f"this state does not belong to {self.name} with these spaces and this torso:"
+                f" {reason}"
             ) from error
 
-    def _seen(self, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
+    def _beliefs_and_embeddings(self, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
         """Beliefs [T+1, B, M] and embeddings [T+1, B, N]."""
         return self.torso(*trajectory.inputs)[:2]
 
@@ -318,17 +345,13 @@ class IntrinsicReward:
             raise ValueError(
                 f"actions have shape {actions.shape}; at least 1 step of 1 environment is needed"
             )
-        if isinstance(self.model, BYOLHindsight) and batch < 2:
-            raise ValueError(
-                "byol-hindsight needs at least 2 environments: what z tells is judged against the z"
-                " of the others"
-            )
+        self.config.check_batch(length, batch)
         if obs.shape != (length + 1, batch, *interface.view.raw):
             raise ValueError(
                 f"obs has shape {obs.shape}; for these actions it must be"
                 f" {(length + 1, batch, *interface.view.raw)}"
             )
-        actions = interface.counted(actions)
+        actions = interface.from_environment(actions)
         if dones.dtype != np.bool_:
             raise ValueError(
                 f"dones has dtype {dones.dtype}; it must be bool (terminated | truncated)"
@@ -340,10 +363,11 @@ class IntrinsicReward:
             )
         if obs.dtype.kind not in "biuf":
             raise ValueError(f"obs has dtype {obs.dtype}; it must hold numbers")
-        if not (float(obs.min()) >= -LARGEST and float(obs.max()) <= LARGEST):  # NaN is neither
+        least, most = float(obs.min()), float(obs.max())
+        if not (least >= -MAX_OBSERVATION and most <= MAX_OBSERVATION):  # also if NaN
             raise ValueError(
-                f"obs must be finite and of order 1 (at most {LARGEST:g}); scale them first."
-                " Nothing was changed"
+                f"obs must be finite and of order 1 (at most {MAX_OBSERVATION:g}); scale them"
+                " first. Nothing was changed"
             )
         if previous_dones is not None:
             if self.autoreset == "same-step":
@@ -367,9 +391,9 @@ class IntrinsicReward:
             batch, self.torso.config.belief, self.spec.num_actions, self.autoreset
         ):
             raise ValueError(
-                f"state is {reprlib.repr(state)}; it must come from this one's"
-                f" initial_state({batch}), or be the second of what reward(..., state=...) gave for"
-                f" {batch} environments"
+                f"state is {reprlib.repr(state)}; it must come from initial_state({batch}) of this"
+                f" object, or be the state that reward(..., state=...) returned for {batch}"
+                " environments"
             )
         first = np.zeros((length + 1, batch), bool)
         first[0] = state.opens.numpy()
@@ -388,57 +412,3 @@ class IntrinsicReward:
             core=state.core,
             prev_action=state.action,
         ).to(self.device)
-
-
-def read_spaces(
-    observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
-) -> EnvSpec:
-    if not isinstance(observation_space, Box):
-        raise ValueError(
-            f"observation_space is {observation_space}; only Box is supported (flatten others"
-            " first)"
-        )
-    if not isinstance(action_space, Discrete):
-        raise ValueError(f"action_space is {action_space}; only Discrete is supported")
-    interface = interface_of("the agent", observation_space, action_space)
-    view = interface.view
-    return EnvSpec(
-        "yours",
-        1,
-        view.shape,
-        view.dtype,
-        interface.num_actions,
-        semantics={"observations": str(view)},
-        interface=interface,
-    )
-
-
-def default_torso(spec: EnvSpec) -> TorsoConfig:
-    """The encoder follows what is seen; what reads images is larger."""
-    config = TorsoConfig(encoder="auto")
-    return (
-        config
-        if config.resolved(spec.observation_shape).encoder == "mlp"
-        else replace(config, embedding=256, belief=256)
-    )
-
-
-def read_autoreset(mode: Any) -> str:
-    """next-step or same-step, from either name however it is written, or from Gymnasium's
-    AutoresetMode."""
-    written = mode.value if isinstance(mode, AutoresetMode) else mode
-    spelled = (
-        "".join(letter for letter in written.lower() if letter.isalpha())
-        if isinstance(written, str)
-        else None
-    )
-    if spelled == "disabled":
-        raise ValueError(
-            "autoreset is disabled, so that you reset yourself; choose same-step if obs[t+1] after"
-            " a done opens the next episode, next-step if it is the last observation of the old one"
-            " and a step that only resets follows"
-        )
-    names = {"nextstep": "next-step", "samestep": "same-step"}
-    if spelled not in names:
-        raise ValueError(f"unknown autoreset {mode!r}; choose next-step or same-step")
-    return names[spelled]

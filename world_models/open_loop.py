@@ -1,9 +1,10 @@
 """The K-step open loop and its pair masks, written once for every model.
 
-From each belief b_t the open-loop RNN runs on actions only: b_{t,k} = h(b_{t,k-1}, a_{t+k-1}). A
-pair (t, k) is valid if the K steps from t to t+k all happened; nothing is predicted across an
-episode's end. Arrays over pairs are [K, T, B, ...] with k = 1 first; rows past the end of the
-trajectory are padding, and never valid.
+    b_{t,0} = b_t,   b_{t,k} = h(b_{t,k-1}, a_{t+k-1})   for k = 1 .. K
+
+From each belief b_t the open-loop RNN h runs on actions only. A pair (t, k) is valid if the K steps
+from t to t+k all happened: nothing is predicted across the end of an episode. Arrays over pairs are
+[K, T, B, ...], with k = 1 first. Rows past the end of the trajectory are padding and never valid.
 """
 
 from __future__ import annotations
@@ -20,31 +21,50 @@ Edges = Literal["whole", "sum"]
 
 
 def pair_mask(real: Tensor, horizon: int) -> Tensor:
-    """bool [K, T, B]: steps t .. t+k-1 of `real` [T, B] all lie inside the trajectory and
-    happened.
+    """Which pairs (t, k) are valid: steps t .. t+k-1 lie inside the trajectory and happened.
+
+    Args:
+      real: bool [T, B]: steps that happened.
+      horizon: K.
+
+    Returns:
+      bool [K, T, B].
     """
     padded = F.pad(real.float(), (0, 0, 0, horizon - 1))
     return padded.unfold(0, horizon, 1).cumprod(-1).permute(2, 0, 1) > 0
 
 
 def future(values: Tensor, horizon: int, length: int) -> Tensor:
-    """values[t + k] for k = 0 .. K-1 and t < `length`: [K, length, ...]; past the end, the last row
-    is repeated.
+    """values[t + k] for k = 0 .. K-1 and t < `length`. Past the end, the last row is repeated.
+
+    Args:
+      values: [T or more, ...].
+      horizon: K.
+      length: Number of start times.
+
+    Returns:
+      [K, length, ...].
     """
-    time = (
-        torch.arange(length, device=values.device)
-        + torch.arange(horizon, device=values.device)[:, None]
-    )
+    start = torch.arange(length, device=values.device)
+    time = start + torch.arange(horizon, device=values.device)[:, None]
     return values[time.clamp(max=len(values) - 1)]
 
 
 def pair_mean(errors: Tensor, valid: Tensor) -> Tensor:
-    """The loss: mean over the valid k of each (t, b), then over all (t, b) that have any. [K, T, B]
-    to []; see masked_mean.
+    """The loss: the mean over the valid k of each (t, b), then over all (t, b) that have any.
+
+    With several learners each gets its contribution (see masked_mean).
+
+    Args:
+      errors: float [K, T, B].
+      valid: bool [K, T, B].
+
+    Returns:
+      The loss [].
     """
     count = valid.sum(0)
     per_start = torch.where(valid, errors, 0.0).sum(0) / count.clamp(min=1)
-    return per_start.sum() / data_parallel.count(count > 0)
+    return per_start.sum() / data_parallel.mean_count(count > 0)
 
 
 def by_transition(values: Tensor) -> Tensor:
@@ -57,16 +77,23 @@ def by_transition(values: Tensor) -> Tensor:
 
 
 class TransitionReward(nn.Module):
-    """From errors of pairs to what transitions are worth: all that concern obs[t+1], those with p +
-    q = t + 1.
+    """The reward of a transition: the sum of all errors that concern obs[t+1], p + q = t + 1.
 
-    The first K - 1 transitions of an unroll and of an episode have fewer than K such pairs. edges
-    "sum": the sum over those that exist, as BYOL-Explore publishes it (for unrolls of 128 steps);
-    transition n then has n of K parts of the pay, and after prioritisation close to none. "whole":
-    that sum by the share of the whole that such pairs have in the batch (errors far ahead are
-    larger), so that on average the raw reward does not depend on where unrolls and episodes begin.
-    (Our choice. One error times K varies more than a sum of K, so after prioritisation beginnings
-    may be paid more than others.)
+    The first K - 1 transitions of an unroll and of an episode have fewer than K such pairs. There
+    are two ways to pay them:
+
+    - "sum": the sum over the existing pairs, as BYOL-Explore publishes it (for unrolls of 128
+      steps). Then transition n gets only n of K parts of the pay, and almost nothing after
+      prioritisation.
+    - "whole" (our default; not published): this sum, divided by the share of the whole that these
+      pairs have in the batch. Errors far ahead are larger, so the share is not n / K. On average
+      the raw reward then does not depend on where unrolls and episodes begin. One error times K
+      varies more than a sum of K errors, so after prioritisation beginnings may be paid more than
+      other transitions.
+
+    Args:
+      horizon: K.
+      edges: "whole" or "sum".
     """
 
     size: Tensor
@@ -74,14 +101,20 @@ class TransitionReward(nn.Module):
     def __init__(self, horizon: int, edges: Edges):
         super().__init__()
         self.whole = edges == "whole" and horizon > 1
-        # mean error at each distance, in the last batch of training that had such pairs
+        # mean error at each distance k, in the last training batch that had such pairs
         if self.whole:
             self.register_buffer("size", torch.ones(horizon))
 
     @torch.no_grad()
     def forward(self, errors: Tensor, valid: Tensor) -> Tensor:
-        """Errors of at least 0 [K, T, B] to [T, B]; 0 where no pair is valid. In training the sizes
-        are taken from them.
+        """The reward of each transition. In training mode it also updates the mean errors.
+
+        Args:
+          errors: float [K, T, B], at least 0.
+          valid: bool [K, T, B].
+
+        Returns:
+          float [T, B]. It is 0 if no pair is valid.
         """
         errors = torch.where(valid, errors, 0.0)
         total = by_transition(errors)
@@ -96,7 +129,14 @@ class TransitionReward(nn.Module):
 
 
 class OpenLoop(nn.Module):
-    """The open-loop RNN, started from every belief at once."""
+    """The open-loop RNN, started from every belief at once.
+
+    Args:
+      belief: M, size of the belief.
+      action_embedding: Size of an action's embedding.
+      num_actions: Number of actions.
+      horizon: K.
+    """
 
     def __init__(self, belief: int, action_embedding: int, num_actions: int, horizon: int):
         super().__init__()
@@ -105,7 +145,18 @@ class OpenLoop(nn.Module):
         self.rnn = nn.GRU(action_embedding, belief)
 
     def forward(self, beliefs: Tensor, action: Tensor) -> Tensor:
-        """b_{t,k} for k = 0 .. K: [K+1, T, B, M], from beliefs [T+1, B, M] and actions [T, B]."""
+        """Run K steps from each belief.
+
+        Args:
+          beliefs: float [T+1, B, M].
+          action: int64 [T, B].
+
+        Returns:
+          b_{t,k} for k = 0 .. K: float [K+1, T, B, M].
+
+        Raises:
+          ValueError: The trajectory is shorter than the horizon.
+        """
         length, batch = action.shape
         if self.horizon > length:
             raise ValueError(

@@ -1,134 +1,76 @@
-"""The published form of each world model, and what still differs from its paper.
+"""The published form of each world model, and how it still differs from its paper.
 
-`WORLD_MODELS[name][0].published()` is the whole configuration, for Atari. `model_config(name,
-"published", sizes="ours")` is the published method with small networks, for small worlds.
+`WORLD_MODELS[name].Config.published()` is the whole configuration, for Atari. `model_config(name,
+"published", sizes="ours", ...)` is the published method with small networks, for small
+environments.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Literal
 
-from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
-from afterwit.world_models.registry import WORLD_MODELS, WorldModelConfig
+from afterwit.world_models.base import ModelConfig
+from afterwit.world_models.registry import WORLD_MODELS, find_model
 from afterwit.world_models.running_scale import FLOOR
 
 Form = Literal["ours", "published"]
 
-# What says how large networks are and how far they look ahead, and nothing about the method.
-SIZES = ("horizon", "hidden", "noise", "latent", "layers", "critic_embedding", "predictor_hidden")
-
-EVERYWHERE = "all models"
-DEVIATIONS: dict[str, tuple[str, ...]] = {
-    EVERYWHERE: (
-        "V-MPO's temperature is solved for on each batch; V-MPO takes a gradient step on it.",
-        (
-            "The trust region's multiplier alpha moves by a factor exp(rate (KL / epsilon - 1)),"
-            " the bracket at most 4, between 0.01 and 100; V-MPO takes a gradient step on it."
-        ),
-        (
-            "Advantages are in units of their root mean square in the batch; with the exact"
-            " temperature no unit makes a difference."
-        ),
-        (
-            "Extrinsic rewards are divided by their root mean square, not by their deviation about"
-            " the mean."
-        ),
-        (
-            f"The floor under running deviations (of rewards and value targets) is {FLOOR:.0%} of"
-            " the root mean square, not 1e-4."
-        ),
-        "Gradients are clipped to a global norm of 10; the papers give none.",
-        "Pairs that cross an episode's end count nowhere; the papers do not say.",
-        (
-            "The agent is V-MPO with one value for both returns, which end with the episode; Burda"
-            " et al. and Pathak et al. have PPO and A3C."
-        ),
-        (
-            "Outside the preset atari, sizes, K, learning rate and V-MPO's constants are the"
-            " preset's, which has far fewer steps."
-        ),
-    ),
-    "byol-explore": (
-        "The networks' sizes are those of re-implementations; the paper gives some of them only.",
-    ),
-    "byol-hindsight": (
-        "lambda (invariance_weight) is 0.01; no value is published.",
-        (
-            "The critic is a network with one hidden layer on (place, action, z); its form is not"
-            " published."
-        ),
-        (
-            "The critic has an Adam of its own, at the agent's rate, and steps after the others"
-            " instead of with them."
-        ),
-        "(place, action) carry no gradient into generator and critic; the paper does not say.",
-        (
-            "z and noise have 256 numbers, generator and reconstructor three hidden layers of 512:"
-            " those of re-implementations."
-        ),
-    ),
-    "rnd": (
-        (
-            "Predictor and target look through the policy's kind of encoder at all its channels,"
-            " initialised as PyTorch does; Burda et al. show them the last frame and initialise"
-            " orthogonally with gain sqrt 2."
-        ),
-        (
-            "Loss and error are divided by the target's running size squared; in the bonus, sigma"
-            " takes that out again."
-        ),
-        (
-            "The bonus is divided by its own running deviation, as BYOL-Explore does for RND; Burda"
-            " et al. divide by that of its returns."
-        ),
-        (
-            "The moments of observations start with training, with a deviation of at least 0.01;"
-            " Burda et al. take random steps first."
-        ),
-        (
-            "Every step trains the predictor; Burda et al. drop three of four where there are 128"
-            " environments."
-        ),
-    ),
-    "icm": (
-        (
-            "The features come from the policy's kind of encoder; Pathak et al. have four"
-            " convolutions with ELU."
-        ),
-        (
-            "The bonus is divided by its running deviation, as BYOL-Explore does for ICM; Pathak et"
-            " al. multiply it by a constant."
-        ),
-    ),
-}
+# Differences from the papers that the published forms of all models share.
+SHARED_DEVIATIONS = (
+    "V-MPO's temperature is solved for on each batch; V-MPO takes a gradient step on it.",
+    "The trust region's multiplier alpha moves by a factor exp(rate (KL / epsilon - 1)), "
+    "the bracket at most 4, between 0.01 and 100; V-MPO takes a gradient step on it.",
+    "Advantages are in units of their root mean square in the batch; with the exact "
+    "temperature no unit makes a difference.",
+    "Extrinsic rewards are divided by their root mean square, not by their deviation "
+    "about the mean.",
+    f"The floor under running deviations (of rewards and value targets) is {FLOOR:.0%} of the root "
+    "mean square, not 1e-4.",
+    "Gradients are clipped to a global norm of 10; the papers give none.",
+    "Pairs that cross an episode's end count nowhere; the papers do not say.",
+    "The agent is V-MPO with one value for both returns, which end with the episode; "
+    "Burda et al. and Pathak et al. have PPO and A3C.",
+    "Outside the preset atari, sizes, K, learning rate and V-MPO's constants are the "
+    "preset's, which has far fewer steps.",
+)
 
 
-def model_config(model: str, method: Form, sizes: Form, rate: float) -> WorldModelConfig:
-    """The config of `model` with the method of one form and the SIZES of one: ours are small, and
-    look one step ahead.
+def deviations() -> dict[str, tuple[str, ...]]:
+    """How the published forms still differ from the papers: for all models, then for each."""
+    own = {name: model.deviations for name, model in WORLD_MODELS.items()}
+    return {"all models": SHARED_DEVIATIONS} | own
 
-    `rate` is the agent's learning rate, which in the published form is the critic's, too.
+
+def model_config(model: str, method: Form, sizes: Form, rate: float) -> ModelConfig:
+    """The config of a world model.
+
+    Args:
+      model: Its name, as `find_model` takes it.
+      method: The form whose method it has.
+      sizes: The form whose `scale_fields` it has. "ours" is small, and looks one step ahead.
+      rate: The agent's learning rate. The optimisers of the published form step at this rate.
+
+    Raises:
+      ValueError: The model is unknown or has no published form.
     """
-    kind = WORLD_MODELS[model][0]
-    forms: dict[Form, WorldModelConfig] = {"ours": kind(), "published": kind.published()}
-    config = with_sizes_of(forms[method], forms[sizes])
-    return (
-        replace(config, critic_rate=rate)
-        if method == "published" and isinstance(config, BYOLHindsightConfig)
-        else config
-    )
+    kind = find_model(model).Config
+    ours, published = kind(), kind.published()
+    if method == "ours" and (sizes == "ours" or published is None):
+        return ours
+    if published is None:
+        raise ValueError(f"{model} has no published form; leave --variant published out")
+    forms: dict[Form, ModelConfig] = {"ours": ours, "published": published}
+    config = with_scale_of(forms[method], forms[sizes])
+    return config.at_rate(rate) if method == "published" else config
 
 
-def with_sizes_of(config: WorldModelConfig, other: WorldModelConfig) -> WorldModelConfig:
-    """`config` with the SIZES of `other`, a config of the same model."""
-    names = [field.name for field in fields(config) if field.name in SIZES]
-    return replace(config, **{name: getattr(other, name) for name in names})
+def with_scale_of(config: ModelConfig, other: ModelConfig) -> ModelConfig:
+    """`config` with the `scale_fields` of `other`, a config of the same model."""
+    return replace(config, **{name: getattr(other, name) for name in config.scale_fields})
 
 
-def is_published(config: WorldModelConfig) -> bool:
-    """Is the method the published one, whatever sizes and rate?"""
-    published = with_sizes_of(type(config).published(), config)
-    if isinstance(published, BYOLHindsightConfig) and isinstance(config, BYOLHindsightConfig):
-        published = replace(published, critic_rate=config.critic_rate)
-    return published == config
+def is_published(config: ModelConfig) -> bool:
+    """Whether the method is the published one, with any sizes and rates."""
+    published = config.published()
+    return published is not None and with_scale_of(published, config) == config

@@ -1,43 +1,92 @@
-"""WORLD_MODELS: name -> (config, class). One test class runs over all entries."""
+"""WORLD_MODELS: every model of the library by its name. A new model is a file and a line here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import sys
+from typing import Any, cast
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import WorldModel
-from afterwit.world_models.models.byol_explore import BYOLExplore, BYOLExploreConfig
-from afterwit.world_models.models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig
-from afterwit.world_models.models.icm import ICM, ICMConfig
-from afterwit.world_models.models.rnd import RND, RNDConfig
+from afterwit.envs.user_modules import import_module
+from afterwit.world_models.base import MODEL_OF, ModelConfig, WorldModel
+from afterwit.world_models.models.byol_explore import BYOLExplore
+from afterwit.world_models.models.byol_hindsight import BYOLHindsight
+from afterwit.world_models.models.icm import ICM
+from afterwit.world_models.models.rnd import RND
 from afterwit.world_models.torso import Torso
 
-WorldModelConfig = BYOLExploreConfig | BYOLHindsightConfig | RNDConfig | ICMConfig
-
-WORLD_MODELS: dict[str, tuple[type[Any], Callable[[Any, Torso, EnvSpec, int], WorldModel]]] = {
-    "byol-explore": (BYOLExploreConfig, BYOLExplore),
-    "byol-hindsight": (BYOLHindsightConfig, BYOLHindsight),
-    "rnd": (RNDConfig, RND),
-    "icm": (ICMConfig, ICM),
+WORLD_MODELS: dict[str, type[WorldModel]] = {
+    "byol-explore": BYOLExplore,
+    "byol-hindsight": BYOLHindsight,
+    "rnd": RND,
+    "icm": ICM,
 }
 
 
-def make_world_model(
-    config: WorldModelConfig, torso: Torso, spec: EnvSpec, seed: int
-) -> WorldModel:
-    """The world model that `config` describes, looking through `torso`."""
-    for config_type, model_type in WORLD_MODELS.values():
-        if type(config) is config_type:
-            return model_type(config, torso, spec, seed)
-    raise ValueError(
-        f"unknown world model config {type(config).__name__}; choose one of"
-        f" {', '.join(WORLD_MODELS)}"
-    )
+def find_model(name: str) -> type[WorldModel]:
+    """The class of a world model.
+
+    Args:
+      name: One of WORLD_MODELS, or `package.module:Class` for one of your own. Its package is
+          installed, or is in the working folder.
+
+    Raises:
+      ValueError: There is no such model. The message says what is wrong with the name.
+
+    >>> find_model("rnd").__name__
+    'RND'
+    """
+    if name in WORLD_MODELS:
+        return WORLD_MODELS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(
+            f"unknown world model {name!r}; choose from {', '.join(WORLD_MODELS)}, or name a class"
+            " of your own as package.module:Class"
+        )
+    try:
+        import_module(module)
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            f"world model {name!r} cannot be imported ({reason}); start afterwit in the folder that"
+            f" holds {module.partition('.')[0]!r}, or install it"
+        ) from error
+    found = getattr(sys.modules[module], attribute, None)
+    if not isinstance(found, type) or not issubclass(found, WorldModel):
+        raise ValueError(
+            f"world model {name!r} is {found!r}; it must be a class derived from"
+            " afterwit.world_models.WorldModel"
+        )
+    if MODEL_OF.get(getattr(found, "Config", ModelConfig)) is not found:
+        raise ValueError(
+            f"world model {name!r} has no config class of its own; give it Config, a frozen"
+            " dataclass derived from afterwit.world_models.ModelConfig"
+        )
+    return found
 
 
-def world_model_name(config: WorldModelConfig) -> str:
-    """The registry's name for a config: the inverse of WORLD_MODELS[name][0]."""
-    return next(
-        name for name, (config_type, _) in WORLD_MODELS.items() if type(config) is config_type
-    )
+def make_world_model(config: ModelConfig, torso: Torso, spec: EnvSpec, seed: int) -> WorldModel:
+    """Make the world model that a config describes.
+
+    Args:
+      config: The config of a world model.
+      torso: The encoder and recurrent network that the model reads.
+      spec: The environments.
+      seed: Seed of the model's random draws.
+
+    Raises:
+      ValueError: The config belongs to no known world model.
+    """
+    if type(config) not in MODEL_OF:
+        raise ValueError(
+            f"unknown world model config {type(config).__name__}; choose one of"
+            f" {', '.join(WORLD_MODELS)}, or import the class that it belongs to"
+        )
+    return cast(Any, MODEL_OF[type(config)])(config, torso, spec, seed)
+
+
+def world_model_name(config: ModelConfig) -> str:
+    """The name by which `find_model` finds the model of this config."""
+    model = MODEL_OF[type(config)]
+    names = (name for name, known in WORLD_MODELS.items() if known is model)
+    return next(names, f"{model.__module__}:{model.__qualname__}")

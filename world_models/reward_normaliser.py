@@ -1,13 +1,19 @@
-"""From raw error to a bonus: normalise by a running deviation, pay only what lies above the running
-mean.
+"""From the raw error to a bonus: normalise it, and pay only what is above the running mean.
 
-BYOL-Explore (Guo et al., 2022, section 3). Two consequences are worth knowing. The bonus has no
-unit: when all errors have become small, the rest is paid as the large ones were, so curiosity does
-not end by itself. And max(n - mean, 0) is convex: of two kinds of transition with the same mean
-error, the one whose error varies more is paid more.
+BYOL-Explore (Guo et al., 2022, section 3):
+
+    n     = r / sigma              sigma: the running deviation of the raw reward r
+    bonus = max(n - mean(n), 0)    with prioritisation; else n
+
+This has two consequences. First, the bonus has no unit. When all errors have become small, the
+remaining ones are paid as the large ones were, so curiosity does not end by itself. Second, max(n -
+mean, 0) is convex. Of two kinds of transition with the same mean error, the one with the more
+variable error is paid more.
 """
 
 from __future__ import annotations
+
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +22,12 @@ from afterwit.world_models.running_scale import RunningMean, RunningScale
 
 
 class RewardNormaliser(nn.Module):
-    """Statistics of the raw reward r and of n = r / sigma, from EMAs of batch means."""
+    """Statistics of the raw reward r and of n = r / sigma, from running means over batches.
+
+    Args:
+      prioritise: Pay only what is above the running mean of n.
+      decay: Share of the statistics that is kept at each update.
+    """
 
     def __init__(self, prioritise: bool, decay: float):
         super().__init__()
@@ -25,17 +36,41 @@ class RewardNormaliser(nn.Module):
 
     @torch.no_grad()
     def update(self, reward: Tensor, real: Tensor) -> None:
-        """Take raw rewards [T, B] into the statistics; only the `real` steps [T, B] count."""
+        """Update the statistics with raw rewards [T, B]. Only the `real` steps [T, B] count."""
         self.raw.update(reward, real)
         self.normalised.update(reward / self.deviation, real)
 
     @property
     def deviation(self) -> Tensor:
+        """sigma, the running deviation of the raw reward."""
         return self.raw.deviation
+
+    def with_statistics(self, reward: Tensor, real: Tensor) -> RewardNormaliser:
+        """This normaliser, or before its first update one with the statistics of these rewards.
+
+        Without statistics the bonus would be the raw error, in a unit of its own.
+
+        Args:
+          reward: float [T, B].
+          real: bool [T, B]: steps that happened.
+        """
+        if bool(self.raw.first.weight > 0):
+            return self
+        fresh = deepcopy(self)
+        fresh.update(reward, real)
+        return fresh
 
     @torch.no_grad()
     def forward(self, reward: Tensor, real: Tensor) -> Tensor:
-        """The bonus [T, B]: r / sigma, prioritised if configured; 0 on steps that are not real."""
+        """The bonus of raw rewards.
+
+        Args:
+          reward: float [T, B].
+          real: bool [T, B]: steps that happened.
+
+        Returns:
+          float [T, B]. It is 0 for steps that are not real.
+        """
         bonus = reward / self.deviation
         if self.prioritise:
             bonus = (bonus - self.normalised.mean).clamp(min=0)

@@ -1,6 +1,4 @@
-"""Running mean and deviation of a stream of batches. One copy of the idea: rewards, value targets
-and bonuses use it.
-"""
+"""Running mean and deviation of a stream of batches, for rewards, value targets and bonuses."""
 
 from __future__ import annotations
 
@@ -12,8 +10,13 @@ from afterwit.world_models.trajectory import masked_mean
 
 
 class RunningMean(nn.Module):
-    """EMA of batch means, corrected for its start at zero. State lies in buffers, so it is part of
-    every checkpoint.
+    """Exponential moving average of batch means, corrected for its start at zero.
+
+    The state is in buffers, so it is part of every checkpoint.
+
+    Args:
+      decay: Share that is kept at each update.
+      shape: Shape of one value.
     """
 
     total: Tensor
@@ -27,10 +30,8 @@ class RunningMean(nn.Module):
 
     @torch.no_grad()
     def update(self, values: Tensor, mask: Tensor) -> None:
-        """Take in the values [T, B, *shape] where `mask` [T, B]; a batch with nothing in it changes
-        nothing.
-        """
-        rate = (1 - self.decay) * data_parallel.anywhere(mask)
+        """Include the values [T, B, *shape] where `mask` [T, B]. An empty batch changes nothing."""
+        rate = (1 - self.decay) * data_parallel.any_true(mask)
         self.total.lerp_(data_parallel.average(masked_mean(values, mask)), rate)
         self.weight.lerp_(torch.ones_like(self.weight), rate)
 
@@ -40,14 +41,16 @@ class RunningMean(nn.Module):
         return self.total / self.weight.clamp(min=1e-8)
 
 
-# the least deviation, as a share of the root mean square: a floor in absolute units would switch
-# small numbers off
+# The smallest deviation, as a share of the root mean square. A floor in absolute units would
+# suppress small numbers.
 FLOOR = 0.01
 
 
 class RunningScale(nn.Module):
-    """EMAs of batch means of x and x^2: `mean`, `deviation` and `size` of x. All three scale with
-    x.
+    """Running `mean`, `deviation` and `size` of x. All three scale with x.
+
+    Args:
+      decay: Share that is kept at each update.
     """
 
     def __init__(self, decay: float):
@@ -55,25 +58,29 @@ class RunningScale(nn.Module):
         self.first, self.second = RunningMean(decay), RunningMean(decay)
 
     def update(self, values: Tensor, mask: Tensor) -> None:
-        """Take in the values [T, B] where `mask` [T, B]."""
+        """Include the values [T, B] where `mask` [T, B]."""
         self.first.update(values, mask)
         self.second.update(values.square(), mask)
 
     @property
     def mean(self) -> Tensor:
+        """The mean; 0 before the first update."""
         return self.first.mean
 
     @property
     def size(self) -> Tensor:
-        """The root mean square, sqrt(E[x^2]); 1 before the first update, and where all was 0."""
+        """The root mean square, sqrt(E[x^2]).
+
+        It is 1 before the first update, and if all values were 0.
+        """
         return torch.where(self.second.mean > 0, self.second.mean.sqrt(), 1.0)
 
     @property
     def deviation(self) -> Tensor:
-        """sqrt(max(E[x^2] - E[x]^2, 0) + (FLOOR * size)^2); 1 before the first update, and where
-        all was 0.
+        """sqrt(max(E[x^2] - E[x]^2, 0) + (FLOOR * size)^2).
 
-        BYOL-Explore has 1e-8 in place of the last term, for errors of order 1.
+        It is 1 before the first update, and if all values were 0. BYOL-Explore (Guo et al., 2022)
+        has 1e-8 in place of the last term, for errors of order 1.
         """
         variance = (self.second.mean - self.first.mean.square()).clamp(min=0)
         return torch.where(

@@ -1,7 +1,11 @@
-"""What turns observations into embeddings and beliefs: encoders and the closed-loop RNN.
+"""The torso turns observations into embeddings and beliefs: an encoder and the closed-loop RNN.
 
-BYOL-Explore (Guo et al., 2022, section 3): omega_t = f(o_t), b_t from (b_{t-1}, a_{t-1}, omega_t).
-The policy has one torso; a world model uses the same one or has its own.
+BYOL-Explore (Guo et al., 2022, section 3):
+
+    omega_t = f(o_t)
+    b_t     = h(b_{t-1}, a_{t-1}, omega_t)
+
+The policy has one torso. A world model uses the same one or has its own.
 """
 
 from __future__ import annotations
@@ -13,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from afterwit.envs.checks import check_numbers
-from afterwit.envs.images import PICTURE
+from afterwit.envs.images import MIN_IMAGE_SIZE
 
 EncoderName = Literal["mlp", "conv", "small", "resnet", "auto"]
-LEAST_IMAGE = {"conv": 36, "small": 23}  # height and width, in pixels
-# Pixels beyond which auto takes conv: a resnet sees each of them, and a batch takes several GB.
+MIN_IMAGE_SIZES = {"conv": 36, "small": 23}  # smallest height and width, in pixels
+# Pixels above which auto chooses conv. A resnet processes each pixel: a batch takes several GB.
 LARGE_IMAGE = 96 * 96
 
 
@@ -27,26 +31,24 @@ class TorsoConfig:
 
     encoder: EncoderName = "mlp"
     """mlp: two layers, for small views; conv: the three-layer Atari network of DQN; small: three
-    layers for images of half that size, which conv sees too coarsely (ours); resnet: IMPALA's;
-    auto: by what is seen, of images of 16x16 and more resnet, above 96x96 pixels conv, of all else
-    mlp."""
+    layers for images of half that size (our design); resnet: that of IMPALA. auto: mlp, but for
+    images of 16x16 and more resnet, and above 96x96 pixels conv."""
     hidden: int = 128
     """Width of the mlp encoder's hidden layer."""
     channels: tuple[int, ...] = (16, 32, 32)
     """Channels of the resnet's stages, each of which halves the image, or of the three layers of
-    small. (The value of BYOL-Explore's re-implementations.)"""
+    small. The default is that of re-implementations of BYOL-Explore."""
     blocks: int = 2
-    """Residual blocks a stage."""
+    """Residual blocks per stage of the resnet."""
     embedding: int = 64
-    """Size of the embedding omega."""
+    """Size N of the embedding omega."""
     belief: int = 96
-    """Size of the belief b, the state of the GRU."""
+    """Size M of the belief b, the state of the GRU."""
     action_embedding: int = 16
-    """Size of the learnt embedding of the previous action."""
+    """Size of the learned embedding of the previous action."""
     bfloat16: bool = False
-    """Encode images in bfloat16 (weights, embeddings and all else stay float32). For GPUs; CPUs are
-    many times slower in it.
-    """
+    """Encode images in bfloat16; weights and embeddings stay float32. For GPUs: on CPUs it is many
+    times slower."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "torso.")
@@ -70,12 +72,16 @@ class TorsoConfig:
                 raise ValueError(f"torso.{name} is {getattr(self, name)}; it must be at least 1")
 
     def resolved(self, shape: tuple[int, ...]) -> TorsoConfig:
-        """With the encoder that auto stands for on observations of `shape`, channels first."""
+        """This config, with auto replaced by the encoder for observations of `shape`.
+
+        Args:
+          shape: Shape of an observation, channels first.
+        """
         if self.encoder != "auto":
             return self
-        if len(shape) != 3 or min(shape[1:]) < PICTURE:
+        if len(shape) != 3 or min(shape[1:]) < MIN_IMAGE_SIZE:
             return replace(self, encoder="mlp")
-        large = shape[1] * shape[2] > LARGE_IMAGE and min(shape[1:]) >= LEAST_IMAGE["conv"]
+        large = shape[1] * shape[2] > LARGE_IMAGE and min(shape[1:]) >= MIN_IMAGE_SIZES["conv"]
         return replace(self, encoder="conv" if large else "resnet")
 
 
@@ -88,6 +94,8 @@ def mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
 
 
 class Residual(nn.Module):
+    """A residual block: two 3x3 convolutions."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.layers = nn.Sequential(
@@ -102,6 +110,7 @@ class Residual(nn.Module):
 
 
 def image_layers(config: TorsoConfig, channels: int) -> nn.Sequential:
+    """The convolutions of an image encoder."""
     if config.encoder == "conv":
         return nn.Sequential(
             nn.Conv2d(channels, 32, 8, 4),
@@ -130,8 +139,9 @@ def image_layers(config: TorsoConfig, channels: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """Observation [..., *shape] to embedding [..., N]. uint8 is scaled to 0..1, floats are taken as
-    they are.
+    """Observations [..., *shape] to embeddings [..., N].
+
+    uint8 is scaled to 0..1. Floats are read as they are.
     """
 
     def __init__(self, config: TorsoConfig, shape: tuple[int, ...]):
@@ -151,12 +161,12 @@ class Encoder(nn.Module):
                 f"torso.encoder {config.encoder!r} reads images [channels, height, width], not"
                 f" observations of shape {shape}; use 'mlp'"
             )
-        least = LEAST_IMAGE.get(config.encoder, 1)
+        least = MIN_IMAGE_SIZES.get(config.encoder, 1)
         if min(shape[1:]) < least:
             others = [
                 name
                 for name in ("small", "resnet", "mlp")
-                if min(shape[1:]) >= LEAST_IMAGE.get(name, 1)
+                if min(shape[1:]) >= MIN_IMAGE_SIZES.get(name, 1)
             ]
             raise ValueError(
                 f"torso.encoder {config.encoder!r} needs images of at least {least}x{least}, not"
@@ -166,7 +176,7 @@ class Encoder(nn.Module):
         with torch.no_grad():
             features = image(torch.zeros(1, *shape)).numel()
         self.layers = nn.Sequential(image, nn.Flatten(), nn.Linear(features, config.embedding))
-        # On CPUs 2.3 times as fast forward, 1.6 with backward.
+        # On CPUs this is 2.3 times as fast forward, and 1.6 times with backward.
         self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -180,7 +190,13 @@ class Encoder(nn.Module):
 
 
 class Torso(nn.Module):
-    """Encoder and closed-loop GRU over T steps of B environments."""
+    """Encoder and closed-loop GRU over T steps of B environments.
+
+    Args:
+      config: Sizes and kind of encoder.
+      shape: Shape of an observation, channels first.
+      num_actions: Number of actions.
+    """
 
     def __init__(self, config: TorsoConfig, shape: tuple[int, ...], num_actions: int):
         super().__init__()
@@ -197,11 +213,20 @@ class Torso(nn.Module):
         core: Tensor,
         resets: tuple[int, ...] = (),
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Beliefs [T, B, M], embeddings [T, B, N] and the state after the last step [B, M].
+        """Embeddings and beliefs of T steps of B environments.
 
-        `first` [T, B] forgets: there the state and the previous action are blank. Resets are rare,
-        so the fused GRU runs between the times `resets` at which any environment starts over,
-        instead of step by step.
+        Where `first` is set, the memory and the previous action are cleared. Resets are rare, so
+        the fused GRU runs between the times `resets` instead of step by step.
+
+        Args:
+          obs: uint8 or float32 [T, B, ...].
+          first: bool [T, B]: the observation opens an episode.
+          previous_actions: int64 [T, B]: the action before each observation.
+          core: float32 [B, M]: the memory before the first step.
+          resets: Times t > 0 at which any environment opens an episode.
+
+        Returns:
+          Beliefs [T, B, M], embeddings [T, B, N] and the memory after the last step [B, M].
         """
         embeddings = self.encoder(obs)
         keep = (~first).unsqueeze(-1).to(embeddings.dtype)  # [T, B, 1]
@@ -219,7 +244,7 @@ class Torso(nn.Module):
         return self.action_embedding.weight.new_zeros(batch, self.config.belief)
 
     def describe(self) -> str:
-        """Which encoder reads what: "encoder: resnet, of 3x84x84 numbers"."""
+        """Encoder and observations in words: "encoder: resnet, of 3x84x84 numbers"."""
         return (
             f"encoder: {self.config.encoder}, of {'x'.join(map(str, self.encoder.shape))} numbers"
         )

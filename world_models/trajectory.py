@@ -1,6 +1,6 @@
 """The one shape of data: T agent steps of B environments, and the masks that follow from it.
 
-Time first, then batch. Index t is the t-th action; observations have one row more. `reward[t]`,
+Time first, then batch. Index t is the t-th action. Observations have one row more. `reward[t]`,
 `terminal[t]` and `info[...][t]` belong to the transition that `action[t]` started, into `obs[t +
 1]`.
 """
@@ -20,30 +20,35 @@ from afterwit.world_models import data_parallel
 
 @dataclass(frozen=True)
 class Trajectory:
-    """T steps of B environments (next-step autoreset: the step after an ending only resets)."""
+    """T agent steps of B environments, with next-step autoreset.
 
-    obs: Tensor  # uint8 or float32 [T+1, B, ...]: obs[t] is what action[t] was chosen on
-    first: Tensor  # bool [T+1, B]: obs[t] opens an episode
-    action: Tensor  # int64 [T, B]
-    behaviour: Tensor  # float32 [T, B, A]: log-probabilities of the acting policy
-    reward: Tensor  # float32 [T, B]: received on reaching obs[t+1]; raw, unclipped
-    terminal: Tensor  # bool [T, B]: obs[t+1] ends the task (never a time limit)
-    core: Tensor  # float32 [B, H]: recurrent state before obs[0]
-    prev_action: Tensor  # int64 [B]: the action before obs[0]
-    # [T, B, ...]: what the environment tells of obs[t+1]
+    The step after an ending only resets.
+    """
+
+    obs: Tensor  #: uint8 or float32 [T+1, B, ...]: action[t] was chosen on obs[t]
+    first: Tensor  #: bool [T+1, B]: obs[t] opens an episode
+    action: Tensor  #: int64 [T, B]
+    behaviour: Tensor  #: float32 [T, B, A]: log-probabilities of the acting policy
+    reward: Tensor  #: float32 [T, B]: received on reaching obs[t+1]; the environment's own
+    terminal: Tensor  #: bool [T, B]: obs[t+1] ends the task (never a time limit)
+    core: Tensor  #: float32 [B, M]: recurrent state before obs[0]
+    prev_action: Tensor  #: int64 [B]: the action before obs[0]
+    #: [T, B, ...]: the declared entries of the environment's `info` about obs[t+1]
     info: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def real(self) -> Tensor:
-        """bool [T, B]: steps that happened. The others only reset: no reward, no loss, no
-        statistics.
+        """bool [T, B]: steps that happened. All others only reset.
+
+        Steps that only reset have no reward, no loss and no statistics.
         """
         return ~self.first[1:]
 
     @cached_property
     def resets(self) -> tuple[int, ...]:
-        """Times t > 0 at which an environment opens an episode. Read on the host, before `to` moves
-        the data.
+        """Times t > 0 at which an environment opens an episode.
+
+        They are read on the host, before `to` moves the data.
         """
         return tuple(t + 1 for t, opens in enumerate(self.first[1:].any(1).tolist()) if opens)
 
@@ -58,29 +63,30 @@ class Trajectory:
         return self.obs, self.first, self.previous_actions, self.core, self.resets
 
     def state(self) -> dict[str, Any]:
-        """The fields, of which `Trajectory(**state)` makes it again."""
+        """The fields as a dict: `Trajectory(**state)` makes the same trajectory."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def to(self, device: torch.device) -> Trajectory:
-        """The same steps on `device`; `info` stays on the host, where it is logged."""
-        here = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "info"}
-        # from pinned memory, copies do not wait for each other nor for the GPU's work
+        """The same steps on `device`. `info` stays on the host, where it is logged."""
+        on_host = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "info"}
+        # copies from pinned memory do not wait for each other, or for the GPU's work
         if device.type == "cuda":
-            here = {
-                name: value if value.is_cuda else value.pin_memory() for name, value in here.items()
+            on_host = {
+                name: value if value.is_cuda else value.pin_memory()
+                for name, value in on_host.items()
             }
-        moved = {name: value.to(device, non_blocking=True) for name, value in here.items()}
+        moved = {name: value.to(device, non_blocking=True) for name, value in on_host.items()}
         result = replace(self, **moved)
         result.__dict__["resets"] = self.resets
         return result
 
 
-# which dimension counts environments, where it is not the one after time
-BATCH = {"core": 0, "prev_action": 0}
+# the axis of environments in fields without an axis of time
+BATCH_AXIS = {"core": 0, "prev_action": 0}
 
 
-def joined(parts: Sequence[Trajectory]) -> Trajectory:
-    """The environments of all `parts`, which have the same T, beside each other."""
+def join_trajectories(parts: Sequence[Trajectory]) -> Trajectory:
+    """Join the environments of several trajectories that have the same T."""
     if len(parts) == 1:
         return parts[0]
     states = [part.state() for part in parts]
@@ -88,17 +94,25 @@ def joined(parts: Sequence[Trajectory]) -> Trajectory:
     names = [name for name in states[0] if name != "info"]
     return Trajectory(
         **{
-            name: torch.cat([state[name] for state in states], BATCH.get(name, 1)) for name in names
+            name: torch.cat([state[name] for state in states], BATCH_AXIS.get(name, 1))
+            for name in names
         },
         info=info,
     )
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of values [T, B, ...] where mask [T, B], [...]; 0 (with gradient 0) where nothing is
-    left.
+    """Mean of values where mask. It is 0 (with gradient 0) if the mask is empty.
 
-    Of several learners each gets its contribution: their average is the mean over the whole batch.
+    With several learners each gets its contribution: their average is the mean over the whole
+    batch.
+
+    Args:
+      values: [T, B, ...].
+      mask: bool [T, B].
+
+    Returns:
+      The mean [...].
     """
     kept = torch.where(mask.view(*mask.shape, *[1] * (values.dim() - mask.dim())), values, 0.0)
-    return kept.flatten(0, mask.dim() - 1).sum(0) / data_parallel.count(mask)
+    return kept.flatten(0, mask.dim() - 1).sum(0) / data_parallel.mean_count(mask)

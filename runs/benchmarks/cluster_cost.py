@@ -41,13 +41,13 @@ def cluster_cost(
         )
     if not rate > 0 or not seconds > 0 or min(counts) < 1:
         raise ValueError(
-            f"stand_ins are {list(counts)} at {rate} agent steps/s for {seconds} s; all of these"
-            " must be above 0"
+            f"simulated_actors are {list(counts)} at {rate} agent steps/s for {seconds} s; all of"
+            " these must be above 0"
         )
     if min(counts) < config.actors_per_batch:
         raise ValueError(
-            f"stand_ins are {list(counts)}, but {config.actors_per_batch} actors make a batch;"
-            " simulate at least as many"
+            f"simulated_actors are {list(counts)}, but {config.actors_per_batch} actors make a"
+            " batch; simulate at least as many"
         )
     with checked_outputs(*([out] if out is not None else [])):
         return costed(config, counts, rate, seconds, out)
@@ -175,7 +175,7 @@ def predicted(
 def table(result: dict[str, Any]) -> str:
     """The measurement as text."""
     costs, transport = result["costs"], result["transport_seconds"]
-    told = (
+    transport_text = (
         "hidden by the actors' rate" if transport is None else f"{transport * 1e3:,.1f} ms a batch"
     )
     rows = [
@@ -186,7 +186,7 @@ def table(result: dict[str, Any]) -> str:
         ),
         (
             f"a learner step {costs['learner_seconds'] * 1e3:,.1f} ms alone; transport and driver:"
-            f" {told}"
+            f" {transport_text}"
         ),
         "",
         f"{'simulated actors':<20}{'asked, agent steps/s':>24}{'reached':>12}{'share':>8}",

@@ -31,19 +31,19 @@ BACKWARD, OPTIMISER, REST = (
 def parts(learner: Learner) -> dict[nn.Module, str]:
     """The modules whose work is counted apart, each with the name of its part."""
     policy, model = learner.policy, learner.world_model
-    named: dict[nn.Module, str] = {
+    parts_by_module: dict[nn.Module, str] = {
         policy.action_head: "heads",
         policy.value_head: "heads",
         policy.popart: "heads",
     }
     for torso in (policy.torso, learner.own_torso):
         if torso is not None:
-            named |= {
+            parts_by_module |= {
                 torso.encoder: "torso: encoder",
                 torso.action_embedding: "torso: RNN",
                 torso.rnn: "torso: RNN",
             }
-    return named | {
+    return parts_by_module | {
         child: f"world model: {name.replace('_', ' ')}" for name, child in model.named_children()
     }
 

@@ -23,14 +23,13 @@ from afterwit.agents.malloc_settings import keep_memory
 from afterwit.envs.make import make_env
 from afterwit.runs.benchmarks import learner_cost
 from afterwit.runs.benchmarks.ppo_rnd_baseline import PPORND
+from afterwit.runs.configs.overrides import changed
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig, to_dict
 from afterwit.runs.output.files import checked_outputs, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.training.closing import with_safe_close
 from afterwit.runs.training.run import Run
-from afterwit.world_models.models.byol_explore import BYOLExploreConfig
-from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.registry import WORLD_MODELS
 from afterwit.world_models.trajectory import Trajectory
 
@@ -57,7 +56,7 @@ def benchmark(
     if config.cluster is not None:
         raise ValueError(
             f"cluster is {config.cluster!r}, but this measures one process; leave --cluster out, or"
-            " add --stand-ins 10 50 100"
+            " add --simulated-actors 10 50 100"
         )
     keep_memory()  # as training does
     with checked_outputs(*([out] if out is not None else [])):
@@ -71,13 +70,13 @@ def measured(
     config: RunConfig, seconds: float, grow: bool, baseline: bool, progress: bool
 ) -> dict[str, Any]:
     """What `benchmark` gives."""
-    others = dict(grown(config)) if grow else {}
+    variants = dict(grown(config)) if grow else {}
     with ExitStack() as stack:
         run = Run(config)
         stack.callback(run.close)
         trajectory = act(run)
         parts = loop_parts(config, run, trajectory, stack)
-        works = parts | {name: learning(other) for name, other in others.items()}
+        works = parts | {name: learning(other) for name, other in variants.items()}
         if baseline:
             works[BASELINE] = plain_ppo_rnd(config, stack)
         found = measure(works, seconds, run.pipeline.wait, max(1, config.policy_lag), progress)
@@ -99,7 +98,7 @@ def measured(
                 "seconds_per_step": other.env.num_envs * config.unroll_length / rate[name],
                 "x_as_given": quotient(found["learning"], found[name]),
             }
-            for name, other in others.items()
+            for name, other in variants.items()
         }
     if baseline:
         result["ppo_rnd"] = {
@@ -267,19 +266,10 @@ def grown(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
         model = PRESETS[config.preset](model=name).learner.world_model
         if type(model) is not type(config.learner.world_model):
             yield name, replace(config, learner=replace(config.learner, world_model=model))
-    model = config.learner.world_model
-    if isinstance(model, BYOLExploreConfig | BYOLHindsightConfig):
-        for horizon in HORIZONS:
-            if horizon != model.horizon and horizon < config.unroll_length:
-                yield (
-                    f"K = {horizon}",
-                    replace(
-                        config,
-                        learner=replace(
-                            config.learner, world_model=replace(model, horizon=horizon)
-                        ),
-                    ),
-                )
+    current = getattr(config.learner.world_model, "horizon", None)
+    for horizon in HORIZONS if current is not None else ():
+        if horizon != current and horizon < config.unroll_length:
+            yield f"K = {horizon}", changed(config, "learner.world_model.horizon", horizon)
     for factor in (0.5, 2):
         count = int(config.env.num_envs * factor)
         if count > 1:
@@ -329,10 +319,10 @@ def table(result: dict[str, Any]) -> str:
         rate, seconds = result["agent_steps_per_second"]["learning"], learner["seconds_per_step"]
         given = {"agent_steps_per_second": rate, "seconds_per_step": seconds, "x_as_given": 1.0}
         for name, row in {"as given": given, **result["growth"]}.items():
-            shown = (
+            cells = (
                 f"{row['agent_steps_per_second']:,.0f}",
                 f"{row['seconds_per_step'] * 1e3:,.1f}",
                 f"{row['x_as_given']:.2f}",
             )
-            rows.append(f"{name:<30}" + "".join(f"{value:>16}" for value in shown))
+            rows.append(f"{name:<30}" + "".join(f"{value:>16}" for value in cells))
     return "\n".join(rows)

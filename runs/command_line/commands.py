@@ -1,6 +1,4 @@
-"""The command line. `afterwit COMMAND --help` explains each command, `afterwit train PRESET --help`
-every field of a run.
-"""
+"""COMMANDS: what each command does with its arguments. `afterwit COMMAND --help` explains it."""
 
 from __future__ import annotations
 
@@ -41,12 +39,12 @@ from afterwit.runs.studies.run_study import run_study
 from afterwit.runs.training.loop import start, train
 from afterwit.runs.training.many_runs import RunsFailed
 from afterwit.runs.training.train_folder import finish
-from afterwit.world_models.published import DEVIATIONS
+from afterwit.world_models.published import deviations
 from afterwit.world_models.registry import WORLD_MODELS
 
 
 def train_command(args: list[str]) -> int:
-    """Train an agent: afterwit train PRESET [options], or afterwit train --resume RUN."""
+    """Train an agent: afterwit train PRESET [options], or: afterwit train --resume RUN"""
     if any(arg.partition("=")[0] == "--resume" for arg in args):
         return resume(args)
     if not args or args[0] in ("-h", "--help"):
@@ -109,7 +107,7 @@ def evaluate_command(args: list[str]) -> int:
 
 
 def scores_command(args: list[str]) -> int:
-    """Aggregate evaluations over seeds and games, with intervals: afterwit scores RUN RUN [...]"""
+    """Aggregate evaluations over seeds and games, with intervals: afterwit scores RUN RUN ..."""
     chosen = parsed(Scores, args, "afterwit scores")
     print(scoring.table(scoring.scores(chosen.runs, chosen.measure, chosen.out)))
     written(chosen.out / scoring.RESULT, chosen.out / scoring.PICTURE)
@@ -117,7 +115,7 @@ def scores_command(args: list[str]) -> int:
 
 
 def probe_command(args: list[str]) -> int:
-    """Put another z into a transition and look what changes: afterwit probe RUN"""
+    """Show what another z would have changed: afterwit probe RUN"""
     chosen = parsed(Probe, args, "afterwit probe")
     result = probing.probe(
         chosen.run, chosen.queries, chosen.swaps, chosen.steps, chosen.seed, chosen.out
@@ -129,7 +127,7 @@ def probe_command(args: list[str]) -> int:
 
 
 def report_command(args: list[str]) -> int:
-    """Compare runs side by side in one page: afterwit report RUN [RUN ...]"""
+    """Compare runs side by side in one page: afterwit report RUN RUN ..."""
     # imports matplotlib, which the other commands need not wait for
     from afterwit.runs.reports.comparison_page import write_report
 
@@ -139,21 +137,19 @@ def report_command(args: list[str]) -> int:
 
 
 def benchmark_command(args: list[str]) -> int:
-    """Measure a preset's speed: afterwit benchmark [PRESET] [options]; or how models tell news from
-    noise: --separation
-    """
+    """Measure speed: afterwit benchmark [PRESET]; or news against noise: --separation"""
     if "--separation" in args:
         return separation_command([arg for arg in args if arg != "--separation"])
     chosen = from_preset(
         args if args and not args[0].startswith("-") else ["maze", *args], Benchmark, "benchmark"
     )
-    if chosen.stand_ins:
+    if chosen.simulated_actors:
         print(
             costing.table(
                 costing.cluster_cost(
                     chosen.config,
-                    chosen.stand_ins,
-                    chosen.stand_in_rate,
+                    chosen.simulated_actors,
+                    chosen.simulated_rate,
                     chosen.seconds,
                     chosen.out,
                 )
@@ -182,7 +178,7 @@ def separation_command(args: list[str]) -> int:
 
 
 def demo_command(args: list[str]) -> int:
-    """Two agents, one noisy maze, one report: afterwit demo"""
+    """Train two agents in two noisy mazes and write a report: afterwit demo"""
     from afterwit.runs.studies.demo import demo  # for the same reason
 
     chosen = parsed(Demo, args, "afterwit demo")
@@ -191,7 +187,7 @@ def demo_command(args: list[str]) -> int:
 
 
 def study_command(args: list[str]) -> int:
-    """Many runs compared, resumable at any point: afterwit study NAME [options]"""
+    """Compare methods over many runs, resumable at any point: afterwit study NAME"""
     if not args or args[0] in ("-h", "--help"):
         print(
             f"{study_command.__doc__}\n\n{studies()}\n\nafterwit study NAME --help explains the"
@@ -255,9 +251,7 @@ def contents(study: Study) -> str:
 
 
 def drill_command(args: list[str]) -> int:
-    """Break runs on purpose, and see what is lost: afterwit drill [--times 5] [--faults ...]
-    [--soak MINUTES]
-    """
+    """Break runs on purpose and see what is lost: afterwit drill [--soak MINUTES]"""
     # changes how processes are started here, and only the drill needs that
     from afterwit.runs.drills import drill as drilling
 
@@ -273,9 +267,9 @@ def drill_command(args: list[str]) -> int:
 
 
 def list_command(args: list[str]) -> int:
-    """Presets, studies, environments and world models that are there: afterwit list [published]"""
+    """List presets, studies, environments and world models: afterwit list [published]"""
     if args == ["published"]:
-        for model, lines in DEVIATIONS.items():
+        for model, lines in deviations().items():
             print(
                 "\n".join(
                     [

@@ -1,6 +1,4 @@
-"""The options of each command, with what `--help` says of them. tyro makes command lines of
-them.
-"""
+"""The options of each command and their help. tyro makes command lines of them."""
 
 from __future__ import annotations
 
@@ -20,8 +18,10 @@ T = TypeVar("T")
 
 
 def at_home(value: T) -> T:
-    """A path, or options with paths in them, with a leading ~ or ~user as that home folder. Raises
-    ValueError for an unknown user.
+    """`value` with a leading ~ or ~user of every path in it replaced by that home folder.
+
+    Raises:
+      ValueError: there is no such user.
     """
     found: Any = value
     if isinstance(value, Path):
@@ -56,83 +56,79 @@ class Train:
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     out: Path | None = None
-    """New folder for the run. Unset: a name made of preset, method, game or id, noise, and seed, in
-    runs/out.
-    """
+    """New folder for the run. Unset: runs/out/ and preset, method, game or id, noise and seed."""
     quiet: bool = False
-    """No progress bar."""
+    """Show no progress bar."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Play whole episodes with a trained agent, learning nothing; writes RUN/evaluation.json."""
+    """Play whole episodes with a trained agent and write RUN/evaluation.json. Nothing is learnt."""
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
     episodes: int = 100
     """Episodes to play."""
     greedy: bool = False
-    """Always take the likeliest action, instead of drawing it."""
+    """Take the likeliest action instead of drawing one."""
     seed: int = 1_000_000
-    """Seed of environments and draws; training uses small ones."""
+    """Seed of environments and draws. Training uses small seeds."""
     video: bool = False
     """Also write RUN/video.mp4: the first episode above a strip of its intrinsic reward."""
     set: tuple[str, ...] = ()
-    """Rules other than training's, as field=value of the environment: --set sticky=0 noop_max=1.
-    The result says so.
-    """
+    """Rules that differ from training's: --set sticky=0 noop_max=1. The result names them."""
     out: Path | None = None
     """Folder for evaluation.json and video.mp4. Unset: the run folder."""
     checkpoint: str = NAME
     """Which checkpoint: the name of its file, or best."""
     max_steps: int | None = None
-    """Agent steps of each environment after which to stop, though not all episodes have ended: what
-    was played is the result then, which says so. Unset: no limit."""
+    """Stop after so many agent steps of each environment, even if episodes go on. The result says
+    what is missing. Unset: no limit."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Aggregate the evaluations of runs: interquartile mean, median and mean with intervals, the
-    probability that one method beats another, and performance profiles. A method is a world model
-    or the random policy, a task a game with its noise; runs of one task are seeds."""
+    """Aggregate the evaluations of runs over seeds and games.
+
+    Prints interquartile mean, median and mean with intervals, and the probability that one method
+    beats another. A method is a world model or the random policy; a task is a game with its noise.
+    """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders, each with an evaluation.json (afterwit evaluate RUN)."""
     measure: str | None = None
-    """What is compared: a number of the evaluations, such as return, cells or R4. Unset: the
-    human-normalised score, or the return.
-    """
+    """The number to compare, such as return, cells or R4. Unset: the human-normalised score, or the
+    return."""
     out: Path = OUT / "scores"
     """Folder for scores.json and scores.png."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What would have happened? Keep place and action of a transition, give the model the z of
-    others, and look at the real observation nearest to what it imagines. Where z carries the noise
-    and nothing else, the noise changes and the place stays. For runs of byol-hindsight; learns
-    nothing, writes probe.json and probe.png."""
+    """Show what would have happened with another z: a picture and numbers, for byol-hindsight.
+
+    Keeps place and action of a transition, gives the model the z of others, and looks up the real
+    observation nearest to what it imagines. If z is noise alone, the noise changes and the place
+    stays.
+    """
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
     queries: int = 6
-    """Transitions in the picture: half of them with noise in view, where the environment tells."""
+    """Transitions in the picture, half of them with noise in view."""
     swaps: int = 6
-    """Other transitions whose z is put in, for each transition of the picture and of the numbers.
-    """
+    """Other z to try for each transition."""
     steps: int = 16_000
-    """Agent steps to play first, over all environments: what is looked at, and looked for, comes
-    from them.
-    """
+    """Agent steps to play first, over all environments. All transitions come from these."""
     seed: int = Evaluate.seed
-    """Seed of environments and draws; training uses small ones."""
+    """Seed of environments and draws. Training uses small seeds."""
     out: Path | None = None
     """Folder for probe.json and probe.png. Unset: the run folder."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Compare runs side by side: a self-contained HTML page, and its pictures."""
+    """Compare runs side by side in one self-contained HTML page."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders."""
@@ -142,60 +138,50 @@ class Report:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Measure stepping, acting, learning and the whole loop, and what a learner step is spent
-    on.
-    """
+    """Measure a preset's speed: stepping, acting, learning, and the whole loop."""
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     seconds: float = 5.0
     """Seconds for each measurement."""
     grow: bool = False
-    """Also measure learning with the other world models, other horizons K, and half and twice the
-    environments.
-    """
+    """Also measure the other world models, other horizons K, half and twice the environments."""
     baseline: bool = False
-    """Also measure a plain synchronous PPO + RND, as single-file implementations write it, on the
-    same environments.
-    """
-    stand_ins: tuple[int, ...] = ()
-    """Instead: the real learner on the cluster with so many simulated actors each time, which
-    replay a trajectory; and what follows from the costs of each part for 10 to 400 real ones. For
-    example --cluster local --actor-envs 8 --stand-ins 10 50 100."""
-    stand_in_rate: float = 113.0
-    """Agent steps per second of a simulated actor. (One of the 400 of the published runs: 11
-    learner steps/s of 32 x 128.)
-    """
+    """Also measure a plain synchronous PPO + RND on the same environments."""
+    simulated_actors: tuple[int, ...] = ()
+    """Measure the learner with these numbers of simulated actors, e.g. 10 50 100, and predict 10 to
+    400 real ones. Needs --cluster."""
+    simulated_rate: float = 113.0
+    """Agent steps per second of a simulated actor. The default is that of one of the 400 actors of
+    the published runs."""
     out: Path | None = None
     """JSON file for the numbers."""
 
 
 @dataclass(frozen=True)
 class Separation:
-    """Do world models pay for news and not for noise? No policy: they learn from logs, for some
-    seconds each.
+    """Measure whether world models pay for news and not for noise. They learn from logs, without a
+    policy, for some seconds each.
     """
 
     config: Annotated[SeparationConfig, tyro.conf.arg(name="")] = field(
         default_factory=SeparationConfig
     )
     jobs: int = field(default_factory=cores)
-    """Trainings at a time, one core each."""
+    """Trainings at a time, on one core each."""
     out: Path | None = None
-    """JSON file for all numbers, with a picture beside it. Unset: only the table is printed."""
+    """JSON file for all numbers; a picture goes beside it. Unset: only print the table."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Train BYOL-Explore and BYOL-Hindsight side by side on the Brownian maze, and write a
-    report.
-    """
+    """Train BYOL-Explore and BYOL-Hindsight in two noisy mazes, and write a report."""
 
     out: Path = OUT / "demo"
-    """Folder for the two runs and the report. If it holds an unfinished demo, that one goes on."""
+    """Folder for the runs and the report. An unfinished demo in it goes on."""
     steps: int = 1_500_000
-    """Agent steps of each agent."""
+    """Agent steps of each of the four runs."""
     seed: int = 0
-    """Seed of both agents. Seeds differ: docs/results/maze-study.md has five of them."""
+    """Seed of all runs. One seed shows little: docs/results/maze-mended.md has five."""
 
 
 @dataclass(frozen=True)
@@ -209,40 +195,37 @@ class StudyOptions:
     seeds: tuple[int, ...] = ()
     """These seeds instead of the study's own."""
     jobs: int = field(default_factory=cores)
-    """Runs at a time, one process each. Unset: as many as there are cores."""
+    """Runs at a time, one process each. Unset: one for each core."""
     out: Path | None = None
-    """The study's folder. Unset: runs/out/study-NAME. What it holds of the same study is kept:
-    finished cells are not run again, others go on where they stopped, and new worlds, methods and
-    seeds are added."""
+    """The study's folder. Unset: runs/out/study-NAME. Finished runs in it are kept, others go on,
+    and new worlds, methods and seeds are added."""
     total_steps: int | None = None
-    """Agent steps of each cell, over all environments. Unset: the preset's."""
+    """Agent steps of each run, over all environments. Unset: the preset's."""
     set: tuple[str, ...] = ()
-    """Further changes to every cell, as path=value: --set learner.learning_rate=3e-4
-    env.num_envs=16. The paths are those that afterwit train PRESET --help lists, with underscores;
-    values are JSON or words."""
+    """Changes to every run, as path=value: --set learner.learning_rate=3e-4 env.num_envs=16. The
+    paths are the options of a run, with underscores."""
     report_only: bool = False
-    """Train nothing; write the report of all that the folder holds, finished or not."""
+    """Train nothing. Write the report of what the folder holds, finished or not."""
 
 
 @dataclass(frozen=True)
 class Drill:
-    """Try faults on tiny runs, for real: kill and interrupt them, fill their disk, break their
-    environment, damage their files, each at a random moment. Each run is brought to its end
-    afterwards and must be, bit for bit, the run that nothing happened to."""
+    """Break tiny runs on purpose, each at a random moment, and see what is lost.
+
+    They are killed and interrupted, their disk fills, their environment breaks, their files are
+    damaged. Each run is then resumed and must end, bit for bit, as if nothing had happened.
+    """
 
     times: int = 5
-    """Moments at which each fault is tried."""
+    """How many times each fault is tried, at another moment each time."""
     faults: tuple[str, ...] = ()
     """Only these faults."""
     seed: int = 0
     """Seed of the moments."""
     soak: float | None = None
-    """Instead of the faults: train the maze for so many minutes, and see whether memory, threads,
-    files or processes grow.
-    """
+    """Instead of the faults: train for so many minutes, and see whether memory, threads, files or
+    processes grow."""
     cluster: bool = False
-    """The soak runs on a local Ray cluster, and an actor of it is killed every minute."""
+    """Soak on a local Ray cluster, and kill one of its actors every minute."""
     out: Path = OUT / "drill"
-    """Folder for drill.md and drill.json (or soak.csv and soak.png), and for runs that a fault cost
-    more than the promise.
-    """
+    """Folder for the tables, and for the runs that lost more than they should."""

@@ -11,7 +11,9 @@ import tyro
 from afterwit.runs.command_line.options import Benchmark, Train, at_home
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig
+from afterwit.world_models.registry import WORLD_MODELS
 
+OWN = "package.module:Class"  # a world model of your own
 Flat = (tyro.conf.AvoidSubcommands,)
 
 
@@ -56,7 +58,8 @@ def presets() -> str:
         defaults = dict(zip(option_names(preset), preset.__defaults__ or (), strict=True))
         rows.append(f"  {name:<12} {(preset.__doc__ or '').splitlines()[0]}")
         for option, default in defaults.items():
-            others = [choice for choice in get_args(hints[option]) if choice != default]
+            choices = (*WORLD_MODELS, OWN) if option == "model" else get_args(hints[option])
+            others = [choice for choice in choices if choice != default]
             rows.append(
                 f"  {'':<12} --{option} {default}"
                 + (f"   or {', '.join(others)}" if others else "")

@@ -18,7 +18,7 @@ from afterwit.runs.configs.run_config import RunConfig
 from afterwit.world_models.published import Form, model_config
 from afterwit.world_models.torso import TorsoConfig
 
-Model = Literal["byol-explore", "byol-hindsight", "rnd", "icm"]
+Model = str  # a name in WORLD_MODELS, or package.module:Class
 Noise = Literal["none", "brownian", "pixel", "on-demand", "frozen", "sticky"]
 AtariNoise = Literal["none", "pixel", "on-demand", "frozen", "walk"]
 Reward = Literal["mixed", "intrinsic"]

@@ -18,10 +18,9 @@ from afterwit.envs.make import ENVS, EnvConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.overrides import checked, short
 from afterwit.runs.output.files import read_json, replacing
-from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
-from afterwit.world_models.models.hindsight_critic import check_contrast
+from afterwit.world_models.base import ModelConfig
 from afterwit.world_models.published import is_published
-from afterwit.world_models.registry import WORLD_MODELS, WorldModelConfig, world_model_name
+from afterwit.world_models.registry import WORLD_MODELS, find_model, world_model_name
 
 
 @dataclass(frozen=True)
@@ -33,68 +32,55 @@ class RunConfig:
     preset: tyro.conf.Suppress[str] = "maze"
     """The preset that this config started from."""
     seed: int = 0
-    """Seeds environments, weights and every draw. On CPU the same seed gives the same run, bit for
-    bit.
-    """
+    """Seeds environments, weights and every draw. On CPU a seed means the same run, bit for bit."""
     total_steps: int = 1_500_000
     """Agent steps to train for, over all environments."""
     unroll_length: int = 40
     """Agent steps of each environment in one learner step (T)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where networks live; auto takes a GPU if there is one."""
+    """Where the networks are. auto: on a GPU if there is one."""
     policy_lag: int = 0
-    """Learner steps by which the acting weights may be late. 0: act and learn in turn; 1: act the
-    next trajectory, in a thread of its own, while the learner trains on this one. Either way a seed
-    means the same run."""
+    """Learner steps by which the acting weights may be late. 0: act and learn in turn. 1: act the
+    next trajectory, in another thread, while the learner trains on this one."""
     threads: int = 1
-    """CPU threads of one torch operation of the learner. For small networks 1 is fastest, and
-    leaves cores to other runs.
-    """
+    """CPU threads of one torch operation of the learner. 1 is fastest for small networks."""
     acting_threads: int = 1
-    """CPU threads of one torch operation of an actor that has a thread or process of its own (a
-    policy lag above 0, several actors, or a cluster)."""
+    """CPU threads of one torch operation of an actor, where actors have threads of their own."""
     compile: bool = False
-    """Compile the encoders (torch.compile): a minute at the start, quicker images afterwards. Needs
-    a C++ compiler on CPUs.
-    """
+    """Compile the encoders (torch.compile). Takes a minute at the start; on CPUs it needs a C++
+    compiler."""
     cluster: str | None = None
-    """Ray cluster to run on: local (processes on this machine), auto (the cluster that this machine
-    belongs to), or its address. Unset: this process. Needs the extra `ray`."""
+    """Ray cluster to run on: local (processes of this machine), auto (the cluster that this machine
+    is part of), or an address. Unset: this process. Needs the extra `ray`."""
     actors: int | None = None
-    """Actors: threads of this process, or on a cluster processes, of a core each. Unset: as many as
-    make a batch. To keep N times as many busy while the learner trains, the policy lag must be N.
-    """
+    """Number of actors: threads here, processes of one core each with a cluster. Unset: as many as
+    make a batch. N times as many need a policy lag of N."""
     actor_envs: int | None = None
-    """Environments of one actor. A batch is env.num_envs environments: those of the next actors in
-    turn. Unset: a learner's whole share.
-    """
+    """Environments of one actor. Unset: a learner's whole share of env.num_envs."""
     learners: int = 1
-    """Learner processes on the cluster. Each trains on an equal share of the batch's environments;
-    together they do what one does.
-    """
+    """Learner processes on the cluster. They share each batch, and together do what one does."""
     placement: Literal["spread", "pairs"] = "spread"
-    """spread: actors and learners wherever cores and GPUs are free. pairs: each learner on one node
-    with its share of the actors.
-    """
+    """spread: actors and learners wherever cores and GPUs are free. pairs: each learner on a node
+    with its share of the actors."""
     actor_patience: float = 300.0
     """Seconds without an answer after which an actor on the cluster is replaced."""
     log_interval: int = 15_000
     """Agent steps between two log entries."""
     checkpoint_interval: int = 250_000
-    """Agent steps between two checkpoints. One is also written on Ctrl-C, on SIGTERM and at the
-    end.
-    """
+    """Agent steps between two checkpoints. Ctrl-C, SIGTERM and the end of the run write one."""
     keep_checkpoints: int = 2
-    """Checkpoints to keep, the newest and those before it; the best is kept besides."""
+    """Newest checkpoints to keep. The best one is kept, too."""
 
     def __post_init__(self) -> None:
         check_numbers(
             self, counts=("total_steps", "log_interval", "checkpoint_interval"), others=("seed",)
         )
         intervals = ("log_interval", "checkpoint_interval", "keep_checkpoints")
-        for name in ("total_steps", "unroll_length", "threads", "acting_threads", *intervals):
+        for name in ("total_steps", "threads", "acting_threads", *intervals):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.unroll_length < 2:
+            raise ValueError(f"unroll_length is {self.unroll_length}; it must be at least 2")
         if self.policy_lag < 0:
             raise ValueError(
                 f"policy_lag is {self.policy_lag}; it must be 0 (act and learn in turn) or more"
@@ -104,22 +90,12 @@ class RunConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {THREADS}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}; it must be at least 0 and below 2^63")
-        if isinstance(self.learner.world_model, BYOLHindsightConfig):
-            if self.env.num_envs < 2:
-                raise ValueError(
-                    "env.num_envs is 1, but byol-hindsight needs at least 2: what z tells is judged"
-                    " against the z of the others"
-                )
-            check_contrast(
-                self.learner.world_model.contrast_size, self.unroll_length, self.env.num_envs
-            )
+        try:
+            self.learner.world_model.check_batch(self.unroll_length, self.env.num_envs)
+        except ValueError as error:
+            sizes = f"unroll_length is {self.unroll_length}, env.num_envs is {self.env.num_envs}"
+            raise ValueError(f"{error} ({sizes})") from error
         self._check_actors()
-        horizon = getattr(self.learner.world_model, "horizon", 1)
-        if horizon >= self.unroll_length:
-            raise ValueError(
-                f"learner.world_model.horizon is {horizon} and unroll_length is"
-                f" {self.unroll_length}; the horizon K must be shorter than the unroll T"
-            )
 
     def _check_actors(self) -> None:
         if self.learners < 1:
@@ -233,8 +209,6 @@ RESOURCES = (
     "checkpoint_interval",
     "keep_checkpoints",
 )
-# of these a dict says by its `name` which it is
-TAGGED: dict[Any, dict[str, Any]] = {EnvConfig: ENVS, WorldModelConfig: WORLD_MODELS}
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -245,8 +219,10 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if not is_dataclass(value):
         return value
-    names = {kind: name for registry in TAGGED.values() for name, (kind, _) in registry.items()}
     result = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, ModelConfig):
+        return result | {"name": world_model_name(value)}
+    names = {kind: name for name, (kind, _) in ENVS.items()}
     return result | ({"name": names[type(value)]} if type(value) in names else {})
 
 
@@ -270,19 +246,16 @@ def from_dict(data: dict[str, Any]) -> RunConfig:
 
 def _made(data: Any, hint: Any, path: str) -> Any:
     """`data` as a value of type `hint`, which stands at `path`."""
-    if hint not in TAGGED and not is_dataclass(hint):
+    if hint != EnvConfig and not is_dataclass(hint):
         return checked(data, hint, path)
     where = path or "the config"
     if not isinstance(data, dict):
         raise ValueError(f"{where} is {short(data)}; it takes an object with fields")
-    if hint in TAGGED:
-        name, data = data.get("name"), {key: value for key, value in data.items() if key != "name"}
-        if not isinstance(name, str) or name not in TAGGED[hint]:
-            raise ValueError(
-                f"{where}.name is {short(name)}; choose from {', '.join(TAGGED[hint])}"
-            )
-        hint = TAGGED[hint][name][0]
-    hints = get_type_hints(hint)
+    if hint in (EnvConfig, ModelConfig):
+        hint = _named(data.get("name"), hint, where)
+        data = {key: value for key, value in data.items() if key != "name"}
+    types = get_type_hints(hint)
+    hints = {field.name: types[field.name] for field in fields(hint)}
     data = {key: value for key, value in data.items() if f"{path}.{key}" not in GONE}
     data = {key: BEFORE[f"{path}.{key}"] for key in hints if f"{path}.{key}" in BEFORE} | data
     for key in data:
@@ -297,6 +270,16 @@ def _made(data: Any, hint: Any, path: str) -> Any:
             for key, value in data.items()
         }
     )
+
+
+def _named(name: Any, hint: Any, where: str) -> Any:
+    """The config class that a dict's `name` stands for."""
+    if hint == EnvConfig and isinstance(name, str) and name in ENVS:
+        return ENVS[name][0]
+    if hint == ModelConfig and isinstance(name, str) and (name in WORLD_MODELS or ":" in name):
+        return find_model(name).Config
+    known = ENVS if hint == EnvConfig else WORLD_MODELS
+    raise ValueError(f"{where}.name is {short(name)}; choose from {', '.join(known)}")
 
 
 def read_config(folder: Path) -> RunConfig:

@@ -158,8 +158,8 @@ def measure(
     query = random.choice(members, min(MEASURED, len(members)), replace=False)
     repeated, everyone = query.repeat(swaps), np.arange(len(bank))
     other, alike = (
-        others(everyone, repeated, random),
-        others(members if len(members) > 1 else everyone, repeated, random),
+        draw_other_members(everyone, repeated, random),
+        draw_other_members(members if len(members) > 1 else everyone, repeated, random),
     )
     rows = {
         "own_z": compare(bank, reconstruct(bank.ahead[query], bank.latent[query]), query, query),
@@ -173,7 +173,7 @@ def measure(
             bank, reconstruct(bank.ahead[other], bank.latent[repeated]), repeated, other
         ),
     }
-    unlike = apart(bank.target[repeated], bank.target[other]).mean()
+    unlike = squared_distance(bank.target[repeated], bank.target[other]).mean()
     return {
         "transitions": len(members),
         "measured": len(query),
@@ -183,12 +183,12 @@ def measure(
     }
 
 
-def apart(one: Tensor, other: Tensor) -> Tensor:
+def squared_distance(one: Tensor, other: Tensor) -> Tensor:
     """Squared distance, the model's error: [Q, E] to [Q]."""
     return (one - other).square().sum(-1)
 
 
-def others(members: Array, query: Array, random: np.random.Generator) -> Array:
+def draw_other_members(members: Array, query: Array, random: np.random.Generator) -> Array:
     """For each query [Q] a transition of `members` that is not the query itself."""
     drawn: Array = members[random.integers(0, len(members), len(query))]
     while (same := drawn == query).any():
@@ -230,7 +230,7 @@ def world(bank: Bank, query: Array, swaps: int, random: np.random.Generator) -> 
         return {"measured": 0}
     other = np.array(
         [
-            others(np.array(members[situations[index]]), np.array([index]), random)[0]
+            draw_other_members(np.array(members[situations[index]]), np.array([index]), random)[0]
             for index in again
         ]
     )
@@ -242,7 +242,7 @@ def world(bank: Bank, query: Array, swaps: int, random: np.random.Generator) -> 
             "place_kept": float(kept.mean()),
             "place_kept_and_noise_changed": float((kept & changed).mean()),
         }
-    error = apart(bank.target[again], bank.target[other])
+    error = squared_distance(bank.target[again], bank.target[other])
     return numbers | {"noise_changed": float(changed.mean()), "error": float(error.mean())}
 
 
@@ -254,7 +254,7 @@ def choose(
     """
     kinds = split(bank)
     if "all" in kinds:
-        error = apart(reconstruct(bank.ahead, bank.latent), bank.target).cpu().numpy()
+        error = squared_distance(reconstruct(bank.ahead, bank.latent), bank.target).cpu().numpy()
         surprising = error >= np.quantile(error, 0.95)
         kinds = {
             "large error": np.flatnonzero(surprising),
@@ -263,8 +263,8 @@ def choose(
     kinds = {name: members for name, members in kinds.items() if len(members)}
     chosen: dict[int, str] = {}
     for index, (name, members) in enumerate(kinds.items()):
-        left = (count - len(chosen)) if index == len(kinds) - 1 else -(-count // len(kinds))
-        for query in spread(bank, random.permutation(members)[:CANDIDATES], left):
+        wanted = (count - len(chosen)) if index == len(kinds) - 1 else -(-count // len(kinds))
+        for query in spread(bank, random.permutation(members)[:CANDIDATES], wanted):
             chosen[query] = words(bank, query, name)
     return chosen
 
@@ -298,9 +298,9 @@ def picture_row(
     random: np.random.Generator,
 ) -> Row:
     repeated, everyone = np.full(swaps + 1, query), np.arange(len(bank))
-    other = others(everyone, repeated, random)
+    other = draw_other_members(everyone, repeated, random)
     same = next(members for members in split(bank).values() if query in members)
-    other[-1] = others(same if len(same) > 1 else everyone, repeated[:1], random)[0]
+    other[-1] = draw_other_members(same if len(same) > 1 else everyone, repeated[:1], random)[0]
     other, repeated = np.append(query, other), np.append(query, repeated)
     return Row(
         query,
@@ -314,7 +314,7 @@ def meaning(result: Mapping[str, Any]) -> str:
     """What the numbers say, in a sentence for each kind of transition."""
     sentences = []
     for name, kind in result["kinds"].items():
-        own, other, real, apart = (
+        own, other, real, random_distance = (
             kind["own_z"],
             kind["other_z"],
             kind["world"],
@@ -331,10 +331,10 @@ def meaning(result: Mapping[str, Any]) -> str:
         sentences.append(
             f"{OPENINGS[name]}, another z {kept}changes {what} in {other['noise_changed']:.0%} (its"
             f" own z in {own['noise_changed']:.0%}{itself}){lands}; the error goes from"
-            f" {own['error']:.3f} to {other['error']:.3f}, and random outcomes are {apart:.3f}"
-            " apart."
+            f" {own['error']:.3f} to {other['error']:.3f}, and random outcomes are"
+            f" {random_distance:.3f} apart."
         )
-        if own["error"] > apart / 2:
+        if own["error"] > random_distance / 2:
             sentences.append(
                 "The model hardly tells these outcomes apart even with their own z, so their swaps"
                 " say little yet."
@@ -377,7 +377,7 @@ def table(result: Mapping[str, Any]) -> str:
         for row, title in ROWS.items():
             if kind[row].get("measured") == 0:
                 continue
-            shown = [
+            cells = [
                 (
                     f"{kind[row][key]:.3f}"
                     if key == "error"
@@ -388,5 +388,5 @@ def table(result: Mapping[str, Any]) -> str:
                 for key in columns
             ]
             rank = f"{kind[row]['median_rank']:.0f}" if "median_rank" in kind[row] else ""
-            lines.append(f"  {title:<44}" + "".join(f"{text:>15}" for text in [*shown, rank]))
+            lines.append(f"  {title:<44}" + "".join(f"{text:>15}" for text in [*cells, rank]))
     return "\n".join([*lines, result["meaning"]])

@@ -17,7 +17,8 @@ from matplotlib.patches import Rectangle
 from afterwit.envs.arrays import Array
 from afterwit.envs.atari import AtariConfig
 from afterwit.envs.make import EnvConfig
-from afterwit.envs.maze import PALETTE, MazeConfig, draw_view
+from afterwit.envs.maze import PALETTE, MazeConfig
+from afterwit.envs.maze_map import draw_view
 from afterwit.envs.specs import EnvSpec
 from afterwit.runs.configs.run_config import RunConfig
 from afterwit.runs.diagnostics.latent_swap_data import TITLES, Bank, Row

@@ -19,10 +19,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import tyro
 from gymnasium.spaces import Box, Discrete
 from tqdm import tqdm
 
@@ -41,13 +42,9 @@ from afterwit.runs.diagnostics.separation_worlds import (
 )
 from afterwit.runs.output.files import checked_outputs, write_json
 from afterwit.runs.output.provenance import provenance
-from afterwit.world_models import IntrinsicReward, WorldModelConfig
+from afterwit.world_models import IntrinsicReward, ModelConfig
 from afterwit.world_models.intrinsic_reward import LEARNING_RATE
-from afterwit.world_models.models.byol_explore import BYOLExploreConfig
-from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
-from afterwit.world_models.models.icm import ICMConfig
-from afterwit.world_models.models.rnd import RNDConfig
-from afterwit.world_models.registry import WORLD_MODELS
+from afterwit.world_models.registry import WORLD_MODELS, find_model
 
 # AUC: from here on news stands out from noise; up to here noise pays as much as news or more
 SEPARATED, TRAPPED = 0.98, 0.5
@@ -77,41 +74,38 @@ class SeparationConfig:
     """
     learning_rate: float = LEARNING_RATE
     """Adam's learning rate."""
-    byol_explore: BYOLExploreConfig = field(default_factory=BYOLExploreConfig)
-    byol_hindsight: BYOLHindsightConfig = field(default_factory=BYOLHindsightConfig)
-    rnd: RNDConfig = field(default_factory=RNDConfig)
-    icm: ICMConfig = field(default_factory=ICMConfig)
+    configs: Annotated[dict[str, ModelConfig], tyro.conf.arg(name="")] = field(
+        default_factory=lambda: {name: model.Config() for name, model in WORLD_MODELS.items()}
+    )
+    """The config of each model."""
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        for name, chosen, known in (
-            ("model", self.models, WORLD_MODELS),
-            ("world", self.worlds, WORLDS),
-        ):
-            unknown = [value for value in chosen if value not in known]
-            if unknown:
-                raise ValueError(f"unknown {name} {unknown[0]!r}; choose from {', '.join(known)}")
+        for name, chosen in (("model", self.models), ("world", self.worlds)):
             if not chosen or len(set(chosen)) < len(chosen):
                 raise ValueError(
                     f"{name}s is {' '.join(chosen)!r}; name at least one {name}, each once"
                 )
+        unknown = [world for world in self.worlds if world not in WORLDS]
+        if unknown:
+            raise ValueError(f"unknown world {unknown[0]!r}; choose from {', '.join(WORLDS)}")
         for name, least in (("seeds", 1), ("updates", 1), ("steps", 1), ("batch", 3)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
         for name in self.models:
-            horizon = getattr(self.model(name), "horizon", 1)
-            if horizon >= self.steps:
-                raise ValueError(
-                    f"{name}.horizon is {horizon} and steps is {self.steps}; the horizon K must be"
-                    " shorter than the log T"
-                )
+            config = self.model(name)
+            try:
+                config.check_batch(self.steps, self.batch)
+            except ValueError as error:
+                sizes = f"steps is {self.steps}, batch is {self.batch}"
+                raise ValueError(f"{name}: {error} ({sizes})") from error
 
-    def model(self, name: str) -> WorldModelConfig:
-        """The config of a model by its name in WORLD_MODELS, unclipped."""
-        config: WorldModelConfig = replace(getattr(self, name.replace("-", "_")), prioritise=False)
-        return config
+    def model(self, name: str) -> ModelConfig:
+        """The config of a model by its name, unclipped; of one of your own, its default."""
+        config = self.configs[name] if name in self.configs else find_model(name).Config()
+        return replace(config, prioritise=False)
 
 
 def benchmark_separation(
@@ -133,10 +127,10 @@ def benchmark_separation(
         for model in config.models
     ]
     with checked_outputs(*([out, out.with_suffix(".png")] if out is not None else [])):
-        return judged(config, tasks, jobs, out, progress)
+        return judge_all(config, tasks, jobs, out, progress)
 
 
-def judged(
+def judge_all(
     config: SeparationConfig,
     tasks: Sequence[tuple[str, str, int]],
     jobs: int,
@@ -227,13 +221,13 @@ def separate(config: SeparationConfig, world: str, model: str, seed: int) -> dic
     logs = held_out(place, config, seed)
     rewards = np.stack([curiosity.reward(log.obs, log.action, log.done) for log in logs])
     kinds = np.stack([log.kind for log in logs])
-    judged = judge([rewards[kinds == kind] for kind in range(len(KINDS))])
+    verdicts = judge([rewards[kinds == kind] for kind in range(len(KINDS))])
     instruments = curiosity.inspect(logs[0].obs, logs[0].action, logs[0].done)
     return {
         "world": world,
         "model": model,
         "seed": seed,
-        **judged,
+        **verdicts,
         "instruments": instruments,
         "metrics": metrics,
         "cpu_seconds": trained,

@@ -100,7 +100,7 @@ class World(ABC):
         """The place where `action` leads, int [B], if nothing intervenes."""
         return self.table[state.place, action]
 
-    def shown(self, state: State) -> Array:
+    def thing_in_view(self, state: State) -> Array:
         """Which thing is in view, int [B]."""
         return state.thing
 
@@ -137,7 +137,7 @@ class World(ABC):
         """
         obs = np.zeros((len(state.place), len(CHANNELS), VIEW, VIEW), np.uint8)
         obs[:, 0] = self.looks[state.place]
-        obs[:, 1] = self.things[self.shown(state)]
+        obs[:, 1] = self.things[self.thing_in_view(state)]
         obs[:, 2] = state.pixels
         return obs * np.uint8(255)
 
@@ -211,7 +211,7 @@ class Jump(World):
     def draw_things(self, rng: np.random.Generator) -> Array:
         return distinct_looks(PLACES // DISTRICT, rng)
 
-    def shown(self, state: State) -> Array:
+    def thing_in_view(self, state: State) -> Array:
         return state.place % PLACES // DISTRICT
 
     def is_noisy(self, state: State, action: Array, rng: np.random.Generator) -> Array:

@@ -108,7 +108,7 @@ def tried(name: str, index: int, seed: int, home: Path, whole: Path) -> Trial:
             wrong = verdict(scene, whole)
     except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
         wrong = [str(error)]
-    seen = " / ".join(scene.said or scene.printed).replace(str(folder), "RUN")
+    seen = " / ".join(scene.stderr_lines or scene.stdout_lines).replace(str(folder), "RUN")
     if not wrong:
         for path in home.glob(f"{index}*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -120,17 +120,17 @@ def tried(name: str, index: int, seed: int, home: Path, whole: Path) -> Trial:
 def verdict(scene: Scene, whole: Path) -> list[str]:
     """What is wrong. Brings the run to its end."""
     code, says = scene.expected
-    text, folder = "\n".join(scene.said), scene.folder
+    text, folder = "\n".join(scene.stderr_lines), scene.folder
     wrong = []
     if scene.code != code:
         wrong.append(f"it ended with code {scene.code}, not {code}")
     if (
         "Traceback" in text
         or (says not in text)
-        or (len(scene.said) > (2 if code == 130 else scene.most))
-        or (not says and scene.said)
+        or (len(scene.stderr_lines) > (2 if code == 130 else scene.most))
+        or (not says and scene.stderr_lines)
     ):
-        wrong.append(f"it said {scene.said}, not one line with {says!r}")
+        wrong.append(f"it said {scene.stderr_lines}, not one line with {says!r}")
     if scene.lost is None or scene.lost > scene.allowed:
         wrong.append(f"{scene.lost} agent steps were lost, more than {scene.allowed}")
     child = scene.start()
@@ -147,9 +147,9 @@ def verdict(scene: Scene, whole: Path) -> list[str]:
         range(STEP, scene.config.total_steps + 1, STEP)
     ):
         wrong.append("its log has a gap or an entry twice")
-    left = [path.name for path in folder.glob(f"*{TEMPORARY}")]
-    if left:
-        wrong.append(f"it left {', '.join(left)}")
+    leftovers = [path.name for path in folder.glob(f"*{TEMPORARY}")]
+    if leftovers:
+        wrong.append(f"it left {', '.join(leftovers)}")
     return wrong
 
 

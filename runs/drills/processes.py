@@ -61,7 +61,7 @@ def title(pid: int) -> str:
     return Path(next((word for word in words if word.endswith(".py")), words[0])).name
 
 
-def held(pid: int) -> dict[str, Counter[str]]:
+def resources_by_process(pid: int) -> dict[str, Counter[str]]:
     """Memory (bytes resident), processes, threads and files of `pid` and its descendants, by what
     they are called.
     """
@@ -84,7 +84,7 @@ def held(pid: int) -> dict[str, Counter[str]]:
 
 def sample(pid: int, seconds: float) -> Sample:
     """What the process `pid` and its descendants hold now."""
-    parts = held(pid)
+    parts = resources_by_process(pid)
     sizes = (
         [path.stat().st_size for path in SHM.iterdir() if path.is_file()] if SHM.is_dir() else []
     )

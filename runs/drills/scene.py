@@ -58,8 +58,8 @@ class Scene:
     closing: ExitStack  # undone after the verdict
     config: RunConfig = MAZE
     code: int | None = None  # the exit code that the fault ended in
-    said: list[str] = field(default_factory=list)  # the lines on stderr
-    printed: list[str] = field(default_factory=list)  # the lines on stdout
+    stderr_lines: list[str] = field(default_factory=list)  # the lines on stderr
+    stdout_lines: list[str] = field(default_factory=list)  # the lines on stdout
     # exit code, and a part of what must be said; "": nothing is said
     expected: tuple[int, str] = (0, "")
     most: int = 1  # lines that may be said
@@ -80,7 +80,7 @@ class Scene:
 
     def ended(self, child: Child, code: int, says: str) -> None:
         """Wait for the end, and note how it ended and how it should have."""
-        self.code, self.said, self.printed, self.expected = (
+        self.code, self.stderr_lines, self.stdout_lines, self.expected = (
             child.wait(),
             child.errors(),
             lines(child.output),

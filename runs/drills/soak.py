@@ -157,16 +157,16 @@ def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> boo
             f"{name:<10} {first / unit:>10,.1f}"
             f" {last / unit:>10,.1f}{' MiB' if unit > 1 else '    '} {word}{whose}"
         )
-    left = [pid for pid in children if family(pid)]
+    remaining = [pid for pid in children if family(pid)]
     after = sample(os.getpid(), 0)
     clean = (
-        not left
+        not remaining
         and after.segments <= before.segments
         and code == 130
         and bool(list_checkpoints(folder))
     )
     print(
-        f"after its end: {len(left)} processes and {max(0, after.segments - before.segments)}"
+        f"after its end: {len(remaining)} processes and {max(0, after.segments - before.segments)}"
         f" segments left, exit code {code}"
     )
     if killer is not None:

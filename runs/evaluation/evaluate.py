@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from afterwit.agents.actor import Actor
-from afterwit.envs.atari import Backend
+from afterwit.envs.atari_config import Backend
 from afterwit.envs.gym import GymConfig
 from afterwit.envs.make import EnvConfig
 from afterwit.envs.maze import MazeConfig

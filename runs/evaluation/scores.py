@@ -227,16 +227,19 @@ def table(result: Mapping[str, Any]) -> str:
     for method, numbers in result["aggregates"].items():
         rows.append(
             f"{method:<18}"
-            + "".join(f"{shown(numbers[name]['value'], numbers[name]):>30}" for name in AGGREGATES)
+            + "".join(
+                f"{format_interval(numbers[name]['value'], numbers[name]):>30}"
+                for name in AGGREGATES
+            )
         )
     beats = [
         f"a run of {p['better']} beats one of {p['than']} with probability"
-        f" {shown(p['probability'], p)}"
+        f" {format_interval(p['probability'], p)}"
         for p in result["improvement"]
     ]
     return "\n".join([head, *rows, *beats])
 
 
-def shown(value: float, ends: Mapping[str, float]) -> str:
+def format_interval(value: float, ends: Mapping[str, float]) -> str:
     interval = f" [{ends['low']:.2f}, {ends['high']:.2f}]" if math.isfinite(ends["low"]) else ""
     return f"{value:.2f}{interval}"

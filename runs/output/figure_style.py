@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,12 @@ from PIL import Image
 
 from afterwit.envs.arrays import Array
 from afterwit.runs.output.files import replacing
+from afterwit.world_models.registry import WORLD_MODELS
 
-# Tol's vibrant, colour-blind safe, and grey for the control.
-COLOURS = {
-    "byol-explore": "#cc3311",
-    "byol-hindsight": "#0077bb",
-    "rnd": "#009988",
-    "icm": "#ee7733",
-    "random": "#999999",
-}
-
-
+# Tol's vibrant, colour-blind safe: the world models in the order of their registry. Grey is for the
+# random policy, the control.
+VIBRANT = ("#cc3311", "#0077bb", "#009988", "#ee7733", "#33bbee", "#ee3377")
+COLOURS = dict(zip(WORLD_MODELS, cycle(VIBRANT), strict=False)) | {"random": "#999999"}
 OTHER, INK, GREY, PALE = "#555555", "#222222", "#6b6b6b", "#d0d0d0"
 
 

@@ -279,23 +279,23 @@ def evaluation(run: RunLog) -> str:
     """The run's evaluation and its video, where they exist."""
     html = ""
     if run.evaluation is not None:
-        told = run.evaluation
+        result = run.evaluation
         columns = ("mean", "low", "high", "median", "min", "max")
         rows = [
             ("run", [name, *(as_text("", value.get(column)) for column in columns)])
-            for name, value in told["results"].items()
+            for name, value in result["results"].items()
         ]
-        shown: dict[str, Any] = {
-            name: told[name]
+        facts: dict[str, Any] = {
+            name: result[name]
             for name in ("episodes", "policy", "seed", "trained_agent_steps")
-            if name in told
+            if name in result
         }
-        if HUMAN in told:
-            shown[HUMAN] = as_text("", told[HUMAN].get("mean"))
-        facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
-        rest = {name: value for name, value in told.items() if name != "results"}
+        if HUMAN in result:
+            facts[HUMAN] = as_text("", result[HUMAN].get("mean"))
+        listed = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items())
+        rest = {name: value for name, value in result.items() if name != "results"}
         html += (
-            f"<p class='note'>{escape(facts)}; low to high: 95% interval over"
+            f"<p class='note'>{escape(listed)}; low to high: 95% interval over"
             f" episodes</p>{table(['', *columns], rows)}"
         )
         html += (
@@ -324,7 +324,7 @@ def origin(runs: Sequence[RunLog], out: Path) -> str:
     """
     configs = [flat(to_dict(run.config)) for run in runs]
     names = list(dict.fromkeys(name for config in configs for name in config))
-    told = [
+    shown_fields = [
         name
         for name in names
         if name.startswith("env.")
@@ -333,7 +333,7 @@ def origin(runs: Sequence[RunLog], out: Path) -> str:
     always = [
         name
         for name in ("preset", "seed", "total_steps", "unroll_length", "learner.learning_rate")
-        if name not in told
+        if name not in shown_fields
     ]
     rows = [
         (
@@ -346,7 +346,7 @@ def origin(runs: Sequence[RunLog], out: Path) -> str:
                 ),
             ],
         )
-        for name in [*always, *told]
+        for name in [*always, *shown_fields]
     ]
     whole = ""
     for run in runs:

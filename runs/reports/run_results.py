@@ -189,15 +189,18 @@ def read_run(folder: Path) -> RunLog:
             None,
         )
         if bad is not None:
-            told = f"{bad!r} with {short(entry[bad])}, which is no named number"
-            raise ValueError(f"{folder / METRICS} line {number + 1} has {told}; remove the line")
+            problem = f"{bad!r} with {short(entry[bad])}, which is no named number"
+            raise ValueError(f"{folder / METRICS} line {number + 1} has {problem}; remove the line")
     maps = read_maps(folder, config)
     notes: tuple[str, ...] = ()
     cells = build_map().walls.size
     if maps is not None and maps["visits"].shape != (NUM_WINDOWS, cells):
-        told = f"{maps['visits'].shape[-1]} cells instead of {cells}"
+        problem = f"{maps['visits'].shape[-1]} cells instead of {cells}"
         notes = (
-            f"{folder.name} has maps of another version of the maze ({told}); they are left out.",
+            (
+                f"{folder.name} has maps of another version of the maze ({problem}); they are left"
+                " out."
+            ),
         )
         maps = None
     return RunLog(

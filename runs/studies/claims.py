@@ -61,7 +61,7 @@ def claims(study: StudyLog) -> list[Claim]:
     return CLAIMS[study.manifest.study](study) if study.manifest.study in CLAIMS else []
 
 
-def shown(value: Estimate, ratio: bool = False) -> str:
+def format_estimate(value: Estimate, ratio: bool = False) -> str:
     """`62% [48%, 71%]`; a ratio as `1.31 [1.20, 1.44]`."""
     word: Callable[[float], str] = (lambda number: f"{number:.2f}") if ratio else percent
     if not value.runs:
@@ -97,7 +97,9 @@ def maze_targets(study: StudyLog) -> list[Target]:
             if method != HINDSIGHT and rival.runs:
                 above.append(decided(rival.low <= own.high, rival, own))
                 if above[-1] is False:
-                    above_words.append(f"{world}: {method} {shown(rival)} above {shown(own)}")
+                    above_words.append(
+                        f"{world}: {method} {format_estimate(rival)} above {format_estimate(own)}"
+                    )
     explore = study.get("none", EXPLORE, "score_all")
     counted = successes(study)
     loud = [row["folder"] for row in counted if row.get("alarm")]
@@ -117,18 +119,18 @@ def maze_targets(study: StudyLog) -> list[Target]:
             f"Brownian noise, R4 in the last tenth: {HINDSIGHT} in at least {percent(SUCCESS)} of"
             " the episodes (interquartile mean)",
             decided(deep.iqm >= SUCCESS, deep),
-            f"{HINDSIGHT} {shown(deep)}",
+            f"{HINDSIGHT} {format_estimate(deep)}",
         ),
         Target(
             f"The same: the lower end of {HINDSIGHT}'s interval lies above the upper end of"
             f" {EXPLORE}'s",
             decided(deep.low > other.high, deep, other),
-            f"{HINDSIGHT} {shown(deep)}, {EXPLORE} {shown(other)}",
+            f"{HINDSIGHT} {format_estimate(deep)}, {EXPLORE} {format_estimate(other)}",
         ),
         Target(
             f"In every noise, {HINDSIGHT}'s score is at least {KEEPS} x its own without noise",
             all_of(kept),
-            f"without noise {shown(quiet)}; of that: {', '.join(kept_words)}",
+            f"without noise {format_estimate(quiet)}; of that: {', '.join(kept_words)}",
         ),
         Target(
             f"In no noise does another method's interval of the score lie above {HINDSIGHT}'s",
@@ -138,7 +140,7 @@ def maze_targets(study: StudyLog) -> list[Target]:
         Target(
             f"Without noise, {HINDSIGHT}'s score is at least {EQUALS} x {EXPLORE}'s",
             decided(quiet.iqm >= EQUALS * explore.iqm, quiet, explore),
-            f"{HINDSIGHT} {shown(quiet)}, {EXPLORE} {shown(explore)}",
+            f"{HINDSIGHT} {format_estimate(quiet)}, {EXPLORE} {format_estimate(explore)}",
         ),
         Target(
             f"No collapse alarm in any run of {HINDSIGHT} that counts as a success (score at least"
@@ -184,7 +186,7 @@ def reaches(study: StudyLog, world: str, methods: Sequence[str], tracker: str) -
         all(v.low >= REACHES for v in values), any(v.high < REACHES for v in values), *values
     )
     return result, f"{tracker} in the best tenth: " + ", ".join(
-        f"{method} {shown(value)}" for method, value in found.items()
+        f"{method} {format_estimate(value)}" for method, value in found.items()
     )
 
 
@@ -197,7 +199,10 @@ def against_quiet(
     here, quiet = study.get(world, method, "score_all"), study.get("none", method, "score_all")
     share = f", {here.iqm / quiet.iqm:.2f} x" if here.runs and quiet.iqm > 0 else ""
     result = verdict(here.high < below * quiet.low, here.low > above * quiet.iqm, here, quiet)
-    return result, f"{method}: score {shown(here)}, without noise {shown(quiet)}{share}"
+    return (
+        result,
+        f"{method}: score {format_estimate(here)}, without noise {format_estimate(quiet)}{share}",
+    )
 
 
 def keeps(study: StudyLog, world: str) -> tuple[str, str]:
@@ -233,7 +238,10 @@ def maze_claims(study: StudyLog) -> list[Claim]:
             ),
             (
                 verdict(drop.low >= FADES, drop.high < FADES, drop),
-                f"best tenth {shown(best)}, last {shown(last)}, fall {shown(drop)}",
+                (
+                    f"best tenth {format_estimate(best)}, last {format_estimate(last)}, fall"
+                    f" {format_estimate(drop)}"
+                ),
             ),
         ),
         (
@@ -262,8 +270,9 @@ def maze_claims(study: StudyLog) -> list[Claim]:
             (
                 verdict(stuck.high < min(HARDLY, free.low), stuck.low > HARDLY, stuck, free),
                 (
-                    f"R3 in the last tenth {shown(stuck)}, without noise {shown(free)}; "
-                    f"in the best tenth {shown(study.get('brownian', EXPLORE, 'R3_best'))}"
+                    f"R3 in the last tenth {format_estimate(stuck)}, without noise"
+                    f" {format_estimate(free)}; in the best tenth"
+                    f" {format_estimate(study.get('brownian', EXPLORE, 'R3_best'))}"
                 ),
             ),
         ),
@@ -299,8 +308,8 @@ def maze_claims(study: StudyLog) -> list[Claim]:
                     explore.low > hindsight.high, explore.high < hindsight.low, explore, hindsight
                 ),
                 (
-                    f"left in the last tenth: {EXPLORE} {shown(explore)}, {HINDSIGHT}"
-                    f" {shown(hindsight)}"
+                    f"left in the last tenth: {EXPLORE} {format_estimate(explore)}, {HINDSIGHT}"
+                    f" {format_estimate(hindsight)}"
                 ),
             ),
         ),
@@ -313,8 +322,8 @@ def maze_claims(study: StudyLog) -> list[Claim]:
             (
                 verdict(hindsight.high < SMALL, hindsight.low > SMALL, hindsight),
                 (
-                    f"left in the last tenth: brownian {shown(hindsight)}, none"
-                    f" {shown(rest['none', HINDSIGHT])}"
+                    f"left in the last tenth: brownian {format_estimate(hindsight)}, none"
+                    f" {format_estimate(rest['none', HINDSIGHT])}"
                 ),
             ),
         ),
@@ -332,7 +341,8 @@ def maze_claims(study: StudyLog) -> list[Claim]:
                 ),
                 "share of pay over share of time: "
                 + ", ".join(
-                    f"{method} {shown(value, ratio=True)}" for method, value in paid.items()
+                    f"{method} {format_estimate(value, ratio=True)}"
+                    for method, value in paid.items()
                 ),
             ),
         ),
@@ -375,7 +385,7 @@ def leak(study: StudyLog, what: str) -> tuple[str, str]:
     )
     return (
         result,
-        ", ".join(f"{world} {shown(value)}" for (world, _), value in found.items())
+        ", ".join(f"{world} {format_estimate(value)}" for (world, _), value in found.items())
         or "the probe was not logged",
     )
 
@@ -405,8 +415,8 @@ def trapped_words(study: StudyLog, method: str) -> list[str]:
         if (found := [w for w in kinds if kinds[w] == kind])
     ]
     little = (
-        f" But it explores little without noise already (score {shown(quiet)}): what holds it is"
-        " not the noise alone."
+        f" But it explores little without noise already (score {format_estimate(quiet)}): what"
+        " holds it is not the noise alone."
     )
     return (
         [f"{method} {'; '.join(parts)}.{little if quiet.high < REACHES else ''}"] if parts else []

@@ -64,9 +64,9 @@ def write_study_report(home: Path) -> Path:
     where none of its runs has logged anything, and where rliable is missing.
     """
     study = read_study(home)
-    met, told = targets(study), claims(study)
-    write_numbers(study, met, told)
-    lead, *notes = words(study, met, told)
+    found_targets, found_claims = targets(study), claims(study)
+    write_numbers(study, found_targets, found_claims)
+    lead, *notes = words(study, found_targets, found_claims)
     body = [
         "<h1>Afterwit: " + escape(f"study {study.manifest.study}") + "</h1>",
         f'<p class="lead">{escape(lead)}</p>',
@@ -76,8 +76,8 @@ def write_study_report(home: Path) -> Path:
         body += pictures(study)
     body += [
         score_tables(study),
-        target_table(met),
-        claim_table(told),
+        target_table(found_targets),
+        claim_table(found_claims),
         cost_table(study),
         variant_table(study),
     ]
@@ -87,7 +87,9 @@ def write_study_report(home: Path) -> Path:
     )
 
 
-def words(study: StudyLog, met: Sequence[Target], told: Sequence[Claim]) -> list[str]:
+def words(
+    study: StudyLog, found_targets: Sequence[Target], found_claims: Sequence[Claim]
+) -> list[str]:
     """What the study says, in sentences, the main one first."""
     measure = study.measures[0] if study.measures else ""
     world = next(name for name in ("brownian", *study.worlds) if name in study.worlds)
@@ -124,15 +126,16 @@ def words(study: StudyLog, met: Sequence[Target], told: Sequence[Claim]) -> list
         )
     result += (
         [sentence for method in (EXPLORE, HINDSIGHT) for sentence in trapped_words(study, method)]
-        if told
+        if found_claims
         else []
     )
-    if met:
+    if found_targets:
         result.append(
-            f"{sum(target.passed is True for target in met)} of {len(met)} targets are met."
+            f"{sum(target.passed is True for target in found_targets)} of {len(found_targets)}"
+            " targets are met."
         )
-    if told:
-        counts = Counter(claim.verdict for claim in told)
+    if found_claims:
+        counts = Counter(claim.verdict for claim in found_claims)
         result.append(
             "Published claims: "
             + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
@@ -203,16 +206,17 @@ def pictures(study: StudyLog) -> list[str]:
 
 def origin(study: StudyLog) -> str:
     """The study's definition, its sessions, one whole config, and how this page was made."""
-    told = study.manifest
+    manifest = study.manifest
     definition = {
-        "preset": told.preset,
-        "overrides": told.overrides,
-        "worlds": told.worlds,
-        "methods": told.methods,
+        "preset": manifest.preset,
+        "overrides": manifest.overrides,
+        "worlds": manifest.worlds,
+        "methods": manifest.methods,
     }
-    told_of = ("date", "commit", "processor", "cores", "gpu", "jobs", "command")
+    session_fields = ("date", "commit", "processor", "cores", "gpu", "jobs", "command")
     sessions = [
-        ("", [str(session.get(name) or "–") for name in told_of]) for session in told.sessions
+        ("", [str(session.get(name) or "–") for name in session_fields])
+        for session in manifest.sessions
     ]
     facts, first = provenance(), next(iter(study.groups.values())).runs[0]
     parts = ["<h2>Where this comes from</h2>"]
@@ -225,7 +229,7 @@ def origin(study: StudyLog) -> str:
     ):
         text = escape(json.dumps(value, indent=2))
         parts.append(f"<details><summary>{escape(title)}</summary><pre>{text}</pre></details>")
-    command = f"afterwit study {quoted(told.study)} --out {quoted(study.home)} --report-only"
+    command = f"afterwit study {quoted(manifest.study)} --out {quoted(study.home)} --report-only"
     made = (
         f"{facts['date']}, commit {facts['commit'] or 'unknown (installed package)'},"
         f" {facts['processor']}"
@@ -237,7 +241,9 @@ def origin(study: StudyLog) -> str:
     return "".join(parts)
 
 
-def write_numbers(study: StudyLog, met: Sequence[Target], told: Sequence[Claim]) -> None:
+def write_numbers(
+    study: StudyLog, found_targets: Sequence[Target], found_claims: Sequence[Claim]
+) -> None:
     """runs.csv: a row a run. cells.csv: a row a cell, with interquartile mean, low and high.
     summary.json: both, and verdicts.
     """
@@ -259,8 +265,8 @@ def write_numbers(study: StudyLog, met: Sequence[Target], told: Sequence[Claim])
         "runs_waiting": list(study.waiting),
         "runs": study.rows,
         "cells": cells,
-        "targets": [asdict(target) for target in met],
-        "claims": [asdict(claim) for claim in told],
+        "targets": [asdict(target) for target in found_targets],
+        "claims": [asdict(claim) for claim in found_claims],
         "provenance": provenance(),
     }
     with replacing(study.home / SUMMARY) as file:

@@ -159,17 +159,17 @@ class StudyLog:
         each with all its settings.
         """
         methods = {
-            name: told for name, told in self.manifest.methods.items() if name in self.methods
+            name: variant for name, variant in self.manifest.methods.items() if name in self.methods
         }
-        base = next((name for name, told in methods.items() if not told["overrides"]), None)
+        base = next((name for name, variant in methods.items() if not variant["overrides"]), None)
         varied: dict[str, list[tuple[Any, str]]] = {}
-        for name, told in methods.items():
+        for name, variant in methods.items():
             if (
                 base is not None
-                and len(told["overrides"]) == 1
-                and told["arguments"] == methods[base]["arguments"]
+                and len(variant["overrides"]) == 1
+                and variant["arguments"] == methods[base]["arguments"]
             ):
-                ((path, value),) = told["overrides"].items()
+                ((path, value),) = variant["overrides"].items()
                 varied.setdefault(path, []).append((value, name))
         if base is None:
             return []
@@ -278,12 +278,12 @@ def numbers(run: RunLog) -> dict[str, float | int | bool]:
         if name != "learner/intrinsic_scale"
     ]
     if parts:
-        result["reward_left"] = left(np.sum(parts, axis=0), run)
+        result["reward_left"] = remaining_reward_share(np.sum(parts, axis=0), run)
     result["seconds"] = float(run.entries[-1].get("seconds", math.nan))
     return result
 
 
-def left(reward: Array, run: RunLog) -> float:
+def remaining_reward_share(reward: Array, run: RunLog) -> float:
     """What is left of the raw intrinsic reward: its mean in the last tenth over that in the tenth
     with the largest.
     """

@@ -54,9 +54,9 @@ def run_study(study: Study, home: Path, jobs: int) -> None:
     cells = study.cells()
     cells[0].config.torch_device()
     if home.exists():
-        merged_manifest(study, cells, home)  # refuses before anything is written, the lock included
+        merge_manifest(study, cells, home)  # refuses before anything is written, the lock included
     with locked_folder(home, PATIENCE) as lock:
-        manifest = merged_manifest(study, cells, home)
+        manifest = merge_manifest(study, cells, home)
         for cell in cells:
             if not (home / cell.folder / "config.json").exists():
                 write_config(cell.config, home / cell.folder)
@@ -90,7 +90,7 @@ def progress(folder: Path) -> dict[str, Any]:
     }
 
 
-def merged_manifest(study: Study, cells: Sequence[Cell], home: Path) -> Manifest:
+def merge_manifest(study: Study, cells: Sequence[Cell], home: Path) -> Manifest:
     """The manifest of `home` with `study` added. Raises ValueError, saying what differs, where the
     two do not go together.
     """
@@ -112,11 +112,11 @@ def merged_manifest(study: Study, cells: Sequence[Cell], home: Path) -> Manifest
         [],
     )
     if not (home / NAME).exists():
-        others = sorted(path.name for path in home.iterdir() if not path.name.startswith("."))
-        if others:
+        strangers = sorted(path.name for path in home.iterdir() if not path.name.startswith("."))
+        if strangers:
             raise ValueError(
-                f"{home} holds other things ({', '.join(others[:3])}) and no {NAME}; choose another"
-                " --out"
+                f"{home} holds other things ({', '.join(strangers[:3])}) and no {NAME}; choose"
+                " another --out"
             )
         return new
     old = read_manifest(home)
@@ -131,9 +131,9 @@ def merged_manifest(study: Study, cells: Sequence[Cell], home: Path) -> Manifest
     ):
         pairs += [(f"{what} {name}", there[name], here[name]) for name in here if name in there]
     for what, there, here in pairs:
-        refuse(home, differences(there, here, what, SIDES))
+        raise_if_different(home, differences(there, here, what, SIDES))
     for cell in cells:
-        refuse(home, config_differences(home / cell.folder, cell))
+        raise_if_different(home, config_differences(home / cell.folder, cell))
     known = {entry["folder"] for entry in old.cells}
     return Manifest(
         old.study,
@@ -155,7 +155,7 @@ def config_differences(folder: Path, cell: Cell) -> list[str]:
     ]
 
 
-def refuse(home: Path, lines: Sequence[str]) -> None:
+def raise_if_different(home: Path, lines: Sequence[str]) -> None:
     if lines:
         raise ValueError(
             f"{home} holds another study: {lines[0]}; choose another --out, or give the same"
@@ -197,9 +197,9 @@ def read_manifest(home: Path) -> Manifest:
             for name, hint in get_type_hints(Manifest).items()
         }
     )
-    for name, told in (manifest.worlds | manifest.methods).items():
+    for name, described in (manifest.worlds | manifest.methods).items():
         for part in ("arguments", "overrides"):
-            checked(told.get(part), dict[str, Any], f"{path}: {part} of {name}")
+            checked(described.get(part), dict[str, Any], f"{path}: {part} of {name}")
     for number, cell in enumerate(manifest.cells):
         for name, kind in (("world", str), ("method", str), ("seed", int), ("folder", str)):
             checked(cell.get(name), kind, f"{path}: {name} of cell {number}")

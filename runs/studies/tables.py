@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from afterwit.runs.output.html import table
 from afterwit.runs.reports.run_results import MEASURES
-from afterwit.runs.studies.claims import REPRODUCED, UNKNOWN, Claim, Target, cost, shown
+from afterwit.runs.studies.claims import REPRODUCED, UNKNOWN, Claim, Target, cost, format_estimate
 from afterwit.runs.studies.figures import WHEN_WORDS, plain_value
 from afterwit.runs.studies.results import StudyLog, noise_key
 
@@ -18,7 +18,7 @@ def number(study: StudyLog, world: str, method: str, name: str) -> str:
     """An estimate as text: a share as percent, else with its unit unsaid."""
     value = study.get(world, method, name)
     if name.split("_")[0] not in MEASURES:
-        return shown(value)
+        return format_estimate(value)
     if not value.runs:
         return "–"
     return f"{value.iqm:,.1f}" + (
@@ -30,7 +30,7 @@ def score_tables(study: StudyLog) -> str:
     """The main measure over three stretches of training, and the deepest tracker at the end."""
     if not study.measures or study.knobs:  # variants have a table of their own
         return ""
-    columns = judged(study)
+    columns = score_columns(study)
     head = ["world", "method", "runs", *columns.values()]
     rows = []
     for world in study.worlds:
@@ -51,15 +51,15 @@ def score_tables(study: StudyLog) -> str:
         f"{explained}Best tenth: the highest of the ten means of a run; curiosity rightly fades"
         " when nothing is left to learn."
     )
-    return f"<h2>Table of scores</h2><p class='note'>{note}</p>{worded(head, rows)}"
+    return f"<h2>Table of scores</h2><p class='note'>{note}</p>{prose_table(head, rows)}"
 
 
-def worded(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+def prose_table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
     """A table whose first two columns are words."""
     return f'<div class="names">{table(head, rows)}</div>'
 
 
-def judged(study: StudyLog) -> dict[str, str]:
+def score_columns(study: StudyLog) -> dict[str, str]:
     """The numbers that every table of scores has, and their headings."""
     main, deepest = study.measures[0], study.measures[-1]
     result = {f"{main}_{when}": f"{main}, {words}" for when, words in WHEN_WORDS.items()}
@@ -79,12 +79,13 @@ def target_table(met: Sequence[Target]) -> str:
     return f'<h2>Targets</h2><div class="prose">{table(["", "target", "figures"], rows)}</div>'
 
 
-def claim_table(told: Sequence[Claim]) -> str:
-    if not told:
+def claim_table(claims: Sequence[Claim]) -> str:
+    if not claims:
         return ""
     kinds = {REPRODUCED: "good", UNKNOWN: "open", "not": "open", "differs": "bad"}
     rows = [
-        (kinds[c.verdict], [c.verdict, f"{c.setting}: {c.text}", c.figures, c.source]) for c in told
+        (kinds[c.verdict], [c.verdict, f"{c.setting}: {c.text}", c.figures, c.source])
+        for c in claims
     ]
     note = (
         "reproduced: the intervals show it in this maze; differs: they show the reverse; not: they"
@@ -120,7 +121,10 @@ def cost_table(study: StudyLog) -> str:
             "mean",
             [
                 "score without noise",
-                *(shown(study.get("none", method, "score_all")) for method in study.methods),
+                *(
+                    format_estimate(study.get("none", method, "score_all"))
+                    for method in study.methods
+                ),
             ],
         ),
     )
@@ -139,7 +143,7 @@ def variant_table(study: StudyLog) -> str:
     """Each field that the methods differ in, with all its settings."""
     if not study.knobs or not study.measures:
         return ""
-    columns = judged(study)
+    columns = score_columns(study)
     instruments = [
         name
         for name in ("leak/critic", "leak/place_from_latent", "use/latent", "noise/share")
@@ -150,13 +154,13 @@ def variant_table(study: StudyLog) -> str:
     for world in study.worlds:
         for knob in study.knobs:
             for index, (value, method) in enumerate(knob.settings):
-                told = plain_value(value) + (" (default)" if method == knob.base else "")
+                setting = plain_value(value) + (" (default)" if method == knob.base else "")
                 runs = study.groups[world, method].runs if (world, method) in study.groups else ()
                 cells = (
                     [world, knob.path.split(".")[-1].replace("_", " ")] if not index else ["", ""]
                 )
                 cells += [
-                    told,
+                    setting,
                     str(len(runs)),
                     *(number(study, world, method, name) for name in columns),
                 ]
@@ -164,12 +168,12 @@ def variant_table(study: StudyLog) -> str:
                     alarms(study, world, method)
                 ]
                 rows.append(("first" if not index else "", cells))
-    return f"<h2>Variants</h2>{worded(head, rows)}"
+    return f"<h2>Variants</h2>{prose_table(head, rows)}"
 
 
 def instrument(study: StudyLog, world: str, method: str, name: str) -> str:
     return (
-        shown(study.get(world, method, name), ratio=True)
+        format_estimate(study.get(world, method, name), ratio=True)
         if study.get(world, method, name).runs
         else "–"
     )
@@ -212,7 +216,7 @@ def instrument_table(study: StudyLog) -> str:
         " constant guess. alarms: runs in which the collapse alarm ever went off."
         " share_of_…/room_change: of steps and of pay, what goes to steps that change the room."
     )
-    return f"<h2>Instruments</h2><p class='note'>{note}</p>{worded(head, rows)}"
+    return f"<h2>Instruments</h2><p class='note'>{note}</p>{prose_table(head, rows)}"
 
 
 def control_table(study: StudyLog) -> str:
@@ -242,7 +246,7 @@ def control_table(study: StudyLog) -> str:
         "Share of time in the last tenth. The same method without noise is the control: there the"
         " same action, or place, makes no noise."
     )
-    return f"<h3>Does it seek the noise?</h3><p class='note'>{note}</p>{worded(head, rows)}"
+    return f"<h3>Does it seek the noise?</h3><p class='note'>{note}</p>{prose_table(head, rows)}"
 
 
 def effort_table(study: StudyLog) -> str:
@@ -275,4 +279,4 @@ def effort_table(study: StudyLog) -> str:
         "minutes, all runs",
         "agent steps/s of a run",
     ]
-    return f"<h2>Effort</h2>{worded(head, rows)}"
+    return f"<h2>Effort</h2>{prose_table(head, rows)}"

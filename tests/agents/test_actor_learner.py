@@ -1,6 +1,4 @@
-"""Actor and learner together on a small maze: they agree, unrolls join, seeds decide, and what did
-not happen teaches nothing.
-"""
+"""Actor and learner on a small maze: they agree, trajectories join, and seeds reproduce runs."""
 
 from __future__ import annotations
 
@@ -75,7 +73,7 @@ def test_unrolls_have_the_shape_of_a_trajectory_and_contain_resets() -> None:
 
 
 def test_learner_and_actor_agree_on_every_probability() -> None:
-    """Also after resets, over several unrolls, and after new weights in between."""
+    """They agree after resets, over several trajectories, and after new weights."""
     actor, learner = pair()
     for round_ in range(6):
         trajectory = actor.unroll()
@@ -149,7 +147,7 @@ def test_actions_follow_the_probabilities_or_are_the_likeliest() -> None:
 
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_the_same_seed_gives_the_same_run_bit_for_bit(name: str) -> None:
-    config = replace(SMALL, world_model=WORLD_MODELS[name][0]())
+    config = replace(SMALL, world_model=WORLD_MODELS[name].Config())
     runs = []
     for noise in (1, 2):
         torch.manual_seed(noise)  # nothing may draw from the global state
@@ -166,7 +164,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(name: str) -> None:
 @pytest.mark.parametrize("shared", (True, False))
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_what_did_not_happen_teaches_nothing(name: str, shared: bool) -> None:
-    config = replace(SMALL, world_model=WORLD_MODELS[name][0](), shared_torso=shared)
+    config = replace(SMALL, world_model=WORLD_MODELS[name].Config(), shared_torso=shared)
     actor, learner = pair(config)
     other = pair(config)[1]
     train(actor, learner, 2)
@@ -201,7 +199,9 @@ def test_what_did_not_happen_teaches_nothing(name: str, shared: bool) -> None:
 @pytest.mark.parametrize("name", WORLD_MODELS)
 @pytest.mark.parametrize("shared", (True, False))
 def test_a_batch_of_resets_alone_leaves_a_finite_learner(name: str, shared: bool) -> None:
-    actor, learner = pair(replace(SMALL, world_model=WORLD_MODELS[name][0](), shared_torso=shared))
+    actor, learner = pair(
+        replace(SMALL, world_model=WORLD_MODELS[name].Config(), shared_torso=shared)
+    )
     trajectory = actor.unroll()
     nothing = replace(
         trajectory,
@@ -262,7 +262,7 @@ def test_an_actor_keeps_its_own_weights() -> None:
 @pytest.mark.parametrize("shared", (True, False))
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_a_restored_learner_and_actor_go_on_bit_for_bit(name: str, shared: bool) -> None:
-    config = replace(SMALL, world_model=WORLD_MODELS[name][0](), shared_torso=shared)
+    config = replace(SMALL, world_model=WORLD_MODELS[name].Config(), shared_torso=shared)
     actor, learner = pair(config)
     train(actor, learner, 4)
     saved = deepcopy((actor.state(), learner.state()))
@@ -277,7 +277,7 @@ def test_a_restored_learner_and_actor_go_on_bit_for_bit(name: str, shared: bool)
 
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_appraising_changes_nothing(name: str) -> None:
-    actor, learner = pair(replace(SMALL, world_model=WORLD_MODELS[name][0]()))
+    actor, learner = pair(replace(SMALL, world_model=WORLD_MODELS[name].Config()))
     metrics = train(actor, learner, 2)
     assert metrics
     trajectory, before = actor.unroll(), deepcopy(learner.state())

@@ -1,6 +1,4 @@
-"""The agent alone: it acts as the actor does, remembers, forgets where an episode opens, and comes
-out of a run ready to act.
-"""
+"""The agent alone: it acts as the actor does, keeps a memory, and is loaded from a run."""
 
 from __future__ import annotations
 
@@ -118,7 +116,7 @@ def gym_run(folder: Path, env: GymConfig) -> Path:
 
 
 class Camera(gymnasium.Env[Any, Any]):
-    """Shows pictures of height, width, channels and takes the actions 10, 11 and 12."""
+    """Shows images [height, width, channels] and takes the actions 10, 11 and 12."""
 
     def __init__(self) -> None:
         self.observation_space, self.action_space = (
@@ -179,11 +177,11 @@ def test_what_the_environment_was_wrapped_in_is_asked_for(tmp_path: Path) -> Non
         tmp_path / "noise", GymConfig("CartPole-v1", num_envs=2, noise="on-demand", noise_action=1)
     )
     observation = np.zeros(4, np.float64)
-    wanted = (
+    expected = (
         r"acts on \(1, 8\): wrap the environment as in training, in afterwit.envs.Noise\(env,"
         r" 'on-demand', dose=1.0, density=0.5, noise_"
     )
-    with pytest.raises(ValueError, match=wanted):
+    with pytest.raises(ValueError, match=expected):
         load_agent(folder).act(observation, True)
     env = Noise(gymnasium.make("CartPole-v1"), "on-demand", dose=1.0, density=0.5, noise_action=1)
     assert load_agent(folder).act(env.reset(seed=0)[0], True) in (0, 1)
@@ -227,7 +225,7 @@ def test_a_loaded_agent_acts_whatever_torchs_default_is(tmp_path: Path) -> None:
 
 
 class OnePlane(Camera):
-    """Shows pictures of one plane."""
+    """Shows images of one plane."""
 
     def __init__(self) -> None:
         self.observation_space, self.action_space = Box(0, 255, (17, 16), np.uint8), Discrete(3)

@@ -1,9 +1,8 @@
-"""A learner off the host, where there is no GPU: on a pretended device whose tensors have shapes
-and no values.
+"""A learner on a device other than the host, without a GPU: on a fake device without values.
 
-It refuses what a GPU would refuse, operations on tensors of two devices, and what would make the
-host wait for a GPU: there are no values to branch on, and every copy to the host is counted. In a
-process of its own, as the device is there for good once it is made.
+The fake device refuses operations on tensors of two devices, as a GPU would. It also refuses
+everything that would make the host wait for a GPU: there are no values to branch on, and each copy
+to the host is counted. It runs in a process of its own, since the device cannot be removed.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ CONFIGS = {
 
 def test_a_learner_off_the_host_leaves_nothing_there_and_waits_for_nothing() -> None:
     command = [sys.executable, "-W", "ignore", "-m", "tests.agents.test_device"]
-    told = subprocess.run(
+    result = subprocess.run(
         command,
         cwd=Path(__file__).parents[2],
         capture_output=True,
@@ -53,17 +52,18 @@ def test_a_learner_off_the_host_leaves_nothing_there_and_waits_for_nothing() -> 
         check=False,
         timeout=300,
     )
-    if told.returncode == 2:
+    if result.returncode == 2:
         pytest.skip("this torch has no pretended devices")
-    assert told.returncode == 0, told.stderr[-3000:]
-    assert told.stdout.splitlines() == [f"{name}: nothing on the host" for name in CONFIGS] + [
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.splitlines() == [f"{name}: nothing on the host" for name in CONFIGS] + [
         "a tensor left on the host: refused"
     ]
 
 
 def move(module: nn.Module, device: torch.device | None = None, **layout: Any) -> nn.Module:
-    """In `Module.to`'s place: the same parameters, which optimisers know already, on another
-    device. Layouts are left alone.
+    """A replacement of `Module.to`: the same parameters on another device.
+
+    Optimisers hold these parameters already. Layouts stay the same.
     """
     if device is None:
         return module
@@ -75,7 +75,7 @@ def move(module: nn.Module, device: torch.device | None = None, **layout: Any) -
 def gru_cell(
     inputs: Tensor, state_gates: Tensor, state: Tensor, *biases: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The shapes of torch's fused GRU cell, which torch itself does not tell."""
+    """The shapes of torch's fused GRU cell, which torch does not define for fake tensors."""
     return torch.empty_like(state), state.new_empty(len(state), 5 * state.shape[1])
 
 
@@ -125,30 +125,30 @@ def main() -> None:
             if name == "images"
             else (SHAPE, torch.float32, "mlp")
         )
-        spec, here = (
+        spec, on_host = (
             tiny_spec(shape, dtype=str(dtype).removeprefix("torch.")),
             random_trajectory(shape=shape, dtype=dtype),
         )
         config = replace(config, torso=tiny_torso_config(encoder), vmpo=VMPOConfig(target_period=1))
-        resets = here.resets  # of which the host knows before
+        resets = on_host.resets  # read on the host, before the data moves
         with ExitStack() as stack:
             mode = stack.enter_context(
                 FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False)
             )
             stack.enter_context(patch.object(nn.Module, "to", move))
             learner = Learner(config, spec, 0, device)
-            there = replace(
-                here,
+            on_device = replace(
+                on_host,
                 **{
                     field: mode.from_tensor(value)
-                    for field, value in here.state().items()
+                    for field, value in on_host.state().items()
                     if field != "info"
                 },
             )
-            there.__dict__["resets"] = resets
+            on_device.__dict__["resets"] = resets
             copies = stack.enter_context(CopiesToTheHost())
-            metrics = [learner.update(there) for _ in range(2)][-1] | {
-                "reward": learner.appraise(there).reward
+            metrics = [learner.update(on_device) for _ in range(2)][-1] | {
+                "reward": learner.appraise(on_device).reward
             }
             assert {value.device for value in metrics.values()} == {device}, {
                 key: str(value.device) for key, value in metrics.items()

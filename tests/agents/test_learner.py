@@ -19,7 +19,7 @@ from tests.helpers import close, random_trajectory, tiny_spec
 
 
 def trained(learner: Learner, trajectory: Trajectory) -> set[str]:
-    """The parts that one update moves."""
+    """The parts of the learner that one update changes."""
     before = {name: p.detach().clone() for name, p in learner.named_parameters()}
     learner.update(trajectory)
     return {
@@ -59,7 +59,7 @@ def test_the_target_follows_the_encoder_that_the_world_model_looks_through(
     name: str, shared: bool
 ) -> None:
     actor, learner = pair(
-        replace(SMALL, world_model=WORLD_MODELS[name][0](target_decay=0.8), shared_torso=shared)
+        replace(SMALL, world_model=WORLD_MODELS[name].Config(target_decay=0.8), shared_torso=shared)
     )
     torso = learner.policy.torso if learner.own_torso is None else learner.own_torso
     for _ in range(2):
@@ -123,8 +123,10 @@ def update_and_catch(
     ids=("intrinsic", "extrinsic", "mixed"),
 )
 def test_the_reward_is_mixed_as_the_paper_says(extrinsic: float, intrinsic: float) -> None:
-    """(1 - gamma) (weight * r_ext / root mean square + lambda_mix * r_int), returned to the
-    sequence's end.
+    """BYOL-Explore (Guo et al., 2022): extrinsic plus lambda_mix times intrinsic reward.
+
+    (1 - gamma) (weight * r_ext / root mean square + lambda_mix * r_int), summed to the end of the
+    sequence.
     """
     config = replace(
         SMALL,
@@ -176,8 +178,9 @@ def test_the_reward_is_mixed_as_the_paper_says(extrinsic: float, intrinsic: floa
     "kind", ("constant", "sparse", "random", "nothing", "constant, then nothing")
 )
 def test_extrinsic_rewards_are_of_order_one_in_any_unit(kind: str, unit: float) -> None:
-    """CartPole pays 1 at each step, Acrobot -1: in units of their deviation about the mean that was
-    100 a step.
+    """CartPole pays 1 at each step, and Acrobot -1.
+
+    Divided by their deviation about the mean, these rewards were 100 at each step.
     """
     actor, learner = pair(replace(SMALL, extrinsic_weight=1.0))
     random = torch.Generator().manual_seed(0)

@@ -1,6 +1,4 @@
-"""The pipeline: which weights act which trajectory, that acting runs beside learning, and that what
-fails there is heard.
-"""
+"""The pipeline: which weights act which trajectory, acting beside learning, and failures."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from afterwit.envs.maze import Maze, MazeConfig
 from afterwit.runs.configs.presets import maze
 from afterwit.runs.training.run import Run
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
-from afterwit.world_models.trajectory import joined
+from afterwit.world_models.trajectory import join_trajectories
 from tests.helpers import same
 
 CONFIG = replace(
@@ -29,64 +27,64 @@ CONFIG = replace(
 )
 
 
-class Notes:
-    """In the actor's place: its trajectories say which weights acted them, and in which thread."""
+class FakeActor:
+    """An actor whose trajectories record the weights and the thread that acted them."""
 
     device, num_envs = torch.device("cpu"), 4
 
     def __init__(self, breaks_at: int = 1000) -> None:
         self.made, self.breaks_at, self.version = 0, breaks_at, -1
-        self.held = threading.Event()
-        self.held.set()
+        self.may_act = threading.Event()
+        self.may_act.set()
 
     def set_weights(self, weights: object, version: int) -> None:
         self.version = version
 
     def unroll(self) -> tuple[int, int, str]:
-        assert self.held.wait(10)
+        assert self.may_act.wait(10)
         if self.made == self.breaks_at:
             raise RuntimeError("the game broke")
         self.made += 1
         return self.made - 1, self.version, threading.current_thread().name
 
 
-def pipeline(actor: Notes, lag: int) -> Any:
+def pipeline(actor: FakeActor, lag: int) -> Any:
     return Pipeline([cast(Actor, actor)], 1, lag, 1)
 
 
 @pytest.mark.parametrize("lag", (0, 1, 3))
 def test_trajectory_n_is_acted_with_the_weights_of_n_minus_lag(lag: int) -> None:
-    actor = Notes()
-    line = pipeline(actor, lag)
+    actor = FakeActor()
+    pipe = pipeline(actor, lag)
     for step in range(10):
-        number, version, thread = line.next({}, step)
+        number, version, thread = pipe.next({}, step)
         assert (number, version) == (step, max(0, step - lag))
         assert thread.startswith("actor") == (lag > 0)
-    line.close()
+    pipe.close()
     assert 10 <= actor.made <= 10 + lag
 
 
 def test_the_actor_works_while_the_learner_does() -> None:
-    actor = Notes()
-    line = pipeline(actor, 1)
-    line.next({}, 0)
+    actor = FakeActor()
+    pipe = pipeline(actor, 1)
+    pipe.next({}, 0)
     for step in range(1, 4):
-        line.ahead[0][0][1].result(timeout=10)  # acted, though nobody has asked for it yet
+        pipe.ahead[0][0][1].result(timeout=10)  # acted, though nobody has asked for it yet
         assert actor.made == step + 1
-        actor.held.clear()
-        assert line.next({}, step)[0] == step  # does not wait for the one after it
-        actor.held.set()
-    line.close()
+        actor.may_act.clear()
+        assert pipe.next({}, step)[0] == step  # does not wait for the one after it
+        actor.may_act.set()
+    pipe.close()
 
 
 @pytest.mark.parametrize("lag", (0, 1, 2))
 def test_what_fails_in_the_actor_is_raised_where_its_trajectory_was_due(lag: int) -> None:
-    line = pipeline(Notes(breaks_at=3), lag)
+    pipe = pipeline(FakeActor(breaks_at=3), lag)
     for step in range(3):
-        line.next({}, step)
+        pipe.next({}, step)
     with pytest.raises(RuntimeError, match="the game broke"):
-        line.next({}, 3)
-    line.close()
+        pipe.next({}, 3)
+    pipe.close()
 
 
 def test_without_lag_a_run_acts_and_learns_in_turn() -> None:
@@ -140,8 +138,9 @@ def test_with_a_lag_the_learning_step_is_the_same_and_only_the_weights_that_acte
 def test_several_actors_do_what_they_would_one_after_the_other(
     actors: int, actor_envs: int, lag: int
 ) -> None:
-    """Batches are of the next actors in turn, acted with weights that are `lag` steps old, and
-    episodes are told apart.
+    """Batches hold the trajectories of the next actors in turn, with weights that are `lag` old.
+
+    Episodes of different environments are kept apart.
     """
     vmpo = replace(CONFIG.learner.vmpo, target_period=1)
     config = replace(
@@ -155,19 +154,23 @@ def test_several_actors_do_what_they_would_one_after_the_other(
     learner = Learner(
         config.learner, replace(run.spec, num_envs=4), config.seed, torch.device("cpu")
     )
-    alone = []
+    single_actors = []
     for index in range(actors):
         seed = actor_seed(config.seed, index)
         env = Maze(replace(CONFIG.env, num_envs=actor_envs), seed)
-        alone.append(Actor(env, learner.policy, config.unroll_length, seed, torch.device("cpu")))
+        single_actors.append(
+            Actor(env, learner.policy, config.unroll_length, seed, torch.device("cpu"))
+        )
     acting, turn = [learner.acting] * (lag + 1), 0
     for _ in range(30):
         found = run.step()
         batch = [(turn + place) % actors for place in range(4 // actor_envs)]
         turn += len(batch)
         for index in batch:
-            alone[index].set_weights(acting[-1 - lag], len(acting))
-        expected = learner.update(joined([alone[index].unroll() for index in batch]))
+            single_actors[index].set_weights(acting[-1 - lag], len(acting))
+        expected = learner.update(
+            join_trajectories([single_actors[index].unroll() for index in batch])
+        )
         acting.append(learner.acting)
         assert all(torch.equal(found[name], expected[name]) for name in found)
         assert run.pipeline.environments.tolist() == [
@@ -184,27 +187,27 @@ def test_several_actors_do_what_they_would_one_after_the_other(
 
 
 def test_several_actors_act_at_the_same_time() -> None:
-    """Each waits for the other: alone, neither would go on."""
+    """Each actor waits for the other. If they acted in turn, neither would go on."""
     together = threading.Barrier(2)
 
-    class Waits(Notes):
+    class Waits(FakeActor):
         def unroll(self) -> tuple[int, int, str]:
             together.wait(10)
             return super().unroll()
 
-    line = Pipeline([cast(Actor, Waits()), cast(Actor, Waits())], 1, 1, 1)
-    numbers = [cast(Any, line.next({}, step))[0] for step in range(5)]
+    pipe = Pipeline([cast(Actor, Waits()), cast(Actor, Waits())], 1, 1, 1)
+    numbers = [cast(Any, pipe.next({}, step))[0] for step in range(5)]
     assert numbers == [0, 0, 1, 1, 2]
-    line.close()
+    pipe.close()
 
 
 def test_where_one_of_several_actors_fails_it_is_heard() -> None:
-    line = Pipeline([cast(Actor, Notes()), cast(Actor, Notes(breaks_at=1))], 1, 1, 1)
+    pipe = Pipeline([cast(Actor, FakeActor()), cast(Actor, FakeActor(breaks_at=1))], 1, 1, 1)
     for step in range(3):
-        line.next({}, step)
+        pipe.next({}, step)
     with pytest.raises(RuntimeError, match="the game broke"):
-        line.next({}, 3)
-    line.close()
+        pipe.next({}, 3)
+    pipe.close()
 
 
 @pytest.mark.parametrize(
@@ -229,8 +232,9 @@ def test_a_state_taken_anywhere_goes_on_as_if_nothing_had_happened(
 
 
 def test_other_actors_begin_new_episodes() -> None:
-    """A run that goes on with another number of actors, or of environments each, keeps all but the
-    episodes in progress.
+    """A run may continue with other numbers of actors or of environments per actor.
+
+    It loses only the episodes in progress.
     """
     run = Run(replace(CONFIG, actors=2, actor_envs=2, policy_lag=1))
     for _ in range(5):
@@ -261,7 +265,7 @@ def test_other_actors_begin_new_episodes() -> None:
 
 
 def test_where_there_is_glibc_memory_is_kept() -> None:
-    """In a process of its own: what was freed is there again without a page fault."""
+    """In a process of its own: freed memory is used again without page faults."""
     code = """
 import ctypes, resource, sys
 import numpy as np
@@ -275,19 +279,19 @@ before = faults()
 for _ in range(5): np.ones(10_000_000)
 print(kept, faults() - before)
 """
-    told = [
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", code.format(way)], capture_output=True, text=True, check=True
         ).stdout.split()
         for way in ("True or", "")
     ]
-    if told[1][0] == "False":
+    if outputs[1][0] == "False":
         pytest.skip("no glibc here")
-    assert int(told[1][1]) < 1000 < int(told[0][1])
+    assert int(outputs[1][1]) < 1000 < int(outputs[0][1])
 
 
 def test_compiled_encoders_learn_the_same() -> None:
-    """Wiring alone: what the compiler makes of an encoder is not run here (it takes a minute)."""
+    """Only the wiring: the compiler does not run here, since it takes a minute."""
     config = replace(CONFIG, learner=replace(CONFIG.learner, world_model=BYOLExploreConfig()))
     plain, compiled = Run(config), Run(replace(config, compile=True))
     compiled_modules = {

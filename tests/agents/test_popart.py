@@ -1,4 +1,4 @@
-"""PopArt: statistics against float64 loops, and outputs that an update leaves where they were."""
+"""PopArt: statistics against float64 loops, and outputs that an update does not change."""
 
 from __future__ import annotations
 
@@ -22,16 +22,14 @@ def targets(seed: int) -> tuple[Tensor, Tensor]:
     return (3 + seed + 2 * torch.randn(T, B, generator=random)).masked_fill(~real, 1e6), real
 
 
-def slow_moments(batches: list[tuple[Tensor, Tensor]], step: float) -> tuple[float, float]:
-    """Mean and deviation from exponential averages of batch means that start at zero, corrected for
-    it.
-    """
+def reference_moments(batches: list[tuple[Tensor, Tensor]], step: float) -> tuple[float, float]:
+    """Mean and deviation from bias-corrected exponential averages of batch means."""
     first = second = 0.0
     for values, mask in batches:
-        taken = np.array([float(values[t, b]) for t in range(T) for b in range(B) if mask[t, b]])
+        kept = np.array([float(values[t, b]) for t in range(T) for b in range(B) if mask[t, b]])
         first, second = (
-            (1 - step) * first + step * taken.mean(),
-            (1 - step) * second + step * (taken**2).mean(),
+            (1 - step) * first + step * kept.mean(),
+            (1 - step) * second + step * (kept**2).mean(),
         )
     correction = 1 - (1 - step) ** len(batches)
     mean = first / correction
@@ -43,7 +41,7 @@ def test_mean_and_deviation_follow_the_targets() -> None:
     assert float(scale.mean) == 0 and float(scale.deviation) == 1  # before the first update
     for count, (values, mask) in enumerate(batches, 1):
         scale.update(values, mask)
-        mean, deviation = slow_moments(batches[:count], STEP)
+        mean, deviation = reference_moments(batches[:count], STEP)
         assert float(scale.mean) == pytest.approx(mean, rel=1e-4)
         assert float(scale.deviation) == pytest.approx(deviation, rel=1e-3)
 

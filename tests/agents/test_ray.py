@@ -1,5 +1,6 @@
-"""The cluster: the same mathematics as in one process, on two nodes that are simulated here; actors
-and learners that fail.
+"""The cluster: the same results as in one process, and failures of actors and learners.
+
+Two nodes are simulated on this machine.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def nodes() -> Iterator[Nodes]:
 
 @pytest.fixture
 def start(nodes: Nodes) -> Iterator[Any]:
-    """Make a run on the cluster; it is closed in the end."""
+    """Makes a run on the cluster. It is closed after the test."""
     runs = []
 
     def make(**changes: Any) -> ClusterRun:
@@ -80,25 +81,24 @@ def metrics(run: Run, steps: int) -> list[dict[str, float]]:
 def test_with_one_learner_the_cluster_s_run_is_the_local_one(
     lag: int, actors: int, actor_envs: int, start: Any
 ) -> None:
-    """Losses and all other metrics, episodes, weights, environments: bit for bit, whether actors
-    are processes or threads.
-    """
+    """Metrics, episodes, weights and environments are the same bit for bit."""
     changes = {"policy_lag": lag, "actors": actors, "actor_envs": actor_envs}
-    here, there = Run(replace(ONE, **changes)), start(**changes)
-    assert metrics(there, 12) == metrics(here, 12)
-    assert same(there.statistics.state(), here.statistics.state())
-    mine, its = here.state(), there.state()
-    assert same(its["learner"], mine["learner"])
-    assert same(its["actor"], mine["actor"])
-    readings = there.learner.inspect(there.trajectory)
-    for name, value in here.learner.inspect(here.trajectory).items():
+    local, remote = Run(replace(ONE, **changes)), start(**changes)
+    assert metrics(remote, 12) == metrics(local, 12)
+    assert same(remote.statistics.state(), local.statistics.state())
+    local_state, remote_state = local.state(), remote.state()
+    assert same(remote_state["learner"], local_state["learner"])
+    assert same(remote_state["actor"], local_state["actor"])
+    readings = remote.learner.inspect(remote.trajectory)
+    for name, value in local.learner.inspect(local.trajectory).items():
         np.testing.assert_allclose(readings[name], value, rtol=1e-6)
-    here.close()
+    local.close()
 
 
 def test_two_learners_are_one(start: Any) -> None:
-    """The same two actors for one learner and for two. In lockstep: one odd action would show in
-    all that follows.
+    """The same two actors give the same run for one learner and for two.
+
+    In lockstep a single different action would show in everything that follows.
     """
     one, two = (start(actors=2, actor_envs=2, learners=learners) for learners in (1, 2))
     config = one.config
@@ -149,24 +149,24 @@ def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(start: Any, tmp_path: Pat
 def test_a_cluster_s_checkpoint_goes_on_here_and_the_other_way_round(
     start: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    there = start(actors=2, policy_lag=2)
-    metrics(there, 3)
-    here = Run(replace(ONE, policy_lag=2))
-    here.load_state(there.state())
+    remote = start(actors=2, policy_lag=2)
+    metrics(remote, 3)
+    local = Run(replace(ONE, policy_lag=2))
+    local.load_state(remote.state())
     assert (
-        same(here.learner.state(), there.learner.state())
-        and here.agent_steps == there.agent_steps == 60
+        same(local.learner.state(), remote.learner.state())
+        and local.agent_steps == remote.agent_steps == 60
     )
-    metrics(here, 2)
-    there.load_state(here.state())
-    assert same(here.learner.state(), there.learner.state())
+    metrics(local, 2)
+    remote.load_state(local.state())
+    assert same(local.learner.state(), remote.learner.state())
     alike = Run(replace(ONE, actors=2, policy_lag=2))  # with as many actors, in the same episodes
-    alike.load_state(there.state())
-    assert metrics(alike, 4) == metrics(there, 4)
-    assert same(alike.statistics.state(), there.statistics.state())
+    alike.load_state(remote.state())
+    assert metrics(alike, 4) == metrics(remote, 4)
+    assert same(alike.statistics.state(), remote.statistics.state())
     assert "is replaced" not in capfd.readouterr().err
     alike.close()
-    here.close()
+    local.close()
 
 
 def test_environments_that_cannot_be_saved_start_new_episodes(start: Any) -> None:
@@ -194,8 +194,9 @@ def test_an_actor_that_is_killed_is_replaced(start: Any, capfd: pytest.CaptureFi
 
 
 def test_what_is_here_already_is_not_asked_again(start: Any) -> None:
-    """An actor dies when the first of two trajectories that it owes has come; and it dies when all
-    that it owes is from a checkpoint.
+    """An actor dies when the first of its two pending trajectories has arrived.
+
+    Then it dies when all of its pending trajectories are from a checkpoint.
     """
     run = start(policy_lag=2)
     pipeline = run.cluster.pipeline
@@ -225,9 +226,7 @@ def test_an_actor_that_hangs_is_replaced(start: Any, capfd: pytest.CaptureFixtur
 def test_an_environment_that_always_raises_stops_the_run_in_one_line(
     start: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Its stand-in: actions are answered with an error, as the weights belong to another
-    network.
-    """
+    """Simulated: the actor raises at each call, since the weights belong to another network."""
     run = start(actor_patience=30.0)
     run.learner.acting = ray.put({"nothing": np.zeros(1)})
     with pytest.raises(
@@ -257,8 +256,8 @@ def test_a_lost_learner_is_told_and_training_goes_on_from_the_checkpoint(
     assert train(tmp_path / "run", progress=False)
     assert not kills
     assert (
-        "learner 1 failed: " in (told := capfd.readouterr().err)
-        and "going on from the last checkpoint, at 100 agent steps" in told
+        "learner 1 failed: " in (message := capfd.readouterr().err)
+        and "going on from the last checkpoint, at 100 agent steps" in message
     )
     assert [entry["agent_steps"] for entry in read_metrics(tmp_path / "run")] == [
         100,
@@ -296,7 +295,7 @@ def test_pairs_share_a_node(start: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     (
         ({"learners": 2, "cluster": None}, "learners is 2, but that is for a cluster"),
         (
@@ -317,13 +316,13 @@ def test_pairs_share_a_node(start: Any) -> None:
         ),
     ),
 )
-def test_what_cannot_be_is_refused(changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         replace(ONE, **({"cluster": "local"} | changes))
 
 
 def test_a_config_that_had_one_actor_by_default_is_read() -> None:
-    """Until November 2026 that was the default, with however many a batch took."""
+    """Until November 2026 the default was one actor, however many a batch needed."""
     config = replace(ONE, cluster="local", learners=2, actor_envs=1, policy_lag=1)
     assert from_dict(to_dict(config) | {"actors": 1}) == config
     assert from_dict(to_dict(ONE) | {"actors": 1}) == replace(ONE, actors=1)
@@ -339,7 +338,7 @@ def test_a_cluster_that_does_not_answer_is_told() -> None:
 
 
 def test_metrics_of_learners_are_their_means() -> None:
-    """A mean of float32 means stays one."""
+    """The mean of float32 arrays is float32."""
     assert (
         torch.from_numpy(np.mean([np.float32([1, 3]), np.float32([3, 5])], 0)).dtype
         == torch.float32
@@ -347,8 +346,9 @@ def test_metrics_of_learners_are_their_means() -> None:
 
 
 def test_simulated_actors_feed_the_real_learner(nodes: Nodes, tmp_path: Path) -> None:
-    """Asked for far more than the learner can take, they saturate it; what follows for real actors
-    is arithmetic on the costs.
+    """Actors that are asked for far too much saturate the learner.
+
+    The predictions for real actors are arithmetic on the measured costs.
     """
     config = replace(ONE, cluster=nodes.address, actor_envs=2)
     result = cluster_cost(config, (3,), rate=1e7, seconds=0.2, out=tmp_path / "cost.json")
@@ -369,5 +369,5 @@ def test_simulated_actors_feed_the_real_learner(nodes: Nodes, tmp_path: Path) ->
 def test_simulated_actors_need_a_cluster_and_sense() -> None:
     with pytest.raises(ValueError, match="need a cluster and one learner, not None and 1"):
         cluster_cost(ONE, (3,), 100.0, 1.0, None)
-    with pytest.raises(ValueError, match=r"stand_ins are \[0\] at 100.0"):
+    with pytest.raises(ValueError, match=r"simulated_actors are \[0\] at 100.0"):
         cluster_cost(replace(ONE, cluster="local"), (0,), 100.0, 1.0, None)

@@ -1,6 +1,4 @@
-"""Value targets against their definition: a sum of rewards to the episode's or the sequence's end,
-and what follows it.
-"""
+"""Value targets against their definition: the sum of rewards to the end of episode or sequence."""
 
 from __future__ import annotations
 
@@ -29,10 +27,8 @@ def returns(trajectory: Trajectory, value: Tensor) -> Tensor:
     )
 
 
-def slow(trajectory: Trajectory, value: Tensor, t: int, b: int) -> Tensor:
-    """Walk forward from obs[t], adding discounted rewards, until the episode or the sequence
-    ends.
-    """
+def reference_return(trajectory: Trajectory, value: Tensor, t: int, b: int) -> Tensor:
+    """Walk forward from obs[t], adding discounted rewards, to the end of episode or sequence."""
     total, weight = torch.zeros(()), 1.0
     for time in range(t, T):
         total = total + weight * trajectory.reward[time, b]
@@ -59,13 +55,11 @@ def test_returns_equal_a_walk_to_the_end(resets: tuple[tuple[int, int], ...], se
     for t in range(T):
         for b in range(B):
             if trajectory.real[t, b]:
-                close(found[t, b], slow(trajectory, value, t, b))
+                close(found[t, b], reference_return(trajectory, value, t, b))
 
 
 def test_terminal_truncation_and_the_end_of_the_sequence_are_three_things() -> None:
-    """One environment each: an ending at t = 2 that is terminal, one that is a time limit, and
-    none.
-    """
+    """Three environments: one terminates at t = 2, one is truncated, and one does not end."""
     trajectory = random_trajectory(batch=3, resets=((4, 0), (4, 1)))
     reward, terminal = torch.ones(T, 3), torch.zeros(T, 3, dtype=torch.bool)
     reward[3, :2] = 0

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from afterwit.agents.vmpo import (
-    LEAST,
-    MOST,
+    MAX_ALPHA,
+    MIN_ALPHA,
     TrustRegion,
     VMPOConfig,
     entropy,
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
 
 def batch(seed: int = 0, real: Tensor | None = None) -> Batch:
-    """Garbage, large and tempting, lies where a step is not real."""
+    """A random batch. Steps that are not real hold large numbers."""
     random = torch.Generator().manual_seed(seed)
     trajectory = random_trajectory(seed=seed)
     real = trajectory.real if real is None else real
@@ -54,9 +54,10 @@ def chosen_steps(data: Batch) -> list[tuple[int, int]]:
     return sorted(steps, key=lambda step: -float(data.advantage[step]))[: (len(steps) + 1) // 2]
 
 
-def slow_temperature(advantage: Array, epsilon: float) -> float:
-    """Where eta (epsilon + log mean exp(A / eta)) is least, by golden sections of log eta in
-    float64.
+def reference_temperature(advantage: Array, epsilon: float) -> float:
+    """The eta that minimises eta (epsilon + log mean exp(A / eta)).
+
+    By golden-section search on log eta, in float64.
     """
 
     def dual(log_eta: float) -> float:
@@ -77,7 +78,7 @@ def slow(data: Batch) -> tuple[float, float, float, dict[tuple[int, int], float]
     """Policy loss, eta, mean KL(pi_target || pi) and the weights psi."""
     log_probs, behaviour = data.log_probs.detach().double().numpy(), data.behaviour.double().numpy()
     steps = chosen_steps(data)
-    eta = slow_temperature(
+    eta = reference_temperature(
         np.array([float(data.advantage[step]) for step in steps]), CONFIG.temperature_epsilon
     )
     weights = {step: np.exp(float(data.advantage[step]) / eta) for step in steps}
@@ -138,7 +139,7 @@ def test_the_temperature_meets_its_constraint_in_any_unit(epsilon: float, scale:
         eta, kl = solve_temperature(scale * advantage, chosen, epsilon)
         assert float(kl) == pytest.approx(epsilon, rel=5e-3)
         assert float(eta) == pytest.approx(
-            scale * slow_temperature(advantage[chosen].double().numpy(), epsilon), rel=5e-3
+            scale * reference_temperature(advantage[chosen].double().numpy(), epsilon), rel=5e-3
         )
 
 
@@ -206,12 +207,12 @@ def test_the_multiplier_climbs_with_the_kl_and_stays_in_its_bounds() -> None:
         region.follow(torch.tensor(kl), torch.tensor(True))
         assert float(region.alpha) == pytest.approx(0.5 * factor, rel=1e-5)
     before = float(region.alpha)
-    region.follow(torch.tensor(0.0), torch.tensor(False))  # a batch of resets tells nothing
+    region.follow(torch.tensor(0.0), torch.tensor(False))  # a batch of resets has no KL
     assert float(region.alpha) == before
     slow = TrustRegion(replace(config, target_period=100))
     slow.follow(torch.tensor(0.04), torch.tensor(True))
     assert float(slow.alpha) == pytest.approx(0.5 * np.exp(0.01), rel=1e-5)
-    for kl, end in ((0.0, LEAST), (1.0, MOST)):
+    for kl, end in ((0.0, MIN_ALPHA), (1.0, MAX_ALPHA)):
         for _ in range(500):
             region.follow(torch.tensor(kl), torch.tensor(True))
         assert float(region.alpha) == pytest.approx(end)
@@ -219,8 +220,9 @@ def test_the_multiplier_climbs_with_the_kl_and_stays_in_its_bounds() -> None:
 
 @pytest.mark.parametrize("epsilon", (2e-4, 2e-3, 2e-2))
 def test_the_trust_region_is_met_in_closed_loop(epsilon: float) -> None:
-    """A policy that is pulled one way for ever moves as far as it may: the mean KL is epsilon,
-    whatever epsilon is.
+    """A policy that is always pulled in one direction moves as far as it may.
+
+    The mean KL is epsilon, for any epsilon.
     """
     config = VMPOConfig(trust_region_epsilon=epsilon)
     logits, region = torch.zeros(A, requires_grad=True), TrustRegion(config)

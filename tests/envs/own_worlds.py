@@ -1,5 +1,6 @@
-"""Environments as people write them, good and bad: tests copy this file to where a person would
-have it.
+"""Environments as users write them, good and bad.
+
+Tests copy this file to a folder of a user.
 """
 
 # ruff: noqa: NPY002, RUF012
@@ -14,7 +15,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 
 class Own(gymnasium.Env):
-    """Seven steps long, and then over. Its constructor takes nothing."""
+    """An environment of seven steps, whose constructor takes no arguments."""
 
     space, actions, length = Box(-1, 1, (4,), np.float64), Discrete(3), 7
 
@@ -49,7 +50,7 @@ class Strict(Own):
 
 
 class Infos(Own):
-    """Whatever a person puts there, none of it meant for us."""
+    """Puts arbitrary entries into `info`, none of them for Afterwit."""
 
     def info(self):
         t = self.steps
@@ -72,7 +73,7 @@ class Infos(Own):
 
 
 class Ones(Own):
-    """Flags as numbers, which it does not declare."""
+    """Writes flags as numbers, without declaring them."""
 
     def info(self):
         return {"noise_on": 1, "room": self.steps}
@@ -140,7 +141,7 @@ class Bools(Own):
 
 
 class Global(Own):
-    """Draws from the global state, as many do."""
+    """Draws from the global random state."""
 
     def __init__(self):
         super().__init__()
@@ -245,7 +246,7 @@ class Shut(Own):
 
 
 class Doubles(Own):
-    """Its package computes in doubles, and says so to all of torch."""
+    """Sets the default dtype of torch to float64."""
 
     def step(self, action):
         torch.set_default_dtype(torch.float64)
@@ -273,7 +274,7 @@ class OldReset(Own):
 
 
 class Returns(Own):
-    """Shows what it should, but for one thing from the third step on: `what`, of those below."""
+    """Returns correct values, but from the third step on one wrong value: `what`."""
 
     space = Box(-10, 10, (4,), np.float32)
     right = {

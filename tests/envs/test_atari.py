@@ -1,4 +1,4 @@
-"""Atari: what the settings say is what the emulator does."""
+"""Atari: the emulator does what the settings say."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import ale_py
 import numpy as np
 import pytest
 
-from afterwit.envs import atari
+from afterwit.envs import atari, atari_config
 from afterwit.envs.arrays import Array
 from afterwit.envs.atari import Atari, AtariConfig
 
 NOOP, FIRE, UP, RIGHT, LEFT, DOWN = 0, 1, 2, 3, 4, 5
-PADDLE_BYTE = 72  # Breakout: the paddle's place, in RAM
-PADDLE_SPEED = 5.7  # Breakout: how far the paddle goes in one emulator frame
+PADDLE_BYTE = 72  # Breakout: address of the paddle's position in RAM
+PADDLE_SPEED = 5.7  # Breakout: distance that the paddle moves per emulator frame
 
 MONTEZUMAS = (
     "MontezumaRevenge-v5",
@@ -47,8 +47,9 @@ def config(game: str, **settings: Any) -> AtariConfig:
 
 
 def emulator_rams(seed: int, game: str, actions: Array, sticky: float, frame_skip: int) -> Array:
-    """uint8 [steps, 128]: RAM of ALE's own emulator, given each action for `frame_skip` frames,
-    after one no-op.
+    """RAM of ALE's own emulator, uint8 [steps, 128].
+
+    After one no-op, each action is executed for `frame_skip` frames.
     """
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     ale = ale_py.ALEInterface()
@@ -85,8 +86,11 @@ def test_sticky_actions_are_the_emulators_own_drawn_on_every_frame(
 
 
 def pulse_lengths(sticky: float) -> Array:
-    """For how many emulator frames RIGHT or LEFT was executed when it was chosen for one agent step
-    (4 frames) between no-ops, told by how far Breakout's paddle went: int [pulses]."""
+    """Emulator frames for which a single RIGHT or LEFT was executed, int [pulses].
+
+    The action is chosen for one agent step (4 frames) between no-ops. The number of frames follows
+    from the distance that Breakout's paddle moved.
+    """
     env = Atari(config("Breakout", num_envs=32, sticky=sticky), seed=0)
     lengths = []
     for _ in range(3):
@@ -106,8 +110,8 @@ def pulse_lengths(sticky: float) -> Array:
 def test_sticky_actions_follow_their_probability_on_every_frame(sticky: float) -> None:
     lengths = pulse_lengths(sticky)
     assert len(lengths) == 3 * 6 * 32
-    # Late by k frames with probability (1 - p) p^k, over late by k' frames alike, if it began at
-    # all.
+    # The pulse starts k frames late with probability (1 - p) p^k. If it starts at all, it ends k'
+    # frames late with the same distribution.
     expected = np.zeros(10)
     expected[0] = sticky**4
     for late in range(4):
@@ -130,12 +134,12 @@ def test_without_sticky_actions_the_seed_makes_no_difference() -> None:
             ]
         )
 
-    still = frames(0.0, 1)
-    np.testing.assert_array_equal(still, frames(0.0, 2))
-    np.testing.assert_array_equal(still[:, 0], still[:, 1])
-    shaken = frames(0.25, 1)
-    assert (shaken != frames(0.25, 2)).any()
-    assert (shaken[:, 0] != shaken[:, 1]).any()
+    not_sticky = frames(0.0, 1)
+    np.testing.assert_array_equal(not_sticky, frames(0.0, 2))
+    np.testing.assert_array_equal(not_sticky[:, 0], not_sticky[:, 1])
+    with_sticky = frames(0.25, 1)
+    assert (with_sticky != frames(0.25, 2)).any()
+    assert (with_sticky[:, 0] != with_sticky[:, 1]).any()
 
 
 def test_neighbouring_seeds_share_no_game() -> None:
@@ -161,8 +165,9 @@ def test_actions_are_the_whole_joystick_unless_asked_otherwise() -> None:
 
 
 def keep_firing(env: Atari, steps: int) -> dict[str, Array]:
-    """Reset, then press FIRE: in Breakout the ball is served again and again and every life is
-    lost.
+    """Reset, then press FIRE.
+
+    In Breakout the ball is served again and again, and all lives are lost.
     """
     taken = [env.reset()] + [env.step(np.full(env.spec.num_envs, FIRE)) for _ in range(steps)]
     names = ("first", "reward", "terminal", "truncated")
@@ -256,11 +261,12 @@ def test_room_and_cell_are_those_in_ram(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("game", atari.POSITION_BYTES)
 def test_the_position_bytes_follow_the_player(game: str) -> None:
-    """x by RIGHT and LEFT, y by whatever lifts or lowers the player, the room where holding LEFT
-    leads out of the first one.
+    """x follows RIGHT and LEFT. y follows an action that lifts or lowers the player.
+
+    The room changes where holding LEFT leads out of the first room.
     """
 
-    def held(action: int) -> Array:
+    def hold(action: int) -> Array:
         env = Atari(config(game, num_envs=1, sticky=0.0), 0)
         env.reset()
         return np.array(
@@ -271,7 +277,7 @@ def test_the_position_bytes_follow_the_player(game: str) -> None:
             int,
         )
 
-    left, right, idle = held(LEFT), held(RIGHT), held(NOOP)
+    left, right, idle = hold(LEFT), hold(RIGHT), hold(NOOP)
     assert (len(np.unique(left[:, 0])) > 1) == (game in ("Pitfall", "PrivateEye"))
     assert (idle[:, 0] == idle[0, 0]).all()
     if game == "Pitfall":  # its room alone is known
@@ -283,7 +289,7 @@ def test_the_position_bytes_follow_the_player(game: str) -> None:
     ).any()
     assert (np.abs(np.diff(right[together, 1])) < atari.SQUARE).all()
     # down the ladder, a jump, up
-    moved = held({"MontezumaRevenge": DOWN, "PrivateEye": FIRE, "Venture": UP}[game])
+    moved = hold({"MontezumaRevenge": DOWN, "PrivateEye": FIRE, "Venture": UP}[game])
     assert np.ptp(moved[:, 2]) >= atari.SQUARE > np.ptp(idle[5:, 2])
 
 
@@ -356,6 +362,6 @@ def test_what_envpool_would_take_or_crash_on_is_refused(
     setting: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "game" not in setting:  # then EnvPool must not even be asked for its list of games
-        monkeypatch.setattr(atari, "games", lambda: pytest.fail("EnvPool was called"))
+        monkeypatch.setattr(atari_config, "games", lambda: pytest.fail("EnvPool was called"))
     with pytest.raises(ValueError, match=message):
         AtariConfig(**setting)

@@ -1,4 +1,4 @@
-"""ALE's own vector environment and EnvPool: the same games, bit for bit, where they open alike."""
+"""ALE's own vector environment and EnvPool play the same games, bit for bit, if they open alike."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def pair(game: str, **settings: Any) -> tuple[Atari, Atari]:
 
 @cache
 def opening_frames() -> Array:
-    """int [B]: the no-ops that ALE opens first episodes with; they follow from the seeds, whatever
-    the game.
+    """The number of no-ops with which ALE opens the first episodes, int [B].
+
+    They follow from the seeds and do not depend on the game.
     """
     ale = pair("Pong")[1]
     _, info = ale.pool.games.reset(seed=ale.pool.seeds)
@@ -95,8 +96,9 @@ def test_the_two_agree_bit_for_bit_until_an_episode_ends(name: str) -> None:
 
 
 def test_where_they_differ() -> None:
-    """What envs/atari_ale.py says; should a version change it, the words there are to change,
-    too.
+    """The differences that envs/atari_ale.py lists.
+
+    If a version changes one, its docstring must change too.
     """
     envpool, ale = pair("MontezumaRevenge", frame_stack=2)
     assert set(opening_frames()) == {0, 1}, (

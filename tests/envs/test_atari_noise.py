@@ -1,6 +1,4 @@
-"""Noise on Atari: it lies where and when it should, the game below goes on unchanged, and stacks
-show what was shown.
-"""
+"""Noise on Atari: where and when it shows, and that the game and the frame stack are right."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ def config(**settings: Any) -> AtariConfig:
     )
 
 
-def played(settings: AtariConfig, seed: int = 3) -> tuple[list[TimeStep], Array]:
+def play(settings: AtariConfig, seed: int = 3) -> tuple[list[TimeStep], Array]:
     """A rollout over several short episodes, and its actions."""
     env = Atari(settings, seed)
     actions = np.random.default_rng(0).integers(18, size=(STEPS, ENVS))
@@ -51,9 +49,9 @@ def newest(steps: list[TimeStep], channels: int = 1) -> Array:
 def test_the_game_below_goes_on_unchanged_and_only_the_strip_is_covered(
     kind: str, grayscale: bool
 ) -> None:
-    plain, _ = played(config(grayscale=grayscale))
-    noisy, _ = played(config(grayscale=grayscale, noise=kind, noise_height=0.25))
-    again, _ = played(config(grayscale=grayscale, noise=kind, noise_height=0.25))
+    plain, _ = play(config(grayscale=grayscale))
+    noisy, _ = play(config(grayscale=grayscale, noise=kind, noise_height=0.25))
+    again, _ = play(config(grayscale=grayscale, noise=kind, noise_height=0.25))
     on = np.stack([step.info["noise_on"] for step in noisy])
     assert on.any()
     for index, (one, other) in enumerate(zip(plain, noisy, strict=True)):
@@ -72,8 +70,8 @@ def test_the_game_below_goes_on_unchanged_and_only_the_strip_is_covered(
 
 @pytest.mark.parametrize("kind", ("pixel", "on-demand"))
 def test_random_bytes_cover_their_share_when_they_should(kind: str) -> None:
-    plain, actions = played(config())
-    noisy, _ = played(config(noise=kind, density=0.3))
+    plain, actions = play(config())
+    noisy, _ = play(config(noise=kind, density=0.3))
     first = np.stack([step.first for step in noisy])
     on = np.stack([step.info["noise_on"] for step in noisy])
     np.testing.assert_array_equal(
@@ -86,17 +84,17 @@ def test_random_bytes_cover_their_share_when_they_should(kind: str) -> None:
 
 
 def test_a_dose_is_a_share_of_frames() -> None:
-    noisy, _ = played(config(noise="pixel", dose=0.3, num_envs=ENVS))
+    noisy, _ = play(config(noise="pixel", dose=0.3, num_envs=ENVS))
     on = np.stack([step.info["noise_on"] for step in noisy])
     assert 0.15 < on.mean() < 0.45
     assert not np.stack(
-        [step.info["noise_on"] for step in played(config(noise="pixel", dose=0.0))[0]]
+        [step.info["noise_on"] for step in play(config(noise="pixel", dose=0.0))[0]]
     ).any()
 
 
 def test_the_frozen_layer_is_the_same_in_every_frame_and_run() -> None:
-    plain, _ = played(config())
-    shows = [newest(played(config(noise="frozen"), seed)[0]) for seed in (3, 4)]
+    plain, _ = play(config())
+    shows = [newest(play(config(noise="frozen"), seed)[0]) for seed in (3, 4)]
     covered = (newest(plain) != shows[0]).any((0, 1, 2))
     assert 0.4 < covered.mean() < 0.6
     for show in shows:
@@ -106,7 +104,7 @@ def test_the_frozen_layer_is_the_same_in_every_frame_and_run() -> None:
 
 @pytest.mark.parametrize("overflow", ("clip", "wrap"))
 def test_the_walk_adds_a_walk_whose_step_follows_the_action(overflow: Any) -> None:
-    """Laid on a frame that is known, so that what was added can be read off it."""
+    """The noise is added to a known frame, so that the walk can be read off."""
     noise = FrameNoise(
         "walk",
         2,
@@ -171,7 +169,7 @@ def test_a_walk_that_restarts_is_drawn_anew_where_an_episode_opens() -> None:
 @pytest.mark.parametrize("grayscale", (True, False))
 def test_a_stack_holds_the_frames_that_were_shown(grayscale: bool) -> None:
     channels = 1 if grayscale else 3
-    stacked, _ = played(config(grayscale=grayscale, noise="pixel", frame_stack=3))
+    stacked, _ = play(config(grayscale=grayscale, noise="pixel", frame_stack=3))
     shown = newest(stacked, channels)
     for t, step in enumerate(stacked):
         for env in range(ENVS):
@@ -206,6 +204,6 @@ def test_presets_take_the_noise_and_say_what_they_did_with_it() -> None:
     assert mixed.learner.extrinsic_weight == 1 and alone == replace(
         mixed, learner=replace(mixed.learner, extrinsic_weight=0.0)
     )
-    told = Atari(config(noise="on-demand"), 0).spec.semantics
-    assert told["noise"] == "on-demand" and told["noise_action"] == 0
+    semantics = Atari(config(noise="on-demand"), 0).spec.semantics
+    assert semantics["noise"] == "on-demand" and semantics["noise_action"] == 0
     assert "noise" not in Atari(config(), 0).spec.semantics

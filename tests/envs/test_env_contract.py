@@ -1,5 +1,6 @@
-"""What every environment owes the rest of the house. A new one gets a class here, with a config
-that ends episodes soon.
+"""The contract that every environment must meet.
+
+A new environment gets a class here, with a config whose episodes end soon.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pytest
 from afterwit.envs import ENVS, EnvConfig, TimeStep, VectorEnv, gym_noise, make_env
 from afterwit.envs.atari import AtariConfig
 from afterwit.envs.gym import GymConfig
-from afterwit.envs.infos import ENTRIES, checked
+from afterwit.envs.infos import ENTRIES, check_entry
 from afterwit.envs.maze import NOISES, MazeConfig
 from afterwit.envs.minigrid import MiniGridConfig
 from afterwit.envs.noise import TVS
@@ -25,7 +26,7 @@ T, B = 41, 3
 
 
 def rollout(env: VectorEnv, seed: int = 0, steps: int = T) -> list[TimeStep]:
-    """The reset and `steps` random steps."""
+    """The reset, followed by `steps` random steps."""
     rng = np.random.default_rng(seed)
     return [env.reset()] + [
         env.step(rng.integers(env.spec.num_actions, size=env.spec.num_envs)) for _ in range(steps)
@@ -49,8 +50,9 @@ def same(left: TimeStep, right: TimeStep) -> bool:
 
 
 class EnvContract:
-    """Inherited by one class per environment. `config` has B environments whose episodes end within
-    T - 2 steps.
+    """Inherited by one class per environment.
+
+    `config` has B environments whose episodes end within T - 2 steps.
     """
 
     config: EnvConfig
@@ -88,7 +90,8 @@ class EnvContract:
             for key, array in step.info.items():
                 assert array.dtype == (bool if ENTRIES[key].flag else np.int64)
                 np.testing.assert_array_equal(
-                    checked(env.spec.name, key, array, B, env.spec.semantics.get("cells")), array
+                    check_entry(env.spec.name, key, array, B, env.spec.semantics.get("cells")),
+                    array,
                 )
 
     def test_reset_opens_episodes_at_any_time(self, env: VectorEnv) -> None:
@@ -253,8 +256,9 @@ class TestColourfulStackedPongOnALE(EnvContract):
 
 
 class NotDrawn:
-    """CartPole draws with pygame, which we do not ask for; other worlds below are drawn through
-    Gymnasium.
+    """CartPole draws with pygame, which is not installed here.
+
+    The other environments below are drawn through Gymnasium.
     """
 
     def test_render_is_an_image(self, env: VectorEnv) -> None:

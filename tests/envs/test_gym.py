@@ -1,4 +1,4 @@
-"""Other people's Gymnasium environments as ours, and our maze as a Gymnasium environment."""
+"""Gymnasium environments as a VectorEnv, and the maze as a Gymnasium environment."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Noise on any Gymnasium environment: where it lies, when it is on, what it says, and what it
-leaves alone.
-"""
+"""Noise on any Gymnasium environment: where and when it shows, what it reports, what it keeps."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ RAM = Box(0, 255, (6,), np.uint8)
 def play(
     env: gymnasium.Env[Any, Any], seed: int | None = 0, steps: int = STEPS
 ) -> list[tuple[Any, int | None, dict[str, Any]]]:
-    """(observation, action that led there or None on resets, info), over several episodes."""
+    """Rows (observation, action that led to it or None on resets, info) over several episodes."""
     rng = np.random.default_rng(1)
     assert isinstance(env.action_space, Discrete)
     observation, info = env.reset(seed=seed)

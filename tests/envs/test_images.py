@@ -1,5 +1,4 @@
-"""One rule for images: which Boxes hold them, where their channels stand, and the encoder that
-reads them."""
+"""Which Boxes hold images, where their channels are, and which encoder reads them."""
 
 from __future__ import annotations
 
@@ -49,7 +48,7 @@ def test_bytes_are_images_channels_first(
         and read.flags.c_contiguous
         and not np.shares_memory(read, seen)
     )
-    np.testing.assert_array_equal(view.restored(read[1, 2]), seen[1, 2])
+    np.testing.assert_array_equal(view.from_planes(read[1, 2]), seen[1, 2])
     for frame, channel in ((0, 0), (raw[0] - 1 if len(raw) == 4 else 0, -1)):
         if len(raw) == 4:
             one = (
@@ -106,8 +105,8 @@ def test_what_no_network_reads_is_named() -> None:
     for observation, action, message in (
         (Discrete(3), Discrete(2), "observation space Discrete"),
         (Box(0, 1, (3,)), Box(0, 1, (3,)), "action space Box"),
-        (Box(0, 1, ()), Discrete(2), "no vector and no image"),
-        (Box(0, 1, (3,)), Discrete(10**9), "actions can be told apart"),
+        (Box(0, 1, ()), Discrete(2), "neither a vector nor an image"),
+        (Box(0, 1, (3,)), Discrete(10**9), "actions are supported"),
     ):
         with pytest.raises(ValueError, match=f"mine has {message}|{message}"):
             interface_of("mine", observation, action)

@@ -1,4 +1,4 @@
-"""The noisy maze: who gets where by chance, what is seen, and what each noise does."""
+"""The noisy maze: how far a random policy gets, what the agent sees, what each noise does."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from afterwit.envs.arrays import Array
 from afterwit.envs.maze import (
     BLOCK,
     CHANNELS,
-    FLOOR,
     NOISE,
     NOISES,
     NUM_TRACKERS,
     PASSAGE,
     RADIUS,
-    TRACKER,
     VIEW,
-    WALL,
     Maze,
     MazeConfig,
 )
+from afterwit.envs.maze_map import FLOOR, TRACKER, WALL
 from afterwit.envs.noise import LAYERS, NoiseLayer
 from afterwit.envs.specs import TimeStep
 
@@ -32,7 +30,7 @@ NOOP, UP, DOWN, LEFT, RIGHT = range(5)
 def play(
     maze: Maze, steps: int, actions: tuple[int, ...] = (NOOP, UP, DOWN, LEFT, RIGHT), seed: int = 0
 ) -> Iterator[tuple[Array, TimeStep]]:
-    """Reset, then yield `steps` times the actions and what came of them."""
+    """Reset, then yield the actions and the results of `steps` random steps."""
     rng = np.random.default_rng(seed)
     maze.reset()
     for _ in range(steps):
@@ -51,7 +49,7 @@ def test_how_far_a_random_policy_gets() -> None:
 
 
 def reference_view(maze: Maze, env: int) -> Array:
-    """What an agent sees without noise, cell by cell."""
+    """An agent's view without noise, cell by cell."""
     view = np.zeros((len(CHANNELS), VIEW, VIEW), np.uint8)
     for down in range(VIEW):
         for right in range(VIEW):
@@ -77,7 +75,7 @@ def test_the_view_is_the_map_around_the_agent_under_the_noise(noise: str) -> Non
     rng = np.random.default_rng(0)
     maze.reset()
     open_cells = np.argwhere(~maze.map.walls)
-    # Spread over the whole map: a walk from the start would show its first rooms only.
+    # Spread the agents over the whole map: a walk from the start shows its first rooms only.
     maze.row, maze.column = open_cells[rng.integers(len(open_cells), size=40)].T.copy()
     blocks_seen, hidden, marked = 0, 0, np.zeros(len(CHANNELS), bool)
     for _ in range(50):
@@ -102,7 +100,7 @@ def test_agents_and_blocks_keep_to_their_places(noise: str) -> None:
     maze = Maze(MazeConfig(60, noise, episode_steps=150), seed=0)
     start = maze.map.start[0] * maze.map.width + maze.map.start[1]
     cell, crossed = np.full(60, start), 0
-    # Mostly to the right, or few would meet a block.
+    # Walk mostly to the right, so that many agents meet a block.
     for _, step in play(maze, 400, (NOOP, UP, DOWN, LEFT, RIGHT, RIGHT, RIGHT)):
         before, cell = cell, step.info["cell"]
         row, column = np.divmod(cell, maze.map.width)
@@ -135,9 +133,7 @@ def test_an_agent_cannot_walk_into_a_wall_or_a_block() -> None:
 
 
 def block_paths(noise: str, dose: float | None) -> Array:
-    """[101, 50, blocks]: rows of the blocks while all agents stand still at the start, far from
-    them.
-    """
+    """Rows of the blocks, [101, 50, blocks], while all agents stay at the start."""
     maze = Maze(MazeConfig(50, noise, dose, stagger=False), seed=0)
     maze.reset()
     paths = [maze.block_row]
@@ -165,8 +161,7 @@ def test_brownian_blocks_walk_at_random(dose: float) -> None:
     middle = paths[:-1] == (PASSAGE.start + PASSAGE.stop - 1) // 2
     assert (paths[1:] == paths[:-1])[middle].mean() == pytest.approx(dose / 3, abs=0.01)
     assert (paths[1:] == paths[:-1])[~middle].mean() == pytest.approx(dose * 2 / 3, abs=0.01)
-    # From the same three rows, what comes next differs between blocks and cannot be told from the
-    # past.
+    # From the same row, the next move differs between blocks and does not follow from the past.
     if dose == 1.0:
         past, future = paths[2:-1] - paths[1:-2], paths[3:] - paths[2:-1]
         assert abs(np.corrcoef(past[middle[2:]], future[middle[2:]])[0, 1]) < 0.02

@@ -1,6 +1,4 @@
-"""The noisy-TV room: what MiniGrid itself would show, when the television is noise, who was where,
-and what networks see of it.
-"""
+"""The noisy-TV room: its views, its noise, its rooms, and what networks see of it."""
 
 from __future__ import annotations
 
@@ -34,8 +32,9 @@ def noisy_tv(tv: str = "on-demand", seed: int = 0) -> NoisyTVEnv:
 
 
 def walk(env: NoisyTVEnv, rooms: int) -> list[dict[str, Any]]:
-    """To the middle of the row of doors and on into room `rooms`, opening doors; the infos on the
-    way.
+    """Walk from the middle of the row of doors to room `rooms`, opening doors.
+
+    Returns the infos of all steps.
     """
     env.agent_pos, env.agent_dir = (2, ROOM_HEIGHT // 2 + 1), EAST
     infos = []

@@ -1,5 +1,4 @@
-"""Noise in every space: what is shown lies in the declared space, keeps its dtype, and the noise is
-drawn evenly from a range of it."""
+"""Noise in every space: it stays in the declared space, keeps the dtype and is drawn uniformly."""
 
 from __future__ import annotations
 
@@ -60,7 +59,7 @@ def space_of(low: Any, high: Any, shape: tuple[int, ...], dtype: Any) -> Box:
 
 
 class Lowest(Toy):
-    """Shows the least that its space holds. (Gymnasium draws no samples of the whole of int64.)"""
+    """Shows the lowest observation of its space. (Gymnasium cannot sample the whole of int64.)"""
 
     def look(self, number: int) -> Any:
         space = self.observation_space
@@ -70,9 +69,7 @@ class Lowest(Toy):
         )
 
 
-def played(
-    space: Box, noise: str, frames: int, **options: Any
-) -> tuple[Noise, np.ndarray[Any, Any]]:
+def play(space: Box, noise: str, frames: int, **options: Any) -> tuple[Noise, np.ndarray[Any, Any]]:
     """`frames` observations with noise, all in the space that the wrapper declares."""
     env = Noise(Lowest(space), noise, **options)
     observations = [env.reset(seed=0)[0], *(env.step(1)[0] for _ in range(frames - 1))]
@@ -93,13 +90,13 @@ def test_noise_lies_in_the_space_and_is_drawn_from_it(shape: tuple[int, ...], dt
             with pytest.raises(ValueError, match="vectors or images"):
                 Noise(Toy(space), "pixel")
             continue
-        env, observations = played(space, "pixel", 40, dose=1.0, density=1.0)
+        env, observations = play(space, "pixel", 40, dose=1.0, density=1.0)
         noise = observations[:, 6:] if shape == VECTOR else observations
         least, most = (end.astype(np.longdouble) for end in (env.low, env.high))
         seen = (
             noise.astype(np.longdouble)
             if shape == VECTOR
-            else env.view.planes(noise).astype(np.longdouble)
+            else env.view.to_planes(noise).astype(np.longdouble)
         )
         assert ((seen >= least) & (seen <= most)).all() and (least < most).all()
         place = ((seen - least) / (most - least)).mean()
@@ -112,19 +109,19 @@ def test_noise_lies_in_the_space_and_is_drawn_from_it(shape: tuple[int, ...], dt
 
 
 def test_bytes_below_256_and_above_0_keep_to_their_bounds() -> None:
-    _, image = played(Box(0, 10, (9, 8, 3), np.uint8), "pixel", 50, dose=1.0, density=1.0)
+    _, image = play(Box(0, 10, (9, 8, 3), np.uint8), "pixel", 50, dose=1.0, density=1.0)
     assert sorted(np.unique(image)) == list(range(11))
-    _, vector = played(Box(0, 10, (6,), np.uint8), "pixel", 50, dose=1.0, density=1.0)
+    _, vector = play(Box(0, 10, (6,), np.uint8), "pixel", 50, dose=1.0, density=1.0)
     assert sorted(np.unique(vector[:, 6:])) == list(range(11))
-    _, resting = played(Box(3, 10, (6,), np.int32), "pixel", 20, dose=0.0)
-    assert (resting[:, 6:] == 3).all(), "what is off shows what of its bounds is nearest to 0"
-    _, sixteen = played(Box(0, 65535, (16, 17), np.uint16), "pixel", 50, dose=1.0, density=1.0)
+    _, idle = play(Box(3, 10, (6,), np.int32), "pixel", 20, dose=0.0)
+    assert (idle[:, 6:] == 3).all(), "what is off shows what of its bounds is nearest to 0"
+    _, sixteen = play(Box(0, 65535, (16, 17), np.uint16), "pixel", 50, dose=1.0, density=1.0)
     assert sixteen.max() > 65000 and sixteen.min() < 500
 
 
 def test_the_frozen_layer_and_vectors_of_integers_train() -> None:
-    env, once = played(Box(-5, 5, (6,), np.int64), "frozen", 9)
-    _, again = played(Box(-5, 5, (6,), np.int64), "frozen", 9)
+    env, once = play(Box(-5, 5, (6,), np.int64), "frozen", 9)
+    _, again = play(Box(-5, 5, (6,), np.int64), "frozen", 9)
     np.testing.assert_array_equal(once[:, 6:], again[:, 6:])
     assert once[4, 6:].any() and not once[3, 6:].any()
     spec = GymVector(toys(env.observation_space, Discrete(2)), seed=0).spec
@@ -140,7 +137,7 @@ def test_the_widest_of_ranges_is_noised_without_a_warning(
     most = np.finfo(dtype).max
     for errors in ("warn", "raise"):
         with np.errstate(all=errors):
-            _, observations = played(
+            _, observations = play(
                 Box(-most, most, shape, dtype), "pixel", 9, dose=1.0, density=1.0
             )
         noise = observations[:, 6:] if shape == VECTOR else observations

@@ -1,5 +1,6 @@
-"""Environments of a person's own, in a module of their own: whole command lines train, checkpoint
-and evaluate them, or say why not.
+"""Environments of a user, in a module of the user.
+
+They train, checkpoint and are evaluated, or an error of one line says why not.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pytest
 import torch
 
 from afterwit.envs.gym import Gym, GymConfig
-from afterwit.envs.specs import EnvironmentFault, blamed
+from afterwit.envs.specs import EnvironmentFault, reraise_as
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.presets import gym
 from afterwit.runs.configs.run_config import read_config
@@ -50,24 +51,24 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own(
+def train_own(
     module: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> Any:
-    """Train on an environment of the module: the exit code and what was said."""
+    """Trains on an environment of the module. Returns the exit code and stderr."""
     monkeypatch.syspath_prepend(str(module))
 
-    def command(*line: str) -> tuple[Any, str]:
+    def run_command(*line: str) -> tuple[Any, str]:
         try:
             code: Any = main(list(line))
         except SystemExit as stopped:  # tyro, where a config is refused
             code = stopped.code
         return code, " ".join(capsys.readouterr().err.split("\x1b")[0].split("\n"))
 
-    def trained(name: str, *options: str) -> tuple[Any, str]:
-        return command(
+    def train(name: str, *options: str) -> tuple[Any, str]:
+        return run_command(
             "train",
             "gym",
             "--id",
@@ -78,8 +79,8 @@ def own(
             *options,
         )
 
-    trained.command = command  # type: ignore[attr-defined]
-    return trained
+    train.command = run_command  # type: ignore[attr-defined]
+    return train
 
 
 ICM = ("--model", "icm")
@@ -104,12 +105,12 @@ WORLDS: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_a_persons_world_trains_checkpoints_and_is_evaluated(
-    name: str, own: Any, tmp_path: Path
+    name: str, train_own: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    code, said = own(name, *WORLDS[name])
-    assert code == 0 and (not said or "collapse alarm" in said), said
-    assert own.command("evaluate", str(folder), "--episodes", "3")[0] == 0
+    code, stderr = train_own(name, *WORLDS[name])
+    assert code == 0 and (not stderr or "collapse alarm" in stderr), stderr
+    assert train_own.command("evaluate", str(folder), "--episodes", "3")[0] == 0
     results = json.loads((folder / "evaluation.json").read_text())["results"]
     assert results["return"]["mean"] == 7.0 and results["length"]["mean"] == 7.0
     logged = read_metrics(folder)[-1]
@@ -156,21 +157,25 @@ def test_a_persons_world_trains_checkpoints_and_is_evaluated(
     assert load_agent(folder, num_envs=2).act(np.stack([observation] * 2), True).shape == (2,)
 
 
-def test_the_arguments_of_a_constructor_are_kept_and_told_apart(own: Any, tmp_path: Path) -> None:
-    assert own("Strict", "--model", "icm", "--env.kwargs", "size=8", "mode=hard")[0] == 0
+def test_the_arguments_of_a_constructor_are_kept_and_told_apart(
+    train_own: Any, tmp_path: Path
+) -> None:
+    assert train_own("Strict", "--model", "icm", "--env.kwargs", "size=8", "mode=hard")[0] == 0
     folder = tmp_path / "run"
     config = read_config(folder)
     assert config.env.kwargs == ("size=8", "mode=hard")  # type: ignore[union-attr]
     assert task(config) == f"{NAME}:Strict-v0 (size=8, mode=hard)"
     assert (
-        own.command("evaluate", str(folder), "--episodes", "2", "--set", 'kwargs=["size=8"]')[0]
+        train_own.command("evaluate", str(folder), "--episodes", "2", "--set", 'kwargs=["size=8"]')[
+            0
+        ]
         == 0
     )
     recorded: Any = json.loads((folder / "evaluation.json").read_text())
     assert recorded["environment"]["kwargs"] == ["size=8"] and recorded["changes"] == {
         "kwargs": ["size=8"]
     }
-    assert own.command("train", "--resume", str(folder), "--quiet")[0] == 0
+    assert train_own.command("train", "--resume", str(folder), "--quiet")[0] == 0
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
@@ -210,10 +215,10 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "no dict": (("Tuples",), "returned info ('not', 'a dict'); it must be a dict"),
     "declares nothing known": (
         ("Misspelt",),
-        "metadata['afterwit_tells'] has 'rooms'; what can be told is noise_on",
+        "metadata['afterwit_tells'] has 'rooms'; choose from noise_on",
     ),
     "cells uncounted": (("Uncounted",), "metadata['afterwit_cells'] is None"),
-    "does not tell": (("Silent",), "declares that it tells room, and environment 0 did not"),
+    "does not tell": (("Silent",), "but environment 0 did not report it"),
     "dict": (("Dicts",), "wrap it so that it is a Box"),
     **{
         f"raises {name}": ((f"Raising-{name}",), f"Raising-{name}-v0' cannot be made: ")
@@ -237,13 +242,13 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("why", REFUSED)
-def test_a_world_that_cannot_be_trained_is_named_in_one_line(why: str, own: Any) -> None:
+def test_a_world_that_cannot_be_trained_is_named_in_one_line(why: str, train_own: Any) -> None:
     (name, *options), message = REFUSED[why]
-    code, said = own(name, *options)
-    assert code == 2 and message.replace("NoSuch", f"{name}-v0") in " ".join(said.split()), said
-    assert "Traceback" not in said and (
-        said.startswith("afterwit: ") or "For full helptext" in said
-    ), said
+    code, stderr = train_own(name, *options)
+    assert code == 2 and message.replace("NoSuch", f"{name}-v0") in " ".join(stderr.split()), stderr
+    assert "Traceback" not in stderr and (
+        stderr.startswith("afterwit: ") or "For full helptext" in stderr
+    ), stderr
 
 
 WRONG_VALUES = {
@@ -280,9 +285,10 @@ WRONG_VALUES = {
 
 
 @pytest.mark.parametrize(("what", "which"), WRONG_VALUES)
-def test_what_a_step_returns_wrongly_is_named(what: str, which: str, own: Any) -> None:
+def test_what_a_step_returns_wrongly_is_named(what: str, which: str, train_own: Any) -> None:
     assert_named(
-        stepped(what, which), f"the environment Returns-v0 returned {WRONG_VALUES[what, which]}"
+        make_stepper(what, which),
+        f"the environment Returns-v0 returned {WRONG_VALUES[what, which]}",
     )
 
 
@@ -298,14 +304,14 @@ WRONG_NUMBERS = {
 
 
 @pytest.mark.parametrize(("name", "which"), WRONG_NUMBERS)
-def test_numbers_that_a_space_cannot_hold_are_named(name: str, which: str, own: Any) -> None:
+def test_numbers_that_a_space_cannot_hold_are_named(name: str, which: str, train_own: Any) -> None:
     assert_named(
-        stepped("observation", which, name),
+        make_stepper("observation", which, name),
         f"the environment {name}-v0 returned {WRONG_NUMBERS[name, which]}",
     )
 
 
-def stepped(what: str, which: str, name: str = "Returns", **config: Any) -> Any:
+def make_stepper(what: str, which: str, name: str = "Returns", **config: Any) -> Any:
     env = Gym(
         GymConfig(
             f"{NAME}:{name}-v0", num_envs=2, kwargs=(f"what={what}", f"which={which}"), **config
@@ -341,10 +347,10 @@ def assert_named(call: Any, message: str) -> None:
 )
 @pytest.mark.parametrize("noise", ("none", "pixel"))
 def test_what_means_the_same_is_taken_whatever_numpy_is_set_to(
-    what: str, which: str, noise: str, own: Any
+    what: str, which: str, noise: str, train_own: Any
 ) -> None:
     with np.errstate(all="raise"):
-        steps = stepped(what, which, noise=noise)()
+        steps = make_stepper(what, which, noise=noise)()
     assert [step.terminal.tolist() for step in steps].count([True, True]) == 1
     assert steps[0].observation.dtype == np.float32
     assert steps[4].reward[0] == (
@@ -354,9 +360,13 @@ def test_what_means_the_same_is_taken_whatever_numpy_is_set_to(
 
 @pytest.mark.parametrize("at", ("reset", "step"))
 @pytest.mark.parametrize("error", ("exit", "base", "generator", "cannot"))
-def test_a_world_that_leaves_while_it_is_trained_is_named(error: str, at: str, own: Any) -> None:
-    """sys.exit(0) would end a training as if it had finished."""
-    code, said = own("Leaves", "--model", "icm", "--env.kwargs", f"at={at}", f"error={error}")
+def test_a_world_that_leaves_while_it_is_trained_is_named(
+    error: str, at: str, train_own: Any
+) -> None:
+    """Otherwise sys.exit(0) would end a training as if it had finished."""
+    code, stderr = train_own(
+        "Leaves", "--model", "icm", "--env.kwargs", f"at={at}", f"error={error}"
+    )
     named = {
         "exit": "SystemExit: 0",
         "base": "Base: gone",
@@ -365,14 +375,14 @@ def test_a_world_that_leaves_while_it_is_trained_is_named(error: str, at: str, o
     }[error]
     assert (
         code == 2
-        and f"the environment Leaves-v0 raised {named} (" in said
-        and "Traceback" not in said
-    ), said
+        and f"the environment Leaves-v0 raised {named} (" in stderr
+        and "Traceback" not in stderr
+    ), stderr
 
 
 @pytest.mark.parametrize("error", ("exit", "base", "generator", "cannot"))
 def test_a_world_that_leaves_while_it_is_closed_or_drawn_is_named_once(
-    error: str, own: Any
+    error: str, train_own: Any
 ) -> None:
     named = {
         "exit": "SystemExit: 0",
@@ -392,7 +402,7 @@ def test_a_world_that_leaves_while_it_is_closed_or_drawn_is_named_once(
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "stderr"),
     [
         ("raise SystemExit(0)", "SystemExit: 0"),
         ("import sys; sys.exit()", "SystemExit"),
@@ -400,7 +410,7 @@ def test_a_world_that_leaves_while_it_is_closed_or_drawn_is_named_once(
     ],
 )
 def test_a_module_that_leaves_while_it_is_imported_is_named(
-    line: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    line: str, stderr: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a_leaving_world.py").write_text(line)
     monkeypatch.chdir(tmp_path)
@@ -409,41 +419,41 @@ def test_a_module_that_leaves_while_it_is_imported_is_named(
     with pytest.raises(ValueError) as raised:
         GymConfig("a_leaving_world:Here-v0")
     assert (
-        str(raised.value) == f"unknown Gymnasium environment 'a_leaving_world:Here-v0': {said}"
+        str(raised.value) == f"unknown Gymnasium environment 'a_leaving_world:Here-v0': {stderr}"
         and sys.path == before
     )
 
 
 def test_ctrl_c_in_a_persons_code_stays_one() -> None:
-    with pytest.raises(KeyboardInterrupt), blamed("the environment"):
+    with pytest.raises(KeyboardInterrupt), reraise_as("the environment"):
         raise KeyboardInterrupt
     with (
         pytest.raises(
             EnvironmentFault,
             match=r"^mine raised LookupError: two words \(test_user_envs.py line \d+\)$",
         ),
-        blamed("mine raised", where=True),
+        reraise_as("mine raised", where=True),
     ):
         raise LookupError("two\nwords")
 
 
-def test_a_world_that_cannot_be_closed_costs_nothing(own: Any, tmp_path: Path) -> None:
-    code, said = own("Shut")
+def test_a_world_that_cannot_be_closed_costs_nothing(train_own: Any, tmp_path: Path) -> None:
+    code, stderr = train_own("Shut")
     assert (
         code == 0
-        and said.count("Shut-v0") == 1
-        and "stuck fast" in " ".join(said.split())
-        and "Traceback" not in said
-    ), said
+        and stderr.count("Shut-v0") == 1
+        and "stuck fast" in " ".join(stderr.split())
+        and "Traceback" not in stderr
+    ), stderr
     assert (tmp_path / "run" / "checkpoint.pt").is_file()
 
 
 def test_a_world_whose_torch_computes_in_doubles_is_trained_in_floats(
-    own: Any, tmp_path: Path
+    train_own: Any, tmp_path: Path
 ) -> None:
     try:
-        assert own("Doubles") == (0, "") and torch.get_default_dtype() == torch.float64
-        assert own.command("evaluate", str(tmp_path / "run"), "--episodes", "2") == (0, "")
+        assert train_own("Doubles") == (0, "") and torch.get_default_dtype() == torch.float64
+        assert train_own.command("evaluate", str(tmp_path / "run"), "--episodes", "2") == (0, "")
     finally:
         torch.set_default_dtype(torch.float32)
     assert all(
@@ -463,30 +473,32 @@ OF_ANOTHER_KIND = {
 @pytest.mark.parametrize(
     ("key", "value"), [(key, value) for key, values in OF_ANOTHER_KIND.items() for value in values]
 )
-def test_a_declared_entry_of_another_kind_is_named(key: str, value: str, own: Any) -> None:
-    code, said = own("Wrong", "--model", "icm", "--env.kwargs", f"key={key}", f"value={value}")
+def test_a_declared_entry_of_another_kind_is_named(key: str, value: str, train_own: Any) -> None:
+    code, stderr = train_own(
+        "Wrong", "--model", "icm", "--env.kwargs", f"key={key}", f"value={value}"
+    )
     assert (
         code == 2
-        and said.startswith("afterwit: the environment Wrong-v0 told ")
-        and key in said
-        and "Traceback" not in said
-    ), said
-    assert said.count("afterwit: ") == 1
+        and stderr.startswith("afterwit: the environment Wrong-v0 returned ")
+        and key in stderr
+        and "Traceback" not in stderr
+    ), stderr
+    assert stderr.count("afterwit: ") == 1
 
 
 @pytest.mark.parametrize("value", ("0.5", "2", "x", "[true,false]"))
-def test_noise_on_top_does_not_hide_it(value: str, own: Any) -> None:
-    code, said = own(
+def test_noise_on_top_does_not_hide_it(value: str, train_own: Any) -> None:
+    code, stderr = train_own(
         "Wrong", *ICM, "--env.noise", "pixel", "--env.kwargs", "key=noise_on", f"value={value}"
     )
     assert (
         code == 2
-        and said.startswith("afterwit: the environment Wrong-v0 told noise_on")
-        and "Traceback" not in said
-    ), said
+        and stderr.startswith("afterwit: the environment Wrong-v0 returned noise_on")
+        and "Traceback" not in stderr
+    ), stderr
 
 
-def test_worlds_that_draw_from_the_global_state_are_the_same_for_a_seed(own: Any) -> None:
+def test_worlds_that_draw_from_the_global_state_are_the_same_for_a_seed(train_own: Any) -> None:
     def rollout(seed: int) -> list[np.ndarray[Any, Any]]:
         env = Gym(GymConfig(f"{NAME}:Global-v0", num_envs=2), seed)
         return [env.reset().observation] + [
@@ -500,7 +512,7 @@ def test_worlds_that_draw_from_the_global_state_are_the_same_for_a_seed(own: Any
 
 
 def test_runs_of_one_seed_see_the_same_of_a_world_that_draws_from_the_global_state(
-    own: Any,
+    train_own: Any,
 ) -> None:
     config = gym(model="rnd", id=f"{NAME}:Global-v0")
     seen = []
@@ -513,7 +525,7 @@ def test_runs_of_one_seed_see_the_same_of_a_world_that_draws_from_the_global_sta
     assert torch.equal(seen[0], seen[1]) and not torch.equal(seen[0], seen[2])
 
 
-def test_making_an_environment_leaves_the_global_state_alone(own: Any) -> None:
+def test_making_an_environment_leaves_the_global_state_alone(train_own: Any) -> None:
     def draws() -> tuple[float, float, float]:
         return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
 
@@ -538,40 +550,40 @@ FRAMES = {
 
 
 def test_videos_are_made_of_frames_or_of_the_last_of_a_list_and_all_else_is_one_line(
-    own: Any, tmp_path: Path
+    train_own: Any, tmp_path: Path
 ) -> None:
     pytest.importorskip("imageio_ffmpeg")
     folder = tmp_path / "run"
-    assert own("Drawn", "--model", "icm")[0] == 0
+    assert train_own("Drawn", "--model", "icm")[0] == 0
     video = ("evaluate", str(folder), "--episodes", "2", "--video")
     for what in ("frame", "list"):
-        assert own.command(*video, "--set", f'kwargs=["what={what}"]')[0] == 0
+        assert train_own.command(*video, "--set", f'kwargs=["what={what}"]')[0] == 0
         assert (folder / "video.mp4").stat().st_size > 500
         (folder / "video.mp4").unlink()
     for what, message in FRAMES.items():
-        code, said = own.command(*video, "--set", f'kwargs=["what={what}"]')
+        code, stderr = train_own.command(*video, "--set", f'kwargs=["what={what}"]')
         assert (
             code == 2
-            and said.startswith("afterwit: the environment Drawn-v0 ")
-            and message in said
-            and "Traceback" not in said
-        ), said
+            and stderr.startswith("afterwit: the environment Drawn-v0 ")
+            and message in stderr
+            and "Traceback" not in stderr
+        ), stderr
     for name, message in (
         ("Listed", None),
         ("Undrawn", "Undrawn-v0 cannot be drawn: it was made with render_mode None; make it with"),
     ):
-        code, said = own.command(*video, "--set", f"id={NAME}:{name}-v0")
+        code, stderr = train_own.command(*video, "--set", f"id={NAME}:{name}-v0")
         assert (
             (code == 0)
             if message is None
-            else (code == 2 and message in said and "Traceback" not in said)
-        ), said
+            else (code == 2 and message in stderr and "Traceback" not in stderr)
+        ), stderr
 
 
 def test_a_module_in_the_working_folder_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command `afterwit` has its own folder on the path, not the one that it is called in."""
+    """The command `afterwit` has its own folder on sys.path, not the working folder."""
     (tmp_path / "a_world_here.py").write_text(
         "import gymnasium\ngymnasium.register('Here-v0', entry_point='a_world_here:Here')\n"
     )

@@ -14,8 +14,9 @@ FIRST, LAST, FLAT = (Box(0, 255, shape, np.uint8) for shape in ((3, 8, 7), (8, 7
 
 
 class Toy(gymnasium.Env[Any, Any]):
-    """Shows one number everywhere: 100 on reset, then the action that was executed. Draws a number
-    of its own a step.
+    """Shows one number everywhere: 100 on reset, then the executed action.
+
+    It draws one random number per step.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Toy(gymnasium.Env[Any, Any]):
 
 
 class ShortToy(gymnasium.Env[Any, Any]):
-    """Three steps long; shows what it was told to do. Ends with both flags set where `both`."""
+    """Three steps long. Shows the chosen action. With `both` it ends with both flags set."""
 
     def __init__(self, observation_space: Space[Any], action_space: Space[Any], both: bool = False):
         self.observation_space, self.action_space, self.both = observation_space, action_space, both

@@ -91,7 +91,7 @@ def base(env: str, model: str) -> RunConfig:
         hidden=8, channels=(2,), blocks=1, embedding=5, belief=6, action_embedding=3
     )
     learner = LearnerConfig(
-        torso=torso, policy=PolicyConfig(hidden=4), world_model=small(WORLD_MODELS[model][0]())
+        torso=torso, policy=PolicyConfig(hidden=4), world_model=small(WORLD_MODELS[model].Config())
     )
     return small(RunConfig(env=small(ENVS[env][0]()), learner=learner, unroll_length=3))
 

@@ -35,7 +35,7 @@ from afterwit.runs.reports.run_results import make_groups, read_run
 from afterwit.runs.studies.definitions import STUDIES
 from afterwit.runs.studies.page import write_study_report
 from afterwit.runs.studies.run_study import NAME as MANIFEST
-from afterwit.runs.studies.run_study import merged_manifest, read_manifest, write_manifest
+from afterwit.runs.studies.run_study import merge_manifest, read_manifest, write_manifest
 from afterwit.runs.training.many_runs import finished
 from afterwit.runs.training.run_log import MAPS, METRICS
 from tests.properties.strategies import HOSTILE, JSON, NAMES
@@ -84,7 +84,7 @@ def replaced(data: Any, way: list[Any], value: Any) -> Any:
 def study_folder(home: Path) -> Path:
     study = STUDIES["maze"]().select(("none", "brownian"), ("rnd", "icm"), (0,), {})
     home.mkdir()
-    manifest = merged_manifest(study, study.cells(), home)
+    manifest = merge_manifest(study, study.cells(), home)
     manifest.sessions.append(
         {"command": "afterwit study maze", "date": "today", "commit": "c0ffee"}
     )

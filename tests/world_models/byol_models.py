@@ -1,4 +1,4 @@
-"""Small BYOL models, and how tests run them."""
+"""Small BYOL models and how tests run them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def hindsight(torso: Torso, config: BYOLHindsightConfig) -> BYOLHindsight:
 
 
 def move_target(model: BYOLExplore | BYOLHindsight) -> None:
-    """Otherwise the target equals the encoder, and a test could not tell which of them was used."""
+    """Move the target away from the encoder, so that a test can see which of them was used."""
     with torch.no_grad():
         for index, p in enumerate(model.target.slow.parameters()):
             p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(index)))

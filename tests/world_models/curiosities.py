@@ -1,4 +1,4 @@
-"""Small IntrinsicRewards, and steps to pay."""
+"""Small IntrinsicReward objects, and steps for them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""BYOL-Explore and BYOL-Hindsight against loops written from the equations, and who minimises what.
+"""BYOL-Explore and BYOL-Hindsight against loops that are written from the equations.
 
-The references loop over b, t and k, stop at boundaries, and share no code with the models but their
-layers.
+The references loop over b, t and k and stop at episode boundaries. They share only their layers
+with the models.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ EVERYWHERE = tuple((t, b) for t in range(T + 1) for b in range(B))
 
 
 class Pairs(NamedTuple):
-    """What the equations say of each valid pair, by (k, t, b), and of their averages and sums."""
+    """The terms of the equations for each valid pair (k, t, b), and their averages and sums."""
 
     reconstruction: dict[tuple[int, int, int], Tensor]
     invariance: dict[tuple[int, int, int], Tensor]
@@ -59,10 +59,11 @@ class Pairs(NamedTuple):
     def reward(
         self, errors: dict[tuple[int, int, int], Tensor], edges: Edges, horizon: int
     ) -> Tensor:
-        """The sum over p + q = t + 1; "whole": by the share that the distances which are there have
-        in the whole.
+        """The sum over p + q = t + 1.
+
+        For "whole" it is divided by the share that the existing distances have in the whole.
         """
-        total, there = torch.zeros(T, B), torch.zeros(T, B)
+        total, present = torch.zeros(T, B), torch.zeros(T, B)
         sizes = [
             torch.stack(
                 [e.detach().abs() for (q, _, _), e in errors.items() if q == k] or [torch.ones(())]
@@ -71,19 +72,22 @@ class Pairs(NamedTuple):
         ]
         for (k, t, b), error in errors.items():
             total[t + k - 1, b] += error.detach()
-            there[t + k - 1, b] += sizes[k - 1].mean()
+            present[t + k - 1, b] += sizes[k - 1].mean()
         whole = torch.stack([size.mean() for size in sizes]).sum()
-        return total if edges == "sum" else torch.where(there > 0, total * whole / there, 0.0)
+        return total if edges == "sum" else torch.where(present > 0, total * whole / present, 0.0)
 
 
-def slow(
+def reference_pairs(
     model: BYOLExplore | BYOLHindsight,
     trajectory: Trajectory,
     beliefs: Tensor,
     horizon: int,
     noise: Tensor | None = None,
 ) -> Pairs:
-    """`noise` [K, T, B, n]: the generator's draws (BYOL-Hindsight only)."""
+    """The terms of all valid pairs.
+
+    `noise` [K, T, B, n] holds the generator's draws (BYOL-Hindsight only).
+    """
     reconstruction: dict[tuple[int, int, int], Tensor] = {}
     foresight: dict[tuple[int, int, int], Tensor] = {}
     states: dict[tuple[int, int, int], Tensor] = {}
@@ -91,11 +95,11 @@ def slow(
     happened = [(t, b) for t in range(T) for b in range(B) if not trajectory.first[t + 1, b]]
     outcomes = [model.target.slow(trajectory.obs[t + 1, b][None])[0].detach() for t, b in happened]
     standardised = model.target.mean is not None
-    centre, size = 0, 1
+    mean_outcome, size = 0, 1
     if standardised and outcomes:
-        centre = sum(outcomes) / len(outcomes)
+        mean_outcome = sum(outcomes) / len(outcomes)
         size = (
-            sum((outcome - centre).square().sum() for outcome in outcomes) / len(outcomes)
+            sum((outcome - mean_outcome).square().sum() for outcome in outcomes) / len(outcomes)
         ).sqrt()
     for b in range(B):
         for t in range(T):
@@ -105,7 +109,7 @@ def slow(
                     break
                 action = trajectory.action[t + k - 1, b]
                 target = model.target.slow(trajectory.obs[t + k, b][None])[0].detach()
-                target = (target - centre) / size if standardised else unit(target)
+                target = (target - mean_outcome) / size if standardised else unit(target)
                 before, belief = (
                     belief,
                     gru_step(
@@ -159,7 +163,7 @@ def test_byol_explore_equals_the_triple_loop(
     move_target(model)
     beliefs, embeddings = look(torso, trajectory)
     out = model(trajectory, beliefs, embeddings)
-    pairs = slow(model, trajectory, beliefs, horizon)
+    pairs = reference_pairs(model, trajectory, beliefs, horizon)
     close(out.loss, pairs.loss(pairs.reconstruction))
     close(out.reward, pairs.reward(pairs.reconstruction, edges, horizon))
     if resets == EVERYWHERE:
@@ -184,7 +188,7 @@ def test_byol_hindsight_equals_the_loops(
     beliefs, embeddings = look(torso, trajectory)
     model.random.manual_seed(5)
     out = model(trajectory, beliefs, embeddings)
-    pairs = slow(model, trajectory, beliefs, horizon, draws(config, 5))
+    pairs = reference_pairs(model, trajectory, beliefs, horizon, draws(config, 5))
     reconstruction, invariance = (
         pairs.reward(pairs.reconstruction, edges, horizon),
         pairs.reward(pairs.invariance, "sum", horizon),
@@ -211,7 +215,7 @@ def test_the_generator_descends_and_critic_and_representation_are_left_alone_by_
     beliefs, embeddings = look(torso, trajectory)
     model.random.manual_seed(5)
     loss = model(trajectory, beliefs, embeddings).loss
-    pairs = slow(model, trajectory, beliefs, horizon, draws(config, 5))
+    pairs = reference_pairs(model, trajectory, beliefs, horizon, draws(config, 5))
     rec, inv, fore = (
         pairs.loss(errors) for errors in (pairs.reconstruction, pairs.invariance, pairs.foresight)
     )
@@ -234,20 +238,20 @@ def test_the_generator_descends_and_critic_and_representation_are_left_alone_by_
     # of this loss; it climbs in steps of its own
     assert not any(p.requires_grad for p in model.critic.parameters())
     assert any(g.abs().max() > 1e-4 for name, g in of_inv.items() if name.startswith("generator"))
-    in_torso, expected = gradients(loss, torso), gradients(errors, torso)
-    for name, gradient in in_torso.items():
+    torso_gradients, expected = gradients(loss, torso), gradients(errors, torso)
+    for name, gradient in torso_gradients.items():
         close(gradient, expected[name], 1e-6)
         assert gradient.any(), name  # the encoder and both of the torso's other parts are trained
 
 
 def test_the_critic_takes_steps_of_its_own_and_nothing_else_moves() -> None:
-    """Against Adam on the plain definition, pair by pair, in the same groups."""
+    """Against Adam on the definition, pair by pair, in the same groups."""
     torso, trajectory = tiny_torso(), random_trajectory()
     model = hindsight(torso, replace(HINDSIGHT, horizon=2, critic_steps=4, critic_rate=0.01))
     beliefs, embeddings = look(torso, trajectory)
     model(trajectory, beliefs, embeddings)
-    assert model.judged is not None
-    state, latent, valid = model.judged
+    assert model.critic_batch is not None
+    state, latent, valid = model.critic_batch
     assert not state.requires_grad and not latent.requires_grad
     critic, before = (
         deepcopy(model.critic).requires_grad_(True),
@@ -257,7 +261,7 @@ def test_the_critic_takes_steps_of_its_own_and_nothing_else_moves() -> None:
     random = torch.Generator()
     random.set_state(model.random.get_state())
     model.after_step()
-    climbed = []
+    invariances = []
     # all pairs in their own groups, then one distance in turn, in groups drawn anew
     for horizons in ((0, 1), (0,), (1,), (0,)):
         drawn = (
@@ -277,7 +281,7 @@ def test_the_critic_takes_steps_of_its_own_and_nothing_else_moves() -> None:
                     errors[k, *divmod(place, B)] = torch.log(
                         scores[group.index((t, b))].exp() / scores.exp().mean()
                     )
-        climbed.append(float(Pairs({}, errors, {}).loss(errors).detach()))
+        invariances.append(float(Pairs({}, errors, {}).loss(errors).detach()))
         optimiser.zero_grad()
         (-Pairs({}, errors, {}).loss(errors)).backward()
         optimiser.step()
@@ -290,7 +294,7 @@ def test_the_critic_takes_steps_of_its_own_and_nothing_else_moves() -> None:
             assert torch.equal(value, before[name])
     with torch.no_grad():
         # up, not down
-        assert float(model.invariance(state, latent, valid)[0][valid[0]].mean()) > climbed[0]
+        assert float(model.invariance(state, latent, valid)[0][valid[0]].mean()) > invariances[0]
     after = {name: value.clone() for name, value in model.critic.named_parameters()}
     model.after_step()  # without a new trajectory there is nothing to learn from
     with model.watching():

@@ -1,6 +1,4 @@
-"""The targets of both BYOL models, and a short training: embeddings and beliefs are fixed, the
-world model alone learns.
-"""
+"""The targets of both BYOL models, and a short training on fixed embeddings and beliefs."""
 
 from __future__ import annotations
 
@@ -86,10 +84,9 @@ def test_a_model_that_knows_the_mean_alone_has_an_error_of_one() -> None:
 def trained_terms(
     model: BYOLExplore | BYOLHindsight, steps: int, outcome: str
 ) -> tuple[float, float]:
-    """Reconstruction and invariance at the end of a training on outcomes that are one of four
-    symbols.
+    """Reconstruction and invariance at the end of a training on outcomes of four symbols.
 
-    outcome "noise": drawn at random; "action": told by the action, so that z has nothing to
+    outcome "noise": the symbol is random. "action": it follows from the action, so z has nothing to
     explain.
     """
     random = torch.Generator().manual_seed(0)
@@ -98,9 +95,11 @@ def trained_terms(
     reconstruction, invariance = 0.0, 0.0
     for step in range(steps):
         trajectory = random_trajectory(4, 24, seed=step, resets=())
-        told = torch.cat([trajectory.prev_action[None], trajectory.action]) % 4
-        drawn = torch.randint(4, told.shape, generator=random)
-        trajectory = replace(trajectory, obs=symbols[told if outcome == "action" else drawn])
+        symbol_of_action = torch.cat([trajectory.prev_action[None], trajectory.action]) % 4
+        random_symbol = torch.randint(4, symbol_of_action.shape, generator=random)
+        trajectory = replace(
+            trajectory, obs=symbols[symbol_of_action if outcome == "action" else random_symbol]
+        )
         out = model(trajectory, torch.randn(5, 24, BELIEF, generator=random), torch.empty(0))
         optimiser.zero_grad()
         out.loss.backward()

@@ -1,6 +1,4 @@
-"""BYOL-Hindsight's critic: the contrast is the log ratio of its definition, and the critic finds
-the leaks that are planted.
-"""
+"""BYOL-Hindsight's critic: the contrast follows its definition, and planted leaks are found."""
 
 from __future__ import annotations
 
@@ -68,7 +66,7 @@ def test_the_critic_scores_every_state_with_every_latent(form: CriticForm) -> No
 def trained_critic(
     form: CriticForm, leak: str, steps: int = 300, n: int = 16, actions: int = 4
 ) -> tuple[float, float]:
-    """Invariance on fresh data after training a critic alone, and the most it could be."""
+    """Invariance on new data after training a critic alone, and its upper limit."""
     random = torch.Generator().manual_seed(0)
     critic = seeded(lambda: Critic(form, 5 + actions, 6, 64, 32, 5.0), 0)
     optimiser = torch.optim.Adam(critic.parameters(), 3e-3)

@@ -1,5 +1,6 @@
-"""Several learners, each with a share of the environments, do what one does with the whole batch:
-losses, rewards, statistics, weights.
+"""Several learners with a share of the environments each do what one learner does.
+
+Losses, rewards, statistics and weights are compared.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.models.icm import ICMConfig
 from afterwit.world_models.models.rnd import RNDConfig
-from afterwit.world_models.trajectory import BATCH as DIMENSION
-from afterwit.world_models.trajectory import Trajectory, joined
+from afterwit.world_models.trajectory import BATCH_AXIS, Trajectory, join_trajectories
 from tests.helpers import random_trajectory, tiny_spec, tiny_torso_config
 
 BATCH = 6
@@ -46,9 +46,9 @@ CONFIGS = {
 
 
 def cut(whole: Trajectory, parts: int) -> list[Trajectory]:
-    """Its environments in `parts` equal shares, in order."""
+    """The trajectory as `parts` equal shares of its environments, in order."""
     pieces = {
-        name: value.chunk(parts, DIMENSION.get(name, 1))
+        name: value.chunk(parts, BATCH_AXIS.get(name, 1))
         for name, value in whole.state().items()
         if name != "info"
     }
@@ -72,8 +72,9 @@ def trajectories(updates: int) -> Iterator[Trajectory]:
 
 
 def learn(name: str, rank: int, learners: int) -> dict[str, Any]:
-    """Of each update the metrics and bonuses, and at the end everything that is learnt. In doubles:
-    what differs is no rounding.
+    """Metrics and bonuses of each update, and at the end everything that is learned.
+
+    It computes in float64, so that rounding makes no difference.
     """
     torch.set_default_dtype(torch.float64)
     try:
@@ -108,7 +109,7 @@ def work(address: str, rank: int, learners: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=(2, 3))
 def several(request: pytest.FixtureRequest) -> Iterator[list[dict[str, Any]]]:
-    """What each of several learners, in processes of their own, came to."""
+    """The results of several learners in processes of their own."""
     sys.path.insert(0, str(Path(__file__).parents[2]))  # where these processes find this file
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -155,14 +156,14 @@ def test_the_critic_s_leak_is_over_the_whole_batch(several: list[dict[str, Any]]
 
 def test_a_learner_alone_exchanges_nothing() -> None:
     value = torch.arange(6.0).view(2, 3)
-    assert data_parallel.learners() == 1
+    assert data_parallel.num_learners() == 1
     for function in (
         data_parallel.average,
         lambda x: data_parallel.gather(x, 1),
-        lambda x: data_parallel.own(x, 1),
+        lambda x: data_parallel.own_share(x, 1),
     ):
         assert function(value) is value
-    assert data_parallel.count(value > 1) == 4 and data_parallel.count(value > 9) == 1
+    assert data_parallel.mean_count(value > 1) == 4 and data_parallel.mean_count(value > 9) == 1
 
 
 def test_a_trajectory_is_cut_and_joined() -> None:
@@ -170,7 +171,7 @@ def test_a_trajectory_is_cut_and_joined() -> None:
         random_trajectory(batch=BATCH), info={"cell": torch.arange(8 * BATCH).view(8, BATCH)}
     )
     for learners in (1, 2, 3):
-        again = joined(cut(whole, learners))
+        again = join_trajectories(cut(whole, learners))
         assert all(
             torch.equal(value, again.state()[name])
             for name, value in whole.state().items()

@@ -1,4 +1,4 @@
-"""Instruments: each finds what is planted, and nothing where nothing is."""
+"""Instruments: each finds what is planted, and nothing if nothing is planted."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ def test_the_probe_finds_nothing_in_noise_and_does_not_boast_of_what_it_learnt_b
     )
     # 30 weights from 40 rows fit those rows well
     assert explained_variance(inputs, outputs, everywhere(4, 20)).item() < 0
-    many, told = (
+    inputs, use = (
         torch.randn(200, WIDE, 5, generator=random),
         torch.randn(200, WIDE, 2, generator=random),
     )
-    assert abs(explained_variance(many, told, everywhere(200, WIDE)).item()) < 0.02
+    assert abs(explained_variance(inputs, use, everywhere(200, WIDE)).item()) < 0.02
 
 
 def test_the_probe_reads_only_where_the_mask_is() -> None:
@@ -136,8 +136,9 @@ def readings(
     generate: Callable[[Tensor, Tensor], Tensor],
     reconstruct: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> dict[str, float]:
-    """The instruments of a model whose generator (s, target) -> z, and maybe reconstructor (b, z)
-    -> outcome, are planted.
+    """The instruments of a model with a planted generator and, optionally, reconstructor.
+
+    The generator maps (s, target) to z. The reconstructor maps (b, z) to the outcome.
     """
     model = hindsight()
     model.generate = generate  # type: ignore[method-assign]
@@ -182,13 +183,13 @@ def test_a_latent_of_noise_leaks_nothing() -> None:
 
 
 def test_use_tells_whether_the_reconstruction_listens_to_z() -> None:
-    told = readings(
+    use = readings(
         lambda state, target: target[..., :A],
         lambda ahead, latent: F.pad(latent, (0, EMBEDDING - A)),
     )
-    assert told["use/latent"] > 1.5
-    deaf = readings(independent, lambda ahead, latent: ahead @ torch.ones(BELIEF, EMBEDDING))
-    assert deaf["use/latent"] == pytest.approx(1.0)
+    assert use["use/latent"] > 1.5
+    unused = readings(independent, lambda ahead, latent: ahead @ torch.ones(BELIEF, EMBEDDING))
+    assert unused["use/latent"] == pytest.approx(1.0)
 
 
 def test_the_rank_of_z_counts_its_directions() -> None:

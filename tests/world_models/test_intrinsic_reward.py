@@ -1,4 +1,4 @@
-"""From raw error to a bonus, and the facade that other people's agents use."""
+"""From the raw error to a bonus, and IntrinsicReward, the interface for other agents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from afterwit.envs.arrays import Array
 from afterwit.world_models import WORLD_MODELS, IntrinsicReward
-from afterwit.world_models import intrinsic_reward as facade
+from afterwit.world_models import intrinsic_reward as module
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.reward_normaliser import RewardNormaliser
@@ -27,7 +27,7 @@ from tests.world_models.curiosities import ACTIONS, IMAGE, VECTOR, curiosity, st
 
 
 def rewards(seed: int) -> tuple[Tensor, Tensor]:
-    """Raw rewards [T, B] and where they are real; garbage elsewhere."""
+    """Raw rewards [T, B] and where they are real. The others are large numbers."""
     random = torch.Generator().manual_seed(seed)
     real = (
         random_trajectory(resets=((3, 0), (8, 2), (2, 4))).real
@@ -39,8 +39,9 @@ def rewards(seed: int) -> tuple[Tensor, Tensor]:
 
 
 class SlowNormaliser:
-    """BYOL-Explore, section 3, in float64: bias-corrected averages of r, r^2 and n = r / sigma; a
-    floor of 1% of the size.
+    """BYOL-Explore (Guo et al., 2022), section 3, in float64, with a floor of 1% of the size.
+
+    It keeps bias-corrected averages of r, r^2 and n = r / sigma.
     """
 
     def __init__(self, decay: float):
@@ -138,19 +139,19 @@ def test_the_normaliser_moves_only_when_told() -> None:
 
 
 def test_the_example_in_the_docstring_runs() -> None:
-    found = doctest.testmod(facade)
+    found = doctest.testmod(module)
     assert found.attempted >= 8 and found.failed == 0
 
 
 @pytest.mark.parametrize("space", (VECTOR, IMAGE), ids=("vector", "image"))
 @pytest.mark.parametrize("name", WORLD_MODELS)
-class TestFacade:
+class TestIntrinsicReward:
     def test_bonuses_are_finite_and_deterministic(self, name: str, space: Box) -> None:
         paid = []
         for _ in range(2):
-            bonus_of = curiosity(name, space)
-            metrics = [bonus_of.update(*steps(seed, space)) for seed in range(3)]
-            bonus = bonus_of.reward(*steps(9, space))
+            intrinsic = curiosity(name, space)
+            metrics = [intrinsic.update(*steps(seed, space)) for seed in range(3)]
+            bonus = intrinsic.reward(*steps(9, space))
             assert (
                 bonus.shape == (T, B)
                 and bonus.dtype == np.float32
@@ -170,28 +171,30 @@ class TestFacade:
         assert other.update(*steps(0, space))["loss"] != paid[0][1][0]["loss"]
 
     def test_a_restored_one_goes_on_as_the_saved_one(self, name: str, space: Box) -> None:
-        bonus_of, other = curiosity(name, space), curiosity(name, space, seed=1)
-        bonus_of.update(*steps(0, space))
+        intrinsic, other = curiosity(name, space), curiosity(name, space, seed=1)
+        intrinsic.update(*steps(0, space))
         other.update(*steps(5, space))
-        other.load_state_dict(deepcopy(bonus_of.state_dict()))
+        other.load_state_dict(deepcopy(intrinsic.state_dict()))
         for seed in (1, 2):
-            assert bonus_of.update(*steps(seed, space)) == other.update(*steps(seed, space))
+            assert intrinsic.update(*steps(seed, space)) == other.update(*steps(seed, space))
             np.testing.assert_array_equal(
-                bonus_of.reward(*steps(9, space)), other.reward(*steps(9, space))
+                intrinsic.reward(*steps(9, space)), other.reward(*steps(9, space))
             )
 
     def test_reward_changes_nothing(self, name: str, space: Box) -> None:
-        asked, quiet = curiosity(name, space), curiosity(name, space)
-        for each in (asked, quiet):
+        rewarded, silent = curiosity(name, space), curiosity(name, space)
+        for each in (rewarded, silent):
             each.update(*steps(0, space))
-        before = deepcopy(asked.state_dict()["modules"])
-        asked.reward(*steps(1, space))
-        assert same(dict(asked.state_dict()["modules"]), dict(before))
-        assert asked.update(*steps(2, space)) == quiet.update(*steps(2, space))
+        before = deepcopy(rewarded.state_dict()["modules"])
+        rewarded.reward(*steps(1, space))
+        assert same(dict(rewarded.state_dict()["modules"]), dict(before))
+        assert rewarded.update(*steps(2, space)) == silent.update(*steps(2, space))
 
 
 def is_real(dones: Array, t: int, b: int, autoreset: str) -> bool:
-    """Next-step: the step after an ending only resets. Same-step: the ending's own outcome was
+    """Whether step t of environment b has an outcome.
+
+    Next-step: the step after an ending only resets. Same-step: the outcome of the ending was
     replaced.
     """
     return not (dones[t - 1, b] if t else False) if autoreset == "next-step" else not dones[t, b]
@@ -200,11 +203,11 @@ def is_real(dones: Array, t: int, b: int, autoreset: str) -> bool:
 @pytest.mark.parametrize("autoreset", ("next-step", "same-step"))
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_only_steps_with_an_outcome_are_paid(name: str, autoreset: str) -> None:
-    config = WORLD_MODELS[name][0]()
-    bonus_of = curiosity(replace(config, prioritise=False), autoreset=autoreset)
+    config = WORLD_MODELS[name].Config()
+    intrinsic = curiosity(replace(config, prioritise=False), autoreset=autoreset)
     obs, actions, dones = steps()
-    bonus_of.update(obs, actions, dones)
-    bonus = bonus_of.reward(obs, actions, dones)
+    intrinsic.update(obs, actions, dones)
+    bonus = intrinsic.reward(obs, actions, dones)
     for t in range(T):
         for b in range(B):
             assert (bonus[t, b] > 0) == is_real(dones, t, b, autoreset), (t, b)
@@ -213,16 +216,16 @@ def test_only_steps_with_an_outcome_are_paid(name: str, autoreset: str) -> None:
 @pytest.mark.parametrize("prioritise", (True, False))
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_the_bonus_is_the_error_in_units_of_what_updates_saw(name: str, prioritise: bool) -> None:
-    bonus_of, slow = (
-        curiosity(replace(WORLD_MODELS[name][0](), prioritise=prioritise), reward_decay=0.9),
+    intrinsic, slow = (
+        curiosity(replace(WORLD_MODELS[name].Config(), prioritise=prioritise), reward_decay=0.9),
         SlowNormaliser(0.9),
     )
     raw: list[Tensor] = []
-    bonus_of.model.register_forward_hook(lambda module, inputs, output: raw.append(output.reward))
+    intrinsic.model.register_forward_hook(lambda module, inputs, output: raw.append(output.reward))
     obs, actions, dones = steps(9)
     for seed in range(3):
         batch = steps(seed)
-        bonus_of.update(*batch)
+        intrinsic.update(*batch)
         slow.update(
             [
                 float(raw[-1][t, b])
@@ -231,7 +234,7 @@ def test_the_bonus_is_the_error_in_units_of_what_updates_saw(name: str, prioriti
                 if is_real(batch[2], t, b, "next-step")
             ]
         )
-        bonus = bonus_of.reward(obs, actions, dones)
+        bonus = intrinsic.reward(obs, actions, dones)
         real = np.array([[is_real(dones, t, b, "next-step") for b in range(B)] for t in range(T)])
         expected = [
             [slow.bonus(float(raw[-1][t, b]), prioritise) if real[t, b] else 0.0 for b in range(B)]
@@ -242,68 +245,66 @@ def test_the_bonus_is_the_error_in_units_of_what_updates_saw(name: str, prioriti
 
 @pytest.mark.parametrize("name", ("byol-explore", "byol-hindsight"))
 def test_an_update_moves_the_target_by_its_average(name: str) -> None:
-    bonus_of = curiosity(name)
+    intrinsic = curiosity(name)
     for seed in range(2):
-        before = [p.clone() for p in bonus_of.model.target.slow.parameters()]  # type: ignore[union-attr]
-        bonus_of.update(*steps(seed))
-        slow = bonus_of.model.target.slow.parameters()  # type: ignore[union-attr]
-        for p, old, online in zip(slow, before, bonus_of.torso.encoder.parameters(), strict=True):
+        before = [p.clone() for p in intrinsic.model.target.slow.parameters()]  # type: ignore[union-attr]
+        intrinsic.update(*steps(seed))
+        slow = intrinsic.model.target.slow.parameters()  # type: ignore[union-attr]
+        for p, old, online in zip(slow, before, intrinsic.torso.encoder.parameters(), strict=True):
             torch.testing.assert_close(p, 0.99 * old + 0.01 * online)
             assert not torch.equal(p, old)
 
 
 @pytest.mark.parametrize("autoreset", ("next-step", "same-step"))
 def test_nothing_is_remembered_across_an_ending(autoreset: str) -> None:
-    """What an episode looked like has no part in the bonus of the next one."""
+    """An episode has no influence on the bonus of the next one."""
     obs, actions, dones = steps()
     changed, changed_actions = obs.copy(), actions.copy()
     # rows of environment 0 before its ending at t = 2 opens the next episode
     last = 3 if autoreset == "next-step" else 2
     changed[: last + 1, 0] += 1
     changed_actions[: last + 1, 0] = (actions[: last + 1, 0] + 1) % A
-    bonus_of = curiosity(BYOLExploreConfig(horizon=2, prioritise=False), autoreset=autoreset)
-    bonus_of.update(*steps(1))
+    intrinsic = curiosity(BYOLExploreConfig(horizon=2, prioritise=False), autoreset=autoreset)
+    intrinsic.update(*steps(1))
     bonus, other = (
-        bonus_of.reward(obs, actions, dones),
-        bonus_of.reward(changed, changed_actions, dones),
+        intrinsic.reward(obs, actions, dones),
+        intrinsic.reward(changed, changed_actions, dones),
     )
     np.testing.assert_allclose(other[last + 1 :, 0], bonus[last + 1 :, 0], atol=1e-5)
     assert not np.allclose(other[:2, 0], bonus[:2, 0])
 
 
 def test_an_ending_in_the_last_row_resets_in_the_first_row_of_the_next_call() -> None:
-    """Next-step autoreset: what the step after a done returns is no outcome, wherever a person cuts
-    the stream.
-    """
+    """Next-step autoreset: the step after a done is not paid, wherever the stream is cut."""
     obs, actions, dones = steps(length=2 * T)
     dones[:] = False
     dones[T - 1, 0] = True
-    bonus_of = curiosity(BYOLExploreConfig(prioritise=False))
-    bonus_of.update(obs[: T + 1], actions[:T], dones[:T])
-    assert bonus_of.reward(obs[T:], actions[T:], dones[T:], dones[T - 1])[0, 0] == 0
-    assert bonus_of.reward(obs[T:], actions[T:], dones[T:])[0, 0] != 0
+    intrinsic = curiosity(BYOLExploreConfig(prioritise=False))
+    intrinsic.update(obs[: T + 1], actions[:T], dones[:T])
+    assert intrinsic.reward(obs[T:], actions[T:], dones[T:], dones[T - 1])[0, 0] == 0
+    assert intrinsic.reward(obs[T:], actions[T:], dones[T:])[0, 0] != 0
 
 
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_only_episode_ends_teach_nothing_and_break_nothing(name: str) -> None:
-    bonus_of = curiosity(name, autoreset="same-step")
-    bonus_of.update(*steps(0))
+    intrinsic = curiosity(name, autoreset="same-step")
+    intrinsic.update(*steps(0))
     obs, actions, dones = steps(1)
-    metrics = bonus_of.update(obs, actions, np.ones_like(dones))
+    metrics = intrinsic.update(obs, actions, np.ones_like(dones))
     assert all(math.isfinite(value) for value in metrics.values()) and metrics["loss"] == 0
-    assert not bonus_of.reward(obs, actions, np.ones_like(dones)).any()
+    assert not intrinsic.reward(obs, actions, np.ones_like(dones)).any()
 
 
 def test_a_call_starts_from_a_blank_memory() -> None:
-    """The first rows of a call look as if an episode opened there."""
-    bonus_of = curiosity(BYOLExploreConfig(prioritise=False), autoreset="same-step")
-    bonus_of.update(*steps(1))
+    """The first steps of a call are paid as if an episode opened there."""
+    intrinsic = curiosity(BYOLExploreConfig(prioritise=False), autoreset="same-step")
+    intrinsic.update(*steps(1))
     obs, actions, _ = steps()
     dones = np.zeros((T, B), bool)
     dones[2] = True
     whole, alone = (
-        bonus_of.reward(obs, actions, dones),
-        bonus_of.reward(obs[3:], actions[3:], dones[3:]),
+        intrinsic.reward(obs, actions, dones),
+        intrinsic.reward(obs[3:], actions[3:], dones[3:]),
     )
     np.testing.assert_allclose(alone, whole[3:], atol=1e-5)
 
@@ -313,28 +314,28 @@ def test_a_bonus_is_of_order_one_before_the_first_update(name: str) -> None:
     assert curiosity(name).reward(*steps()).max() < 1000
 
 
-def fails(
+def assert_refused(
     change: Callable[[Array, Array, Array], tuple[Array, Array, Array]],
     message: str,
     space: Box = VECTOR,
 ) -> None:
-    bonus_of = curiosity(space=space)
-    for call in (bonus_of.update, bonus_of.reward):
+    intrinsic = curiosity(space=space)
+    for call in (intrinsic.update, intrinsic.reward):
         with pytest.raises(ValueError, match=message):
             call(*change(*steps(0, space)))
 
 
 def test_bad_arrays_are_named() -> None:
-    fails(lambda o, a, d: (o, a[0], d[0]), r"actions have shape \(5,\)")
-    fails(lambda o, a, d: (o, a, d[:-1]), r"dones \(7, 5\)")
-    fails(lambda o, a, d: (o[:-1], a, d), r"obs has shape \(8, 5, 6\).*\(9, 5, 6\)")
-    fails(lambda o, a, d: (o.swapaxes(0, 1), a, d), r"obs has shape \(5, 9, 6\)")
-    fails(
+    assert_refused(lambda o, a, d: (o, a[0], d[0]), r"actions have shape \(5,\)")
+    assert_refused(lambda o, a, d: (o, a, d[:-1]), r"dones \(7, 5\)")
+    assert_refused(lambda o, a, d: (o[:-1], a, d), r"obs has shape \(8, 5, 6\).*\(9, 5, 6\)")
+    assert_refused(lambda o, a, d: (o.swapaxes(0, 1), a, d), r"obs has shape \(5, 9, 6\)")
+    assert_refused(
         lambda o, a, d: (o, a.astype(np.float32), d), r"actions \(float32\) must be integers 0..6"
     )
-    fails(lambda o, a, d: (o, a + 1, d), r"integers 0..6, not 1..7")
-    fails(lambda o, a, d: (o, a - 1, d), r"integers 0..6, not -1..5")
-    fails(lambda o, a, d: (o, a, d.astype(np.uint8)), r"dones has dtype uint8")
+    assert_refused(lambda o, a, d: (o, a + 1, d), r"integers 0..6, not 1..7")
+    assert_refused(lambda o, a, d: (o, a - 1, d), r"integers 0..6, not -1..5")
+    assert_refused(lambda o, a, d: (o, a, d.astype(np.uint8)), r"dones has dtype uint8")
 
 
 @pytest.mark.parametrize("name", WORLD_MODELS)
@@ -342,18 +343,18 @@ def test_bad_arrays_are_named() -> None:
 def test_an_observation_that_is_not_finite_is_refused_and_leaves_no_trace(
     name: str, bad: float
 ) -> None:
-    bonus_of = curiosity(name)
-    bonus_of.update(*steps(0))
+    intrinsic = curiosity(name)
+    intrinsic.update(*steps(0))
     obs, actions, dones = steps(1)
     obs[3, 3, 2] = bad
-    before = deepcopy(bonus_of.state_dict()["modules"])
+    before = deepcopy(intrinsic.state_dict()["modules"])
     with pytest.raises((ValueError, FloatingPointError), match="finite"):
-        bonus_of.update(obs, actions, dones)
-    for key, value in bonus_of.state_dict()["modules"].items():
+        intrinsic.update(obs, actions, dones)
+    for key, value in intrinsic.state_dict()["modules"].items():
         assert key.endswith("_extra_state") or torch.equal(value, before[key]), key
-    assert math.isfinite(bonus_of.update(*steps(2))["loss"])
+    assert math.isfinite(intrinsic.update(*steps(2))["loss"])
     with pytest.raises((ValueError, FloatingPointError), match="finite"):
-        bonus_of.reward(obs, actions, dones)
+        intrinsic.reward(obs, actions, dones)
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
@@ -361,20 +362,20 @@ def test_an_observation_that_is_not_finite_is_refused_and_leaves_no_trace(
     ("name", "bad"), [(name, bad) for name in WORLD_MODELS for bad in (1e30, 1e300)]
 )
 def test_huge_observations_do_no_lasting_harm(name: str, bad: float) -> None:
-    """1e300 is finite as float64, not as the float32 that it becomes; the square of 1e30 is not."""
-    bonus_of = curiosity(name)
-    bonus_of.update(*steps(0))
+    """1e300 is finite in float64 but not in float32. The square of 1e30 is not in float32."""
+    intrinsic = curiosity(name)
+    intrinsic.update(*steps(0))
     obs, actions, dones = steps(1)
     obs = obs.astype(np.float64)
     obs[3, 3, 2] = bad
-    before = deepcopy(bonus_of.state_dict()["modules"])
+    before = deepcopy(intrinsic.state_dict()["modules"])
     try:
-        bonus_of.update(obs, actions, dones)
+        intrinsic.update(obs, actions, dones)
     except (ValueError, FloatingPointError):  # "nothing was changed"
-        for key, value in bonus_of.state_dict()["modules"].items():
+        for key, value in intrinsic.state_dict()["modules"].items():
             assert key.endswith("_extra_state") or torch.equal(value, before[key]), key
-    assert math.isfinite(bonus_of.update(*steps(2))["loss"])
-    assert np.isfinite(bonus_of.reward(*steps(3))).all()
+    assert math.isfinite(intrinsic.update(*steps(2))["loss"])
+    assert np.isfinite(intrinsic.reward(*steps(3))).all()
 
 
 @pytest.mark.parametrize(
@@ -388,8 +389,8 @@ def test_bad_previous_dones_are_named(previous: Array) -> None:
 
 
 def test_floats_for_a_space_of_bytes_are_refused() -> None:
-    """0..1 floats cast to uint8 are all zeros: a bonus of nothing."""
-    fails(lambda o, a, d: (o / 255.0, a, d), "float", IMAGE)
+    """Floats in 0..1 would all become 0 as uint8."""
+    assert_refused(lambda o, a, d: (o / 255.0, a, d), "float", IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -411,21 +412,31 @@ def test_bad_settings_are_named(make: Callable[[], object], message: str) -> Non
 
 
 def test_a_config_may_stand_for_a_name_and_the_torso_follows_the_space() -> None:
-    bonus_of = IntrinsicReward(
+    intrinsic = IntrinsicReward(
         BYOLHindsightConfig(horizon=2, noise=3), Box(0, 255, (1, 20, 24), np.uint8), ACTIONS, seed=0
     )
-    assert bonus_of.torso.config.encoder == "resnet" and bonus_of.name == "byol-hindsight"
+    assert intrinsic.torso.config.encoder == "resnet" and intrinsic.name == "byol-hindsight"
     assert IntrinsicReward("rnd", VECTOR, ACTIONS, seed=0).torso.config.encoder == "mlp"
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4, 2, 1, 20, 24), dtype=np.uint8)
     dones = np.zeros((3, 2), bool)
-    bonus_of.update(images, rng.integers(0, A, (3, 2)), dones)
-    assert bonus_of.reward(images, rng.integers(0, A, (3, 2)), dones).shape == (3, 2)
+    intrinsic.update(images, rng.integers(0, A, (3, 2)), dones)
+    assert intrinsic.reward(images, rng.integers(0, A, (3, 2)), dones).shape == (3, 2)
 
 
 def test_what_is_seen_again_and_again_pays_less() -> None:
-    bonus_of = curiosity(BYOLExploreConfig(prioritise=False), learning_rate=3e-3)
-    first = bonus_of.update(*steps(0))["reconstruction"]
+    intrinsic = curiosity(BYOLExploreConfig(prioritise=False), learning_rate=3e-3)
+    first = intrinsic.update(*steps(0))["reconstruction"]
     for _ in range(100):
-        last = bonus_of.update(*steps(0))["reconstruction"]
+        last = intrinsic.update(*steps(0))["reconstruction"]
     assert last < 0.5 * first
+
+
+@pytest.mark.parametrize("name", WORLD_MODELS)
+def test_the_first_bonus_is_in_the_unit_of_all_later_ones(name: str) -> None:
+    """Before the first update the statistics are those of the steps that are paid."""
+    intrinsic = curiosity(replace(WORLD_MODELS[name].Config(), prioritise=False))
+    before = intrinsic.reward(*steps())
+    assert before[before > 0].std() == pytest.approx(1, rel=0.01)  # r / its own deviation
+    np.testing.assert_array_equal(intrinsic.reward(*steps()), before, "paying changes nothing")
+    assert float(intrinsic.normaliser.raw.first.weight) == 0

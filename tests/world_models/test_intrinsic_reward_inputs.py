@@ -1,5 +1,4 @@
-"""What people bring to IntrinsicReward: their spaces, their arrays, their torch modes, their names
-for things."""
+"""What callers bring to IntrinsicReward: their spaces, arrays, torch modes and names."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ T, B, A = 5, 3, 4
 VECTOR = Box(-3, 3, (6,), np.float32)
 
 
-def made(
+def make_intrinsic(
     model: str = "byol-hindsight",
     space: Box = VECTOR,
     actions: Discrete | None = None,
@@ -44,10 +43,10 @@ def steps(space: Box = VECTOR, start: int = 0) -> tuple[Any, Any, Any]:
     return obs, rng.integers(start, start + A, (T, B)), dones
 
 
-def paid(curiosity: IntrinsicReward, *given: Any) -> tuple[dict[str, float], Any]:
-    metrics = curiosity.update(*given)
+def paid(curiosity: IntrinsicReward, *arrays: Any) -> tuple[dict[str, float], Any]:
+    metrics = curiosity.update(*arrays)
     assert all(map(math.isfinite, metrics.values()))
-    bonus = curiosity.reward(*given)
+    bonus = curiosity.reward(*arrays)
     assert bonus.dtype == np.float32 and np.isfinite(bonus).all() and bonus.any()
     return metrics, bonus
 
@@ -90,14 +89,14 @@ def autocast() -> Iterator[None]:
 def test_the_callers_torch_modes_change_nothing_and_are_kept(
     model: str, mode: Callable[[], Any]
 ) -> None:
-    expected = paid(made(model), *steps())
+    expected = paid(make_intrinsic(model), *steps())
     with mode():
         before = (
             torch.get_default_dtype(),
             torch.is_grad_enabled(),
             torch.is_inference_mode_enabled(),
         )
-        curiosity = made(model)
+        curiosity = make_intrinsic(model)
         same(paid(curiosity, *steps()), expected)
         assert all(map(math.isfinite, curiosity.inspect(*steps()).values()))
         assert before == (
@@ -108,7 +107,7 @@ def test_the_callers_torch_modes_change_nothing_and_are_kept(
         with pytest.raises(ValueError, match="obs has shape"):
             curiosity.update(*(each[:2] for each in steps()))
         assert before[0] == torch.get_default_dtype()
-    same(paid(made(model), *steps()), expected)
+    same(paid(make_intrinsic(model), *steps()), expected)
     assert math.isfinite(curiosity.update(*steps())["loss"]), (
         "made in that mode, used outside of it"
     )
@@ -138,19 +137,19 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("way", WAYS)
 def test_arrays_of_any_kind_mean_the_same(way: str) -> None:
-    expected = paid(made(), *steps())
-    same(paid(made(), *(WAYS[way](each) for each in steps())), expected)
+    expected = paid(make_intrinsic(), *steps())
+    same(paid(make_intrinsic(), *(WAYS[way](each) for each in steps())), expected)
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    "turn",
+    "convert",
     (lambda obs: obs.astype(np.float16), lambda obs: torch.from_numpy(obs).bfloat16()),
     ids=("float16", "bfloat16"),
 )
-def test_half_precision_is_read(turn: Callable[[Any], Any]) -> None:
+def test_half_precision_is_read(convert: Callable[[Any], Any]) -> None:
     obs, actions, dones = steps()
-    paid(made(), turn(obs), actions, dones)
+    paid(make_intrinsic(), convert(obs), actions, dones)
 
 
 def test_what_float32_or_a_square_of_it_cannot_hold_is_named() -> None:
@@ -159,23 +158,25 @@ def test_what_float32_or_a_square_of_it_cannot_hold_is_named() -> None:
         huge = obs.astype(np.float64)
         huge[2, 1, 3] = bad
         with pytest.raises(ValueError, match=r"obs must be finite and of order 1"):
-            made().update(huge, actions, dones)
+            make_intrinsic().update(huge, actions, dones)
     with pytest.raises(ValueError, match=r"obs must be finite and of order 1"):
-        made("icm", Box(-np.inf, np.inf, (6,), np.int64)).update(
+        make_intrinsic("icm", Box(-np.inf, np.inf, (6,), np.int64)).update(
             np.full((T + 1, B, 6), np.iinfo(np.int64).min), actions, dones
         )
 
 
 @pytest.mark.parametrize("start", (10, -3))
 def test_actions_are_counted_as_the_space_counts_them(start: int) -> None:
-    expected = paid(made(), *steps())
+    expected = paid(make_intrinsic(), *steps())
     obs, actions, dones = steps(start=start)
-    same(paid(made(actions=Discrete(A, start=start)), obs, actions, dones), expected)
+    same(paid(make_intrinsic(actions=Discrete(A, start=start)), obs, actions, dones), expected)
     with pytest.raises(
         ValueError,
         match=rf"must be integers {start}..{start + A - 1}, not {start - 1}..{start - 1}",
     ):
-        made(actions=Discrete(A, start=start)).update(obs, np.full((T, B), start - 1), dones)
+        make_intrinsic(actions=Discrete(A, start=start)).update(
+            obs, np.full((T, B), start - 1), dones
+        )
 
 
 IMAGE = Box(0, 255, (17, 18, 3), np.uint8)
@@ -189,7 +190,7 @@ def test_images_are_turned_and_read_by_a_convolution_which_is_logged(
     turned = (np.moveaxis(last[0], -1, 2), *last[1:])
     assert turned[0].shape == first[0].shape
     with caplog.at_level(logging.INFO, "afterwit"):
-        curiosity = made(model, IMAGE, torso=None)
+        curiosity = make_intrinsic(model, IMAGE, torso=None)
     assert caplog.messages == [
         "observations: images 17x18 with 3 channels last, turned channels first; encoder: resnet,"
         " of 3x17x18 numbers"
@@ -197,9 +198,9 @@ def test_images_are_turned_and_read_by_a_convolution_which_is_logged(
     assert curiosity.torso.config.encoder == "resnet" and curiosity.torso.config.embedding == 256
     same(
         paid(curiosity, *last),
-        paid(made(model, Box(0, 255, (3, 17, 18), np.uint8), torso=None), *turned),
+        paid(make_intrinsic(model, Box(0, 255, (3, 17, 18), np.uint8), torso=None), *turned),
     )
-    plane = made(model, Box(0, 255, (17, 18), np.uint8), torso=None)
+    plane = make_intrinsic(model, Box(0, 255, (17, 18), np.uint8), torso=None)
     assert plane.spec.observation_shape == (1, 17, 18)
     paid(plane, last[0][..., 0], *last[1:])
     with pytest.raises(ValueError, match=r"obs has shape \(6, 3, 3, 17, 18\)"):
@@ -218,20 +219,23 @@ def test_a_screen_of_pong_is_no_vector() -> None:
     "mode", (AutoresetMode.NEXT_STEP, "next-step", "Next_Step", "NEXT STEP", "nextstep"), ids=str
 )
 def test_autoreset_by_any_of_its_names(mode: Any) -> None:
-    assert made(autoreset=mode).autoreset == "next-step"
+    assert make_intrinsic(autoreset=mode).autoreset == "next-step"
     other = (
         AutoresetMode.SAME_STEP
         if isinstance(mode, AutoresetMode)
         else mode.lower().replace("next", "same")
     )
-    assert made(autoreset=other).autoreset == "same-step"
+    assert make_intrinsic(autoreset=other).autoreset == "same-step"
 
 
 def test_a_seed_of_none_is_another_one_each_time_and_numpys_integers_are_seeds() -> None:
-    losses = {made(seed=None).update(*steps())["loss"] for _ in range(3)}
+    losses = {make_intrinsic(seed=None).update(*steps())["loss"] for _ in range(3)}
     assert len(losses) == 3
-    same(paid(made(seed=np.int64(7)), *steps()), paid(made(seed=7), *steps()))
-    assert made(seed=2**70).update(*steps())["loss"] != made(seed=0).update(*steps())["loss"]
+    same(paid(make_intrinsic(seed=np.int64(7)), *steps()), paid(make_intrinsic(seed=7), *steps()))
+    assert (
+        make_intrinsic(seed=2**70).update(*steps())["loss"]
+        != make_intrinsic(seed=0).update(*steps())["loss"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -261,21 +265,21 @@ def test_a_seed_of_none_is_another_one_each_time_and_numpys_integers_are_seeds()
 )
 def test_what_cannot_be_is_named_in_a_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        made(**options)
+        make_intrinsic(**options)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_named() -> None:
     with pytest.raises(ValueError, match=r"device 'cuda' cannot be used: .*choose cpu"):
-        made(device="cuda")
+        make_intrinsic(device="cuda")
 
 
 @pytest.mark.parametrize("which", (0, 1, 2))
 @pytest.mark.parametrize("bad", ([[1, 2], [3]], "words", None, {"a": 1}), ids=str)
 def test_what_is_no_array_is_named(which: int, bad: Any) -> None:
-    given = list(steps())
-    given[which] = bad
+    arrays = list(steps())
+    arrays[which] = bad
     with pytest.raises(ValueError, match=r"obs|actions|dones") as caught:
-        made().update(*given)
+        make_intrinsic().update(*arrays)
     assert "\n" not in str(caught.value)

@@ -120,8 +120,9 @@ def test_loss_and_reward_of_an_error_tensor(
 def test_where_unrolls_and_episodes_begin_makes_no_difference(
     growth: float, resets: tuple[tuple[int, int], ...]
 ) -> None:
-    """Errors that grow with the distance alone: every transition is worth the same, where the
-    published sum underpays beginnings.
+    """With errors that depend only on the distance, every transition is paid alike.
+
+    The published sum underpays the first transitions.
     """
     real = random_trajectory(resets=resets).real
     errors = (growth ** torch.arange(4.0)).view(4, 1, 1).expand(4, T, B)
@@ -141,9 +142,7 @@ def test_where_unrolls_and_episodes_begin_makes_no_difference(
 
 
 def test_nor_does_it_while_near_errors_fall_faster_than_far_ones() -> None:
-    """As in every run; an average over past steps would overstate the near ones, and underpay the
-    beginnings.
-    """
+    """As in every run. An average over past steps would overestimate the near errors."""
     random, reward = torch.Generator().manual_seed(0), TransitionReward(8, "whole")
     valid, paid = pair_mask(torch.ones(20, 64, dtype=torch.bool), 8), []
     for step in range(60):
@@ -158,7 +157,7 @@ def test_nor_does_it_while_near_errors_fall_faster_than_far_ones() -> None:
 
 
 def test_distances_that_a_batch_lacks_keep_their_size() -> None:
-    """Full unrolls now and then, episodes of one step otherwise."""
+    """Batches of full unrolls alternate with batches of episodes of one step."""
     reward, ones = TransitionReward(3, "whole"), torch.ones(3, T, B)
     full, short = (
         torch.ones(T, B, dtype=torch.bool),

@@ -1,6 +1,4 @@
-"""The published form of each world model: every field is accounted for, and so is every deviation
-that is left.
-"""
+"""The published form of each world model: every field and every deviation is accounted for."""
 
 from __future__ import annotations
 
@@ -12,14 +10,13 @@ import pytest
 import torch
 
 from afterwit.agents import Learner
-from afterwit.agents.vmpo import LEAST, MOST, SURPRISE, VMPOConfig
+from afterwit.agents.vmpo import MAX_ALPHA, MAX_EXCESS, MIN_ALPHA, VMPOConfig
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.studies.definitions import STUDIES
 from afterwit.world_models import WORLD_MODELS
 from afterwit.world_models.published import (
-    DEVIATIONS,
-    EVERYWHERE,
-    SIZES,
+    SHARED_DEVIATIONS,
+    deviations,
     is_published,
     model_config,
 )
@@ -80,7 +77,7 @@ ON_ATARI = {"off": None, "all": None, "the agent's": 1e-4}
 
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_every_field_has_the_printed_value_or_is_known_to_have_none(name: str) -> None:
-    published = WORLD_MODELS[name][0].published()
+    published = WORLD_MODELS[name].Config.published()
     assert {field.name for field in fields(published)} == set(PRINTED[name]), (
         "a new field needs a published value, or a deviation"
     )
@@ -91,9 +88,9 @@ def test_every_field_has_the_printed_value_or_is_known_to_have_none(name: str) -
 
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_what_is_left_is_named(name: str) -> None:
-    assert set(DEVIATIONS) == {EVERYWHERE, *WORLD_MODELS}
-    text = " ".join(DEVIATIONS[name] + DEVIATIONS[EVERYWHERE])
-    assert all(line.endswith(".") and len(line) > 40 for line in DEVIATIONS[name])
+    assert set(deviations()) == {"all models", *WORLD_MODELS}
+    text = " ".join(deviations()[name] + SHARED_DEVIATIONS)
+    assert all(line.endswith(".") and len(line) > 40 for line in deviations()[name])
     words = {
         "invariance_weight": "lambda",
         "noise": "z and noise",
@@ -112,7 +109,7 @@ def test_what_is_left_is_named(name: str) -> None:
 
 def test_the_deviations_that_hold_everywhere_are_those_of_the_code() -> None:
     """Each sentence beside the numbers that make it true."""
-    text = " ".join(DEVIATIONS[EVERYWHERE])
+    text = " ".join(SHARED_DEVIATIONS)
     learner = Learner(
         PRESETS["atari"](variant="published").learner,
         tiny_spec((1, 40, 40), dtype="uint8"),
@@ -122,7 +119,7 @@ def test_the_deviations_that_hold_everywhere_are_those_of_the_code() -> None:
     assert "temperature is solved for" in text and not any(
         "temperature" in name for name, _ in learner.named_parameters()
     )
-    assert f"the bracket at most {SURPRISE:g}, between {LEAST:g} and {MOST:g}" in text
+    assert f"the bracket at most {MAX_EXCESS:g}, between {MIN_ALPHA:g} and {MAX_ALPHA:g}" in text
     region, epsilon = learner.trust_region, learner.config.vmpo.trust_region_epsilon
     before = float(region.alpha)
     region.follow(torch.tensor(3 * epsilon), torch.tensor(True))
@@ -145,7 +142,7 @@ def test_one_flag_makes_any_preset_published(preset: str, name: str) -> None:
     assert published.learner.world_model_rate == 1.0 and published.learner.reward_decay == 0.99
     if name == "byol-hindsight":
         assert published.learner.world_model.critic_rate == published.learner.learning_rate
-    sizes = [field.name for field in fields(ours.learner.world_model) if field.name in SIZES]
+    sizes = [name for name in ours.learner.world_model.scale_fields if name != "critic_rate"]
     for field in sizes:
         assert getattr(ours.learner.world_model, field) == getattr(
             published.learner.world_model, field
@@ -155,7 +152,7 @@ def test_one_flag_makes_any_preset_published(preset: str, name: str) -> None:
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_the_atari_preset_and_study_are_what_they_say(name: str) -> None:
     config = PRESETS["atari"](model=name, variant="published")
-    assert config.learner.world_model == WORLD_MODELS[name][0].published()
+    assert config.learner.world_model == WORLD_MODELS[name].Config.published()
     assert config.learner.vmpo == VMPOConfig(
         temperature_epsilon=0.01, trust_region_epsilon=0.005, target_period=10
     )
@@ -178,7 +175,7 @@ def test_a_published_model_trains(name: str) -> None:
     config = PRESETS["maze"](model=name, variant="published").learner
     small = replace(config, world_model=model_config(name, "published", sizes="ours", rate=3e-4))
     learner = Learner(small, tiny_spec(), 0, torch.device("cpu"))
-    assert is_published(small.world_model) and not is_published(WORLD_MODELS[name][0]())
+    assert is_published(small.world_model) and not is_published(WORLD_MODELS[name].Config())
     before = [p.clone() for p in learner.world_model.parameters()]
     for seed in range(2):
         metrics = learner.update(random_trajectory(seed=seed, belief=config.torso.belief))

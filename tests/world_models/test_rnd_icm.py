@@ -46,9 +46,7 @@ def rnd(
 
 
 def squared_size(targets: dict[tuple[int, int], Tensor]) -> Tensor:
-    """The mean square of all targets: the unit of the error; at the first step that of the
-    batch.
-    """
+    """The mean square of all targets, which is the error's unit in the first step."""
     return torch.stack([target.square().mean() for target in targets.values()]).mean()
 
 

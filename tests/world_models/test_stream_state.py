@@ -1,6 +1,4 @@
-"""The state that IntrinsicReward carries from call to call: a stream in pieces is paid as the whole
-stream.
-"""
+"""The state of IntrinsicReward: a stream in pieces is paid as the whole stream."""
 
 from __future__ import annotations
 
@@ -22,27 +20,27 @@ from tests.world_models.curiosities import ACTIONS, VECTOR, curiosity, steps
 # byol-hindsight draws noise at each call
 @pytest.mark.parametrize("name", ("byol-explore", "rnd", "icm"))
 def test_a_stream_in_pieces_is_paid_as_the_whole_stream(name: str, autoreset: str) -> None:
-    """Wherever it is cut: before, at and after the steps that end episodes and that only reset."""
-    bonus_of, (obs, actions, dones) = curiosity(name, autoreset=autoreset), steps(length=3 * T)
+    """It is cut before, at and after the steps that end episodes and that only reset."""
+    intrinsic, (obs, actions, dones) = curiosity(name, autoreset=autoreset), steps(length=3 * T)
     dones[[T, T + 1, 2 * T - 1], [3, 3, 4]] = True
     if autoreset == "next-step":
         dones[1:] &= ~dones[:-1]  # a step that only resets ends nothing
-    bonus_of.update(obs, actions, dones)
-    before = deepcopy(bonus_of.state_dict())
-    whole, end = bonus_of.reward(obs, actions, dones, state=bonus_of.initial_state(B))
-    np.testing.assert_array_equal(whole, bonus_of.reward(obs, actions, dones))
+    intrinsic.update(obs, actions, dones)
+    before = deepcopy(intrinsic.state_dict())
+    whole, end = intrinsic.reward(obs, actions, dones, state=intrinsic.initial_state(B))
+    np.testing.assert_array_equal(whole, intrinsic.reward(obs, actions, dones))
     for cut in range(1, 3 * T):
-        state, paid = bonus_of.initial_state(B), []
+        state, paid = intrinsic.initial_state(B), []
         for start, stop in ((0, cut), (cut, 3 * T)):
             piece = obs[start : stop + 1], actions[start:stop], dones[start:stop]
-            bonus, state = bonus_of.reward(*piece, state=state)
+            bonus, state = intrinsic.reward(*piece, state=state)
             paid.append(bonus)
         np.testing.assert_allclose(np.concatenate(paid), whole, atol=1e-5, err_msg=f"cut at {cut}")
         torch.testing.assert_close(state.core, end.core, rtol=1e-4, atol=1e-5)
         assert torch.equal(state.opens, end.opens) and torch.equal(state.ended, end.ended)
-    assert same(bonus_of.state_dict(), before)
+    assert same(intrinsic.state_dict(), before)
     if name == "byol-explore":  # the memory makes a difference
-        blank = bonus_of.reward(
+        blank = intrinsic.reward(
             obs[T:], actions[T:], dones[T:], None if autoreset == "same-step" else dones[T - 1]
         )
         assert not np.allclose(blank[0], whole[T], atol=1e-3)
@@ -70,7 +68,7 @@ def test_a_state_does_not_depend_on_the_programs_own_modes() -> None:
     ids=range(4),
 )
 def test_a_saved_state_of_something_else_is_named(state: Any) -> None:
-    with pytest.raises(ValueError, match="this is no state of byol-hindsight"):
+    with pytest.raises(ValueError, match="this state does not belong to byol-hindsight"):
         curiosity().load_state_dict(state)
 
 
@@ -84,9 +82,9 @@ def test_tensors_without_numbers_are_named() -> None:
 
 
 def test_an_update_reads_the_state_that_the_reward_was_given() -> None:
-    bonus_of, (obs, actions, dones) = curiosity("byol-explore"), steps(length=2 * T)
-    _, state = bonus_of.reward(
-        obs[: T + 1], actions[:T], dones[:T], state=bonus_of.initial_state(B)
+    intrinsic, (obs, actions, dones) = curiosity("byol-explore"), steps(length=2 * T)
+    _, state = intrinsic.reward(
+        obs[: T + 1], actions[:T], dones[:T], state=intrinsic.initial_state(B)
     )
     losses = []
     for given in (state, None):
@@ -95,13 +93,17 @@ def test_an_update_reads_the_state_that_the_reward_was_given() -> None:
     assert losses[0] != losses[1]
 
 
-def states() -> dict[str, Any]:
-    """What is no state of `curiosity()` with B environments."""
-    more = IntrinsicReward("rnd", VECTOR, Discrete(A + 2), seed=0, torso=tiny_torso_config("mlp"))
+def wrong_states() -> dict[str, Any]:
+    """Objects that are not a state of `curiosity()` with B environments."""
+    more_actions = IntrinsicReward(
+        "rnd", VECTOR, Discrete(A + 2), seed=0, torso=tiny_torso_config("mlp")
+    )
     obs, actions, dones = steps()
     own, largest = (
         curiosity().initial_state(B),
-        more.reward(obs, 0 * actions + A + 1, dones, state=more.initial_state(B))[1],
+        more_actions.reward(obs, 0 * actions + A + 1, dones, state=more_actions.initial_state(B))[
+            1
+        ],
     )
     return {
         "number": 1,
@@ -115,11 +117,9 @@ def states() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("state", states().values(), ids=states())
+@pytest.mark.parametrize("state", wrong_states().values(), ids=wrong_states())
 def test_a_state_of_something_else_is_named(state: Any) -> None:
-    with pytest.raises(
-        ValueError, match=f"it must come from this one's initial_state.{B}."
-    ) as raised:
+    with pytest.raises(ValueError, match=f"it must come from initial_state.{B}.") as raised:
         curiosity().reward(*steps(), state=state)
     assert len(str(raised.value)) < 300 and "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="state and previous_dones are both given"):

@@ -1,4 +1,4 @@
-"""Encoders and the closed-loop RNN: what is remembered, what is forgotten, and what is refused."""
+"""Encoders and the closed-loop RNN: what is remembered, what is cleared, what is refused."""
 
 from __future__ import annotations
 
@@ -77,8 +77,9 @@ def test_a_sequence_after_first_equals_one_from_a_blank_state(start: int) -> Non
 def influence(
     torso: Torso, obs: Tensor, core: Tensor, first: Tensor, actions: Tensor, t: int, b: int
 ) -> tuple[Tensor, Tensor]:
-    """What the belief at (t, b) depends on: bool [T+1, B] of observations and [B] of states before
-    the first.
+    """What the belief at (t, b) depends on.
+
+    Observations, bool [T+1, B], and states before the first step, bool [B].
     """
     obs, core = obs.clone().requires_grad_(), core.clone().requires_grad_()
     resets = tuple(int(time) for time in range(1, len(first)) if first[time].any())

@@ -1,4 +1,4 @@
-"""What every registered world model owes: one class over all entries of WORLD_MODELS."""
+"""The contract that every world model in WORLD_MODELS must meet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor
 from afterwit.world_models import WORLD_MODELS, make_world_model
 from afterwit.world_models.base import WorldModel, WorldModelOutput
 from afterwit.world_models.instruments import effective_rank
-from afterwit.world_models.registry import world_model_name
 from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory
 from tests.helpers import (
@@ -39,7 +38,7 @@ def make(
     dtype: str = "float32",
 ) -> tuple[Torso, WorldModel]:
     torso = tiny_torso(seed, shape, encoder)
-    config = WORLD_MODELS[name][0]()
+    config = WORLD_MODELS[name].Config()
     return torso, seeded(
         lambda: make_world_model(config, torso, tiny_spec(shape, dtype=dtype), seed), seed + 100
     )
@@ -72,9 +71,8 @@ def same(left: WorldModelOutput, right: WorldModelOutput) -> bool:
 @pytest.mark.parametrize("name", WORLD_MODELS)
 class TestWorldModel:
     def test_it_is_made_from_its_config(self, name: str) -> None:
-        config_type, model_type = WORLD_MODELS[name]
         _, model = make(name)
-        assert type(model) is model_type and world_model_name(config_type()) == name
+        assert type(model) is WORLD_MODELS[name]
 
     @pytest.mark.parametrize("dtype", ("float32", "uint8"))
     @pytest.mark.parametrize("encoder", ("mlp", "resnet"))
@@ -159,8 +157,9 @@ class TestWorldModel:
         )
 
     def test_environments_do_not_mix(self, name: str) -> None:
-        """The reward of environment 0 does not change when environment 1 sees something else (z's
-        negatives aside).
+        """The reward of environment 0 does not depend on what environment 1 sees.
+
+        The negatives of z are the exception.
         """
         trajectory = random_trajectory()
         obs = trajectory.obs.clone()

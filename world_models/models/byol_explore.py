@@ -1,20 +1,24 @@
-"""BYOL-Explore (Guo et al., NeurIPS 2022): predict your own future embeddings; the error is the
-reward.
+"""BYOL-Explore (Guo et al., NeurIPS 2022): predict your own future embeddings; the error pays.
 
-loss(t, k) = || predictor(b_{t,k}) - sg(target(o_{t+k})) ||^2,   k = 1 .. K
+loss(t, k) = || predictor(b_{t,k}) - sg(target(o_{t+k})) ||^2      k = 1 .. K
 reward of the transition into o_{t+1} = sum of loss(p, q) over p + q = t + 1
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from torch import Tensor
 
-from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
+from afterwit.world_models.base import (
+    ModelConfig,
+    TargetEncoder,
+    WorldModel,
+    WorldModelOutput,
+    check_sizes,
+)
 from afterwit.world_models.open_loop import (
     Edges,
     OpenLoop,
@@ -28,42 +32,50 @@ from afterwit.world_models.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
-class BYOLExploreConfig:
-    """BYOL-Explore: prediction error of one's own future embeddings."""
+class BYOLExploreConfig(ModelConfig):
+    """BYOL-Explore: prediction error of the agent's own future embeddings."""
+
+    scale_fields: ClassVar[tuple[str, ...]] = ("horizon", "hidden")
 
     horizon: int = 1
-    """K, open-loop steps that are predicted ahead. The paper's Atari value is 8."""
+    """K, agent steps that are predicted ahead. BYOL-Explore (Guo et al., 2022) has 8 for Atari."""
     reward_edges: Edges = "whole"
-    """What the first K - 1 transitions of an unroll or episode are paid, which fewer than K
-    predictions concern. whole: as much as any other; sum: the sum over the fewer, as published,
-    which underpays them."""
+    """Pay of the first K - 1 transitions of an unroll or episode, which fewer than K predictions
+    concern. whole: as much as any other (our default; not published); sum: the sum over the fewer
+    predictions, as published."""
     target_decay: float = 0.99
-    """Share of the target encoder kept at each learner step (the paper's alpha)."""
+    """Share of the target encoder that is kept at each learner step (BYOL-Explore, appendix:
+    alpha)."""
     standardise_decay: float | None = 0.95
-    """Share kept at each learner step by the running mean and size in whose units embeddings are
-    predicted. None: unit vectors are, as published. (Ours.)"""
+    """Share of the embeddings' running mean and size that is kept at each learner step; targets are
+    in these units (our choice; not published). None: unit vectors, as published."""
     hidden: int = 128
-    """Width of the predictor's hidden layer. (512 in re-implementations; the paper gives none.)"""
+    """Width of the predictor's hidden layer. 512 in re-implementations; not published."""
     loss_scale: float = 5.0
-    """Weight of the world model's loss in the total (the paper's Atari value)."""
+    """Weight of the world model's loss in the total (BYOL-Explore's value for Atari)."""
     prioritise: bool = True
-    """Pay only what lies above the running mean of the normalised reward (the paper's clipping)."""
+    """Pay only the part above the running mean of the normalised reward (BYOL-Explore's clipping).
+    """
 
     def __post_init__(self) -> None:
-        check_numbers(self, "world_model.")
+        super().__post_init__()
         check_byol(self)
         check_sizes(self, "hidden")
 
+    def check_batch(self, steps: int, environments: int) -> None:
+        check_horizon(self.horizon, steps)
+
     @classmethod
     def published(cls) -> BYOLExploreConfig:
-        """As Guo et al. publish it for Atari; the predictor's width is that of
-        re-implementations.
+        """The form of Guo et al. (2022), for Atari.
+
+        The predictor's width is that of re-implementations.
         """
         return cls(horizon=8, reward_edges="sum", standardise_decay=None, hidden=512)
 
 
 def check_byol(config: Any) -> None:
-    """What the two BYOL models' configs have in common."""
+    """Check the fields that the configs of the two BYOL models share."""
     if config.horizon < 1:
         raise ValueError(
             f"world_model.horizon is {config.horizon}; at least 1 step must be predicted"
@@ -84,15 +96,36 @@ def check_byol(config: Any) -> None:
         )
 
 
-def check_sizes(config: Any, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(
-                f"world_model.{name} is {getattr(config, name)}; it must be at least 1"
-            )
+def check_horizon(horizon: int, steps: int) -> None:
+    """Raise a ValueError unless `horizon` steps can be predicted within `steps`."""
+    if horizon > steps:
+        raise ValueError(
+            f"world_model.horizon is {horizon}; the horizon K must be at most the {steps} steps T"
+            " of an unroll"
+        )
 
 
 class BYOLExplore(WorldModel):
+    """BYOL-Explore: prediction error of the agent's own future embeddings.
+
+    Args:
+      config: The settings.
+      torso: The encoder and recurrent network that the model reads.
+      spec: The environments.
+      seed: Seed of the model's random draws.
+    """
+
+    Config = BYOLExploreConfig
+    predicts = "its own embedding of the next observations"
+    pays = "the error"
+    source = (
+        "Guo et al. (NeurIPS 2022), BYOL-Explore: Exploration by Bootstrapped Prediction,"
+        " arXiv 2206.08332"
+    )
+    deviations = (
+        "The networks' sizes are those of re-implementations; Guo et al. give some of them only.",
+    )
+
     def __init__(self, config: BYOLExploreConfig, torso: Torso, spec: EnvSpec, seed: int):
         super().__init__(seed)
         self.horizon = config.horizon
@@ -109,6 +142,7 @@ class BYOLExplore(WorldModel):
     def forward(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> WorldModelOutput:
+        """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         length = len(trajectory.action)
         valid = pair_mask(trajectory.real, self.horizon)  # [K, T, B]
         target = future(self.target(trajectory), self.horizon, length)  # [K, T, B, N]

@@ -1,180 +1,83 @@
-"""BYOL-Hindsight (Jarrett et al., ICML 2023): explain in hindsight what nobody could have foreseen,
-pay for the rest.
+"""BYOL-Hindsight (Jarrett et al., ICML 2023): explain the unforeseeable in hindsight, pay the rest.
 
 With s = (b_{t,i-1}, a_{t+i-1}), for i = 1 .. K:
 
-    z        = generator(noise, s, target(o_{t+i}))           a latent for the unforeseeable part of
-             the outcome
-    outcome  = reconstructor(b_{t,i}, z)                       predicted from the past and that
-             latent
-    rec      = || outcome - sg(target(o_{t+i})) ||^2
-    fore     = || predictor(b_{t,i}) - sg(target(o_{t+i})) ||^2    BYOL-Explore's error, as a loss
-             alone (ours)
-    inv      = log[ exp g(s, z) / mean_k exp g(s, z_k) ]       contrastive estimate of what z tells
-             about s, <= log n
-    reward   = rec / lambda, over p + q = t + 1            as published: (rec / lambda + inv),
-             invariance_in_reward
+    z       = generator(noise, s, target(o_{t+i}))      latent for the unforeseeable part
+    outcome = reconstructor(b_{t,i}, z)                 predicted from the past and z
+    rec     = || outcome            - sg(target(o_{t+i})) ||^2
+    fore    = || predictor(b_{t,i}) - sg(target(o_{t+i})) ||^2
+    inv     = log[ exp g(s, z) / mean_k exp g(s, z_k) ]    what z reveals about s; at most log n
+    reward  = rec / lambda           summed over p + q = t + 1
+            = rec / lambda + inv     as published (invariance_in_reward)
 
-The generator minimises rec + lambda * inv; encoder and RNNs minimise rec, and fore: with z at hand,
-rec alone gives an encoder little reason to drop noise that means nothing, and z can hardly hold all
-of it. The critic g maximises inv, in steps of its own after each learner step (our choice): one
-that does not keep up with the generator lets z tell the place.
+    generator minimises           rec + lambda * inv
+    encoder and RNNs minimise     rec + foresight_weight * fore
+    critic g maximises            inv
 
-Without inv the reward is one error in a unit, and the bonus, which is normalised, does not depend
-on 1 / lambda: lambda then acts through the generator alone.
+`inv` is a contrastive estimate. `fore` is BYOL-Explore's error, used only as a loss (our addition;
+not published). With z at hand, rec alone gives the encoder little reason to drop meaningless noise,
+and z can hardly hold all of it.
+
+The critic takes steps of its own after each learner step (our choice; not published). If it does
+not keep up with the generator, z reveals the state.
+
+Without inv the reward is a single error. The bonus is normalised, so it then does not depend on 1 /
+lambda, and lambda acts only through the generator.
 """
 
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
 from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
 from afterwit.world_models.instruments import effective_rank, explained_variance
-from afterwit.world_models.models.byol_explore import check_byol, check_sizes
+from afterwit.world_models.models.hindsight_config import BYOLHindsightConfig
 from afterwit.world_models.models.hindsight_critic import (
     Critic,
-    CriticForm,
     ReverseGradient,
     check_contrast,
     contrast,
 )
-from afterwit.world_models.open_loop import (
-    Edges,
-    OpenLoop,
-    TransitionReward,
-    future,
-    pair_mask,
-    pair_mean,
-)
+from afterwit.world_models.open_loop import OpenLoop, TransitionReward, future, pair_mask, pair_mean
 from afterwit.world_models.torso import Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
 
-@dataclass(frozen=True)
-class BYOLHindsightConfig:
-    """BYOL-Hindsight: prediction error after what could not be foreseen has been explained."""
-
-    horizon: int = 1
-    """K, open-loop steps that are predicted ahead. The paper's Atari value is 8."""
-    reward_edges: Edges = "whole"
-    """What the first K - 1 transitions of an unroll or episode are paid, which fewer than K
-    predictions concern. whole: as much as any other; sum: the sum over the fewer, as published,
-    which underpays them."""
-    target_decay: float = 0.99
-    """Share of the target encoder kept at each learner step (the paper's alpha)."""
-    standardise_decay: float | None = 0.95
-    """Share kept at each learner step by the running mean and size in whose units embeddings are
-    predicted. None: unit vectors are, as published. (Ours.)"""
-    invariance_weight: float = 0.01
-    """lambda of Jarrett et al.: weight of the invariance in the generator's loss. No paper states a
-    value. Smaller leaves z free to explain more of the noise; larger makes it tell less of place
-    and action. With invariance_in_reward it also weighs the two parts of the reward, reconstruction
-    / lambda + invariance; without, the bonus does not depend on it."""
-    invariance_in_reward: bool = False
-    """Pay the invariance, too, as published; re-implementations disagree. Off: the reconstruction's
-    error alone is paid. In short runs the critic does not come to know the truth, and what it says
-    is noise in the reward."""
-    foresight_weight: float = 5.0
-    """Weight of a loss that predicts without z, beside the reconstruction's 1: it teaches the
-    encoder to drop noise that means nothing for what follows, and is paid to nobody. 0: none, as in
-    the paper. (Ours.)"""
-    noise: int = 16
-    """Numbers in the generator's noise. (256 in re-implementations at Atari scale; the paper gives
-    none.)
-    """
-    latent: int = 16
-    """Numbers in the hindsight latent z. (256 in re-implementations at Atari scale; the paper gives
-    none.)
-    """
-    hidden: int = 128
-    """Width of generator, reconstructor and critic. (512 in re-implementations; the paper gives
-    none.)
-    """
-    layers: int = 2
-    """Hidden layers of generator and reconstructor. (3 in re-implementations; the paper gives
-    none.)
-    """
-    contrast_size: int | None = None
-    """How many z one contrast is over, the positive among them: those of neighbouring environments
-    at the same step, and of neighbouring steps where it exceeds the environments. Unset: all
-    environments. It must divide environments x steps."""
-    critic: CriticForm = "dot"
-    """dot: cosine of an embedding of (place, action) and one of z; mlp: one hidden layer that reads
-    both. (Ours.)
-    """
-    critic_embedding: int = 32
-    """Size of the two embeddings of the dot critic. (Ours.)"""
-    critic_scale: float = 5.0
-    """The dot critic is critic_scale * cosine: bounded, so that it cannot run away. (Ours.)"""
-    critic_steps: int = 6
-    """Gradient steps of the critic after each learner step: the first on all its pairs, as in the
-    paper, each further one on the s and z of one of the K horizons in turn, in groups drawn anew. 1
-    is quicker, but in short runs such a critic misses much of what z tells. (Our choice.)"""
-    critic_rate: float = 1e-3
-    """Step size of the critic's Adam, which trains nothing else. (Our choice.)"""
-    loss_scale: float = 5.0
-    """Weight of the world model's loss in the total (the paper's Atari value)."""
-    prioritise: bool = True
-    """Pay only what lies above the running mean of the normalised reward (the paper's clipping)."""
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "world_model.")
-        check_byol(self)
-        check_sizes(self, "noise", "latent", "hidden", "layers", "critic_embedding", "critic_steps")
-        if not self.invariance_weight >= 1e-8:
-            raise ValueError(
-                f"world_model.invariance_weight is {self.invariance_weight}; the reward divides by"
-                " it: at least 1e-8"
-            )
-        if not self.foresight_weight >= 0:
-            raise ValueError(
-                f"world_model.foresight_weight is {self.foresight_weight}; it must be 0 (off) or"
-                " more"
-            )
-        if self.contrast_size is not None and self.contrast_size < 2:
-            raise ValueError(
-                f"world_model.contrast_size is {self.contrast_size}; a contrast needs at least 2:"
-                " one z against another"
-            )
-        if not self.critic_rate > 0:
-            raise ValueError(f"world_model.critic_rate is {self.critic_rate}; it must be above 0")
-        if self.critic not in get_args(CriticForm):
-            raise ValueError(
-                f"unknown world_model.critic {self.critic!r}; choose from"
-                f" {', '.join(get_args(CriticForm))}"
-            )
-
-    @classmethod
-    def published(cls) -> BYOLHindsightConfig:
-        """As Jarrett et al. publish it; the sizes are those of re-implementations at Atari scale,
-        the critic's form and lambda are ours, for want of published ones."""
-        return cls(
-            horizon=8,
-            reward_edges="sum",
-            standardise_decay=None,
-            invariance_in_reward=True,
-            foresight_weight=0.0,
-            noise=256,
-            latent=256,
-            hidden=512,
-            layers=3,
-            critic="mlp",
-            critic_embedding=128,
-            critic_steps=1,
-            critic_rate=1e-4,
-        )
-
-
 class BYOLHindsight(WorldModel):
+    """BYOL-Hindsight: prediction error after the unforeseeable part has been explained.
+
+    Args:
+      config: The settings.
+      torso: The encoder and recurrent network that the model reads.
+      spec: The environments.
+      seed: Seed of the model's random draws.
+    """
+
+    Config = BYOLHindsightConfig
+    predicts = "the same, given a latent z of what nobody could foresee"
+    pays = "the error that is left"
+    source = (
+        "Jarrett et al. (ICML 2023), Curiosity in Hindsight: Intrinsic Exploration in"
+        " Stochastic Environments, arXiv 2211.10515"
+    )
+    deviations = (
+        "lambda (invariance_weight) is 0.01; no value is published.",
+        "The critic is a network with one hidden layer on (place, action, z); its form is not "
+        "published.",
+        "The critic has an Adam of its own, at the agent's rate, and steps after the others "
+        "instead of with them.",
+        "(place, action) carry no gradient into generator and critic; Jarrett et al. do not say.",
+        "z and noise have 256 numbers, generator and reconstructor three hidden layers of "
+        "512: those of re-implementations.",
+    )
+
     def __init__(self, config: BYOLHindsightConfig, torso: Torso, spec: EnvSpec, seed: int):
         super().__init__(seed)
         self.config, self.num_actions = config, spec.num_actions
@@ -210,31 +113,32 @@ class BYOLHindsight(WorldModel):
             config.critic_embedding,
             config.critic_scale,
         )
-        # but in `step_critic`: of all losses it has its own alone
+        # the critic has gradients only in `step_critic`: no other loss trains it
         self.critic.requires_grad_(False)
         self.critic_optimiser = torch.optim.Adam(
             self.critic.parameters(), config.critic_rate, foreach=True
         )
         # s, z and valid of the last learner step
-        self.judged: tuple[Tensor, Tensor, Tensor] | None = None
-        self.turn = 0  # the horizon, less 1, of the critic's next step alone
+        self.critic_batch: tuple[Tensor, Tensor, Tensor] | None = None
+        self.next_horizon = 0  # the horizon, minus 1, of the critic's next extra step
 
     def forward(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> WorldModelOutput:
+        """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         weight = self.config.invariance_weight
         valid = pair_mask(trajectory.real, self.config.horizon)  # [K, T, B]
         target, ahead, state = self.unroll(trajectory, beliefs)
         latent = self.generate(state, target)
         reconstruction = self.target.error(self.reconstruct(ahead, latent), target)
-        whole = self.whole(state, latent, valid)
-        invariance = data_parallel.own(
-            self.invariance(whole[0], ReverseGradient.apply(whole[1], weight), whole[2]), 2
-        )
+        all_state, all_latent, all_valid = self.gather_batch(state, latent, valid)
+        reversed_latent = ReverseGradient.apply(all_latent, weight)
+        invariance = self.invariance(all_state, reversed_latent, all_valid)
+        invariance = data_parallel.own_share(invariance, 2)
         if self.training:
-            self.judged = whole[0], whole[1].detach(), whole[2]
-        # Minus, and reversed and scaled on its way into z: the generator descends. The critic
-        # climbs, in `after_step`.
+            self.critic_batch = all_state, all_latent.detach(), all_valid
+        # The gradient of -inv is reversed and scaled on its way into z, so the generator minimises
+        # lambda * inv. The critic maximises inv in `after_step`.
         loss = pair_mean(reconstruction, valid) - pair_mean(invariance, valid)
         parts = {"reconstruction": self.reward(reconstruction, valid) / weight}
         if self.invariance_reward is not None:
@@ -251,9 +155,12 @@ class BYOLHindsight(WorldModel):
             loss, sum(parts.values(), torch.zeros_like(reconstruction[0].detach())), parts, metrics
         )
 
-    def whole(self, state: Tensor, latent: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """s, z and valid of the whole batch, [K, T, B of all learners, ...]: a z is told from those
-        of all environments.
+    def gather_batch(
+        self, state: Tensor, latent: Tensor, valid: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """s, z and valid of the whole batch, [K, T, B of all learners, ...].
+
+        Each z is compared with those of all environments.
         """
         return (
             data_parallel.gather(state, 2),
@@ -262,16 +169,19 @@ class BYOLHindsight(WorldModel):
         )
 
     def invariance(self, state: Tensor, latent: Tensor, valid: Tensor) -> Tensor:
-        """The contrast of each pair [K, T, B] with the others of its group: those of the other
-        environments, by default.
-        """
-        grouped = self.grouped(valid)
-        scores = self.critic(state.reshape(*grouped.shape, -1), latent.reshape(*grouped.shape, -1))
-        return contrast(scores, grouped).view_as(valid)
+        """The contrast of each pair [K, T, B] with the others of its group.
 
-    def grouped(self, valid: Tensor) -> Tensor:
-        """[K, T, B] as [K, groups, n]: the pairs that are told apart. Raises ValueError where
-        contrast_size does not fit.
+        By default a group holds the pairs of all environments at the same step.
+        """
+        group = self.group(valid)
+        scores = self.critic(state.reshape(*group.shape, -1), latent.reshape(*group.shape, -1))
+        return contrast(scores, group).view_as(valid)
+
+    def group(self, valid: Tensor) -> Tensor:
+        """Pairs [K, T, B] as [K, groups, n]: the groups within which each z is compared.
+
+        Raises:
+          ValueError: contrast_size does not divide the pairs.
         """
         _, length, batch = valid.shape
         check_contrast(self.config.contrast_size, length, batch)
@@ -280,25 +190,18 @@ class BYOLHindsight(WorldModel):
     def inspect(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> dict[str, Tensor]:
-        """What z holds, what it gives away, and whether the reconstructor listens to it, one step
-        ahead.
-        """
+        """What z holds, what it reveals, and whether the reconstructor uses it, one step ahead."""
         valid = pair_mask(trajectory.real, self.config.horizon)
         target, ahead, state = self.unroll(trajectory, beliefs)
         latent = self.generate(state, target)
-        whole = self.whole(state, latent, valid)
-        group = self.grouped(whole[2])
-        ceiling = torch.where(
-            whole[2],
-            group.sum(-1, keepdim=True).expand_as(group).reshape_as(whole[2]).clamp(min=1).log(),
-            0.0,
-        )
-        leak = pair_mean(self.invariance(*whole), whole[2]) / pair_mean(ceiling, whole[2])
-        once, z, noise = (
-            valid[0],
-            latent[0],
-            torch.randn(latent[0].shape, generator=self.random).to(latent.device),
-        )
+        all_pairs = self.gather_batch(state, latent, valid)
+        all_valid = all_pairs[2]
+        group = self.group(all_valid)
+        group_size = group.sum(-1, keepdim=True).expand_as(group).reshape_as(all_valid)
+        ceiling = torch.where(all_valid, group_size.clamp(min=1).log(), 0.0)
+        leak = pair_mean(self.invariance(*all_pairs), all_valid) / pair_mean(ceiling, all_valid)
+        once, z = valid[0], latent[0]
+        noise = torch.randn(z.shape, generator=self.random).to(z.device)
         known = {
             "action": (F.one_hot(trajectory.action, self.num_actions).float(), once),
             "place": self.place(trajectory, beliefs),
@@ -308,7 +211,7 @@ class BYOLHindsight(WorldModel):
             for name, (values, mask) in known.items()
             for source, inputs in (("latent", z), ("noise", noise))
         }
-        other = once & once.roll(1, 1)  # the z of the environment beside it happened, too
+        other = once & once.roll(1, 1)  # the step of the neighbouring environment happened too
         own, shuffled = (
             masked_mean(self.target.error(self.reconstruct(ahead[0], chosen), target[0]), other)
             for chosen in (z, z.roll(1, 1))
@@ -321,23 +224,30 @@ class BYOLHindsight(WorldModel):
         return {"leak/critic": leak, **probes, **readings}
 
     def place(self, trajectory: Trajectory, beliefs: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each action was chosen, [T, B, ...], and where that is known: row and column in a
-        world of cells, else the belief.
+        """Where each action was chosen, and the steps for which that is known.
+
+        In an environment of cells it is row and column, else the belief.
+
+        Returns:
+          float [T, B, ...] and bool [T, B].
         """
         if self.map_width is None or "cell" not in trajectory.info:
             return beliefs[:-1], trajectory.real
-        # info tells of the outcome: the row before holds the place
+        # info describes the outcome, so the row before has the cell where the action was chosen
         cell = trajectory.info["cell"].to(beliefs.device).roll(1, 0)
         known = trajectory.real.clone()
         known[0] = False
         return torch.stack([cell // self.map_width, cell % self.map_width], -1).float(), known
 
     def unroll(self, trajectory: Trajectory, beliefs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Targets [K, T, B, N], open-loop beliefs b_{t,i} [K, T, B, M] and s = (b_{t,i-1},
-        a_{t+i-1}) [K, T, B, M+A].
+        """Targets, open-loop beliefs and s of all pairs.
 
-        s carries no gradient: neither critic nor generator shapes the representation that they look
-        at.
+        s carries no gradient: neither critic nor generator shapes the representation that they
+        read.
+
+        Returns:
+          Targets [K, T, B, N], beliefs b_{t,i} [K, T, B, M] and s = (b_{t,i-1}, a_{t+i-1}) [K, T,
+          B, M+A].
         """
         horizon, length = self.config.horizon, len(trajectory.action)
         loop = self.open_loop(beliefs, trajectory.action)
@@ -348,14 +258,20 @@ class BYOLHindsight(WorldModel):
         return target, loop[1:], torch.cat([loop[:-1].detach(), action], -1)
 
     def generate(self, state: Tensor, target: Tensor) -> Tensor:
-        """z [..., B, Z] of outcomes `target` [..., B, N] reached from s [..., B, M+A], with fresh
-        noise.
+        """Draw z for outcomes reached from s, with fresh noise.
+
+        Args:
+          state: s, float [..., B, M+A].
+          target: Embeddings of the outcomes, float [..., B, N].
+
+        Returns:
+          z, float [..., B, Z].
         """
         *before, batch, _ = target.shape
         noise = torch.randn(
-            *before, batch * data_parallel.learners(), self.config.noise, generator=self.random
+            *before, batch * data_parallel.num_learners(), self.config.noise, generator=self.random
         )
-        noise = data_parallel.own(noise, -2).to(target.device, non_blocking=True)
+        noise = data_parallel.own_share(noise, -2).to(target.device, non_blocking=True)
         return self.generator(torch.cat([noise, state, target], -1))
 
     def reconstruct(self, ahead: Tensor, latent: Tensor) -> Tensor:
@@ -364,19 +280,18 @@ class BYOLHindsight(WorldModel):
 
     def after_step(self) -> None:
         self.target.update()
-        if self.judged is not None:
-            self.step_critic(*self.judged)
+        if self.critic_batch is not None:
+            self.step_critic(*self.critic_batch)
             for _ in range(self.config.critic_steps - 1):
-                self.step_critic(*self.regrouped(*self.judged))
-        self.judged = None
+                self.step_critic(*self.shuffle_groups(*self.critic_batch))
+        self.critic_batch = None
 
-    def regrouped(self, state: Tensor, latent: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
-        """The pairs [1, T, B, ...] of the next of the K horizons, in another order and so in other
-        groups.
+    def shuffle_groups(self, state: Tensor, latent: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+        """The pairs [1, T, B, ...] of the next of the K horizons, in random and so new groups.
 
-        All K would cost K times as much, and one has pairs enough.
+        All K horizons would cost K times as much, and one has enough pairs.
         """
-        k, self.turn = self.turn, (self.turn + 1) % len(valid)
+        k, self.next_horizon = self.next_horizon, (self.next_horizon + 1) % len(valid)
         order = torch.randperm(valid[0].numel(), generator=self.random).to(valid.device)
         return tuple(
             x[k : k + 1].flatten(1, 2)[:, order].view_as(x[k : k + 1])
@@ -384,8 +299,9 @@ class BYOLHindsight(WorldModel):
         )
 
     def step_critic(self, state: Tensor, latent: Tensor, valid: Tensor) -> None:
-        """One step of the critic up the invariance of the pairs [K, T, B], which carry no
-        gradient.
+        """One step of the critic that increases the invariance of the pairs [K, T, B].
+
+        The pairs carry no gradient.
         """
         self.critic.requires_grad_(True)
         self.critic_optimiser.zero_grad(set_to_none=True)
@@ -397,10 +313,10 @@ class BYOLHindsight(WorldModel):
         return {
             "random": self.random.get_state(),
             "critic_optimiser": deepcopy(self.critic_optimiser.state_dict()),
-            "turn": self.turn,
+            "turn": self.next_horizon,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.random.set_state(state["random"].cpu())
         self.critic_optimiser.load_state_dict(state["critic_optimiser"])
-        self.turn = state.get("turn", 0)  # which checkpoints of November 2026 lack
+        self.next_horizon = state.get("turn", 0)  # checkpoints of November 2026 do not have it

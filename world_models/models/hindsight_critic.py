@@ -1,4 +1,4 @@
-"""The critic that tells how much z gives away of place and action, and its contrastive estimate."""
+"""The critic that estimates how much z reveals of state and action, by contrast."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ CriticForm = Literal["dot", "mlp"]
 
 
 def check_contrast(size: int | None, steps: int, environments: int) -> None:
-    """Raise a ValueError unless contrasts of `size` (None: all environments) divide `steps` of
-    `environments`.
+    """Raise a ValueError unless groups of `size` divide `steps` of `environments`.
+
+    None stands for all environments, which always fit.
     """
     if size is not None and steps * environments % size:
         raise ValueError(
@@ -25,8 +26,9 @@ def check_contrast(size: int | None, steps: int, environments: int) -> None:
 
 
 class ReverseGradient(torch.autograd.Function):
-    """Identity whose gradient is multiplied by -scale: what the critic climbs, the generator
-    descends.
+    """Identity whose gradient is multiplied by -scale.
+
+    What the critic maximises, the generator minimises.
     """
 
     @staticmethod
@@ -42,10 +44,20 @@ class ReverseGradient(torch.autograd.Function):
 class Critic(nn.Module):
     """g(s, z) for all pairs of a group at once.
 
-    dot: scale * cosine of two embeddings: bounded, and never flat. (A tanh of the dot product is
-    bounded, too, but the contrast does not see a constant added to all scores, and nothing kept
-    them from drifting to where tanh has no gradient: the critic then found nothing, and z told the
-    place.) mlp: one hidden layer that reads both, unbounded.
+    dot: scale * cosine of two embeddings. It is bounded and never flat. (A tanh of the dot product
+    is bounded too. But the contrast does not change if a constant is added to all scores, so
+    nothing kept the scores from drifting to where tanh has no gradient. The critic then found
+    nothing, and z revealed the state.)
+
+    mlp: one hidden layer that reads both s and z. It is unbounded.
+
+    Args:
+      form: "dot" or "mlp".
+      state: Size of s.
+      latent: Size of z.
+      hidden: Width of the hidden layers.
+      embedding: Size of the two embeddings (dot).
+      scale: Bound of the score (dot).
     """
 
     def __init__(
@@ -54,10 +66,8 @@ class Critic(nn.Module):
         super().__init__()
         self.form, self.scale = form, scale
         if form == "dot":
-            self.state, self.latent = (
-                mlp(state, hidden, embedding, 1),
-                mlp(latent, hidden, embedding, 1),
-            )
+            self.state = mlp(state, hidden, embedding, 1)
+            self.latent = mlp(latent, hidden, embedding, 1)
         else:  # the first layer of an mlp on [s, z] is the sum of a layer on each
             self.state, self.latent = mlp(state, hidden, hidden, 0), mlp(latent, hidden, hidden, 0)
             self.head = nn.Linear(hidden, 1)
@@ -71,12 +81,19 @@ class Critic(nn.Module):
 
 
 def contrast(scores: Tensor, valid: Tensor) -> Tensor:
-    """log[ exp g(s_i, z_i) / mean_j exp g(s_i, z_j) ] over the valid j, the positive j = i among
-    them: at most log n.
+    """How much better each s fits its own z than the z of its group.
 
-    scores [..., n, n], valid bool [..., n]; returns [..., n] (0 where i is not valid).
+        log[ exp g(s_i, z_i) / mean_j exp g(s_i, z_j) ]   over the valid j, including j = i
+
+    Args:
+      scores: float [..., n, n]: g(s_i, z_j).
+      valid: bool [..., n].
+
+    Returns:
+      float [..., n], at most log n. It is 0 where i is not valid.
     """
-    among = scores.masked_fill(~valid.unsqueeze(-2), -torch.inf)
-    among = torch.where(valid.unsqueeze(-1), among, 0.0)  # rows that do not count stay finite
-    mean = among.logsumexp(-1) - valid.sum(-1, keepdim=True).clamp(min=1).log()
+    valid_scores = scores.masked_fill(~valid.unsqueeze(-2), -torch.inf)
+    # the rows of invalid pairs stay finite
+    valid_scores = torch.where(valid.unsqueeze(-1), valid_scores, 0.0)
+    mean = valid_scores.logsumexp(-1) - valid.sum(-1, keepdim=True).clamp(min=1).log()
     return torch.where(valid, scores.diagonal(dim1=-2, dim2=-1) - mean, 0.0)

@@ -1,43 +1,50 @@
-"""ICM (Pathak et al., 2017): one-step forward error in features that tell which action was
-taken.
+"""ICM (Pathak et al., 2017): one-step prediction error in features that identify the action.
+
+inverse loss = cross entropy of a_t given (f(o_t), f(o_{t+1}))
+error        = 1/2 || forward_model(f(o_t), a_t) - f(o_{t+1}) ||^2
+loss         = beta * error + (1 - beta) * inverse loss
+reward of the transition into o_{t+1} = error
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import WorldModel, WorldModelOutput
+from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.instruments import effective_rank
-from afterwit.world_models.models.byol_explore import check_sizes
 from afterwit.world_models.torso import Encoder, Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
 
 @dataclass(frozen=True)
-class ICMConfig:
-    """Intrinsic curiosity module."""
+class ICMConfig(ModelConfig):
+    """ICM, the intrinsic curiosity module."""
+
+    scale_fields: ClassVar[tuple[str, ...]] = ("hidden",)
 
     hidden: int = 128
-    """Width of the inverse and the forward model."""
+    """Width of the hidden layer of the inverse and the forward model."""
     forward_weight: float = 0.2
-    """Weight of the forward loss; the inverse loss has the rest (beta of Pathak et al.)."""
+    """Weight of the forward loss (Pathak et al., 2017: beta). The inverse loss has weight 1 - beta.
+    """
     forward_shapes_features: bool = False
-    """Let the forward loss shape the features, too, as Pathak et al. do. Off: the inverse model
-    alone does, and the forward loss cannot be made small by features that say nothing. (Our
-    choice.)"""
+    """Let the forward loss train the features too, as Pathak et al. (2017) do. Off: the inverse
+    loss alone trains them, so features without content cannot make the forward loss small (our
+    default; not published)."""
     loss_scale: float = 1.0
     """Weight of the world model's loss in the total."""
     prioritise: bool = False
-    """Pay only what lies above the running mean. The BYOL-Explore paper pays ICM in full."""
+    """Pay only the part above the running mean. BYOL-Explore (Guo et al., 2022) pays ICM in full.
+    """
 
     def __post_init__(self) -> None:
-        check_numbers(self, "world_model.")
+        super().__post_init__()
         check_sizes(self, "hidden")
         if not 0 <= self.forward_weight <= 1:
             raise ValueError(
@@ -46,13 +53,37 @@ class ICMConfig:
 
     @classmethod
     def published(cls) -> ICMConfig:
-        """As Pathak et al. publish it: layers of 256, beta 0.2, the policy's loss at 0.1 of the
-        module's.
+        """The form of Pathak et al. (2017).
+
+        Layers of 256, beta 0.2, and the policy's loss at 0.1 of the module's.
         """
         return cls(hidden=256, forward_shapes_features=True, loss_scale=10.0)
 
 
 class ICM(WorldModel):
+    """ICM: one-step prediction error in features that identify the action.
+
+    Args:
+      config: The settings.
+      torso: The features have the sizes of its encoder.
+      spec: The environments.
+      seed: Seed of the model's random draws.
+    """
+
+    Config = ICMConfig
+    predicts = "the next features, which are learnt by telling the action"
+    pays = "the error"
+    source = (
+        "Pathak et al. (ICML 2017), Curiosity-driven Exploration by Self-supervised"
+        " Prediction, arXiv 1705.05363"
+    )
+    deviations = (
+        "The features come from the policy's kind of encoder; Pathak et al. have four "
+        "convolutions with ELU.",
+        "The bonus is divided by its running deviation, as BYOL-Explore does for ICM; Pathak "
+        "et al. multiply it by a constant.",
+    )
+
     def __init__(self, config: ICMConfig, torso: Torso, spec: EnvSpec, seed: int):
         super().__init__(seed)
         size = torso.config.embedding
@@ -64,6 +95,7 @@ class ICM(WorldModel):
     def forward(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> WorldModelOutput:
+        """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         features = self.features(trajectory.obs)  # [T+1, B, N]
         logits = self.inverse_model(torch.cat([features[:-1], features[1:]], -1))
         inverse = F.cross_entropy(
@@ -74,10 +106,8 @@ class ICM(WorldModel):
         predicted = self.forward_model(torch.cat([known[:-1], action], -1))
         error = 0.5 * (predicted - known[1:]).square().sum(-1)  # [T, B]
         reward = torch.where(trajectory.real, error, 0.0).detach()
-        forward_loss, inverse_loss = (
-            masked_mean(error, trajectory.real),
-            masked_mean(inverse, trajectory.real),
-        )
+        forward_loss = masked_mean(error, trajectory.real)
+        inverse_loss = masked_mean(inverse, trajectory.real)
         weight = self.config.forward_weight
         loss = weight * forward_loss + (1 - weight) * inverse_loss
         metrics = {"reconstruction": forward_loss.detach(), "inverse": inverse_loss.detach()}

@@ -1,47 +1,53 @@
-"""RND (Burda et al., 2018): how badly a trained network predicts a fixed random one on the
-observation reached.
+"""RND (Burda et al., 2018): the error of a network that learns to predict a fixed random one.
+
+    error = || predictor(o_{t+1}) - fixed(o_{t+1}) ||^2 / (N size^2)
+    reward of the transition into o_{t+1} = error
+
+`size` is the running root mean square of the fixed network's output (our choice; not published).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from afterwit.envs.checks import check_numbers
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
-from afterwit.world_models.base import WorldModel, WorldModelOutput
-from afterwit.world_models.models.byol_explore import check_sizes
+from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.running_scale import RunningScale
 from afterwit.world_models.torso import Encoder, Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
 
 @dataclass(frozen=True)
-class RNDConfig:
-    """Random network distillation."""
+class RNDConfig(ModelConfig):
+    """RND, random network distillation."""
+
+    scale_fields: ClassVar[tuple[str, ...]] = ("predictor_hidden",)
 
     normalise_observations: bool = True
-    """Whiten each input by its running mean and deviation and clip to +-5, as Burda et al. do."""
+    """Whiten each input by its running mean and deviation and clip it to +-5, as Burda et al.
+    (2018) do."""
     predictor_layers: int = 0
-    """Linear layers that the predictor has and its target lacks, after the encoder's own. (Burda et
-    al.: 2.)
-    """
+    """Linear layers that the predictor has and its target lacks, after the encoder. Burda et al.
+    (2018): 2."""
     predictor_hidden: int = 128
-    """Width between these layers. (Burda et al.: 512.)"""
+    """Width between these layers. Burda et al. (2018): 512."""
     size_decay: float = 0.99
-    """Share kept at each learner step by the running size of the target's output, in whose units
-    the error is taken: it is of order 1 at the start, however small the outputs of a random network
-    are. (Our choice.)"""
+    """Share of the target output's running size that is kept at each learner step (our choice; not
+    published). The error is in units of this size, so it starts at order 1 even if the random
+    network's outputs are small."""
     loss_scale: float = 1.0
     """Weight of the world model's loss in the total."""
     prioritise: bool = False
-    """Pay only what lies above the running mean. The BYOL-Explore paper pays RND in full."""
+    """Pay only the part above the running mean. BYOL-Explore (Guo et al., 2022) pays RND in full.
+    """
 
     def __post_init__(self) -> None:
-        check_numbers(self, "world_model.")
+        super().__post_init__()
         check_sizes(self, "predictor_hidden")
         if self.predictor_layers < 0:
             raise ValueError(
@@ -54,11 +60,38 @@ class RNDConfig:
 
     @classmethod
     def published(cls) -> RNDConfig:
-        """As Burda et al. publish it: two more layers in the predictor."""
+        """The form of Burda et al. (2018): two more layers in the predictor."""
         return cls(predictor_layers=2, predictor_hidden=512)
 
 
 class RND(WorldModel):
+    """RND: the error of a network that learns to predict a fixed random one.
+
+    Args:
+      config: The settings.
+      torso: Both networks have the sizes of its encoder.
+      spec: The environments.
+      seed: Seed of the model's random draws.
+    """
+
+    Config = RNDConfig
+    predicts = "a fixed random network's output on the observation"
+    pays = "the error"
+    source = "Burda et al. (2018), Exploration by Random Network Distillation, arXiv 1810.12894"
+    deviations = (
+        "Predictor and target look through the policy's kind of encoder at all its channels, "
+        "initialised as PyTorch does; Burda et al. show them the last frame and initialise "
+        "orthogonally with gain sqrt 2.",
+        "Loss and error are divided by the target's running size squared; in the bonus, sigma "
+        "takes that out again.",
+        "The bonus is divided by its own running deviation, as BYOL-Explore does for RND; "
+        "Burda et al. divide by that of its returns.",
+        "The moments of observations start with training, with a deviation of at least 0.01; "
+        "Burda et al. take random steps first.",
+        "Every step trains the predictor; Burda et al. drop three of four where there are 128 "
+        "environments.",
+    )
+
     mean: Tensor
     square: Tensor
     count: Tensor
@@ -82,6 +115,7 @@ class RND(WorldModel):
     def forward(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> WorldModelOutput:
+        """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         obs = trajectory.obs[1:]
         obs = obs.float() / 255 if obs.dtype == torch.uint8 else obs
         if self.normalise:
@@ -92,10 +126,8 @@ class RND(WorldModel):
             target = self.fixed(obs)
             if self.training:
                 self.target_scale.update(target.square().mean(-1).sqrt(), trajectory.real)
-        # [T, B]
-        error = (self.head(self.predictor(obs)) - target).square().mean(
-            -1
-        ) / self.target_scale.size.square()
+        error = (self.head(self.predictor(obs)) - target).square().mean(-1)  # [T, B]
+        error = error / self.target_scale.size.square()
         reward = torch.where(trajectory.real, error, 0.0).detach()
         loss = masked_mean(error, trajectory.real)
         return WorldModelOutput(
@@ -105,12 +137,13 @@ class RND(WorldModel):
     @torch.no_grad()
     def observe(self, obs: Tensor, real: Tensor) -> None:
         """Add the observations of the real steps to the running moments."""
-        seen = data_parallel.learners() * data_parallel.average(real.sum())
+        seen = data_parallel.num_learners() * data_parallel.average(real.sum())
         self.count += seen
         rate = (seen / self.count.clamp(min=1)).float()
         self.mean.lerp_(data_parallel.average(masked_mean(obs, real)), rate)
         self.square.lerp_(data_parallel.average(masked_mean(obs.square(), real)), rate)
 
     def whiten(self, obs: Tensor) -> Tensor:
+        """Observations in units of their running deviation about their mean, clipped to +-5."""
         deviation = (self.square - self.mean.square()).clamp(min=0).sqrt()
         return ((obs - self.mean) / deviation.clamp(min=1e-2)).clamp(-5, 5)

@@ -201,9 +201,9 @@ def test_shares_are_quotients_of_the_same_round() -> None:
     assert quotient([10.0, 30.0, 1.0], [10.0, 10.0, 10.0]) == 1.0
 
 
-def test_a_cluster_is_measured_with_stand_ins() -> None:
+def test_a_cluster_is_measured_with_simulated_actors() -> None:
     with pytest.raises(
-        ValueError, match=r"cluster is 'local', but this measures one process.*--stand-ins"
+        ValueError, match=r"cluster is 'local', but this measures one process.*--simulated-actors"
     ):
         benchmark(replace(SMALL, cluster="local"), seconds=1)
 

@@ -18,17 +18,8 @@ from torch.nn import functional as F
 
 from afterwit.envs.atari import AtariConfig
 from afterwit.envs.gym import GymConfig
-from afterwit.envs.maze import (
-    FLOOR,
-    NOISE,
-    PALETTE,
-    RADIUS,
-    TRACKER,
-    WALL,
-    Maze,
-    MazeConfig,
-    draw_view,
-)
+from afterwit.envs.maze import NOISE, PALETTE, RADIUS, Maze, MazeConfig
+from afterwit.envs.maze_map import FLOOR, TRACKER, WALL, draw_view
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.presets import atari_small, maze
 from afterwit.runs.configs.run_config import RunConfig, read_config, write_config

@@ -29,7 +29,7 @@ from afterwit.runs.studies.claims import targets as targets_of
 from afterwit.runs.studies.definitions import STUDIES, Study, Variant
 from afterwit.runs.studies.page import write_study_report
 from afterwit.runs.studies.results import StudyLog, read_study
-from afterwit.runs.studies.run_study import merged_manifest, write_manifest
+from afterwit.runs.studies.run_study import merge_manifest, write_manifest
 from afterwit.runs.training.run_log import MAPS, METRICS
 from tests.runs.written_runs import Page
 
@@ -67,7 +67,7 @@ def make(
     """
     home.mkdir()
     cells = study.cells()
-    manifest = merged_manifest(study, cells, home)
+    manifest = merge_manifest(study, cells, home)
     manifest.sessions.append(
         {"command": "afterwit study maze", "date": "today", "commit": "c0ffee"}
     )

@@ -90,3 +90,26 @@ def test_it_is_evaluated_reported_and_resumed(
     assert entries[-1]["learner/trust_region"] > 0 and "learner/curiosity_share" in entries[-1]
     assert main(["report", str(folder), "--out", str(tmp_path / "report")]) == 0
     assert "finished" in capsys.readouterr().out
+
+
+TODAY = Path(__file__).parents[2] / "data" / "runs-2026-11-26"
+CLOCK = ("seconds", "agent_steps_per_second")
+
+
+@pytest.mark.parametrize("model", ("byol-hindsight", "byol-explore"))
+def test_a_run_from_before_the_move_goes_on_as_its_own_version_did(
+    model: str, tmp_path: Path
+) -> None:
+    """Saved by commit 445b81c, the last one before runs/ was split into packages.
+
+    next-entry.json is what that commit logged when it went on from 480 to 640 agent steps.
+    """
+    folder = Path(shutil.copytree(TODAY / model, tmp_path / model))
+    expected = json.loads((folder / "next-entry.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"total_steps": 640}))
+    assert main(["train", "--resume", str(folder), "--quiet"]) == 0
+    entry = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    for name in CLOCK:
+        del entry[name], expected[name]
+    assert entry == pytest.approx(expected, rel=1e-3, abs=1e-4)

@@ -242,7 +242,7 @@ MISTAKES = {
     ),
     "horizon too long": (
         ["train", "maze", "--learner.world-model.horizon", "40"],
-        "horizon is 40 and unroll_length is 20",
+        "world_model.horizon is 40; the horizon K must be at most the 20 steps T of an unroll",
     ),
     "no environment": (["train", "maze", "--env.num-envs", "0"], "num_envs is 0"),
     "no run folder": (["report", "nowhere"], "nowhere is no run folder"),

@@ -1,0 +1,149 @@
+"""The settings of BYOL-Hindsight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, get_args
+
+from afterwit.world_models.base import ModelConfig, check_sizes
+from afterwit.world_models.models.byol_explore import check_byol, check_horizon
+from afterwit.world_models.models.hindsight_critic import CriticForm, check_contrast
+from afterwit.world_models.open_loop import Edges
+
+
+@dataclass(frozen=True)
+class BYOLHindsightConfig(ModelConfig):
+    """BYOL-Hindsight: prediction error after the unforeseeable part has been explained."""
+
+    scale_fields: ClassVar[tuple[str, ...]] = (
+        "horizon",
+        "hidden",
+        "noise",
+        "latent",
+        "layers",
+        "critic_embedding",
+        "critic_rate",
+    )
+
+    horizon: int = 1
+    """K, agent steps that are predicted ahead. BYOL-Explore (Guo et al., 2022) has 8 for Atari."""
+    reward_edges: Edges = "whole"
+    """Pay of the first K - 1 transitions of an unroll or episode, which fewer than K predictions
+    concern. whole: as much as any other (our default; not published); sum: the sum over the fewer
+    predictions, as published."""
+    target_decay: float = 0.99
+    """Share of the target encoder that is kept at each learner step (BYOL-Explore, appendix:
+    alpha)."""
+    standardise_decay: float | None = 0.95
+    """Share of the embeddings' running mean and size that is kept at each learner step; targets are
+    in these units (our choice; not published). None: unit vectors, as published."""
+    # No paper states a value. A smaller one leaves z free to explain more of the noise. A larger
+    # one makes z reveal less of state and action. The reward is rec / lambda + inv, if
+    # invariance_in_reward. Without inv the bonus does not depend on lambda.
+    invariance_weight: float = 0.01
+    """lambda of Jarrett et al. (2023): weight of the invariance in the generator's loss (our
+    default; not published). Small: z explains more of the noise; large: z reveals less of state and
+    action."""
+    # Re-implementations disagree. In short runs the critic does not learn enough, and its estimate
+    # is noise in the reward.
+    invariance_in_reward: bool = False
+    """Also pay the invariance, as published. Off: pay the reconstruction error alone."""
+    foresight_weight: float = 5.0
+    """Weight of a loss that predicts without z, which teaches the encoder to drop meaningless noise
+    (our addition; not published). The reconstruction has weight 1; 0: no such loss, as published.
+    """
+    noise: int = 16
+    """Numbers in the generator's noise. 256 in re-implementations at Atari scale; not published."""
+    latent: int = 16
+    """Numbers in the hindsight latent z. 256 in re-implementations at Atari scale; not published.
+    """
+    hidden: int = 128
+    """Width of generator, reconstructor and critic. 512 in re-implementations; not published."""
+    layers: int = 2
+    """Hidden layers of generator and reconstructor. 3 in re-implementations; not published."""
+    # the z of neighbouring environments at the same step, and of neighbouring steps if
+    # contrast_size exceeds the number of environments
+    contrast_size: int | None = None
+    """Number of z in one contrast, including the positive one. It must divide environments x steps;
+    unset: all environments."""
+    critic: CriticForm = "dot"
+    """dot: cosine of an embedding of (state, action) and one of z; mlp: one hidden layer that reads
+    both (our design; not published)."""
+    critic_embedding: int = 32
+    """Size of the dot critic's two embeddings (our design; not published)."""
+    critic_scale: float = 5.0
+    """The dot critic is critic_scale * cosine, so it is bounded (our design; not published)."""
+    # The first step is on all pairs, as in Jarrett et al. (2023). Each further one is on the pairs
+    # of one of the K horizons in turn, in groups drawn anew.
+    critic_steps: int = 6
+    """Gradient steps of the critic after each learner step (our choice; published: 1). 1 is faster,
+    but in short runs such a critic misses much of what z reveals."""
+    critic_rate: float = 1e-3
+    """Step size of the critic's Adam, which trains nothing else (our choice; not published)."""
+    loss_scale: float = 5.0
+    """Weight of the world model's loss in the total (BYOL-Explore's value for Atari)."""
+    prioritise: bool = True
+    """Pay only the part above the running mean of the normalised reward (BYOL-Explore's clipping).
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_byol(self)
+        check_sizes(self, "noise", "latent", "hidden", "layers", "critic_embedding", "critic_steps")
+        if not self.invariance_weight >= 1e-8:
+            raise ValueError(
+                f"world_model.invariance_weight is {self.invariance_weight}; the reward divides by"
+                " it: at least 1e-8"
+            )
+        if not self.foresight_weight >= 0:
+            raise ValueError(
+                f"world_model.foresight_weight is {self.foresight_weight}; it must be 0 (off) or"
+                " more"
+            )
+        if self.contrast_size is not None and self.contrast_size < 2:
+            raise ValueError(
+                f"world_model.contrast_size is {self.contrast_size}; a contrast compares at least"
+                " 2 z"
+            )
+        if not self.critic_rate > 0:
+            raise ValueError(f"world_model.critic_rate is {self.critic_rate}; it must be above 0")
+        if self.critic not in get_args(CriticForm):
+            raise ValueError(
+                f"unknown world_model.critic {self.critic!r}; choose from"
+                f" {', '.join(get_args(CriticForm))}"
+            )
+
+    def at_rate(self, learning_rate: float) -> BYOLHindsightConfig:
+        return replace(self, critic_rate=learning_rate)
+
+    def check_batch(self, steps: int, environments: int) -> None:
+        if environments < 2:
+            raise ValueError(
+                f"byol-hindsight needs at least 2 environments, not {environments}: its critic"
+                " compares each z with those of the other environments"
+            )
+        check_horizon(self.horizon, steps)
+        check_contrast(self.contrast_size, steps, environments)
+
+    @classmethod
+    def published(cls) -> BYOLHindsightConfig:
+        """The form of Jarrett et al. (2023), for Atari.
+
+        They do not publish sizes, the critic's form and lambda. The sizes are those of
+        re-implementations at Atari scale. The critic's form and lambda are our choice.
+        """
+        return cls(
+            horizon=8,
+            reward_edges="sum",
+            standardise_decay=None,
+            invariance_in_reward=True,
+            foresight_weight=0.0,
+            noise=256,
+            latent=256,
+            hidden=512,
+            layers=3,
+            critic="mlp",
+            critic_embedding=128,
+            critic_steps=1,
+            critic_rate=1e-4,
+        )
