@@ -61,7 +61,7 @@ def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("afterwit.runs.studies.run_study.train_all", begin)
     monkeypatch.setattr(afterwit.runs.studies.demo, "train_all", begin)
     monkeypatch.setattr("afterwit.runs.reports.comparison_page.write_page", begin)
-    monkeypatch.setattr("afterwit.runs.drills.drill.reference", begin)
+    monkeypatch.setattr("afterwit.runs.drills.drill.undisturbed_run", begin)
     monkeypatch.setattr("afterwit.runs.drills.soak.write_config", begin)
     return tmp_path
 

@@ -22,8 +22,8 @@ from afterwit.envs.gym import GymConfig
 from afterwit.envs.maze import build_map
 from afterwit.runs.configs.presets import maze
 from afterwit.runs.configs.run_config import read_config, write_config
-from afterwit.runs.evaluation.evaluate import NAME as EVALUATION
-from afterwit.runs.evaluation.evaluate import is_unicode
+from afterwit.runs.evaluation.evaluation_result import NAME as EVALUATION
+from afterwit.runs.evaluation.evaluation_result import is_unicode
 from afterwit.runs.evaluation.scores import scores
 from afterwit.runs.output import provenance
 from afterwit.runs.output.figure_style import STYLE, Picture, save

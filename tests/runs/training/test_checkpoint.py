@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.run_config import RunConfig, read_config, to_dict, write_config
 from afterwit.runs.drills.child import Child, begin
-from afterwit.runs.drills.drill import timeless
+from afterwit.runs.drills.drill import without_times
 from afterwit.runs.drills.scene import CARTPOLE, MAZE, STEP
 from afterwit.runs.output.files import (
     LOCK,
@@ -286,7 +286,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_the_undisturbed_one(
         )
     finished(config, killed)
     assert same(learner(whole), learner(killed))
-    assert timeless(read_metrics(whole)) == timeless(read_metrics(killed))
+    assert without_times(read_metrics(whole)) == without_times(read_metrics(killed))
     expected = [entry["agent_steps"] for entry in read_metrics(whole)]
     for tag in ("learner/loss", "time/agent_steps"):
         assert logged_in_tensorboard(whole, tag) == logged_in_tensorboard(killed, tag) == expected

@@ -139,7 +139,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
         "diagnostics.latent_swap.gather",
         "evaluation.scores.aggregated",
         "reports.comparison_page.write_page",
-        "drills.drill.reference",
+        "drills.drill.undisturbed_run",
         "benchmarks.speed.Run",
     ):
         monkeypatch.setattr(f"afterwit.runs.{work}", never)
