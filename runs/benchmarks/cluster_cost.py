@@ -1,6 +1,4 @@
-"""What many actors cost: each part measured, what follows from it, and the real learner and
-transport under simulated actors.
-"""
+"""Costs of many actors: each part measured, and the real learner under simulated actors."""
 
 from __future__ import annotations
 
@@ -29,10 +27,17 @@ PREDICTED = (10, 50, 100, 400)
 def cluster_cost(
     config: RunConfig, counts: Sequence[int], rate: float, seconds: float, out: Path | None
 ) -> dict[str, Any]:
-    """The costs, and the rates with `counts` simulated actors of `rate` agent steps per second
-    each, measured for `seconds` each.
+    """Measure the costs, and the rates with simulated actors.
 
-    Raises ValueError unless the config names a cluster with one learner.
+    Args:
+      config: a run with a cluster and one learner.
+      counts: numbers of simulated actors.
+      rate: agent steps per second of each.
+      seconds: for each measurement.
+      out: JSON file. Unset: nothing is written.
+
+    Raises:
+      ValueError: the config has no cluster or several learners, or a number is too small.
     """
     if config.cluster is None or config.learners != 1:
         raise ValueError(
@@ -50,13 +55,13 @@ def cluster_cost(
             " batch; simulate at least as many"
         )
     with checked_outputs(*([out] if out is not None else [])):
-        return costed(config, counts, rate, seconds, out)
+        return measure_costs(config, counts, rate, seconds, out)
 
 
-def costed(
+def measure_costs(
     config: RunConfig, counts: Sequence[int], rate: float, seconds: float, out: Path | None
 ) -> dict[str, Any]:
-    """What `cluster_cost` gives, measured and written."""
+    """Return what `cluster_cost` returns, measured and written."""
     bar = tqdm(total=1 + len(counts), unit="part", file=sys.stdout, dynamic_ncols=True)
     bar.set_description("costs")
     recorded, spec, costs = parts(config, seconds)
@@ -90,8 +95,11 @@ def costed(
 
 
 def parts(config: RunConfig, seconds: float) -> tuple[Trajectory, EnvSpec, dict[str, float]]:
-    """A trajectory of one actor and its environments' spec; bytes and seconds of it, of the weights
-    and of a learner step, each alone in this process."""
+    """Measure one actor's trajectory, the weights, and a learner step, each alone in this process.
+
+    Returns:
+      The trajectory, its environments' spec, and bytes and seconds.
+    """
     with ExitStack() as stack:
         acting, whole = Run(replace(config.alone(), env=config.actor_env)), Run(config.alone())
         stack.callback(acting.close)
@@ -124,8 +132,10 @@ def parts(config: RunConfig, seconds: float) -> tuple[Trajectory, EnvSpec, dict[
 def simulated(
     config: RunConfig, count: int, rate: float, seconds: float, recorded: Trajectory, spec: EnvSpec
 ) -> dict[str, float]:
-    """The real learner with `count` processes that replay `recorded`, on the cluster: what was
-    asked of it, and what it did.
+    """Run the real learner on the cluster with `count` processes that replay `recorded`.
+
+    Returns:
+      The agent steps per second that were asked for and reached.
     """
     from afterwit.agents.ray_pipeline import Cluster  # imports ray
     from afterwit.runs.training.cluster_run import plan
@@ -134,7 +144,7 @@ def simulated(
     config = replace(config, actors=count, policy_lag=-(-count // per_batch))
     cluster = Cluster(plan(config), (recorded, spec, recorded.action.numel() / rate))
     try:
-        for _ in range(2 * config.policy_lag):  # all processes have started, and fallen into step
+        for _ in range(2 * config.policy_lag):  # until all processes have started and run steadily
             step(cluster)
         batches, started = 0, time.perf_counter()
         while (taken := time.perf_counter() - started) < seconds or batches < 5:
@@ -159,8 +169,9 @@ def step(cluster: Any) -> None:
 def predicted(
     config: RunConfig, costs: dict[str, float], count: int, transport: float
 ) -> dict[str, float]:
-    """Agent steps per second of `count` real actors with a core each: what they act, or what one
-    learner takes.
+    """Return the agent steps per second of `count` real actors with a core each.
+
+    It is the smaller of what they act and what one learner takes.
     """
     acted = count * config.unroll_length * config.envs_per_actor / costs["acting_seconds"]
     learnt = config.unroll_length * config.env.num_envs / (costs["learner_seconds"] + transport)
@@ -173,7 +184,7 @@ def predicted(
 
 
 def table(result: dict[str, Any]) -> str:
-    """The measurement as text."""
+    """Return the measurement as text."""
     costs, transport = result["costs"], result["transport_seconds"]
     transport_text = (
         "hidden by the actors' rate" if transport is None else f"{transport * 1e3:,.1f} ms a batch"

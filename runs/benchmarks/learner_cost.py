@@ -1,6 +1,4 @@
-"""What one learner step costs and where: time by part, arithmetic and memory traffic against what
-the device can do.
-"""
+"""Costs of a learner step: time by part, and arithmetic and traffic against the device's limits."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ BACKWARD, OPTIMISER, REST = (
 
 
 def parts(learner: Learner) -> dict[nn.Module, str]:
-    """The modules whose work is counted apart, each with the name of its part."""
+    """Return the modules that are counted separately, each with the name of its part."""
     policy, model = learner.policy, learner.world_model
     parts_by_module: dict[nn.Module, str] = {
         policy.action_head: "heads",
@@ -50,7 +48,7 @@ def parts(learner: Learner) -> dict[nn.Module, str]:
 
 @contextmanager
 def labelled(modules: dict[nn.Module, str]) -> Iterator[None]:
-    """While it lasts, a profile shows in which part an operation was called."""
+    """Let a profile show, inside the `with` block, in which part an operation was called."""
     open_ranges: list[Any] = []
 
     def enter(module: nn.Module, inputs: Any) -> None:
@@ -71,11 +69,11 @@ def labelled(modules: dict[nn.Module, str]) -> Iterator[None]:
 
 
 def split(learner: Learner, trajectory: Trajectory, steps: int = 3) -> dict[str, float]:
-    """Share of a learner step's time that each part takes, forward and backward, largest first;
-    they sum to 1.
+    """Return each part's share of a learner step's time, forward and backward, largest first.
 
-    On a GPU the time of its kernels, on a CPU that of the operations themselves. Backward
-    operations count where their forward one was called: autograd numbers both alike.
+    On a GPU it is the time of the kernels, on a CPU that of the operations themselves. A backward
+    operation belongs to the part of its forward operation: autograd gives both the same number. The
+    shares sum to 1.
     """
     on_gpu = learner.device.type == "cuda"
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu
@@ -88,7 +86,7 @@ def split(learner: Learner, trajectory: Trajectory, steps: int = 3) -> dict[str,
     forward_part: dict[int, str] = {}
     for event in sorted(events, key=lambda e: e.time_range.start):
         if event.sequence_nr >= 0 and backward_of(event) is None:
-            # the last operation before the count moves on is the one recorded
+            # several operations may share a number: the last one is recorded
             forward_part[event.sequence_nr] = part_of(event)
     taken: Counter[str] = Counter()
     for event in events:
@@ -99,15 +97,14 @@ def split(learner: Learner, trajectory: Trajectory, steps: int = 3) -> dict[str,
 
 
 def ancestry(event: Any) -> Iterator[Any]:
+    """Yield a profiled operation and those that called it, from the inside out."""
     while event is not None:
         yield event
         event = event.cpu_parent
 
 
 def part_of(event: Any) -> str:
-    """The innermost part that an operation of the forward pass, or of the optimiser, was called
-    in.
-    """
+    """Return the innermost part in which a forward or optimiser operation was called."""
     for above in ancestry(event):
         if above.name.startswith(PART):
             return str(above.name[len(PART) :])
@@ -117,8 +114,9 @@ def part_of(event: Any) -> str:
 
 
 def backward_of(event: Any) -> int | None:
-    """The number of the forward operation that this is the backward of; None in the forward
-    pass.
+    """Return the number of the forward operation that this is the backward of.
+
+    None in the forward pass.
     """
     return next(
         (int(above.sequence_nr) for above in ancestry(event) if above.name.startswith(BACKWARD)),
@@ -127,8 +125,9 @@ def backward_of(event: Any) -> int | None:
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes that operations read and write, as if each fetched its inputs and stored its
-    outputs once.
+    """Counts the bytes that operations read and write.
+
+    It counts as if each operation fetched its inputs and stored its outputs once.
     """
 
     def __init__(self) -> None:
@@ -146,9 +145,11 @@ class Traffic(TorchDispatchMode):
 
 
 def work(learner: Learner, trajectory: Trajectory) -> dict[str, int]:
-    """Floating-point operations (a multiply-add is two) and bytes of one learner step. For a
-    learner on the CPU: there all layers are made of operations that can be counted; a GPU's fused
-    GRU could not."""
+    """Return the floating-point operations (a multiply-add is two) and bytes of one learner step.
+
+    The learner must be on the CPU: there all layers consist of operations that can be counted. A
+    GPU's fused GRU cannot be counted.
+    """
     assert learner.device.type == "cpu"
     with FlopCounterMode(display=False) as flops, Traffic() as traffic:
         learner.update(trajectory)
@@ -156,8 +157,9 @@ def work(learner: Learner, trajectory: Trajectory) -> dict[str, int]:
 
 
 def ceilings(device: torch.device) -> dict[str, float]:
-    """What the device reaches where nothing else is asked of it: FLOP/s of a large float32 product,
-    bytes/s of a large copy.
+    """Return the most that the device reaches.
+
+    These are FLOP/s of a large float32 product and bytes/s of a large copy.
     """
     size, count = (8192, 2**28) if device.type == "cuda" else (1024, 2**25)
     a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
@@ -169,7 +171,7 @@ def ceilings(device: torch.device) -> dict[str, float]:
 
 
 def shortest(action: Callable[[], object], device: torch.device, tries: int = 5) -> float:
-    """Seconds of the quickest of some tries, after a warm-up."""
+    """Return the seconds of the fastest of some tries, after a warm-up."""
     times = []
     for _ in range(1 + tries):
         start = time.perf_counter()

@@ -1,10 +1,9 @@
-"""The yardstick of the benchmark: PPO with RND, synchronous, as single-file implementations write
-it. Nothing else uses it.
+"""A plain, synchronous PPO with RND in one file, to compare the speed with.
 
-One file, one loop: act T steps in B environments, then four epochs of four minibatches. The
-environments and the size of the encoder are those of the run it is compared with; in the GRU's
-place is a layer of the same width. Hyperparameters are those of Burda et al. (2018) as single-file
-implementations have them.
+It acts T steps in B environments, then learns for four epochs of four minibatches. The environments
+and the size of the encoder are those of the compared run; a layer of the same width replaces the
+GRU. Hyperparameters are those of Burda et al. (2018), "Exploration by Random Network Distillation",
+in the form of common single-file implementations.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from afterwit.world_models.torso import Encoder, mlp
 EPOCHS, MINIBATCHES = 4, 4
 DISCOUNT, INTRINSIC_DISCOUNT, GAE = 0.999, 0.99, 0.95
 CLIP, ENTROPY, MAX_NORM, RATE = 0.1, 0.001, 0.5, 1e-4
-PREDICTED_SHARE = 0.25  # of the samples that the predictor is trained on
+PREDICTED_SHARE = 0.25  # of the samples; the predictor is trained on these
 EXTRINSIC_WEIGHT, INTRINSIC_WEIGHT = 2.0, 1.0
 
 
 class Running:
-    """Mean and variance of all that was seen."""
+    """Running mean and variance of all values so far."""
 
     def __init__(self, shape: tuple[int, ...] = ()):
         self.mean, self.variance, self.count = np.zeros(shape), np.ones(shape), 1e-4
@@ -44,6 +43,8 @@ class Running:
 
 
 class Network(nn.Module):
+    """An encoder with a policy and two values."""
+
     def __init__(self, config: RunConfig, spec: EnvSpec):
         super().__init__()
         torso, hidden = config.learner.torso, config.learner.policy.hidden
@@ -69,6 +70,8 @@ class Network(nn.Module):
 
 
 class PPORND:
+    """PPO with RND: environments, networks, statistics and one round of training."""
+
     def __init__(self, config: RunConfig):
         self.device, self.length = config.torch_device(), config.unroll_length
         torch.set_num_threads(config.threads)
@@ -90,6 +93,7 @@ class PPORND:
         self.step = self.env.reset()
 
     def whiten(self, obs: Tensor) -> Tensor:
+        """Return observations with zero mean and unit variance, clipped at 5."""
         mean, deviation = (
             torch.as_tensor(x, dtype=torch.float32, device=self.device)
             for x in (self.seen.mean, self.seen.variance**0.5)
@@ -100,7 +104,7 @@ class PPORND:
         return torch.from_numpy(array).to(self.device)
 
     def iterate(self) -> int:
-        """One round of acting and learning; how many agent steps it took."""
+        """Act and learn once. Returns how many agent steps that took."""
         shape = (self.length, self.env.spec.num_envs)
         obs, rewards, bonuses = [], np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         first, over = np.zeros((self.length + 1, shape[1]), bool), np.zeros(shape, bool)
@@ -168,7 +172,7 @@ class PPORND:
 
     @torch.no_grad()
     def gains(self, reward: Tensor, value: Tensor, over: Tensor, discount: float) -> Tensor:
-        """Generalised advantages [T, B]."""
+        """Return generalised advantages [T, B]."""
         gain, gains = torch.zeros_like(value[0]), torch.zeros_like(reward)
         for t in reversed(range(len(reward))):
             goes_on = (~over[t]).float()

@@ -1,6 +1,7 @@
-"""How fast: environments alone, acting alone, learning alone, and the whole loop; what a learner
-step is spent on, how it grows with the config, and a plain PPO + RND beside it. Rates in agent
-steps per second."""
+"""Speed of training in agent steps per second: environments, acting, learning, the whole loop.
+
+Also the parts of a learner step, its growth with the config, and a plain PPO + RND.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ from afterwit.world_models.trajectory import Trajectory
 HORIZONS = (1, 2, 4, 8)
 ROUNDS = 5
 BASELINE = "plain PPO + RND"
-# does a part of what is measured, and returns how many agent steps that was
+# does a part of the work and returns how many agent steps that was
 Work = Callable[[], int]
 
 
@@ -48,8 +49,18 @@ def benchmark(
     out: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measure `config`'s training loop, each part for about `seconds`, and write the numbers as
-    JSON to `out`.
+    """Measure a training loop, each part for about `seconds`.
+
+    Args:
+      config: the run, without a cluster.
+      seconds: for each measurement.
+      grow: whether to measure other models, horizons and batch sizes too.
+      baseline: whether to measure the plain PPO + RND too.
+      out: JSON file. Unset: nothing is written.
+      progress: whether to show a progress bar.
+
+    Returns:
+      The numbers, as written to `out`.
     """
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds is {seconds}; each measurement needs more than 0, and an end")
@@ -69,8 +80,8 @@ def benchmark(
 def measured(
     config: RunConfig, seconds: float, grow: bool, baseline: bool, progress: bool
 ) -> dict[str, Any]:
-    """What `benchmark` gives."""
-    variants = dict(grown(config)) if grow else {}
+    """Return what `benchmark` returns."""
+    variants = dict(varied_configs(config)) if grow else {}
     with ExitStack() as stack:
         run = Run(config)
         stack.callback(run.close)
@@ -96,14 +107,14 @@ def measured(
             name: {
                 "agent_steps_per_second": rate[name],
                 "seconds_per_step": other.env.num_envs * config.unroll_length / rate[name],
-                "x_as_given": quotient(found["learning"], found[name]),
+                "x_as_given": median_ratio(found["learning"], found[name]),
             }
             for name, other in variants.items()
         }
     if baseline:
         result["ppo_rnd"] = {
             "agent_steps_per_second": rate[BASELINE],
-            "whole_loop_over_it": quotient(found["whole loop"], found[BASELINE]),
+            "whole_loop_over_it": median_ratio(found["whole loop"], found[BASELINE]),
         }
     return result | {"rounds": found, "config": to_dict(config), "provenance": provenance()}
 
@@ -119,12 +130,18 @@ def measure(
     warm_ups: int = 1,
     progress: bool = False,
 ) -> dict[str, list[float]]:
-    """Agent steps per second of each of `works`, in ROUNDS stretches of `seconds` / ROUNDS.
+    """Return the agent steps per second of each of `works`, once per round.
 
-    Before each, `settle` ends what goes on beside it, and `warm_ups` use up the batches that a
-    policy lag then holds ready. They take turns: where others slow the machine for a while, they
-    slow all works alike, and the quotient of two rates in the same round tells more than that of
-    two medians.
+    The works take turns in ROUNDS stretches of `seconds` / ROUNDS. If something else slows the
+    machine for a while, it slows all works alike. So the ratio of two rates in the same round is
+    more reliable than that of two medians.
+
+    Args:
+      works: name -> a function that does some work and returns its agent steps.
+      seconds: for each work, over all rounds.
+      settle: called before each stretch, to end work in the background.
+      warm_ups: calls before each stretch, to use up the batches that a policy lag holds ready.
+      progress: whether to show a progress bar.
     """
     found: dict[str, list[float]] = {name: [] for name in works}
     with tqdm(
@@ -148,15 +165,15 @@ def measure(
     return found
 
 
-def quotient(rates: ArrayLike, others: ArrayLike) -> float:
-    """How many times as fast as `others`: the median over the rounds."""
+def median_ratio(rates: ArrayLike, others: ArrayLike) -> float:
+    """Return how many times as fast as `others` it is: the median over the rounds."""
     return float(np.median(np.asarray(rates) / np.asarray(others)))
 
 
 def loop_parts(
     config: RunConfig, run: Run, trajectory: Trajectory, stack: ExitStack
 ) -> dict[str, Work]:
-    """Each part of the training loop alone, and the whole."""
+    """Return each part of the training loop alone, and the whole loop."""
     batch = config.env.num_envs
 
     def whole() -> int:
@@ -180,8 +197,9 @@ def stepping_name(count: int) -> str:
 
 
 def shares(found: Mapping[str, Sequence[float]], batch: int) -> dict[str, float]:
-    """The whole loop's rate over what could be: all in turn, the slower of acting and learning, and
-    the emulator alone.
+    """Return the whole loop's rate over three limits.
+
+    They are acting and learning in turn, the slower of the two, and stepping alone.
     """
     acting, learning = np.array(found["acting"]), np.array(found["learning"])
     could_be = {
@@ -189,11 +207,11 @@ def shares(found: Mapping[str, Sequence[float]], batch: int) -> dict[str, float]
         "the slower of the two": np.minimum(acting, learning),
         "stepping alone": found[stepping_name(batch)],
     }
-    return {name: quotient(found["whole loop"], rates) for name, rates in could_be.items()}
+    return {name: median_ratio(found["whole loop"], rates) for name, rates in could_be.items()}
 
 
 def stepping(config: RunConfig, num_envs: int, stack: ExitStack) -> Work:
-    """`num_envs` environments alone, with random actions drawn beforehand."""
+    """Return work that steps `num_envs` environments with random actions drawn beforehand."""
     env = with_safe_close(make_env(replace(config.env, num_envs=num_envs), config.seed))
     stack.callback(env.close)
     env.reset()
@@ -208,17 +226,18 @@ def stepping(config: RunConfig, num_envs: int, stack: ExitStack) -> Work:
 
 
 def act(run: Run) -> Trajectory:
-    """The next batch, of all actors that make it."""
+    """Return the next batch, from all actors that make it."""
     return run.pipeline.next(run.learner.acting, run.learner.version)
 
 
 def learn(learner: Learner, trajectory: Trajectory) -> int:
+    """Take a learner step. Returns its agent steps."""
     learner.update(trajectory)["loss"].item()
     return trajectory.action.numel()
 
 
 def learning(config: RunConfig) -> Work:
-    """The learner of another config alone."""
+    """Return work that takes learner steps of another config."""
     run = Run(config)
     trajectory = act(run)
     run.close()
@@ -226,15 +245,17 @@ def learning(config: RunConfig) -> Work:
 
 
 def plain_ppo_rnd(config: RunConfig, stack: ExitStack) -> Work:
-    """A plain synchronous PPO + RND on the same environments, with as large an encoder."""
+    """Return work that trains the plain PPO + RND on the same environments."""
     plain = PPORND(config)
     stack.callback(plain.close)
     return plain.iterate
 
 
 def cost(config: RunConfig, run: Run, trajectory: Trajectory, rate: float) -> dict[str, Any]:
-    """A learner step that takes in `rate` agent steps a second: its time, where that goes, its
-    arithmetic and traffic, and both against the device's ceilings."""
+    """Return the costs of a learner step: its time by part, its arithmetic and traffic.
+
+    Both stand beside the device's limits. `rate` is in agent steps per second.
+    """
     run.pipeline.wait()
     step_seconds = trajectory.action.numel() / rate
     spec = replace(run.spec, num_envs=config.env.num_envs)
@@ -258,9 +279,12 @@ def cost(config: RunConfig, run: Run, trajectory: Trajectory, rate: float) -> di
     }
 
 
-def grown(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
-    """Configs of learners, each with one actor, that differ from `config`'s in one thing: world
-    model, horizon K, or number of environments B."""
+def varied_configs(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
+    """Yield names and configs of learners that differ from `config` in one field.
+
+    The field is the world model, the horizon K, or the number of environments B. All have one
+    actor.
+    """
     config = config.alone()
     for name in WORLD_MODELS:
         model = PRESETS[config.preset](model=name).learner.world_model
@@ -277,7 +301,7 @@ def grown(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The measurement as text."""
+    """Return the measurement as text."""
     rows = [f"{'':<30}{'agent steps/s':>16}{'frames/s':>16}{'slowest, quickest round':>28}"]
     for name, rate in result["agent_steps_per_second"].items():
         between = f"{min(result['rounds'][name]):,.0f} to {max(result['rounds'][name]):,.0f}"

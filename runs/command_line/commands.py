@@ -31,6 +31,7 @@ from afterwit.runs.diagnostics.separation import table as separation_table
 from afterwit.runs.drills.soak import PICTURE, soak
 from afterwit.runs.drills.soak import TABLE as SAMPLES
 from afterwit.runs.evaluation import evaluate as evaluating
+from afterwit.runs.evaluation import evaluation_result
 from afterwit.runs.evaluation import scores as scoring
 from afterwit.runs.evaluation.intervals import rliable
 from afterwit.runs.output.text import quoted
@@ -101,8 +102,11 @@ def evaluate_command(args: list[str]) -> int:
         chosen.max_steps,
     )
     folder = chosen.out or chosen.run
-    print(evaluating.table(result))
-    written(folder / evaluating.NAME, *([folder / evaluating.VIDEO] if chosen.video else []))
+    print(evaluation_result.table(result))
+    written(
+        folder / evaluation_result.NAME,
+        *([folder / evaluation_result.VIDEO] if chosen.video else []),
+    )
     return 0
 
 

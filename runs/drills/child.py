@@ -1,7 +1,7 @@
-"""The processes of the fault drill: a run in a process of its own, with a fault planted around it.
+"""Child processes of the drill: a run in its own process, with a fault planted around it.
 
-Nothing in training knows of this. A plant changes, in the child only, what training is given: its
-environments, torch's backward, or how files are written.
+Training knows nothing of this. A planted fault changes, in the child only, what training uses: its
+environments, torch's backward, or the writing of files.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from tqdm import tqdm
 from afterwit.runs.drills.plants import PLANTS
 from afterwit.runs.training import train_folder
 
-PATIENCE = 120.0  # seconds that a child of a few seconds' work may take
-# Children are forked from a server that has imported all this already, and what torch imports when
-# an optimiser is made: a new interpreter would take seconds each time.
+PATIENCE = 120.0  # seconds that a child may take; it has work for a few
+# Children are forked from a server that has already imported everything, also what torch imports
+# with the first optimiser. A new interpreter would take seconds each time.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload([__name__, "torch._dynamo"])
 
 
 @dataclass(frozen=True)
 class Child:
-    """A running `afterwit`, and the files that its stdout and stderr go to."""
+    """A running `afterwit`, and the files with its stdout and stderr."""
 
     process: BaseProcess
     output: Path
@@ -45,14 +45,16 @@ class Child:
         os.kill(self.pid, number)
 
     def wait(self) -> int:
-        """The exit code; minus a signal's number where that killed it. Raises TimeoutError, and
-        ends it, after PATIENCE seconds.
+        """Return the exit code, or minus the number of the signal that killed the process.
+
+        Raises:
+          TimeoutError: it did not end within PATIENCE seconds. It has been killed.
         """
         self.process.join(PATIENCE)
         if self.process.exitcode is None:
             self.end()
             raise TimeoutError(
-                f"the run did not end within {PATIENCE:.0f} s; it said: {self.errors()}"
+                f"the run did not end within {PATIENCE:.0f} s; its stderr: {self.errors()}"
             )
         return self.process.exitcode
 
@@ -61,11 +63,12 @@ class Child:
         self.process.join()
 
     def errors(self) -> list[str]:
-        """The lines on stderr so far."""
+        """Return the lines on stderr so far."""
         return lines(self.error)
 
 
 def lines(path: Path) -> list[str]:
+    """Return the lines of a file that are not blank."""
     return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
@@ -79,7 +82,13 @@ def begin(
 ) -> Child:
     """Start `program(arguments)` in a new process.
 
-    Its output goes to OUTPUT.out and OUTPUT.err. `plant`, `at` and `choice`: see PLANTS.
+    Args:
+      arguments: of the program.
+      output: its output goes to OUTPUT.out and OUTPUT.err.
+      plant: the name of a fault in PLANTS. Empty: none.
+      at: the step or checkpoint of the fault, from 1.
+      choice: chooses a variant of the fault.
+      program: what the process runs.
     """
     files = output.with_suffix(".out"), output.with_suffix(".err")
     for path in files:
@@ -102,7 +111,7 @@ def _run(
     for number, path in zip((1, 2), files, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     sys.argv = ["afterwit", *arguments]
-    # by default a semaphore, which a killed child would leave behind
+    # the default lock is a semaphore, which a killed child would leave behind
     tqdm.set_lock(threading.RLock())
     if plant:
         PLANTS[plant](at, choice)

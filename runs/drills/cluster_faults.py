@@ -1,6 +1,4 @@
-"""The drill's faults on a local Ray cluster: actors, learners, nodes and drivers that end. For
-FAULTS in drill_faults.py, which see.
-"""
+"""CLUSTER_FAULTS: the drill's faults on a local Ray cluster, added to those of faults.py."""
 
 from __future__ import annotations
 
@@ -17,8 +15,8 @@ from afterwit.runs.drills.processes import family, workers
 from afterwit.runs.drills.scene import MAZE, STEP, Scene, wait_until
 
 PAIR = replace(MAZE, cluster="local", actors=2, actor_envs=2, policy_lag=1)
-# Two nodes on this machine. It prints their address, removes the second when it reads a line, and
-# ends with its stdin.
+# A program with a cluster of two nodes on this machine. It prints their address, removes the second
+# node when it reads a line, and ends when its stdin closes.
 NODES = """
 import sys
 from ray.cluster_utils import Cluster
@@ -34,8 +32,8 @@ nodes.shutdown()
 
 
 def at_a_worker(scene: Scene, name: str, number: signal.Signals) -> Child:
-    """A run under way, one of whose processes `name` gets a signal."""
-    child = scene.running()
+    """Start a run, and send a signal to one of its processes called `name`."""
+    child = scene.start_and_wait()
     wait_until(lambda: bool(workers(child.pid, name)), child)
     found = workers(child.pid, name)
     victim = found[int(scene.random.integers(len(found)))]
@@ -47,13 +45,13 @@ def at_a_worker(scene: Scene, name: str, number: signal.Signals) -> Child:
 def cluster_actor_killed(scene: Scene) -> None:
     """kill -9 of an actor on a cluster, in mid-unroll"""
     scene.config, scene.lost = PAIR, 0
-    scene.ended(at_a_worker(scene, "ActorProcess", signal.SIGKILL), 0, " is replaced: ")
+    scene.finish(at_a_worker(scene, "ActorProcess", signal.SIGKILL), 0, " is replaced: ")
 
 
 def cluster_actor_hangs(scene: Scene) -> None:
     """an actor on a cluster hangs"""
     scene.config, scene.lost = replace(PAIR, actor_patience=20.0), 0
-    scene.ended(
+    scene.finish(
         at_a_worker(scene, "ActorProcess", signal.SIGSTOP), 0, "gave nothing for 20 seconds"
     )
 
@@ -61,9 +59,9 @@ def cluster_actor_hangs(scene: Scene) -> None:
 def cluster_learner_killed(scene: Scene) -> None:
     """kill -9 of a learner of two on a cluster"""
     scene.config = replace(PAIR, learners=2)
-    # it goes back to its last checkpoint by itself; the verdict compares the log
+    # the run goes back to its last checkpoint by itself; the verdict compares the log
     scene.lost = scene.allowed
-    scene.ended(
+    scene.finish(
         at_a_worker(scene, "LearnerProcess", signal.SIGKILL),
         0,
         "; going on from the last checkpoint, at ",
@@ -71,15 +69,16 @@ def cluster_learner_killed(scene: Scene) -> None:
 
 
 def cluster_driver_killed(scene: Scene) -> None:
-    """kill -9 of a cluster's driver; its processes must end by themselves (two of Ray's own take a
-    minute)
+    """kill -9 of a cluster's driver; its processes must end by themselves
+
+    Two of Ray's own processes take a minute.
     """
     scene.config = PAIR
-    child = scene.running()
+    child = scene.start_and_wait()
     wait_until(lambda: len(workers(child.pid, "ActorProcess")) == 2, child)
     processes = [pid for pid in family(child.pid) if pid != child.pid]
     child.signal(signal.SIGKILL)
-    scene.ended(child, -signal.SIGKILL, "")
+    scene.finish(child, -signal.SIGKILL, "")
     ending = time.monotonic() + 120
     while any(family(pid) for pid in processes):
         if time.monotonic() > ending:
@@ -114,8 +113,8 @@ def cluster_node_removed(scene: Scene) -> None:
     scene.moment = f"{delay * 1000:.0f} ms after learner step {step}"
     nodes.stdin.write("\n")
     nodes.stdin.flush()
-    scene.most, scene.lost = 6, scene.allowed
-    scene.ended(child, 0, ": ")
+    scene.max_lines, scene.lost = 6, scene.allowed
+    scene.finish(child, 0, ": ")
 
 
 CLUSTER_FAULTS: dict[str, Callable[[Scene], None]] = {

@@ -1,6 +1,4 @@
-"""The fault drill: real runs in real processes, a fault at a random moment, and what was lost of
-each run.
-"""
+"""The fault drill: real processes, each fault at random moments, and what was lost."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ from afterwit.runs.training.run_log import read_metrics
 
 RESULT, TABLE = "drill.json", "drill.md"
 ALL = FAULTS | (CLUSTER_FAULTS if find_spec("ray") else {})
-CLOCK = ("seconds", "agent_steps_per_second")  # numbers of a log entry that differ from run to run
+CLOCK = ("seconds", "agent_steps_per_second")  # log numbers that always differ between runs
 
 
 @dataclass(frozen=True)
@@ -40,20 +38,29 @@ class Trial:
 
     fault: str
     moment: str
-    seen: str  # by the user, on stderr or else on stdout; the run's folder as RUN
+    seen: str  # on stderr or else stdout, by the user; RUN is the folder
     code: int | None
     lost: int  # agent steps
     allowed: int  # agent steps that may be lost
-    wrong: list[str]  # what broke the promise; empty: passed
+    wrong: list[str]  # what should not have happened; empty: passed
 
 
 def drill(
     faults: Sequence[str], times: int, seed: int, out: Path, progress: bool = True
 ) -> list[Trial]:
-    """Try each of `faults` `times` times, and write OUT/drill.md and OUT/drill.json. The folders of
-    trials that fail are kept.
+    """Try each fault `times` times, and write OUT/drill.md and OUT/drill.json.
 
-    Raises ValueError for an unknown fault.
+    The folders of trials that fail are kept.
+
+    Args:
+      faults: names in FAULTS and CLUSTER_FAULTS. Empty: all.
+      times: trials of each fault.
+      seed: of the moments.
+      out: the folder OUT.
+      progress: whether to show a progress bar.
+
+    Raises:
+      ValueError: a fault is unknown.
     """
     if times < 1:
         raise ValueError(f"times is {times}; each fault is tried at least once")
@@ -61,41 +68,44 @@ def drill(
     if unknown:
         raise ValueError(f"unknown fault {unknown[0]!r}; choose from {', '.join(ALL)}")
     with checked_outputs(out / RESULT, out / TABLE):
-        trials = all_tried(faults or tuple(ALL), times, seed, out, progress)
+        trials = run_trials(faults or tuple(ALL), times, seed, out, progress)
         write(trials, out)
     return trials
 
 
-def all_tried(
+def run_trials(
     faults: Sequence[str], times: int, seed: int, out: Path, progress: bool
 ) -> list[Trial]:
+    """Return all trials."""
     trials = []
-    whole = reference(MAZE, out / "runs" / "whole")
+    whole = undisturbed_run(MAZE, out / "runs" / "whole")
     bar = tqdm(
         list(faults), unit="fault", disable=not progress, dynamic_ncols=True, file=sys.stdout
     )
     for name in bar:
         for index in range(times):
             bar.set_description(f"{name} {index + 1}/{times}")
-            trials.append(tried(name, index, seed, out / "runs" / name, whole))
+            trials.append(run_trial(name, index, seed, out / "runs" / name, whole))
             if trials[-1].wrong and progress:
                 bar.write(f"{name}: {'; '.join(trials[-1].wrong)}")
     return trials
 
 
-def reference(config: RunConfig, folder: Path) -> Path:
-    """The run that nothing happens to."""
+def undisturbed_run(config: RunConfig, folder: Path) -> Path:
+    """Train a run without a fault, and return its folder."""
     shutil.rmtree(folder, ignore_errors=True)
     write_config(config, folder)
     child = begin([str(folder)], folder.with_name(folder.name + "-1"))
     if child.wait() != 0:
-        raise ValueError(f"the run without a fault failed already: {child.errors()}")
+        raise ValueError(f"the run without a fault failed: {child.errors()}")
     return folder
 
 
-def tried(name: str, index: int, seed: int, home: Path, whole: Path) -> Trial:
-    """One trial. The run is brought to its end afterwards, and must be bit for bit `whole`, the run
-    that nothing happened to.
+def run_trial(name: str, index: int, seed: int, home: Path, whole: Path) -> Trial:
+    """Return one trial.
+
+    The run is finished after the fault, and must then equal the undisturbed run `whole` bit for
+    bit.
     """
     folder = home / str(index)
     shutil.rmtree(folder, ignore_errors=True)
@@ -118,19 +128,19 @@ def tried(name: str, index: int, seed: int, home: Path, whole: Path) -> Trial:
 
 
 def verdict(scene: Scene, whole: Path) -> list[str]:
-    """What is wrong. Brings the run to its end."""
-    code, says = scene.expected
+    """Return what is wrong. Finishes the run first."""
+    code, message = scene.expected
     text, folder = "\n".join(scene.stderr_lines), scene.folder
     wrong = []
     if scene.code != code:
         wrong.append(f"it ended with code {scene.code}, not {code}")
     if (
         "Traceback" in text
-        or (says not in text)
-        or (len(scene.stderr_lines) > (2 if code == 130 else scene.most))
-        or (not says and scene.stderr_lines)
+        or (message not in text)
+        or (len(scene.stderr_lines) > (2 if code == 130 else scene.max_lines))
+        or (not message and scene.stderr_lines)
     ):
-        wrong.append(f"it said {scene.stderr_lines}, not one line with {says!r}")
+        wrong.append(f"it printed {scene.stderr_lines}, not one line with {message!r}")
     if scene.lost is None or scene.lost > scene.allowed:
         wrong.append(f"{scene.lost} agent steps were lost, more than {scene.allowed}")
     child = scene.start()
@@ -139,10 +149,10 @@ def verdict(scene: Scene, whole: Path) -> list[str]:
         return wrong
     ended, expected = read_metrics(folder), read_metrics(whole)
     if scene.config == MAZE:
-        if timeless(ended) != timeless(expected):
-            wrong.append("its log is not that of a run that nothing happened to")
+        if without_times(ended) != without_times(expected):
+            wrong.append("its log is not that of an undisturbed run")
         if not equal_weights(folder, whole):
-            wrong.append("its weights are not those of a run that nothing happened to")
+            wrong.append("its weights are not those of an undisturbed run")
     elif [entry["agent_steps"] for entry in ended] != list(
         range(STEP, scene.config.total_steps + 1, STEP)
     ):
@@ -153,19 +163,21 @@ def verdict(scene: Scene, whole: Path) -> list[str]:
     return wrong
 
 
-def timeless(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def without_times(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return log entries without the numbers that measure time."""
     return [
         {name: value for name, value in entry.items() if name not in CLOCK} for entry in entries
     ]
 
 
 def equal_weights(left: Path, right: Path) -> bool:
-    """Bit for bit, all that the learner keeps: weights, targets, statistics, optimiser."""
+    """Return whether all learner states (weights, targets, optimiser) are equal bit for bit."""
     states = [checkpoint.load(folder, read_config(folder))["learner"] for folder in (left, right)]
     return checkpoint.equal_states(states[0], states[1])
 
 
 def write(trials: Sequence[Trial], out: Path) -> None:
+    """Write OUT/drill.json and OUT/drill.md."""
     result = {"trials": [asdict(trial) for trial in trials], "provenance": provenance()}
     for name, text in ((RESULT, json.dumps(result, indent=1)), (TABLE, table(trials))):
         with replacing(out / name) as file:
@@ -173,7 +185,7 @@ def write(trials: Sequence[Trial], out: Path) -> None:
 
 
 def table(trials: Sequence[Trial]) -> str:
-    """A row a fault, in Markdown."""
+    """Return the trials as a Markdown table, a row per fault."""
     rows = [
         "| fault | what the user sees (exit code) | agent steps lost (allowed) | passed |",
         "|---|---|---|---|",

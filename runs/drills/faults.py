@@ -1,5 +1,6 @@
-"""FAULTS: what the drill does to runs, each at a random moment. A fault is a function of a Scene;
-its docstring goes into the table.
+"""FAULTS: what the drill does to runs, each at a random moment.
+
+A fault is a function of a Scene. The first line of its docstring goes into the table.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ def kill_learning(scene: Scene) -> None:
 
 def kill_any(scene: Scene) -> None:
     """kill -9 from outside, whatever the run is doing"""
-    child = scene.running()
+    child = scene.start_and_wait()
     child.signal(signal.SIGKILL)
-    scene.ended(child, -signal.SIGKILL, "")
+    scene.finish(child, -signal.SIGKILL, "")
 
 
 def kill_checkpoint(scene: Scene) -> None:
@@ -48,9 +49,9 @@ def terminate_checkpoint(scene: Scene) -> None:
 
 def interrupt(scene: Scene) -> None:
     """SIGINT, as from Ctrl-C"""
-    child = scene.running()
+    child = scene.start_and_wait()
     child.signal(signal.SIGINT)
-    scene.ended(child, 130, "")
+    scene.finish(child, 130, "")
     scene.allowed = 0
 
 
@@ -64,26 +65,28 @@ def disk_full_log(scene: Scene) -> None:
     fill_disk(scene, 0, "cannot be written")
 
 
-def fill_disk(scene: Scene, room: int, says: str) -> None:
-    """Leave `room` bytes to the run: on a small disk of its own where this user may mount one, else
-    by its limit on file sizes.
+def fill_disk(scene: Scene, room: int, message: str) -> None:
+    """Leave `room` bytes to the run.
+
+    The run gets a small disk of its own if this user may mount one. Otherwise its file size is
+    limited.
     """
     scene.folder.mkdir(parents=True)
     mounted = mount_disk(scene)
-    child = scene.running()
+    child = scene.start_and_wait()
     filler = scene.folder / "filler"
     if mounted:
         fill(filler, room)
-    else:  # a write that would take a file over the limit fails in the same way, with another errno
+    else:  # a write beyond the limit fails in the same way, with another errno
         limit = room or (scene.folder / METRICS).stat().st_size
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     scene.moment += ", tmpfs" if mounted else ", RLIMIT_FSIZE"
-    scene.ended(child, 2, says)
+    scene.finish(child, 2, message)
     filler.unlink(missing_ok=True)
 
 
 def fill(filler: Path, room: int) -> None:
-    """Take all of the disk but `room` bytes; the run may take some of them at the same time."""
+    """Fill the disk except for `room` bytes. The run may take some at the same time."""
     with filler.open("wb") as file:
         while True:
             disk = os.statvfs(filler.parent)
@@ -96,8 +99,10 @@ def fill(filler: Path, room: int) -> None:
 
 
 def mount_disk(scene: Scene) -> bool:
-    """Mount 8 MiB of memory as the run's folder, until the verdict. False where this user may not,
-    or there is no such command.
+    """Mount 8 MiB of memory as the run's folder, until the verdict.
+
+    Returns:
+      False if this user may not, or if there is no `mount`.
     """
     command = ["mount", "-t", "tmpfs", "-o", "size=8m", "afterwit-drill", str(scene.folder)]
     try:
@@ -123,7 +128,7 @@ def environment_hangs(scene: Scene) -> None:
     for _ in range(2):
         time.sleep(0.1)
         child.signal(signal.SIGINT)
-    scene.ended(child, 130, "no learner step has ended for")
+    scene.finish(child, 130, "no learner step has ended for")
 
 
 def environment_nan_observation(scene: Scene) -> None:
@@ -149,85 +154,81 @@ def nan_in_loss(scene: Scene) -> None:
 
 def truncated_checkpoint(scene: Scene) -> None:
     """the newest checkpoint is cut short at a random place"""
-    path = scene.stopped()
+    path = scene.start_and_stop()
     size = path.stat().st_size
     cut = int(scene.random.integers(size))
     os.truncate(path, cut)
     scene.moment += f", cut at byte {cut:,} of {size:,}"
-    goes_on(scene, "is damaged")
+    resume_and_finish(scene, "is damaged")
 
 
 def flipped_checkpoint(scene: Scene) -> None:
     """one bit of the newest checkpoint flips"""
-    path = scene.stopped()
+    path = scene.start_and_stop()
     data = bytearray(path.read_bytes())
     byte, bit = int(scene.random.integers(len(data))), int(scene.random.integers(8))
     data[byte] ^= 1 << bit
     path.write_bytes(data)
     scene.moment += f", bit {bit} of byte {byte:,}"
-    goes_on(scene, "is damaged")
+    resume_and_finish(scene, "is damaged")
 
 
 def foreign_checkpoint(scene: Scene) -> None:
-    """another file lies in the newest checkpoint's place: a picture, a pickle that would run code,
-    or nothing
-    """
-    path = scene.stopped()
+    """the newest checkpoint is replaced by a picture, a harmful pickle, or an empty file"""
+    path = scene.start_and_stop()
     foreign = (b"\x89PNG\r\n\x1a\n" + bytes(500), b"cos\nsystem\n(S'touch harm'\ntR.", b"")
     path.write_bytes(foreign[int(scene.random.integers(len(foreign)))])
-    goes_on(scene, "is damaged")
+    resume_and_finish(scene, "is damaged")
 
 
-def goes_on(scene: Scene, says: str) -> None:
-    """The run is resumed, says so in one line, and finishes from the checkpoint before the
-    newest.
-    """
+def resume_and_finish(scene: Scene, message: str) -> None:
+    """Resume the run. It must report the damage in one line, and finish."""
     scene.allowed, scene.lost = 2 * MAZE.checkpoint_interval, scene.steps_to_repeat()
-    scene.ended(scene.start(), 0, says)
+    scene.finish(scene.start(), 0, message)
 
 
 def other_config(scene: Scene) -> None:
     """config.json is another run's; then it is put back"""
-    scene.stopped()
+    scene.start_and_stop()
     path = scene.folder / "config.json"
     mine = path.read_bytes()
     data = json.loads(mine)
     data["learner"]["torso"]["belief"] += 1
     path.write_text(json.dumps(data))
     scene.allowed = 0
-    scene.ended(scene.start(), 2, "belongs to another config")
+    scene.finish(scene.start(), 2, "belongs to another config")
     path.write_bytes(mine)
 
 
 def damaged_config(scene: Scene) -> None:
-    """config.json is cut short; then it is removed, as the line says"""
-    scene.stopped()
+    """config.json is cut short; then it is removed, as the line message"""
+    scene.start_and_stop()
     path = scene.folder / "config.json"
     os.truncate(path, int(scene.random.integers(path.stat().st_size - 2)))
     scene.allowed = 0
-    scene.ended(scene.start(), 2, "config.json is damaged")
+    scene.finish(scene.start(), 2, "config.json is damaged")
     path.unlink()
 
 
 def two_runs(scene: Scene) -> None:
     """the same run is started a second time while it goes"""
-    child = scene.running()
+    child = scene.start_and_wait()
     scene.allowed = scene.lost = 0
-    scene.ended(scene.start(), 2, "is in use by another afterwit process")
+    scene.finish(scene.start(), 2, "is in use by another afterwit process")
     if child.wait() != 0:
         raise RuntimeError(f"the first run ended with {child.errors()}")
 
 
 def cut_log(scene: Scene) -> None:
     """kill -9, and the last lines of both logs are cut"""
-    # not one with a checkpoint, before which its line is on disk
+    # not a step with a checkpoint: its log entry is already on disk
     step = int(scene.random.choice([4, 5, 7, 8, 10, 11]))
     scene.moment = f"learner step {step}"
     scene.start("kill in unroll", step * T + 1).wait()
     scene.lost = scene.steps_to_repeat()
     for path in (scene.folder / METRICS, max((scene.folder / EVENTS).iterdir())):
         os.truncate(path, path.stat().st_size - int(scene.random.integers(1, 400)))
-    scene.ended(scene.start(), 0, "")
+    scene.finish(scene.start(), 0, "")
 
 
 FAULTS: dict[str, Callable[[Scene], None]] = {

@@ -1,4 +1,4 @@
-"""PLANTS: the faults that are planted inside a run's own process."""
+"""PLANTS: faults that are planted inside a run's own process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from afterwit.runs.training.checkpoint import NAME
 
 
 class Planted:
-    """An environment with `change` made to what step number `at` returns (0: to every step)."""
+    """An environment that applies `change` to its step number `at` (0: to every step)."""
 
     def __init__(self, env: VectorEnv, at: int, change: Callable[[TimeStep], TimeStep]):
         self.env, self.at, self.change, self.count = env, at, change, 0
@@ -37,7 +37,7 @@ class Planted:
 
 
 def in_environment(*changes: Callable[[TimeStep], TimeStep]) -> Callable[[int, int], None]:
-    """Plant one of `changes`, by `choice`."""
+    """Return a function that plants one of `changes`, by `choice`."""
 
     def plant(at: int, choice: int) -> None:
         make = run.make_env
@@ -61,7 +61,7 @@ def wait(step: TimeStep) -> TimeStep:
 
 
 def hang(step: TimeStep) -> TimeStep:
-    stop_signals.SILENCE_SECONDS = 0.5  # seconds, so that a drill need not wait for a minute
+    stop_signals.SILENCE_SECONDS = 0.5  # instead of a minute, to shorten the drill
     time.sleep(3600)
     return step
 
@@ -71,7 +71,7 @@ def fail(step: TimeStep) -> TimeStep:
 
 
 def changed(name: str, value: float) -> Callable[[TimeStep], TimeStep]:
-    """One number of one environment is `value`."""
+    """Return a change that sets one number of one environment to `value`."""
 
     def change(step: TimeStep) -> TimeStep:
         array = getattr(step, name).copy()
@@ -90,7 +90,7 @@ def beyond_bytes(step: TimeStep) -> TimeStep:
 
 
 def kill_in_learning(at: int, choice: int) -> None:
-    """Gradients are there, the weights have not moved yet."""
+    """Kill the process when gradients exist but the weights have not changed yet."""
     backward, count = torch.Tensor.backward, iter(range(1, 1 << 62))
 
     def planted(self: torch.Tensor, *arguments: Any, **options: Any) -> None:
@@ -102,7 +102,7 @@ def kill_in_learning(at: int, choice: int) -> None:
 
 
 def nan_in_loss(at: int, choice: int) -> None:
-    """A weight of the policy becomes NaN before learner step `at`."""
+    """Set a weight of the policy to NaN before learner step `at`."""
     update = Learner.update
 
     def planted(self: Learner, trajectory: Any) -> dict[str, torch.Tensor]:
@@ -124,8 +124,9 @@ MOMENTS = (
 
 
 def in_checkpoint(number: signal.Signals) -> Callable[[int, int], None]:
-    """A signal to itself while checkpoint number `at` of the process is written, at the moment
-    MOMENTS[choice].
+    """Return a function that plants a signal in the writing of checkpoint number `at`.
+
+    The process sends it to itself at the moment MOMENTS[choice].
     """
 
     def plant(at: int, choice: int) -> None:
@@ -146,7 +147,7 @@ def in_checkpoint(number: signal.Signals) -> Callable[[int, int], None]:
                 half = len(data) // 2
                 self.file.write(data[:half])
                 self.file.flush()
-                if half > 1000:  # not the first line
+                if half > 1000:  # not the header line
                     now("half written")
                 self.file.write(data[half:])
 
@@ -197,8 +198,8 @@ def in_checkpoint(number: signal.Signals) -> Callable[[int, int], None]:
     return plant
 
 
-# name -> what it does to the process that it is called in. `at`: environment step, learner step or
-# checkpoint, from 1.
+# name -> a function (at, choice) that plants the fault in its own process. `at` is an environment
+# step, a learner step or a checkpoint, from 1.
 PLANTS: dict[str, Callable[[int, int], None]] = {
     "slow": in_environment(wait),
     "kill in unroll": in_environment(kill),

@@ -1,4 +1,4 @@
-"""What processes hold, as Linux's /proc tells: memory, threads, files, shared memory."""
+"""Resources of processes, from Linux's /proc: memory, threads, files and shared memory."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ PROC, SHM = Path("/proc"), Path("/dev/shm")
 
 @dataclass(frozen=True)
 class Sample:
-    """All processes of a run at a moment."""
+    """Resources of all processes of a run at one moment."""
 
     seconds: float
-    memory: int  # bytes resident, what processes share counted once for each
+    memory: int  # resident bytes; shared memory counts once per process
     processes: int
     threads: int
     files: int  # open file descriptors
-    segments: int  # files in /dev/shm, of all processes of the machine
+    segments: int  # files in /dev/shm, from all processes of the machine
     shared: int  # bytes in them
-    # memory, processes, threads and files by `title`
+    # memory, processes, threads and files by process title
     parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
-# of a sample, that must not grow
+# numbers of a sample that must not grow
 NUMBERS = ("memory", "processes", "threads", "files", "segments", "shared")
 
 
 def family(pid: int) -> list[int]:
-    """The process and all its descendants that are alive; empty when it is gone."""
+    """Return the process and its living descendants; empty if it has ended."""
     parents = {}
     for path in PROC.glob("[0-9]*"):
         try:
             state, parent = (path / "stat").read_text().rpartition(")")[2].split()[:2]
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has just ended
             continue
         if state != "Z":
             parents[int(path.name)] = int(parent)
     found = [pid] if pid in parents else []
-    for each in found:  # grows while it is read
+    for each in found:  # the list grows during the loop
         found += [child for child, parent in parents.items() if parent == each]
     return found
 
 
 def title(pid: int) -> str:
-    """What a process is called: raylet, dashboard.py, ray::ActorProcess."""
+    """Return what a process is called: raylet, dashboard.py, ray::ActorProcess."""
     words = (
         (PROC / str(pid) / "cmdline")
         .read_bytes()
@@ -62,8 +62,9 @@ def title(pid: int) -> str:
 
 
 def resources_by_process(pid: int) -> dict[str, Counter[str]]:
-    """Memory (bytes resident), processes, threads and files of `pid` and its descendants, by what
-    they are called.
+    """Return the resources of `pid` and its descendants by process title.
+
+    They are memory (resident bytes), processes, threads and files.
     """
     found: dict[str, Counter[str]] = {}
     for each in family(pid):
@@ -73,7 +74,7 @@ def resources_by_process(pid: int) -> dict[str, Counter[str]]:
                 for line in (PROC / str(each) / "status").read_text().splitlines()
             )
             files, name = len(os.listdir(PROC / str(each) / "fd")), title(each)
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has just ended
             continue
         memory = int(status.get("VmRSS", "0 kB").split()[0]) * 1024
         found.setdefault(name, Counter()).update(
@@ -83,7 +84,7 @@ def resources_by_process(pid: int) -> dict[str, Counter[str]]:
 
 
 def sample(pid: int, seconds: float) -> Sample:
-    """What the process `pid` and its descendants hold now."""
+    """Return the resources of `pid` and its descendants now."""
     parts = resources_by_process(pid)
     sizes = (
         [path.stat().st_size for path in SHM.iterdir() if path.is_file()] if SHM.is_dir() else []
@@ -97,9 +98,9 @@ def sample(pid: int, seconds: float) -> Sample:
 
 
 def workers(pid: int, name: str) -> list[int]:
-    """The processes of a run on a local cluster that are a `name`, such as ActorProcess."""
+    """Return the processes of a run on a local cluster called `name`, such as ActorProcess."""
     found = []
     for each in family(pid):
-        with suppress(OSError):  # it has ended meanwhile
+        with suppress(OSError):  # it has just ended
             found += [each] if title(each) == f"ray::{name}" else []
     return found

@@ -1,4 +1,4 @@
-"""A drill's scene: one run folder, random moments, and what is noted of the fault."""
+"""A scene of the drill: one run folder, random moments, and what happened in the fault."""
 
 from __future__ import annotations
 
@@ -24,17 +24,9 @@ from afterwit.world_models.models.rnd import RNDConfig
 from afterwit.world_models.torso import TorsoConfig
 
 T, B = 5, 4
-
-
 STEP = T * B  # agent steps of a learner step; each has a log entry
-
-
 LEARNER_STEPS = 12
-
-
 TORSO = TorsoConfig(hidden=16, embedding=16, belief=16)
-
-
 MAZE = RunConfig(
     env=MazeConfig(num_envs=B, noise="pixel", episode_steps=17),
     learner=LearnerConfig(world_model=RNDConfig(), torso=TORSO),
@@ -45,31 +37,31 @@ MAZE = RunConfig(
 )
 
 
-# float observations; cannot be saved, so not exact
+# float observations; its state cannot be saved, so a resumed run differs
 CARTPOLE = replace(MAZE, env=GymConfig(id="CartPole-v1", num_envs=B))
 
 
 @dataclass
 class Scene:
-    """A run folder of its own, random moments, and what is written down of the fault."""
+    """A run folder, random moments, and what is recorded of the fault."""
 
     folder: Path
     random: np.random.Generator
-    closing: ExitStack  # undone after the verdict
+    closing: ExitStack  # called back after the verdict
     config: RunConfig = MAZE
-    code: int | None = None  # the exit code that the fault ended in
+    code: int | None = None  # the exit code after the fault
     stderr_lines: list[str] = field(default_factory=list)  # the lines on stderr
     stdout_lines: list[str] = field(default_factory=list)  # the lines on stdout
-    # exit code, and a part of what must be said; "": nothing is said
+    # exit code, and a part of the message on stderr ("": no message)
     expected: tuple[int, str] = (0, "")
-    most: int = 1  # lines that may be said
+    max_lines: int = 1  # lines on stderr that are allowed
     moment: str = ""
-    lost: int | None = None  # agent steps that have to be done again
+    lost: int | None = None  # agent steps that must be repeated
     allowed: int = MAZE.checkpoint_interval  # agent steps that may be lost
     children: int = 0
 
     def start(self, plant: str = "", at: int = 0, choice: int = 0) -> Child:
-        """The run in a new process: from its beginning, or from its checkpoint."""
+        """Start the run in a new process, from its beginning or its checkpoint."""
         if self.children == 0:
             write_config(self.config, self.folder)
         self.children += 1
@@ -78,56 +70,60 @@ class Scene:
         self.closing.callback(child.end)
         return child
 
-    def ended(self, child: Child, code: int, says: str) -> None:
-        """Wait for the end, and note how it ended and how it should have."""
+    def finish(self, child: Child, code: int, message: str) -> None:
+        """Wait for the end. Record how the run ended and how it should have ended."""
         self.code, self.stderr_lines, self.stdout_lines, self.expected = (
             child.wait(),
             child.errors(),
             lines(child.output),
-            (code, says),
+            (code, message),
         )
         if self.lost is None:
             self.lost = self.steps_to_repeat()
 
     def steps_to_repeat(self) -> int:
-        """Agent steps that were logged, and are after the newest intact checkpoint."""
+        """Return the logged agent steps after the newest intact checkpoint."""
         intact = next(filter(checkpoint.is_intact, checkpoint.list_checkpoints(self.folder)), None)
         return max(
             0, self.logged() - (int(checkpoint.read(intact)["agent_steps"]) if intact else 0)
         )
 
     def learner_step(self) -> int:
+        """Return a random learner step."""
         return int(self.random.integers(1, LEARNER_STEPS + 1))
 
-    def at_learner_step(self, plant: str, code: int, says: str) -> None:
-        """The run with a plant at a random learner step."""
+    def at_learner_step(self, plant: str, code: int, message: str) -> None:
+        """Run with a fault planted at a random learner step."""
         at = self.learner_step()
         self.moment = f"learner step {at}"
-        self.ended(self.start(plant, at), code, says)
+        self.finish(self.start(plant, at), code, message)
 
-    def at_environment_step(self, plant: str, code: int, says: str) -> None:
-        """The run with a plant at a random step of its environments; where a plant has variants,
-        one of them.
+    def at_environment_step(self, plant: str, code: int, message: str) -> None:
+        """Run with a fault planted at a random step of the environments.
+
+        If the fault has variants, one of them is drawn.
         """
         at, choice = (
             int(self.random.integers(1, LEARNER_STEPS * T + 1)),
             int(self.random.integers(0, 1 << 16)),
         )
         self.moment = f"environment step {at}"
-        self.ended(self.start(plant, at, choice), code, says)
+        self.finish(self.start(plant, at, choice), code, message)
 
-    def at_checkpoint(self, plant: str, code: int, says: str) -> None:
-        """The run with a plant in one of its checkpoints, neither the first nor the last, at one of
-        the moments of writing it.
+    def at_checkpoint(self, plant: str, code: int, message: str) -> None:
+        """Run with a fault planted in the writing of a checkpoint.
+
+        The checkpoint is neither the first nor the last, and the moment within it is random.
         """
         last = LEARNER_STEPS * STEP // self.config.checkpoint_interval
         at, choice = int(self.random.integers(2, last)), int(self.random.integers(len(MOMENTS)))
         self.moment = f"checkpoint {at}, {MOMENTS[choice]}"
-        self.ended(self.start(plant, at, choice), code, says)
+        self.finish(self.start(plant, at, choice), code, message)
 
-    def running(self, least: int = 1) -> Child:
-        """A run, slowed a little, that has logged a random number of learner steps, and some
-        milliseconds on.
+    def start_and_wait(self, least: int = 1) -> Child:
+        """Return a slowed run that has logged a random number of learner steps.
+
+        Some more milliseconds have passed since then.
         """
         steps, pause = (
             int(self.random.integers(least, LEARNER_STEPS - 2)),
@@ -139,23 +135,26 @@ class Scene:
         self.moment = f"{pause * 1000:.0f} ms after learner step {steps}"
         return child
 
-    def stopped(self) -> Path:
-        """Stop a run by SIGTERM between two checkpoints or after it was saved twice; the path of
-        its newest checkpoint.
+    def start_and_stop(self) -> Path:
+        """Stop a run by SIGTERM after its first checkpoint.
+
+        Returns:
+          The path of its newest checkpoint.
         """
-        child = self.running(least=4)
+        child = self.start_and_wait(least=4)
         child.signal(signal.SIGTERM)
         if child.wait() != 130:
             raise RuntimeError(f"a run could not be stopped: {child.errors()}")
         return self.folder / NAME
 
     def logged(self) -> int:
-        """Agent steps of the last entry of the log."""
+        """Return the agent steps of the last log entry."""
         entry = last_entry(self.folder)
         return int(entry["agent_steps"]) if entry else 0
 
 
 def wait_until(true: Callable[[], bool], child: Child) -> None:
+    """Wait until `true()`. Raises RuntimeError if the run ends before."""
     while not true():
         if child.process.exitcode is not None:
             raise RuntimeError(

@@ -1,8 +1,7 @@
-"""A soak: what a run's processes hold, once a second, and whether any of it grows. Reads /proc, so
-it needs Linux.
+"""A soak: the resources of a run's processes once a second, and whether any of them grow.
 
-`sample` and `watch` take a process and follow its children, however they were started: another
-command's, or a cluster's.
+It reads /proc, so it needs Linux. `sample` and `take_samples` take a process and follow all its
+children, also those of another command or a cluster.
 """
 
 from __future__ import annotations
@@ -27,17 +26,18 @@ from afterwit.runs.drills.processes import NUMBERS, PROC, Sample, family, sample
 from afterwit.runs.output.files import replacing
 from afterwit.runs.training.checkpoint import list_checkpoints
 
-WARM_UP = 0.25  # share of a soak that is not judged: caches and allocators fill
-GROWTH = 0.05  # of memory after that; more is a leak
+WARM_UP = 0.25  # share of a soak that is not judged, while caches and allocators fill
+GROWTH = 0.05  # growth of memory that is allowed after the warm-up
 TABLE, PICTURE, OUTPUT = "soak.csv", "soak.png", "output.txt"
 KILL = 60.0  # seconds between two kills of an actor
 
 
-def watch(
+def take_samples(
     pid: int, minutes: float, each: Callable[[Sample], None] = lambda sample: None
 ) -> list[Sample]:
-    """A sample a second, until `minutes` are over or the process ends. `each` is told of every
-    sample: it may do harm, say.
+    """Take a sample a second until `minutes` are over or the process ends.
+
+    `each` is called with every sample, and may do harm to the process.
     """
     begun, samples = time.monotonic(), list[Sample]()
     while (now := time.monotonic() - begun) < minutes * 60 and family(pid):
@@ -48,28 +48,32 @@ def watch(
 
 
 def judge(samples: list[Sample]) -> dict[str, tuple[float, float, bool]]:
-    """name -> (at the beginning, at the end, is that flat?), by `heights`.
+    """Return name -> (value at the start, value at the end, whether it is flat).
 
-    Memory may grow by GROWTH, of nothing else may there be more. Raises ValueError for fewer than
-    20 samples.
+    Memory may grow by GROWTH; nothing else may grow.
+
+    Raises:
+      ValueError: there are fewer than 20 samples.
     """
     if len(samples) < 20:
         raise ValueError(
-            f"{len(samples)} samples are too few to judge; soak for a minute or longer, and see"
-            " that the run goes on"
+            f"{len(samples)} samples are too few to judge; soak for a minute or longer, and check"
+            " that the run does not end early"
         )
     result = {}
     for name in NUMBERS:
-        first, last = heights(samples, lambda each, name=name: getattr(each, name))  # type: ignore[misc]
+        first, last = start_and_end(samples, lambda each, name=name: getattr(each, name))  # type: ignore[misc]
         limit = first * (1 + GROWTH) if name in ("memory", "shared") else first
         result[name] = (first, last, last <= limit)
     return result
 
 
-def heights(samples: list[Sample], number: Callable[[Sample], float]) -> tuple[float, float]:
-    """Of a number: what it reaches in the first fifth after the warm-up and in the last (the ninth
-    decile: while a process is being replaced less is held, and how long that takes hangs on what
-    else the machine does)."""
+def start_and_end(samples: list[Sample], number: Callable[[Sample], float]) -> tuple[float, float]:
+    """Return a number's value in the first fifth after the warm-up, and in the last fifth.
+
+    Each is the 90th percentile. While a process is being replaced, less is held, and how long that
+    takes depends on the load of the machine.
+    """
     judged = samples[int(len(samples) * WARM_UP) :]
     part = max(1, len(judged) // 5)
     first, last = (
@@ -79,20 +83,22 @@ def heights(samples: list[Sample], number: Callable[[Sample], float]) -> tuple[f
     return first, last
 
 
-def holders(samples: list[Sample], name: str, unit: int = 1) -> str:
-    """Whose processes hold more of `name`, in units, at the end than at the beginning: "raylet 41
-    to 67".
-    """
-    found = []
-    for who in dict.fromkeys(who for each in samples for who in each.parts):
-        first, last = heights(samples, lambda each, who=who: each.parts.get(who, {}).get(name, 0))  # type: ignore[misc]
+def growing_processes(samples: list[Sample], name: str, unit: int = 1) -> str:
+    """Return which processes hold more of `name` at the end, in units: "raylet 41 to 67"."""
+    growing = []
+    for title in dict.fromkeys(title for each in samples for title in each.parts):
+
+        def amount(each: Sample, title: str = title) -> int:
+            return each.parts.get(title, {}).get(name, 0)
+
+        first, last = start_and_end(samples, amount)
         if last >= first + unit:
-            found.append(f"{who} {first / unit:,.0f} to {last / unit:,.0f}")
-    return ", ".join(found)
+            growing.append(f"{title} {first / unit:,.0f} to {last / unit:,.0f}")
+    return ", ".join(growing)
 
 
-class Killer:
-    """kill -9 of one of a run's actors every KILL seconds."""
+class ActorKiller:
+    """Sends kill -9 to one of a run's actors every KILL seconds."""
 
     def __init__(self, pid: int):
         self.pid, self.kills, self.random = pid, 0, np.random.default_rng(0)
@@ -104,10 +110,16 @@ class Killer:
 
 
 def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> bool:
-    """Train the maze for `minutes` in a process of its own, write OUT/soak.csv and OUT/soak.png,
-    print the verdict. True: all is flat.
+    """Train the maze for `minutes` in its own process, write the samples, and print the verdict.
 
-    `cluster`: on a local Ray cluster with two actors, of which one is killed every minute.
+    Args:
+      minutes: how long.
+      out: folder for soak.csv and soak.png.
+      cluster: on a local Ray cluster with two actors, one of which is killed every minute.
+      progress: whether to show a progress bar.
+
+    Returns:
+      True if nothing grows and everything ends cleanly.
     """
     if not minutes > 0:
         raise ValueError(f"soak is {minutes}; it takes minutes above 0")
@@ -124,7 +136,7 @@ def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> boo
     command = [sys.executable, "-P", "-m", "afterwit.runs.training.train_folder", str(folder)]
     with (out / OUTPUT).open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
-    killer = Killer(process.pid) if cluster else None
+    killer = ActorKiller(process.pid) if cluster else None
     bar = tqdm(
         total=round(minutes * 60),
         unit="s",
@@ -141,7 +153,7 @@ def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> boo
         bar.update()
 
     try:
-        samples = watch(process.pid, minutes, show)
+        samples = take_samples(process.pid, minutes, show)
     finally:
         bar.close()
         children = family(process.pid)
@@ -151,7 +163,7 @@ def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> boo
     verdicts = judge(samples)
     for name, (first, last, flat) in verdicts.items():
         unit = 1 << 20 if name in ("memory", "shared") else 1
-        whose = "" if flat else f": {holders(samples, name, unit)}"
+        whose = "" if flat else f": {growing_processes(samples, name, unit)}"
         word = "flat" if flat else "GROWS"
         print(
             f"{name:<10} {first / unit:>10,.1f}"
@@ -179,8 +191,8 @@ def soak(minutes: float, out: Path, cluster: bool, progress: bool = True) -> boo
 
 
 def write(samples: list[Sample], out: Path) -> None:
-    """The samples as a table and as a picture."""
-    from matplotlib.figure import Figure  # which the rest of the soak need not wait for
+    """Write the samples as a table and a figure."""
+    from matplotlib.figure import Figure  # late import: slow
 
     rows = io.StringIO(newline="")
     table = csv.DictWriter(rows, ["seconds", *NUMBERS], extrasaction="ignore")

@@ -12,36 +12,43 @@ import numpy as np
 from afterwit.envs.arrays import Array
 
 AGGREGATES = {"IQM": "aggregate_iqm", "median": "aggregate_median", "mean": "aggregate_mean"}
-
-
 REPETITIONS = 2000  # bootstrap resamples; five runs have only 3125 different ones
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number over runs."""
+    """An interquartile mean over runs, with its interval."""
 
     iqm: float = math.nan
-    """Interquartile mean. NaN where no run has the number."""
+    """Interquartile mean. NaN if no run has the number."""
     low: float = math.nan
-    """Lower end of the 95% interval; NaN for fewer than two runs."""
+    """Lower end of the 95% interval. NaN for fewer than two runs."""
     high: float = math.nan
     runs: int = 0
 
 
 def interquartile_mean(values: Array) -> Array:
-    """[runs, ...] to [...]: the mean without the lowest and the highest quarter of the runs,
-    rounded down.
+    """Return the mean over runs without the lowest and the highest quarter of them.
 
-    As rliable's aggregate_iqm in one world: of five runs the middle three, of four the middle two,
-    of fewer all.
+    The quarters are rounded down: of five runs the middle three count, of four the middle two, of
+    fewer all. For one world it equals rliable's aggregate_iqm.
+
+    Args:
+      values: [runs, ...].
+
+    Returns:
+      [...].
     """
     cut = len(values) // 4
     return np.asarray(np.sort(values, 0)[cut : len(values) - cut].mean(0))
 
 
 def estimate(values: Array) -> list[Estimate]:
-    """[runs, numbers] to one estimate a number, over the runs that have it (the others are NaN)."""
+    """Return an estimate of each number over the runs that have it.
+
+    Args:
+      values: [runs, numbers], NaN for runs that lack a number.
+    """
     each = zip(*intervals(values), np.isfinite(values).sum(0), strict=True)
     return [
         Estimate(float(centre), float(low), float(high), int(count))
@@ -50,18 +57,23 @@ def estimate(values: Array) -> list[Estimate]:
 
 
 def intervals(values: Array) -> tuple[Array, Array, Array]:
-    """[runs, numbers] to interquartile mean, lower and upper end [numbers] of its 95%
-    stratified-bootstrap interval (rliable).
+    """Return interquartile means with 95% stratified-bootstrap intervals (rliable).
 
-    The same values give the same interval. Ends are NaN for fewer than two runs.
+    The same values give the same interval.
+
+    Args:
+      values: [runs, numbers], NaN for runs that lack a number.
+
+    Returns:
+      Means, lower ends and upper ends, [numbers] each. Ends are NaN for fewer than two runs.
     """
     library = rliable()
     result = np.full((3, values.shape[1]), np.nan)
-    there = np.isfinite(values)
-    # numbers that the same runs have, together
-    for pattern in {tuple(column) for column in there.T}:
+    known = np.isfinite(values)
+    # Numbers that the same runs have are estimated together.
+    for pattern in {tuple(column) for column in known.T}:
         rows = np.array(pattern)
-        columns = (there == rows[:, None]).all(0)
+        columns = (known == rows[:, None]).all(0)
         if not rows.any():
             continue
         scores = values[rows][:, columns]
@@ -80,8 +92,9 @@ def intervals(values: Array) -> tuple[Array, Array, Array]:
 
 
 class numpy_seed:
-    """Seed NumPy's global generator, which rliable draws from whatever it is given, and put it back
-    afterwards.
+    """Seed NumPy's global generator inside the `with` block, and restore it afterwards.
+
+    rliable always draws from the global generator.
     """
 
     def __init__(self, seed: int):
@@ -96,12 +109,17 @@ class numpy_seed:
 
 
 def rliable(part: str = "library") -> Any:
-    """A module of rliable. Raises ValueError with the remedy where it is missing, or its own
-    dependencies do not fit.
+    """Return a module of rliable.
+
+    Raises:
+      ValueError: it is missing, or its own dependencies do not fit. The message names the remedy.
     """
     try:
         return importlib.import_module(f"rliable.{part}")
-    except (ImportError, TypeError) as error:  # TypeError: arch 7, which rliable needs, on pandas 3
+    except (
+        ImportError,
+        TypeError,
+    ) as error:  # TypeError: from arch 7, which rliable needs, with pandas 3
         raise ValueError(
             f"intervals need rliable, which cannot be imported ({error}): pip install"
             " 'afterwit[study]'"

@@ -1,8 +1,7 @@
-"""Scores over runs and games: aggregates with intervals, who beats whom, and performance profiles,
-all by rliable.
+"""Scores over runs and games: aggregates with intervals, improvement, and profiles, by rliable.
 
 Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice": with
-few runs a mean or a best seed says little; interquartile means with stratified bootstrap intervals
+few runs, a mean or a best seed says little. Interquartile means with stratified-bootstrap intervals
 say how much is known.
 """
 
@@ -18,34 +17,39 @@ import numpy as np
 
 from afterwit.envs.arrays import Array
 from afterwit.runs.configs.run_config import RunConfig, config_of
-from afterwit.runs.evaluation.evaluate import HUMAN, read_evaluation
+from afterwit.runs.evaluation.evaluation_result import HUMAN, read_evaluation
 from afterwit.runs.evaluation.intervals import AGGREGATES, REPETITIONS, numpy_seed, rliable
 from afterwit.runs.output.files import checked_outputs, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 
 RESULT, PICTURE = "scores.json", "scores.png"
-THRESHOLDS = 101  # points of a profile
+THRESHOLDS = 101  # points of a performance profile
 
 
 def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str, Any]:
-    """Aggregate the evaluations in run `folders` and write OUT/scores.json and scores.png.
+    """Aggregate the evaluations of runs, and write OUT/scores.json and OUT/scores.png.
 
-    `measure` is a number of the evaluations, such as return, rooms or R4; unset, the
-    human-normalised score where all games have one, else the return. Raises ValueError where a run
-    was not evaluated, lacks the measure, is there twice (method, task and seed), or cells have
-    unequal numbers of runs.
+    Args:
+      folders: run folders with an evaluation.json.
+      measure: a number of the evaluations, such as return, rooms or R4. Unset: the human-normalised
+        score if all games have one, else the return.
+      out: the folder OUT.
+
+    Raises:
+      ValueError: a run was not evaluated or lacks the measure, two runs have the same method, task
+        and seed, or methods have different numbers of runs.
     """
     if len(folders) < 2:
         raise ValueError(
             f"scores compares runs, and was given {len(folders)}; name two or more run folders"
         )
-    found = [(folder, config_of(folder), evaluation_of(folder)) for folder in folders]
+    evaluated = [(folder, config_of(folder), evaluation_of(folder)) for folder in folders]
     if measure is None:
-        measure = HUMAN if all(HUMAN in evaluation for _, _, evaluation in found) else "return"
+        measure = HUMAN if all(HUMAN in evaluation for _, _, evaluation in evaluated) else "return"
     cells: dict[str, dict[str, list[float]]] = {}
     seen: dict[tuple[str, str, int], Path] = {}
-    for folder, config, evaluation in found:
+    for folder, config, evaluation in evaluated:
         value = number(evaluation, measure)
         if value is None:
             known = ", ".join([*evaluation["results"], *([HUMAN] if HUMAN in evaluation else [])])
@@ -62,19 +66,19 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
         seen[config.method, task(config), config.seed] = folder
     tables = matrices(cells)
     with checked_outputs(out / RESULT, out / PICTURE):
-        return aggregated(measure, tables, found, out)
+        return aggregated(measure, tables, evaluated, out)
 
 
 def aggregated(
     measure: str,
     tables: Mapping[str, Array],
-    found: Sequence[tuple[Path, RunConfig, Mapping[str, Any]]],
+    evaluated: Sequence[tuple[Path, RunConfig, Mapping[str, Any]]],
     out: Path,
 ) -> dict[str, Any]:
-    """The aggregates of scores [runs, tasks] of each method, written to OUT."""
+    """Return the aggregates of each method's scores [runs, tasks], and write them to OUT."""
     result = {
         "measure": measure,
-        "tasks": sorted({task(config) for _, config, _ in found}),
+        "tasks": sorted({task(config) for _, config, _ in evaluated}),
         "scores": {name: table.tolist() for name, table in tables.items()},
         "aggregates": aggregates(tables),
         "improvement": improvement(tables),
@@ -82,11 +86,11 @@ def aggregated(
         "runs": [
             {"folder": str(folder)}
             | {name: evaluation.get(name) for name in ("trained_agent_steps", "policy", "episodes")}
-            for folder, _, evaluation in found
+            for folder, _, evaluation in evaluated
         ],
         "provenance": provenance(),
     }
-    # imports matplotlib, which the numbers need not wait for
+    # late import: it needs matplotlib, which is slow to import
     from afterwit.runs.evaluation.scores_figure import draw
 
     draw(result, out / PICTURE)
@@ -95,6 +99,7 @@ def aggregated(
 
 
 def evaluation_of(folder: Path) -> dict[str, Any]:
+    """Return the evaluation of a run. Raises ValueError if there is none."""
     found = read_evaluation(folder)
     if found is None:
         raise ValueError(f"{folder} was not evaluated; run: afterwit evaluate {quoted(folder)}")
@@ -102,7 +107,7 @@ def evaluation_of(folder: Path) -> dict[str, Any]:
 
 
 def number(evaluation: Mapping[str, Any], measure: str) -> float | None:
-    """The mean over episodes; None where the evaluation does not have it, or it is not finite."""
+    """Return the mean over episodes, None if it is missing or not finite."""
     mean = ((evaluation if measure == HUMAN else evaluation["results"]).get(measure) or {}).get(
         "mean", math.nan
     )
@@ -110,7 +115,7 @@ def number(evaluation: Mapping[str, Any], measure: str) -> float | None:
 
 
 def task(config: RunConfig) -> str:
-    """What was played: the game, or the id and its arguments, and the noise if there can be any."""
+    """Return what was played: the game, or the id and its arguments, and the noise if any."""
     env = config.env
     name = getattr(env, "game", None) or getattr(env, "label", None) or config.preset
     noise = getattr(env, "noise", None)
@@ -118,8 +123,10 @@ def task(config: RunConfig) -> str:
 
 
 def matrices(cells: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Array]:
-    """Scores [runs, tasks] of each method. Raises ValueError where a method lacks a task, or has
-    more runs of one than of another.
+    """Return the scores of each method as [runs, tasks].
+
+    Raises:
+      ValueError: a method lacks a task, or has more runs of one task than of another.
     """
     tasks = sorted({name for own in cells.values() for name in own})
     for method, own in cells.items():
@@ -137,7 +144,7 @@ def matrices(cells: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Ar
 
 
 def aggregates(tables: Mapping[str, Array]) -> dict[str, dict[str, dict[str, float]]]:
-    """method -> IQM, median, mean -> value, low, high. The ends are NaN for a single run."""
+    """Return method -> IQM, median, mean -> value, low, high. Ends are NaN for one run."""
     metrics = rliable("metrics")
     functions = [getattr(metrics, name) for name in AGGREGATES.values()]
     result = {}
@@ -156,8 +163,10 @@ def aggregates(tables: Mapping[str, Array]) -> dict[str, dict[str, dict[str, flo
 
 
 def improvement(tables: Mapping[str, Array]) -> list[dict[str, Any]]:
-    """For each two methods the probability that a run of the one beats a run of the other on a
-    task, averaged over tasks.
+    """Return for each pair of methods the probability that one beats the other.
+
+    It is the probability that a run of the one beats a run of the other on a task, averaged over
+    tasks.
     """
     metrics = rliable("metrics")
     result = []
@@ -179,8 +188,9 @@ def improvement(tables: Mapping[str, Array]) -> list[dict[str, Any]]:
 
 
 def profiles(tables: Mapping[str, Array]) -> dict[str, Any]:
-    """For thresholds from the lowest score to the highest, the share of runs above, and its
-    interval: a curve for each method.
+    """Return for each method the share of runs above each threshold, with its interval.
+
+    The thresholds go from the lowest score to the highest.
     """
     low, high = (
         float(end([table.min() if end is min else table.max() for table in tables.values()]))
@@ -206,8 +216,9 @@ def profiles(tables: Mapping[str, Array]) -> dict[str, Any]:
 
 
 def bootstrap(tables: Mapping[str, Any], function: Any) -> dict[str, Array]:
-    """95% stratified-bootstrap intervals, [2, numbers] each; the same scores give the same
-    interval.
+    """Return 95% stratified-bootstrap intervals, [2, numbers] each.
+
+    The same scores give the same interval.
     """
     with numpy_seed(0):
         ends: dict[str, Array] = rliable().get_interval_estimates(
@@ -217,7 +228,7 @@ def bootstrap(tables: Mapping[str, Any], function: Any) -> dict[str, Array]:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The aggregates as text: one row a method."""
+    """Return the aggregates as text: one row per method."""
     runs, tasks = np.array(next(iter(result["scores"].values()))).shape
     head = (
         f"{result['measure'].replace('_', '-')} score of {runs} run{'s' * (runs > 1)} a task,"

@@ -1,4 +1,4 @@
-"""The picture of `afterwit scores`: aggregates with intervals, and performance profiles."""
+"""The figure of `afterwit scores`: aggregates with intervals, and performance profiles."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from afterwit.runs.output.files import replacing
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Write the PNG: a panel for each aggregate, a dot and a bar a method, and a panel with the
-    profiles.
+    """Write the PNG.
+
+    It has a panel per aggregate, with a dot and a bar per method, and a panel with the profiles.
     """
     methods = list(result["scores"])
     name = result["measure"].replace("_", "-") + " score"
@@ -61,10 +62,10 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         axes[-1].set_xlabel(name)
         axes[-1].set_ylim(0, 1.02)
         runs = len(next(iter(result["scores"].values())))
-        words = (
+        caption = (
             f"{runs} runs a task and method; bars and bands: 95% stratified-bootstrap intervals"
             " (rliable)"
         )
-        figure.supxlabel(words, fontsize=7, color=GREY)
+        figure.supxlabel(caption, fontsize=7, color=GREY)
         with replacing(path) as file:
             figure.savefig(file, format="png")

@@ -25,20 +25,28 @@ def load_agent(
     seed: int | None = 0,
     name: str = checkpoint.NAME,
 ) -> Agent:
-    """The acting policy of a run folder's checkpoint, on the CPU, for `num_envs` environments
-    stepped together.
+    """Return the acting policy of a run folder's checkpoint, on the CPU.
 
     >>> agent = load_agent("runs/out/maze-byol-hindsight-brownian-s0")
-    >>> action = agent.act(observation, first=True)    # an episode opens
-    >>> action = agent.act(observation, first=False)   # and goes on
+    >>> action = agent.act(observation, first=True)    # an episode begins
+    >>> action = agent.act(observation, first=False)   # and continues
 
-    It takes observations as the run's own environment returns them (images with channels first or
-    last, doubles, integers), and gives actions as that environment's action space counts them: what
-    training turned, `act` turns. What training wrapped the environment in, noise beside a vector,
-    MiniGrid's OneHot, a game's small gray frames, has to be around it here, too; `act` says so
-    where it is not. `name` is the checkpoint's file, or best. `seed` None is another one each
-    time. Raises ValueError where there is no run or no checkpoint, it is damaged, or an argument is
-    none of its kind.
+    The agent takes observations as the run's own environment returns them (images with channels
+    first or last, float64 vectors, integers), and returns actions of that environment's action
+    space. All conversions of training are repeated by `act`. Wrappers of training are not: noise
+    beside a vector, MiniGrid's OneHot, or the small grey frames of a game must be around your
+    environment too. `act` says so if they are missing.
+
+    Args:
+      run: the run folder.
+      num_envs: environments that are stepped together.
+      greedy: take the likeliest action instead of drawing one.
+      seed: of the draws. None: another one each time.
+      name: the checkpoint's file, or best.
+
+    Raises:
+      ValueError: there is no run or checkpoint, it is damaged, or an argument has the wrong type or
+        value.
     """
     if not isinstance(run, str | Path):
         raise ValueError(f"run is {run!r}; it must be the folder of a run")

@@ -1,6 +1,4 @@
-"""Video of environment 0: what it showed, above a running strip of what the transition was
-worth.
-"""
+"""Videos of environment 0: its frames above a strip of the intrinsic reward."""
 
 from __future__ import annotations
 
@@ -19,17 +17,15 @@ from afterwit.world_models.trajectory import Trajectory
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
-# how many peaks are marked, and the least distance between two, in agent steps
-PEAKS, APART = 5, 40
+# how many peaks are marked, and the least distance between two of them in agent steps
+PEAKS, MIN_PEAK_DISTANCE = 5, 40
 COLOURS = {"reconstruction": (38, 98, 170), "invariance": (230, 130, 30)}
 BACKGROUND, INK, MARK = (255, 255, 255), (60, 60, 60), (200, 30, 30)
 STRIP_HEIGHT, LABEL_HEIGHT, MIN_WIDTH, MAX_FRAMES = 64, 14, 640, 3000
 
 
 class Recorder:
-    """A VectorEnv that keeps what environment 0 renders during its first episode (at most 3000
-    agent steps).
-    """
+    """A VectorEnv that keeps the frames of environment 0's first episode, at most 3000."""
 
     def __init__(self, env: VectorEnv):
         self.env = env
@@ -52,8 +48,12 @@ class Recorder:
         return step
 
     def explain(self, trajectory: Trajectory, parts: dict[str, Tensor], scale: Tensor) -> None:
-        """Pair the frames of the last unroll with the parts of its raw reward [T], in units of
-        `scale`.
+        """Add the parts of the raw reward to the frames of the last unroll.
+
+        Args:
+          trajectory: the unroll.
+          parts: name -> [T], of environment 0.
+          scale: the unit of the parts.
         """
         if self.done:
             return
@@ -68,18 +68,20 @@ class Recorder:
         self.pending = []
 
     def write(self, path: Path) -> None:
-        """Write an mp4 of 20 agent steps a second, whole or not at all. Raises OSError or
-        RuntimeError where ffmpeg fails.
+        """Write an mp4 of 20 agent steps a second, completely or not at all.
+
+        Raises:
+          OSError or RuntimeError: ffmpeg failed.
         """
         marks = peaks([paid(entry) for entry in self.values])
         peak = max([0.1, *map(paid, self.values)])
         height, width, _ = compose(self.frames[0], self.values[:1], peak, marks).shape
-        import imageio_ffmpeg  # here, as Pillow below: scores alone need neither
+        import imageio_ffmpeg  # late import, as of Pillow below: only videos need them
 
-        begun = path.with_name(path.name + TEMPORARY)
+        temporary = path.with_name(path.name + TEMPORARY)
         try:
             writer = imageio_ffmpeg.write_frames(
-                str(begun.absolute()),
+                str(temporary.absolute()),
                 (width, height),
                 fps=20,
                 macro_block_size=2,
@@ -91,11 +93,11 @@ class Recorder:
             for index, frame in enumerate(self.frames):
                 writer.send(compose(frame, self.values[: index + 1], peak, marks).tobytes())
             writer.close()
-            if b"moov" not in begun.read_bytes():  # the index, which comes last
+            if b"moov" not in temporary.read_bytes():  # the index at the end of a complete file
                 raise OSError("ffmpeg did not finish it; is the disk full?")
-            os.replace(begun, path)
+            os.replace(temporary, path)
         finally:
-            begun.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
     def render(self) -> Array:
         return self.env.render()
@@ -104,8 +106,8 @@ class Recorder:
         self.env.close()
 
 
-def check_film() -> None:
-    """Raise ValueError where films cannot be made here."""
+def check_video_support() -> None:
+    """Raise ValueError if videos cannot be made here."""
     try:
         import imageio_ffmpeg
         import PIL  # noqa: F401
@@ -113,36 +115,43 @@ def check_film() -> None:
         imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
         raise ValueError(
-            f"no film can be made here ({error}); leave --video out, or install imageio-ffmpeg and"
+            f"no video can be made here ({error}); leave out --video, or install imageio-ffmpeg and"
             " pillow"
         ) from error
 
 
 def paid(entry: dict[str, float]) -> float:
+    """Return the total intrinsic reward of a frame."""
     return sum(max(value, 0.0) for value in entry.values())
 
 
 def peaks(totals: list[float]) -> set[int]:
-    """Where the reward peaks: the highest totals, at most PEAKS of them, with at least APART
-    between two.
+    """Return the positions of the highest rewards.
+
+    At most PEAKS of them, with at least MIN_PEAK_DISTANCE between any two.
     """
     chosen: list[int] = []
     for index in sorted(range(len(totals)), key=lambda index: -totals[index]):
         if (
             len(chosen) < PEAKS
             and totals[index] > 0
-            and all(abs(index - other) >= APART for other in chosen)
+            and all(abs(index - other) >= MIN_PEAK_DISTANCE for other in chosen)
         ):
             chosen.append(index)
     return set(chosen)
 
 
 def compose(frame: Array, values: list[dict[str, float]], peak: float, marks: set[int]) -> Array:
-    """The frame above the strip; the newest transition is at the right. uint8 [height, width, 3]
-    with even sizes.
+    """Return a frame above its strip, the newest transition at the right.
 
-    `peak` is as high as the strip; of the transitions `marks` a red wedge says that the reward
-    peaks there.
+    Args:
+      frame: uint8 [h, w, 3].
+      values: the parts of the reward up to this frame.
+      peak: the reward that fills the strip's height.
+      marks: transitions with a red wedge, because the reward peaks there.
+
+    Returns:
+      uint8 [height, width, 3], with even sizes.
     """
     scale = max(1, -(-MIN_WIDTH // frame.shape[1]))
     frame = frame.repeat(scale, 0).repeat(scale, 1)
@@ -154,7 +163,7 @@ def compose(frame: Array, values: list[dict[str, float]], peak: float, marks: se
     image = Image.new("RGB", (width, height + height % 2), BACKGROUND)
     image.paste(Image.fromarray(frame), (0, 0))
     draw = drawing.Draw(image)
-    draw_labels(draw, frame.shape[0], values[-1])
+    draw_values(draw, frame.shape[0], values[-1])
     bottom = height - 1
     for column, entry in enumerate(reversed(values[-(width // 2) :])):
         top, x = bottom, width - 2 - 2 * column
@@ -169,7 +178,7 @@ def compose(frame: Array, values: list[dict[str, float]], peak: float, marks: se
     return np.asarray(image)
 
 
-def draw_labels(draw: ImageDraw, top: int, entry: dict[str, float]) -> None:
+def draw_values(draw: ImageDraw, top: int, entry: dict[str, float]) -> None:
     x = 4
     for name, value in entry.items():
         text = f"{name} {value:5.2f}"

@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 
 from afterwit.runs.configs.run_config import to_dict
-from afterwit.runs.evaluation.evaluate import HUMAN
+from afterwit.runs.evaluation.evaluation_result import HUMAN
 from afterwit.runs.output.figure_style import MAX_VIDEO, STYLE, save
 from afterwit.runs.output.files import checked_outputs, write_json
 from afterwit.runs.output.html import PAGE, as_text, image, table, write_html

@@ -27,7 +27,7 @@ from afterwit.envs.maze import MazeConfig, build_map
 from afterwit.envs.noise import LAYERS
 from afterwit.runs.configs.overrides import short
 from afterwit.runs.configs.run_config import RESOURCES, RunConfig, config_of, to_dict
-from afterwit.runs.evaluation.evaluate import VIDEO, is_number, is_unicode, read_evaluation
+from afterwit.runs.evaluation.evaluation_result import VIDEO, is_number, is_unicode, read_evaluation
 from afterwit.runs.training.episode_statistics import NUM_WINDOWS
 from afterwit.runs.training.run_log import MAPS, METRICS, read_metrics
 

@@ -1,6 +1,4 @@
-"""What hypothesis draws: values for the fields of any config, by their type hints alone, and names
-that mean harm.
-"""
+"""Strategies for hypothesis: values for all config fields, and hostile names."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from afterwit.runs.configs.run_config import RunConfig
 from afterwit.world_models.registry import WORLD_MODELS
 from afterwit.world_models.torso import TorsoConfig
 
-# without the search for the smallest failing case, which on a busy machine takes minutes
+# Without the search for the smallest failing case: it takes minutes on a busy machine.
 settings.register_profile(
     "afterwit",
     derandomize=True,
@@ -49,7 +47,7 @@ JSON = st.recursive(
     ),
     max_leaves=6,
 )
-EVIL = (
+HOSTILE = (
     "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&lt;b&gt;\n\x00$\\frac$_{^/../%s{0}"
     + "x" * 300
 )
@@ -79,7 +77,7 @@ NAMES = st.sampled_from(
 
 
 def small(config: Any) -> Any:
-    """A config with all that takes time made small."""
+    """Return a config in which everything that takes time is small."""
     sizes = {
         f.name: SMALL[f.name]
         for f in fields(config)
@@ -105,7 +103,7 @@ BASES = [base(env, "byol-hindsight") for env in ENVS] + [
 
 
 def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted path and type hint of every field that is no config itself."""
+    """Yield the dotted path and type hint of every field that is not itself a config."""
     hints = get_type_hints(type(config))
     for field in fields(config):
         value = getattr(config, field.name)
@@ -120,8 +118,9 @@ def options(hint: Any) -> tuple[Any, ...]:
 
 
 def values(hint: Any) -> st.SearchStrategy[Any]:
-    """Values of a type; integers that are no absurd ones stay so small that what they count takes
-    no time.
+    """Return a strategy for values of a type.
+
+    Integers are either absurd or so small that what they count takes no time.
     """
     if len(options(hint)) > 1:
         return st.one_of(*map(values, options(hint)))
@@ -145,4 +144,4 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         str: NAMES,
         types.NoneType: st.none(),
     }
-    return known[hint]  # a type of its own needs a strategy of its own
+    return known[hint]  # a new type needs a new entry

@@ -1,6 +1,4 @@
-"""Bad input, drawn by hypothesis: a command line starts its work, or is refused in a line and
-leaves no trace.
-"""
+"""Random command lines: each starts its work, or is refused in one line and changes nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ pytest.importorskip("rliable.library", reason="pip install -e '.[study]'")
 
 
 class Started(BaseException):
-    """A run, or another command's work, would begin here."""
+    """The work of a command would begin here."""
 
 
 def begin(*args: Any, **options: Any) -> None:
@@ -47,8 +45,8 @@ def begin(*args: Any, **options: Any) -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a run, a study and a file, where no work begins."""
+def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a run, a study and a file, in which no work begins."""
     import afterwit.runs.studies.demo
 
     monkeypatch.chdir(tmp_path)
@@ -63,7 +61,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("afterwit.runs.studies.run_study.train_all", begin)
     monkeypatch.setattr(afterwit.runs.studies.demo, "train_all", begin)
     monkeypatch.setattr("afterwit.runs.reports.comparison_page.write_page", begin)
-    monkeypatch.setattr("afterwit.runs.drills.drill.reference", begin)
+    monkeypatch.setattr("afterwit.runs.drills.drill.undisturbed_run", begin)
     monkeypatch.setattr("afterwit.runs.drills.soak.write_config", begin)
     return tmp_path
 
@@ -76,7 +74,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 
 def options(*kinds: type) -> list[str]:
-    """The options that a command reads from its dataclasses."""
+    """Return the options that a command reads from its dataclasses."""
     return sorted(
         {
             "--" + field.name.replace("_", "-")
@@ -88,7 +86,7 @@ def options(*kinds: type) -> list[str]:
 
 
 FIELDS = sorted({"--" + path.replace("_", "-") for config in BASES for path, _ in leaves(config)})
-TAKEN: dict[str, tuple[list[str], list[str]]] = {  # what a command takes first, and its options
+ARGUMENTS: dict[str, tuple[list[str], list[str]]] = {  # first arguments and options of each command
     "train": ([*PRESETS, "--resume"], options(Train) + FIELDS),
     "study": ([*STUDIES], options(StudyOptions)),
     "benchmark": (
@@ -143,8 +141,8 @@ VALUES = (
 
 @st.composite
 def lines(draw: st.DrawFn, command: str) -> list[str]:
-    """A command with what it takes and an option or two, or with anything."""
-    first, known = TAKEN[command]
+    """Return a command with its arguments and an option or two, or with random words."""
+    first, known = ARGUMENTS[command]
     rest = st.tuples(st.sampled_from(known), VALUES).map(list) if known else st.just([])
     line = [
         *([draw(st.sampled_from(first))] if first else []),
@@ -162,17 +160,17 @@ def lines(draw: st.DrawFn, command: str) -> list[str]:
 
 
 def test_every_command_has_lines_drawn() -> None:
-    assert TAKEN.keys() == commands.COMMANDS.keys()
+    assert ARGUMENTS.keys() == commands.COMMANDS.keys()
 
 
-@pytest.mark.parametrize("command", TAKEN)
-# the desk is cleared each time
+@pytest.mark.parametrize("command", ARGUMENTS)
+# the work folder is cleared each time
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_command_line_starts_or_is_refused_in_a_line_and_costs_nothing(
-    desk: Path, command: str, data: st.DataObject
+def test_a_command_line_starts_or_is_refused_in_one_line_and_changes_nothing(
+    work_folder: Path, command: str, data: st.DataObject
 ) -> None:
-    judge(desk, data.draw(lines(command)))
+    run_line(work_folder, data.draw(lines(command)))
 
 
 @pytest.mark.parametrize(
@@ -180,15 +178,18 @@ def test_a_command_line_starts_or_is_refused_in_a_line_and_costs_nothing(
     (["demo", "--steps", "0"], ["study", "maze", "--out", "full"], ["report", "no\nrun"]),
     ids=" ".join,
 )
-def test_a_line_that_once_left_something_behind_is_refused(desk: Path, line: list[str]) -> None:
-    assert judge(desk, line) == 2
+def test_a_line_that_once_left_something_behind_is_refused(
+    work_folder: Path, line: list[str]
+) -> None:
+    assert run_line(work_folder, line) == 2
 
 
-def judge(desk: Path, line: list[str]) -> Any:
-    """The exit code of a command line, which must not be a traceback, and on refusal not a
-    change.
+def run_line(work_folder: Path, line: list[str]) -> Any:
+    """Return the exit code of a command line.
+
+    There must be no traceback, and a refused line must not change any file.
     """
-    before, output, errors = tree(desk), io.StringIO(), io.StringIO()
+    before, output, errors = tree(work_folder), io.StringIO(), io.StringIO()
     code: Any
     try:
         with redirect_stdout(output), redirect_stderr(errors):
@@ -203,14 +204,14 @@ def judge(desk: Path, line: list[str]) -> Any:
         assert errors.getvalue().count("\n") == 1 or not errors.getvalue().startswith(
             "afterwit: "
         ), errors.getvalue()
-        assert tree(desk) == before
+        assert tree(work_folder) == before
     else:
-        clear(desk, before)
+        clear(work_folder, before)
     return code
 
 
 def clear(folder: Path, before: dict[str, bytes | None]) -> None:
-    """Put back what a command that began has made."""
+    """Remove what a command that began has made, and restore the files."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if str(path.relative_to(folder)) not in before:
             path.rmdir() if path.is_dir() else path.unlink()
@@ -219,20 +220,12 @@ def clear(folder: Path, before: dict[str, bytes | None]) -> None:
             (folder / name).write_bytes(data)
 
 
-def test_too_little_memory_is_said_in_a_line(
+def test_too_little_memory_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    line = [
-        "train",
-        "maze",
-        "--learner.policy.hidden",
-        "1000000",
-        "--learner.torso.belief",
-        "1000000",
-        "--out",
-        str(out),
-    ]
+    sizes = "--learner.policy.hidden 1000000 --learner.torso.belief 1000000"
+    line = ["train", "maze", *sizes.split(), "--out", str(out)]
     for error in (
         MemoryError("Unable to allocate 8 TiB"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 TB"),
@@ -243,5 +236,5 @@ def test_too_little_memory_is_said_in_a_line(
 
         monkeypatch.setattr("afterwit.runs.training.loop.make_run", fail)
         assert main(line) == 2
-        told = capsys.readouterr().err
-        assert "not enough memory" in told and told.count("\n") == 1 and not out.exists()
+        errors = capsys.readouterr().err
+        assert "not enough memory" in errors and errors.count("\n") == 1 and not out.exists()

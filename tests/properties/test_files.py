@@ -1,6 +1,4 @@
-"""Bad input, drawn by hypothesis: the files in a run's or a study's folder, and names on the pages
-that are made of them.
-"""
+"""Random files in the folders of runs and studies, and random names on their pages."""
 
 from __future__ import annotations
 
@@ -24,8 +22,8 @@ from afterwit.envs.gym import GymConfig
 from afterwit.envs.maze import build_map
 from afterwit.runs.configs.presets import maze
 from afterwit.runs.configs.run_config import read_config, write_config
-from afterwit.runs.evaluation.evaluate import NAME as EVALUATION
-from afterwit.runs.evaluation.evaluate import is_unicode
+from afterwit.runs.evaluation.evaluation_result import NAME as EVALUATION
+from afterwit.runs.evaluation.evaluation_result import is_unicode
 from afterwit.runs.evaluation.scores import scores
 from afterwit.runs.output import provenance
 from afterwit.runs.output.figure_style import STYLE, Picture, save
@@ -40,12 +38,12 @@ from afterwit.runs.studies.run_study import NAME as MANIFEST
 from afterwit.runs.studies.run_study import merge_manifest, read_manifest, write_manifest
 from afterwit.runs.training.many_runs import finished
 from afterwit.runs.training.run_log import MAPS, METRICS
-from tests.properties.strategies import EVIL, JSON, NAMES
+from tests.properties.strategies import HOSTILE, JSON, NAMES
 from tests.runs.written_runs import Page, log, make, small
 
 pytest.importorskip("rliable.library", reason="pip install -e '.[study]'")
-pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # of no font
-# which is made anew, or left as it was
+pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # for characters that no font has
+# The fixture's folder is shared: each example makes it anew or leaves it as it was.
 one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -58,9 +56,10 @@ MANGLED = st.one_of(
 )
 
 
-def put(data: Any, way: list[Any], value: Any) -> Any:
-    """`data`, plain JSON, with another value where `way` leads: a number chooses among the entries
-    of a dict or a list.
+def replaced(data: Any, way: list[Any], value: Any) -> Any:
+    """Return plain JSON data with one value replaced.
+
+    `way` leads to the value: a number chooses among the entries of a dict or list.
     """
     data = json.loads(json.dumps(data))
     inner, last = data, None
@@ -104,8 +103,8 @@ EVALUATED = {
 SESSIONS = [{"command": "afterwit train maze", "date": "today"}]
 
 
-def shown(run: Path) -> None:
-    """Read all that a report shows of a run, and put it into words and colours."""
+def read_all(run: Path) -> None:
+    """Read everything that a report shows of a run, and turn it into words and colours."""
     read = read_run(run)
     evaluation(read)
     (group,) = make_groups([read])
@@ -116,16 +115,16 @@ def shown(run: Path) -> None:
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "config.json": read_config,
-    EVALUATION: shown,
-    METRICS: shown,
-    MAPS: shown,
+    EVALUATION: read_all,
+    METRICS: read_all,
+    MAPS: read_all,
     provenance.NAME: provenance.record,
 }
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    """A run, whole, and a study of four."""
+    """The folders of a complete run and of a study of four."""
     home = tmp_path_factory.mktemp("files")
     run = make(home / "run", small(), log(0.5)[:3])
     (run / EVALUATION).write_text(json.dumps(EVALUATED))
@@ -133,8 +132,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
     yield run, study_folder(home / "study")
 
 
-def tried(path: Path, data: bytes, read: Callable[[], Any]) -> None:
-    """Either `read` works, or it says in one line which file is wrong; the file stays as it is."""
+def check_reading(path: Path, data: bytes, read: Callable[[], Any]) -> None:
+    """Check that `read` works, or names the file in one line, and leaves the file as it is."""
     whole = path.read_bytes()
     path.write_bytes(data)
     try:
@@ -153,7 +152,7 @@ def test_any_bytes_in_a_file_of_a_run_are_read_or_the_file_is_named(
     folders: tuple[Path, Path], name: str, data: bytes
 ) -> None:
     run = folders[0]
-    tried(run / name, data, lambda: READERS[name](run))
+    check_reading(run / name, data, lambda: READERS[name](run))
 
 
 @pytest.mark.parametrize("name", ["config.json", EVALUATION, METRICS, provenance.NAME])
@@ -164,12 +163,12 @@ def test_any_value_in_a_file_of_a_run_is_read_or_the_file_is_named(
     run = folders[0]
     text = (run / name).read_text()
     if name == METRICS:
-        *others, last = text.splitlines()
-        data = "\n".join([*others, json.dumps(put(json.loads(last), way[:2], value))]) + "\n"
+        *earlier, last = text.splitlines()
+        data = "\n".join([*earlier, json.dumps(replaced(json.loads(last), way[:2], value))]) + "\n"
     else:
-        data = json.dumps(put(json.loads(text), way, value))
-    tried(run / name, data.encode(), lambda: READERS[name](run))
-    tried(run / name, data.encode(), lambda: finished(run))
+        data = json.dumps(replaced(json.loads(text), way, value))
+    check_reading(run / name, data.encode(), lambda: READERS[name](run))
+    check_reading(run / name, data.encode(), lambda: finished(run))
 
 
 @given(
@@ -183,7 +182,7 @@ def test_any_arrays_in_maps_are_read_or_the_file_is_named(
     np.savez_compressed(
         buffer, visits=np.ones(shape).astype(kind), pay=np.ones((10, build_map().walls.size))
     )
-    tried(folders[0] / MAPS, buffer.getvalue(), lambda: shown(folders[0]))
+    check_reading(folders[0] / MAPS, buffer.getvalue(), lambda: read_all(folders[0]))
 
 
 @given(
@@ -195,8 +194,8 @@ def test_any_value_in_a_studys_manifest_is_read_or_the_file_is_named(
     folders: tuple[Path, Path], way: list[int], value: Any
 ) -> None:
     home = folders[1]
-    data = put(json.loads((home / MANIFEST).read_text()), way, value)
-    tried(home / MANIFEST, json.dumps(data).encode(), lambda: read_manifest(home))
+    data = replaced(json.loads((home / MANIFEST).read_text()), way, value)
+    check_reading(home / MANIFEST, json.dumps(data).encode(), lambda: read_manifest(home))
 
 
 @given(data=MANGLED)
@@ -204,7 +203,7 @@ def test_any_bytes_in_a_studys_manifest_are_refused_by_name(
     folders: tuple[Path, Path], data: bytes
 ) -> None:
     home = folders[1]
-    tried(home / MANIFEST, data, lambda: read_manifest(home))
+    check_reading(home / MANIFEST, data, lambda: read_manifest(home))
 
 
 def test_a_studys_folders_lie_in_the_study(folders: tuple[Path, Path]) -> None:
@@ -223,7 +222,7 @@ def test_a_studys_folders_lie_in_the_study(folders: tuple[Path, Path]) -> None:
 
 
 class Skeleton(HTMLParser):
-    """Every tag with the names of its attributes, and the text between."""
+    """Collects every tag with the names of its attributes, and the text between."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -239,7 +238,7 @@ class Skeleton(HTMLParser):
 
 
 def seen(name: str) -> str:
-    """A name as it stands on a page: as JSON, or escaped; told by its longest plain part."""
+    """Return the longest plain part of a name, which stands on a page in every form of the name."""
     return max(
         "".join(c if c.isalnum() and c.isascii() else " " for c in name).split() or [""], key=len
     )
@@ -254,7 +253,7 @@ def safe(page: Path, tags: set[tuple[str, ...]], name: str) -> None:
 
 
 def as_folder(name: str) -> str:
-    """What a file system takes of a name."""
+    """Return a name as a file system accepts it."""
     return (
         "".join(c for c in name if c not in "/\0" and not "\ud800" <= c <= "\udbff")
         .encode(errors="surrogateescape")[:200]
@@ -266,21 +265,22 @@ def as_folder(name: str) -> str:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are laid out, their texts too, and not drawn: `test_pictures_take_any_name` draws
-    one. Intervals are rough.
+    """Figures are laid out but not drawn, and intervals are rough.
+
+    `test_pictures_take_any_name` draws one.
     """
 
-    def put(figure: Any, out: Path, name: str, alt: str) -> Picture:
+    def skip(figure: Any, out: Path, name: str, alt: str) -> Picture:
         return Picture("", alt, b"")
 
-    monkeypatch.setattr("afterwit.runs.reports.comparison_page.save", put)
-    monkeypatch.setattr("afterwit.runs.studies.page.save", put)
+    monkeypatch.setattr("afterwit.runs.reports.comparison_page.save", skip)
+    monkeypatch.setattr("afterwit.runs.studies.page.save", skip)
     for module in ("scores", "intervals"):
         monkeypatch.setattr(f"afterwit.runs.evaluation.{module}.REPETITIONS", 10)
 
 
 @settings(max_examples=6)
-@example(name=EVIL)
+@example(name=HOSTILE)
 @given(name=NAMES.filter(is_unicode))
 def test_pictures_take_any_name(name: str, folders: tuple[Path, Path]) -> None:
     (group,) = make_groups([read_run(folders[0])])
@@ -297,7 +297,7 @@ def test_pictures_take_any_name(name: str, folders: tuple[Path, Path]) -> None:
 
 
 @settings(one_folder, max_examples=6)
-@example(name=EVIL)
+@example(name=HOSTILE)
 @given(name=NAMES.filter(is_unicode))
 def test_a_report_shows_any_name_and_nothing_that_it_brings(
     name: str, tmp_path: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch
@@ -315,18 +315,18 @@ def test_a_report_shows_any_name_and_nothing_that_it_brings(
 
 
 def reported(folder: Path, name: str) -> Path:
-    """A run whose game, numbers and evaluation have a name."""
+    """Return the folder of a run whose game, numbers and evaluation have this name."""
     entries = [
         entry | {f"reached/{name}": 0.5, f"learner/intrinsic_{name}": 0.5} for entry in log(0.5)[:2]
     ]
     make(folder, replace(small(), env=GymConfig(id=name)), entries, maps=False)
-    told = {"results": {name: {"mean": 1.5}}, "policy": name, name: name}
-    (folder / EVALUATION).write_text(json.dumps(told))
+    evaluated = {"results": {name: {"mean": 1.5}}, "policy": name, name: name}
+    (folder / EVALUATION).write_text(json.dumps(evaluated))
     return folder
 
 
 @settings(one_folder, max_examples=2)
-@example(name=EVIL)
+@example(name=HOSTILE)
 @given(name=NAMES.filter(is_unicode))
 def test_a_studys_report_shows_any_name_and_nothing_that_it_brings(
     name: str, tmp_path: Path, undrawn: None, folders: tuple[Path, Path]
@@ -335,34 +335,34 @@ def test_a_studys_report_shows_any_name_and_nothing_that_it_brings(
     if not home.exists():
         shutil.copytree(folders[1], home)
     written = json.loads((folders[1] / MANIFEST).read_text())
-    (home / MANIFEST).write_text(json.dumps(named(written, "plain")))
+    (home / MANIFEST).write_text(json.dumps(renamed_manifest(written, "plain")))
     tags = Skeleton(write_study_report(home).read_text(encoding="utf-8")).tags
-    (home / MANIFEST).write_text(json.dumps(named(written, name)))
+    (home / MANIFEST).write_text(json.dumps(renamed_manifest(written, name)))
     safe(write_study_report(home), tags, name)
     assert {path.name for path in tmp_path.iterdir()} == {"study"}
 
 
-def named(manifest: dict[str, Any], name: str) -> dict[str, Any]:
-    """A manifest whose study, world, method and session have a name."""
+def renamed_manifest(manifest: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a manifest whose study, world, method and session have this name."""
 
-    def renamed(old: str) -> str:
+    def new_name(old: str) -> str:
         return name if old in ("brownian", "icm") else old
 
     result = manifest | {"study": name, "sessions": [{"command": name, "date": name}]}
     result |= {
-        kind: {renamed(old): told for old, told in manifest[kind].items()}
+        kind: {new_name(old): entry for old, entry in manifest[kind].items()}
         for kind in ("worlds", "methods")
     }
     return result | {
         "cells": [
-            c | {"world": renamed(c["world"]), "method": renamed(c["method"])}
+            c | {"world": new_name(c["world"]), "method": new_name(c["method"])}
             for c in manifest["cells"]
         ]
     }
 
 
 @settings(one_folder, max_examples=1)
-@example(name=EVIL)
+@example(name=HOSTILE)
 @given(name=NAMES.filter(is_unicode))
 def test_scores_take_any_name(name: str, tmp_path: Path, undrawn: None) -> None:
     home = tmp_path / as_folder(name)
@@ -387,10 +387,10 @@ def test_half_a_character_is_refused_with_its_file_and_a_folder_that_is_no_unico
         (EVALUATION, '{"results": {"\\ud800": {}}}'),
         (METRICS, '{"agent_steps": 1, "reached/\\ud800": 1}\n'),
     ):
-        tried_before = (folder / name).read_bytes() if (folder / name).exists() else None
+        content = (folder / name).read_bytes() if (folder / name).exists() else None
         (folder / name).write_text(data)
         with pytest.raises(ValueError, match=name):
             write_report([folder], tmp_path / "out")
         (folder / name).unlink()
-        if tried_before is not None:
-            (folder / name).write_bytes(tried_before)
+        if content is not None:
+            (folder / name).write_bytes(content)

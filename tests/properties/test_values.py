@@ -1,6 +1,4 @@
-"""Bad input, drawn by hypothesis: configs, spaces and trajectories work, or are refused with a
-ValueError that names the value.
-"""
+"""Random configs, spaces and trajectories: they work, or a ValueError names the value."""
 
 from __future__ import annotations
 
@@ -32,9 +30,9 @@ from tests.helpers import BELIEF, A, B, T, random_trajectory, seeded, tiny_spec,
 from tests.properties.strategies import BASES, HUGE, JSON, NAN, base, leaves, options, values
 
 
-def one_line(error: BaseException, *named: str) -> None:
+def one_line(error: BaseException, *names: str) -> None:
     text = str(error)
-    assert all(name in text for name in named), f"{named} not in {text!r}"
+    assert all(name in text for name in names), f"{names} not in {text!r}"
     assert "\n" not in text and len(text) < 2000, text
 
 
@@ -72,7 +70,7 @@ def test_a_config_trains_or_is_refused(data: st.DataObject) -> None:
         run = Run(config)
         run.step()
         run.close()
-    # a rate, or a weight, that no float32 survives
+    # a rate or weight with which no float32 stays finite
     except (ValueError, FloatingPointError) as error:
         one_line(error)
     finally:
@@ -100,7 +98,7 @@ def test_a_value_of_another_type_is_named_with_its_path(data: st.DataObject) -> 
 def test_a_config_file_is_read_as_it_stands_or_its_path_and_value_are_named(
     data: st.DataObject | None,
 ) -> None:
-    if data is None:  # what once was read as something else
+    if data is None:  # values that were once read as something else
         cases = [
             ("learner.torso.hidden", "5"),
             ("learner.torso.hidden", 3.7),
@@ -223,7 +221,7 @@ def test_an_intrinsic_reward_works_in_a_space_or_names_it(
 
 
 class Anywhere(gymnasium.Env[Any, Any]):
-    """Shows whatever its space holds, for three steps."""
+    """An environment that shows random observations of its space, for three steps."""
 
     def __init__(self, observation: gymnasium.Space[Any], action: gymnasium.Space[Any]):
         self.observation_space, self.action_space = observation, action
@@ -281,7 +279,7 @@ def test_an_environment_of_any_space_trains_or_its_space_is_named(
 def test_an_environment_that_needs_a_package_is_named(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As LunarLander does, without Box2D."""
+    """LunarLander without Box2D is such an environment."""
 
     def make(*args: Any, **options: Any) -> None:
         raise error
@@ -322,7 +320,7 @@ def test_an_environment_that_returns_no_number_is_named(bad: float, as_reward: b
 
 
 def arrays(shapes: st.SearchStrategy[tuple[int, ...]]) -> st.SearchStrategy[np.ndarray[Any, Any]]:
-    """Arrays of any shape and dtype, all of one value."""
+    """Return a strategy for arrays of any shape and dtype, all of one value."""
     kinds = [
         "bool",
         "uint8",
@@ -347,7 +345,7 @@ def arrays(shapes: st.SearchStrategy[tuple[int, ...]]) -> st.SearchStrategy[np.n
 
 
 def near(*shape: int) -> st.SearchStrategy[tuple[int, ...]]:
-    """A shape, or one that a person may take for it."""
+    """Return a strategy for a shape, or one that may be confused with it."""
     return st.sampled_from(
         [
             shape,
@@ -437,9 +435,7 @@ def test_an_agent_acts_or_names_what_it_was_given(dtype: str, data: st.DataObjec
 def test_any_pattern_of_resets_teaches_finitely_and_what_did_not_happen_teaches_nothing(
     name: str, first: list[bool], ends: list[bool]
 ) -> None:
-    """Also where the steps that only reset have absurd rewards and actions: the loss is the same to
-    the last bit.
-    """
+    """Absurd rewards and actions in steps that only reset change no bit of the loss."""
     opens = torch.tensor(first).view(T + 1, B)
     terminal = torch.tensor(ends).view(T, B) & ~opens[1:]
     clean = replace(random_trajectory(resets=()), first=opens, terminal=terminal)

@@ -1,6 +1,4 @@
-"""The benchmark: time lands on the part that took it, work is counted as it is done, the yardstick
-is the algorithm it says.
-"""
+"""The benchmark: time by part, counted work, turns of measurements, and the plain PPO + RND."""
 
 from __future__ import annotations
 
@@ -26,10 +24,10 @@ from afterwit.runs.benchmarks.ppo_rnd_baseline import PPORND, Running
 from afterwit.runs.benchmarks.speed import (
     benchmark,
     frames_per_step,
-    grown,
     measure,
-    quotient,
+    median_ratio,
     shares,
+    varied_configs,
 )
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.presets import maze
@@ -136,10 +134,10 @@ def test_benchmark_measures_every_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", (SMALL, replace(SMALL, actor_envs=1, actors=8, policy_lag=1)))
 def test_what_grows_differs_in_one_thing_only(config: RunConfig) -> None:
-    """And in the actors, of which a learner alone needs one."""
+    """Except for the actors: a learner alone needs only one."""
     config = replace(config, learner=replace(SMALL.learner, world_model=BYOLExploreConfig()))
     one = config.alone()
-    for name, other in grown(config):
+    for name, other in varied_configs(config):
         same_model = replace(
             one, learner=replace(one.learner, world_model=other.learner.world_model)
         )
@@ -164,9 +162,7 @@ def test_measurements_take_turns_and_count_what_was_done_since_the_warm_up() -> 
 
 
 def test_a_lag_leaves_nothing_done_for_the_clock() -> None:
-    """With batches that lie ready when the measurement begins, it would find more than there can
-    be: 20 steps in 0.02 s.
-    """
+    """Batches that are ready when a measurement begins would count as done within it."""
 
     class Slow:
         device, num_envs = CPU, 4
@@ -192,13 +188,13 @@ def test_shares_are_quotients_of_the_same_round() -> None:
         "whole loop": [8.0, 10.0, 18.0],
         "stepping, 4 environments": [80.0] * 3,
     }
-    told = shares(found, 4)
-    assert told["the slower of the two"] == 0.8, "of 0.8, 0.5 and 0.9"
-    assert told["acting and learning in turn"] == pytest.approx(8 * (1 / 10 + 1 / 20)), (
+    ratios = shares(found, 4)
+    assert ratios["the slower of the two"] == 0.8, "of 0.8, 0.5 and 0.9"
+    assert ratios["acting and learning in turn"] == pytest.approx(8 * (1 / 10 + 1 / 20)), (
         "of 1.2, 1.0 and 1.35"
     )
-    assert told["stepping alone"] == 10 / 80
-    assert quotient([10.0, 30.0, 1.0], [10.0, 10.0, 10.0]) == 1.0
+    assert ratios["stepping alone"] == 10 / 80
+    assert median_ratio([10.0, 30.0, 1.0], [10.0, 10.0, 10.0]) == 1.0
 
 
 def test_a_cluster_is_measured_with_simulated_actors() -> None:

@@ -1,6 +1,4 @@
-"""The drill: every fault once, with what it may cost; and a drill that finds nothing would find
-something.
-"""
+"""The drill: every fault once, and a drill that must find a fault."""
 
 from __future__ import annotations
 
@@ -15,19 +13,19 @@ import pytest
 from afterwit.runs.command_line.main import main
 from afterwit.runs.drills import drill as drilling
 from afterwit.runs.drills import faults as drill_faults
-from afterwit.runs.drills.drill import drill, reference, table, tried
+from afterwit.runs.drills.drill import drill, run_trial, table, undisturbed_run
 from afterwit.runs.drills.faults import FAULTS
 from afterwit.runs.drills.scene import MAZE, Scene
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield reference(MAZE, tmp_path_factory.mktemp("drill") / "whole")
+    yield undisturbed_run(MAZE, tmp_path_factory.mktemp("drill") / "whole")
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_costs_no_more_than_the_promise(name: str, whole: Path, tmp_path: Path) -> None:
-    trial = tried(name, 0, 1, tmp_path / name, whole)
+    trial = run_trial(name, 0, 1, tmp_path / name, whole)
     assert not trial.wrong, trial
     assert trial.moment and not (tmp_path / name).exists()
 
@@ -37,31 +35,31 @@ def test_a_disk_can_be_full_without_root(
     name: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drill_faults, "mount_disk", lambda scene: False)
-    trial = tried(name, 0, 2, tmp_path / name, whole)
+    trial = run_trial(name, 0, 2, tmp_path / name, whole)
     assert not trial.wrong and "RLIMIT_FSIZE" in trial.moment, trial
 
 
-def test_a_loss_beyond_the_promise_is_told_and_the_run_is_kept(
+def test_a_loss_beyond_what_is_allowed_is_reported_and_the_run_is_kept(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def swallow(scene: Scene) -> None:
         """the config is another one, and an older log is gone"""
-        scene.stopped()
+        scene.start_and_stop()
         path = scene.folder / "metrics.jsonl"
         path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-        scene.ended(scene.start(), 2, "what is never said")
+        scene.finish(scene.start(), 2, "a message that never comes")
 
     monkeypatch.setitem(drilling.ALL, "swallow", swallow)
-    monkeypatch.setattr(drilling, "reference", lambda config, folder: whole)
+    monkeypatch.setattr(drilling, "undisturbed_run", lambda config, folder: whole)
     trials = drill(["swallow"], 1, 0, tmp_path, progress=False)
-    said = "; ".join(trials[0].wrong)
+    wrong = "; ".join(trials[0].wrong)
     for words in (
         "it ended with code 0, not 2",
-        "not one line with 'what is never said'",
-        "its log is not that of a run that nothing",
+        "not one line with 'a message that never comes'",
+        "its log is not that of an undisturbed run",
     ):
-        assert words in said
-    assert "weights" not in said and (tmp_path / "runs" / "swallow" / "0" / "config.json").exists()
+        assert words in wrong
+    assert "weights" not in wrong and (tmp_path / "runs" / "swallow" / "0" / "config.json").exists()
     assert "| the config is another one, and an older log is gone |" in table(
         trials
     ) and "| 0 of 1 |" in table(trials)

@@ -1,4 +1,4 @@
-"""The soak's eyes: what it counts is there, and what grows is called so."""
+"""The soak: its counts are right, and it names what grows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from afterwit.runs.command_line.main import main
 from afterwit.runs.drills.processes import SHM, Sample, family, sample, title
-from afterwit.runs.drills.soak import holders, judge, watch, write
+from afterwit.runs.drills.soak import growing_processes, judge, take_samples, write
 
 FLAT = [Sample(float(n), 100 << 20, 2, 5, 20, 1, 4096) for n in range(100)]
 NESTED = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
@@ -44,9 +44,9 @@ def test_a_process_is_counted_with_its_children_their_files_and_segments() -> No
     assert family(os.getpid())[0] == os.getpid() and set(family(process.pid)) < set(
         family(os.getpid())
     )
-    assert watch(process.pid, 0.01)
+    assert take_samples(process.pid, 0.01)
     process.communicate()
-    assert family(process.pid) == [] == watch(process.pid, 1)
+    assert family(process.pid) == [] == take_samples(process.pid, 1)
 
 
 def test_what_grows_after_the_warm_up_is_named() -> None:
@@ -88,8 +88,8 @@ def test_who_holds_what_grows_is_told() -> None:
         replace(each, parts=part if index > 50 else {**part, "late": {}})
         for index, (each, part) in enumerate(zip(FLAT, parts, strict=True))
     ]
-    assert holders(samples, "files") == "raylet 43 to 49, late 0 to 1"
-    assert holders(samples, "threads") == ""
+    assert growing_processes(samples, "files") == "raylet 43 to 49, late 0 to 1"
+    assert growing_processes(samples, "threads") == ""
 
 
 def test_samples_are_written_as_a_table_and_a_picture(tmp_path: Path) -> None:

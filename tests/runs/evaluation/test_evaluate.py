@@ -1,6 +1,4 @@
-"""Evaluation: rules that differ from training's are played and told, scores are put beside a
-human's, peaks are marked.
-"""
+"""Evaluation: changed rules, human-normalised scores, counted places, and marked peaks."""
 
 from __future__ import annotations
 
@@ -16,14 +14,14 @@ import torch
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.presets import maze
-from afterwit.runs.evaluation.evaluate import (
+from afterwit.runs.evaluation.evaluate import evaluate
+from afterwit.runs.evaluation.evaluation_result import (
     HUMAN_RANDOM,
-    evaluate,
     human_normalised,
     rules,
     summarise,
 )
-from afterwit.runs.evaluation.video import APART, PEAKS, compose, peaks
+from afterwit.runs.evaluation.video import MIN_PEAK_DISTANCE, PEAKS, compose, peaks
 from afterwit.runs.training.episode_statistics import Statistics
 from tests.helpers import B, T, random_trajectory, tiny_spec
 
@@ -83,7 +81,7 @@ def test_the_same_episodes_with_and_without_a_video(trained: Path) -> None:
     )
 
 
-def test_scores_stand_beside_a_humans() -> None:
+def test_scores_are_normalised_by_a_humans() -> None:
     returns = summarise(np.array([0.0, 1000.0, 2000.0]))
     found = human_normalised("BankHeist", returns)
     human, random = HUMAN_RANDOM["BankHeist"]
@@ -96,8 +94,8 @@ def test_scores_stand_beside_a_humans() -> None:
     assert low["mean"] == low["capped"] == pytest.approx(0)
 
 
-def test_the_rules_of_a_game_are_a_sentence() -> None:
-    told: dict[str, Any] = {
+def test_the_rules_of_a_game_are_one_sentence() -> None:
+    environment: dict[str, Any] = {
         "backend": "envpool",
         "task": "Pong-v5",
         "repeat_action_probability": 0.25,
@@ -108,14 +106,14 @@ def test_the_rules_of_a_game_are_a_sentence() -> None:
         "episodic_life": False,
     }
     assert (
-        rules(told)
+        rules(environment)
         == "Pong-v5 on envpool: sticky 0.25 a frame, skip 4, 1 to 30 no-ops at the start, at most"
         " 108,000 frames (30 min), all 18 actions, a lost life ends nothing, raw scores"
     )
 
 
 def test_rooms_and_cells_are_counted_by_episode_and_over_the_whole_run() -> None:
-    """Against sets that are filled step by step, over two unrolls and a checkpoint."""
+    """Compared with sets that are filled step by step, over two unrolls and a checkpoint."""
     spec = replace(tiny_spec(), semantics={"cells": 50})
     statistics, ended, logged = Statistics(spec, 1000), [], []
     open_now: list[dict[str, set[int]]] = [{"room": set(), "cell": set()} for _ in range(B)]
@@ -152,8 +150,9 @@ def test_rooms_and_cells_are_counted_by_episode_and_over_the_whole_run() -> None
 
 
 def test_steps_that_change_the_room_are_shares_of_time_and_pay() -> None:
-    """Against a walk through each environment. Where a reset led elsewhere, nobody went; an
-    unroll's first step is not known.
+    """Compared with a walk through each environment.
+
+    A reset that leads to another room is no change, and the first step of an unroll is unknown.
     """
     trajectory, bonus = (
         random_trajectory(),
@@ -224,7 +223,7 @@ def test_counts_go_on_from_other_checkpoints_as_far_as_they_have_them() -> None:
 
 
 def test_the_first_reward_is_timed_from_the_episodes_start() -> None:
-    """Against a walk through each environment, over two unrolls."""
+    """Compared with a walk through each environment, over two unrolls."""
     statistics, expected = Statistics(tiny_spec(), 1000), []
     open_since, first = [0] * B, [0] * B
     for seed in range(2):
@@ -257,7 +256,10 @@ def test_peaks_are_the_highest_and_lie_apart() -> None:
     totals[100], totals[101], totals[300] = 9.0, 8.0, 7.0
     found = peaks(totals)
     assert len(found) == PEAKS and {100, 300} <= found and 101 not in found
-    assert min(abs(one - other) for one in found for other in found if one != other) >= APART
+    assert (
+        min(abs(one - other) for one in found for other in found if one != other)
+        >= MIN_PEAK_DISTANCE
+    )
     assert peaks([0.0] * 100) == set()
 
 

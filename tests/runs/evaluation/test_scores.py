@@ -1,6 +1,4 @@
-"""Scores: aggregates against their definitions, what cannot be compared is named, and one command
-from run folders to a picture.
-"""
+"""Scores: aggregates against their definitions, incomparable runs, and the command."""
 
 from __future__ import annotations
 
@@ -40,13 +38,13 @@ def evaluated(
 ) -> Path:
     write_config(replace(atari_small(model, game), seed=seed), folder)  # type: ignore[arg-type]
     summary = {"mean": score, "low": score, "high": score}
-    told = {
+    evaluation = {
         "results": {"return": summary, "rooms": {"mean": score / 10}},
         "trained_agent_steps": 100,
         "policy": "stochastic",
         "episodes": 3,
     }
-    (folder / "evaluation.json").write_text(json.dumps(told | more))
+    (folder / "evaluation.json").write_text(json.dumps(evaluation | more))
     return folder
 
 

@@ -1,6 +1,4 @@
-"""What a command says never costs what it does, can be read in any encoding, and can be pasted
-where it is a command.
-"""
+"""Output: it never stops a command, any encoding can show it, and its commands can be pasted."""
 
 from __future__ import annotations
 
@@ -31,20 +29,10 @@ from afterwit.runs.training.run_log import read_metrics
 from afterwit.runs.training.stop_signals import SilenceNotice, StopSignals
 
 AFTERWIT = [sys.executable, "-m", "afterwit"]
-TINY = [
-    "train",
-    "maze",
-    "--model",
-    "rnd",
-    "--env.num-envs",
-    "4",
-    "--unroll-length",
-    "10",
-    "--total-steps",
-    "80",
-    "--log-interval",
-    "40",
-]
+COMMAND = (
+    "train maze --model rnd --env.num-envs 4 --unroll-length 10 --total-steps 80 --log-interval 40"
+)
+TINY = COMMAND.split()
 
 
 class Full(io.StringIO):
@@ -61,18 +49,18 @@ class Full(io.StringIO):
 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC, errno.EIO])
-def test_what_cannot_be_written_is_dropped(number: int) -> None:
+def test_output_that_cannot_be_written_is_dropped(number: int) -> None:
     stream = Full(number)
-    lasting = TolerantStream(stream)
-    print("lost", file=lasting, flush=True)
+    tolerant = TolerantStream(stream)
+    print("lost", file=tolerant, flush=True)
     stream.number = 0
-    print("kept", file=lasting, flush=True)
-    lasting.end()
+    print("kept", file=tolerant, flush=True)
+    tolerant.end()
     assert stream.getvalue() == "kept\n"
-    assert isinstance(lasting.failure, OSError) and lasting.failure.errno == number
+    assert isinstance(tolerant.failure, OSError) and tolerant.failure.errno == number
 
 
-def test_a_closed_stream_and_none_at_all_take_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_or_missing_stream_accepts_all_output(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stdout", closed)
@@ -85,23 +73,22 @@ def test_a_closed_stream_and_none_at_all_take_everything(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("number", "lines"), [(errno.EPIPE, 0), (errno.ENOSPC, 1)])
-def test_a_full_device_is_said_at_the_end_and_a_reader_that_left_is_not(
+def test_a_full_device_is_reported_at_the_end_and_a_reader_that_left_is_not(
     number: int, lines: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = io.StringIO()
     monkeypatch.setattr(sys, "stdout", Full(number))
     monkeypatch.setattr(sys, "stderr", errors)
     assert main(["list"]) == 0
-    assert errors.getvalue().count("\n") == lines and (
-        "No space left" in errors.getvalue()
-    ) == bool(lines)
+    assert errors.getvalue().count("\n") == lines
+    assert ("No space left" in errors.getvalue()) == bool(lines)
 
 
-def test_letters_that_an_encoding_lacks_are_spelled_and_the_stream_is_as_it_was() -> None:
+def test_letters_that_an_encoding_lacks_are_replaced_and_the_stream_is_restored() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
-    lasting = TolerantStream(stream)
-    lasting.write("1 … 2, λ, é, \udcff")
-    lasting.end()
+    tolerant = TolerantStream(stream)
+    tolerant.write("1 … 2, λ, é, \udcff")
+    tolerant.end()
     assert stream.errors == "strict"
     assert stream.buffer.getvalue() == b"1 ... 2, lambda, \\xe9, \\udcff"  # type: ignore[attr-defined]
 
@@ -120,8 +107,10 @@ def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedPr
 
 
 def test_a_run_outlives_its_reader_and_its_streams(tmp_path: Path) -> None:
-    """A pipe that nobody reads, with a device that is full; then, in the same folder, streams that
-    are closed from the start.
+    """Two runs in one folder.
+
+    The first writes to a pipe without a reader and a full device. The second has all its streams
+    closed from the start.
     """
     tiny = " ".join(TINY)
     result = shell(f'"$@" {tiny} --out one 2>/dev/full | true; echo "${{PIPESTATUS[0]}}"', tmp_path)
@@ -151,7 +140,7 @@ def test_a_closed_terminal_stops_a_run_and_nohup_keeps_it(tmp_path: Path) -> Non
         for handler, stops in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
             signal.signal(signal.SIGHUP, handler)
             with StopSignals(tmp_path) as signals:
-                # a shell sends one and the system another: that is not a second Ctrl-C
+                # A shell sends one and the system another. That is not a second Ctrl-C.
                 for _ in range(2):
                     os.kill(os.getpid(), signal.SIGHUP)
                     time.sleep(0.1)
@@ -199,7 +188,7 @@ def test_a_folder_of_any_name_is_trained_resumed_and_looked_at(
     assert main(["report", str(folder), "--out", str(tmp_path / "report")]) == 0
 
 
-def test_the_command_of_a_folder_that_is_no_unicode_is_recorded_and_read_again(
+def test_a_command_with_a_folder_that_is_not_unicode_is_recorded_and_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["afterwit", "train", "--resume", os.fsdecode(b"run\xff")])
@@ -210,7 +199,7 @@ def test_the_command_of_a_folder_that_is_no_unicode_is_recorded_and_read_again(
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (["--resume"], "--resume takes one run folder, not 0"),
         (["--resume="], "--resume takes one run folder, not 0"),
@@ -221,11 +210,11 @@ def test_the_command_of_a_folder_that_is_no_unicode_is_recorded_and_read_again(
     ],
 )
 def test_resuming_takes_a_folder_and_nothing_else(
-    line: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    line: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", *line]) == 2
-    told = capsys.readouterr().err
-    assert said in told and told.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert message in errors and errors.count("\n") == 1
 
 
 def test_a_path_may_begin_at_home(
@@ -250,7 +239,7 @@ def test_a_path_may_begin_at_home(
 @pytest.mark.parametrize(
     "command", ["evaluate", "report", "scores", "probe", "benchmark", "study", "train"]
 )
-def test_ctrl_c_says_what_is_true(
+def test_ctrl_c_reports_the_state_of_the_results(
     command: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -276,21 +265,18 @@ def test_ctrl_c_says_what_is_true(
         "train": ["maze", "--out", str(tmp_path / "new")],
     }
     assert main([command, *rest.get(command, ["run"])]) == 130
-    said = {
+    messages = {
         "report": "the same command writes it again",
         "study": "the same command goes on",
         "train": "nothing was started",
     }
-    told = capsys.readouterr().err
-    assert (
-        said.get(command, "no result was written") in told
-        and "--resume" not in told
-        and told.count("\n") == 1
-    )
+    errors = capsys.readouterr().err
+    assert messages.get(command, "no result was written") in errors
+    assert "--resume" not in errors and errors.count("\n") == 1
     assert not (tmp_path / "new").exists()
 
 
-def test_silence_is_broken_and_again_when_it_has_doubled(
+def test_a_notice_breaks_the_silence_and_again_when_it_has_doubled(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(stop_signals, "SILENCE_SECONDS", 0.02)
@@ -319,22 +305,8 @@ def test_an_environment_of_the_current_folder_is_found_after_what_is_installed(
     monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(tmp_path))])
     before = list(sys.path)
     id = "module_of_this_folder:OfThisFolder-v0"
-    train = [
-        "train",
-        "gym",
-        "--id",
-        id,
-        "--total-steps",
-        "64",
-        "--env.num-envs",
-        "2",
-        "--unroll-length",
-        "16",
-        "--out",
-        "run",
-        "--quiet",
-    ]
-    assert main(train) == 0
+    options = "--total-steps 64 --env.num-envs 2 --unroll-length 16 --out run --quiet"
+    assert main(["train", "gym", "--id", id, *options.split()]) == 0
     assert sys.path == [*before, str(tmp_path)]
 
 

@@ -1,6 +1,4 @@
-"""Checkpoints: nothing damaged is used, nothing finished is lost, and a killed run ends as the one
-that nothing happened to.
-"""
+"""Checkpoints: damage is found, and a killed run ends like an undisturbed one."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.run_config import RunConfig, read_config, to_dict, write_config
 from afterwit.runs.drills.child import Child, begin
-from afterwit.runs.drills.drill import timeless
+from afterwit.runs.drills.drill import without_times
 from afterwit.runs.drills.scene import CARTPOLE, MAZE, STEP
 from afterwit.runs.output.files import (
     LOCK,
@@ -43,13 +41,12 @@ from afterwit.runs.training.run import Run
 from afterwit.runs.training.run_log import EVENTS, METRICS, read_metrics
 from tests.helpers import random_trajectory, same, tiny_spec
 
-# No checkpoint falls together with a log entry: what was measured since the last entry has to be
-# saved, too.
+# No checkpoint coincides with a log entry, so the metrics since the last entry must be saved too.
 CONFIG = replace(MAZE, log_interval=80, checkpoint_interval=60)
 
 
 def state(agent_steps: int = 0, score: float | None = None, **config: Any) -> dict[str, Any]:
-    """As small as a checkpoint can be."""
+    """Return the smallest possible checkpoint."""
     learner = {"weights": torch.arange(20.0)}
     return {
         "config": to_dict(replace(MAZE, **config)),
@@ -80,8 +77,8 @@ def learner(folder: Path) -> Any:
     return checkpoint.load(folder, read_config(folder))["learner"]
 
 
-def shown(folder: Path, tag: str) -> list[int]:
-    """The agent steps at which TensorBoard shows a number."""
+def logged_in_tensorboard(folder: Path, tag: str) -> list[int]:
+    """Return the agent steps at which TensorBoard shows a number."""
     events = EventAccumulator(str(folder / EVENTS), size_guidance={"scalars": 0})
     events.Reload()
     return [event.step for event in events.Scalars(tag)]
@@ -154,7 +151,7 @@ def test_the_last_k_and_the_best_are_kept(tmp_path: Path) -> None:
         ("checkpoint.1.pt", 3),
         ("checkpoint.2.pt", 2),
     ]
-    assert steps(tmp_path / BEST) == 3  # of equals the later one
+    assert steps(tmp_path / BEST) == 3  # the later one of two equals
     checkpoint.save(tmp_path, state(5, 0.2, keep_checkpoints=1))
     assert [(path.name, steps(path)) for path in checkpoint.list_checkpoints(tmp_path)] == [
         (NAME, 5)
@@ -167,10 +164,10 @@ def test_the_last_k_and_the_best_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_disk_without_links_keeps_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: Any) -> None:
+    def fail(*arguments: Any) -> None:
         raise OSError(1, "Operation not permitted")
 
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", fail)
     for index in range(3):
         checkpoint.save(tmp_path, state(index, 1.0))
     assert [steps(path) for path in checkpoint.list_checkpoints(tmp_path)] == [2, 1] and steps(
@@ -179,15 +176,15 @@ def test_a_disk_without_links_keeps_copies(tmp_path: Path, monkeypatch: pytest.M
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_a_name_for_what_has_it_already_leaves_nothing_behind(tmp_path: Path) -> None:
-    """POSIX: rename does nothing where both names are the same file."""
+def test_linking_a_file_that_is_linked_already_leaves_nothing_behind(tmp_path: Path) -> None:
+    """POSIX: a rename does nothing if both names are the same file."""
     (tmp_path / "a").write_text("a")
     for _ in range(2):
         link_or_copy(tmp_path / "a", tmp_path / "b")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "a", "b": "a"}
 
 
-def test_the_score_is_what_a_user_would_look_at_and_needs_an_episode_of_each_environment() -> None:
+def test_the_score_is_the_main_measure_and_needs_an_episode_of_each_environment() -> None:
     trajectory = random_trajectory(length=9, batch=3, resets=[(5, 0), (5, 1)], shape=(2,))
     trajectory = replace(trajectory, reward=torch.ones(9, 3) * ~trajectory.first[1:])
     # all episodes end: four of 4 steps, one of 9
@@ -214,7 +211,7 @@ def test_the_score_is_what_a_user_would_look_at_and_needs_an_episode_of_each_env
         restored.load_state(statistics.state())
         for each in (statistics, restored):
             each.add(replace(again, info=info), torch.zeros(9, 3), 0)
-            assert each.score() == expected and each.score() is None  # it is taken once
+            assert each.score() == expected and each.score() is None  # each episode counts once
 
 
 def test_a_newer_format_is_refused_and_an_older_checkpoint_does_not_take_its_place(
@@ -263,7 +260,7 @@ def test_a_checkpoint_of_format_1_is_read_and_goes_on(lag: int, tmp_path: Path) 
     )
 
 
-def test_what_was_measured_since_the_last_entry_survives() -> None:
+def test_metrics_since_the_last_entry_survive() -> None:
     pending = [{"loss": torch.tensor(float(n)), "kl": torch.tensor(n)} for n in range(3)]
     device = torch.device("cpu")
     assert (
@@ -272,7 +269,7 @@ def test_what_was_measured_since_the_last_entry_survives() -> None:
 
 
 @pytest.mark.parametrize("lag", (0, 1))
-def test_a_run_that_is_killed_again_and_again_ends_as_the_one_that_nothing_happened_to(
+def test_a_run_that_is_killed_again_and_again_ends_as_the_undisturbed_one(
     lag: int, tmp_path: Path
 ) -> None:
     config = replace(CONFIG, policy_lag=lag)
@@ -289,10 +286,10 @@ def test_a_run_that_is_killed_again_and_again_ends_as_the_one_that_nothing_happe
         )
     finished(config, killed)
     assert same(learner(whole), learner(killed))
-    assert timeless(read_metrics(whole)) == timeless(read_metrics(killed))
+    assert without_times(read_metrics(whole)) == without_times(read_metrics(killed))
     expected = [entry["agent_steps"] for entry in read_metrics(whole)]
     for tag in ("learner/loss", "time/agent_steps"):
-        assert shown(whole, tag) == shown(killed, tag) == expected
+        assert logged_in_tensorboard(whole, tag) == logged_in_tensorboard(killed, tag) == expected
     assert (killed / BEST).exists() and same(
         checkpoint.read(killed / BEST)["learner"], checkpoint.read(whole / BEST)["learner"]
     )
@@ -302,13 +299,17 @@ def test_a_run_without_a_checkpoint_starts_its_logs_anew(tmp_path: Path) -> None
     config = replace(MAZE, checkpoint_interval=10_000)
     child = started(config, tmp_path / "run", "kill in learning", at=6)
     assert child.wait() == -signal.SIGKILL and not (tmp_path / "run" / NAME).exists()
-    assert len(read_metrics(tmp_path / "run")) == 5 == len(shown(tmp_path / "run", "learner/loss"))
+    assert (
+        len(read_metrics(tmp_path / "run"))
+        == 5
+        == len(logged_in_tensorboard(tmp_path / "run", "learner/loss"))
+    )
     expected = list(range(STEP, MAZE.total_steps + 1, STEP))
     finished(config, tmp_path / "run")
     assert (
         [entry["agent_steps"] for entry in read_metrics(tmp_path / "run")]
         == expected
-        == shown(tmp_path / "run", "learner/loss")
+        == logged_in_tensorboard(tmp_path / "run", "learner/loss")
     )
 
 
@@ -385,8 +386,8 @@ def test_a_run_whose_config_is_gone_takes_it_from_its_checkpoint(tmp_path: Path)
     assert read_config(tmp_path) == MAZE and checkpoint.restore_config(tmp_path) == ""
 
 
-def test_what_cannot_be_written_whole_is_taken_back(tmp_path: Path) -> None:
-    """With the limit on file sizes, which fails a write halfway as a full disk does."""
+def test_a_record_that_cannot_be_written_completely_is_removed(tmp_path: Path) -> None:
+    """The limit on file sizes makes a write fail halfway, as a full disk does."""
     log = AppendOnlyFile(tmp_path / "log")
     log.write(b"whole\n")
     (tmp_path / "file").write_bytes(b"old")
@@ -405,7 +406,7 @@ def test_what_cannot_be_written_whole_is_taken_back(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.glob("file*")} == {"file": b"old"}
 
 
-def test_what_a_killed_process_had_begun_is_removed_at_the_next_start(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed_at_the_next_start(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     child = started(MAZE, folder, "kill in checkpoint", at=2)
     assert child.wait() == -signal.SIGKILL and (folder / f"{NAME}.tmp").exists()
@@ -417,7 +418,7 @@ def test_what_a_killed_process_had_begun_is_removed_at_the_next_start(tmp_path: 
     assert (folder / "notes.txt").exists()
 
 
-def test_a_folder_is_written_by_one_process_and_free_when_that_is_gone(tmp_path: Path) -> None:
+def test_a_folder_is_locked_by_one_process_and_free_when_that_has_ended(tmp_path: Path) -> None:
     with locked_folder(tmp_path, 0):
         with (
             pytest.raises(

@@ -1,6 +1,4 @@
-"""Results are refused before the work or written whole, closing costs nothing, one of two starts
-wins, and what never ends can be ended.
-"""
+"""The ends of runs: unwritable results, failing close(), simultaneous starts, endless episodes."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ CONFIG = replace(
 
 @pytest.fixture
 def closed(monkeypatch: pytest.MonkeyPatch) -> list[Maze]:
-    """The environments that were closed, of which each raised then."""
+    """The environments whose close() was called; each call raised an error."""
     found: list[Maze] = []
 
     def close(self: Maze) -> None:
@@ -74,9 +72,7 @@ def test_a_close_that_raises_costs_no_resumed_run(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Environments that cannot be saved are made anew where a run goes on, and the first ones
-    closed.
-    """
+    """Environments that cannot be saved are made anew on resume, and the first ones closed."""
     monkeypatch.delattr(Maze, "state_dict")
     write_config(CONFIG, tmp_path / "run")
     run = Run(CONFIG)
@@ -98,7 +94,7 @@ def test_a_close_that_raises_costs_no_result(
     )
     probe(trained, 1, 1, 100, 1, progress=False)
     assert (trained / "probe.json").is_file() and len(closed) == 2
-    with ExitStack() as stack:  # as a benchmark does with what it measures
+    with ExitStack() as stack:  # as a benchmark closes what it measures
         assert stepping(CONFIG, 2, stack)() == 20 and plain_ppo_rnd(CONFIG, stack)() > 0
     assert len(closed) == 4 and capsys.readouterr().err.count("could not be closed") == 3
 
@@ -143,7 +139,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
         "diagnostics.latent_swap.gather",
         "evaluation.scores.aggregated",
         "reports.comparison_page.write_page",
-        "drills.drill.reference",
+        "drills.drill.undisturbed_run",
         "benchmarks.speed.Run",
     ):
         monkeypatch.setattr(f"afterwit.runs.{work}", never)
@@ -159,14 +155,14 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
         ["drill"],
     ):
         assert main([*line, "--out", out]) == 2, line
-        said = capsys.readouterr().err
-        assert said.count("\n") == 1 and "cannot be written" in said and out in said
+        errors = capsys.readouterr().err
+        assert errors.count("\n") == 1 and "cannot be written" in errors and out in errors
     assert main(["benchmark", "maze", "--out", f"{out}/speed.json"]) == 2
     assert "cannot be written" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before and (tmp_path / "file").read_text() == "precious"
 
 
-def test_a_full_disk_is_found_before_the_work_and_new_folders_go_again(
+def test_a_full_disk_is_found_before_the_work_and_new_folders_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(file: Any) -> None:
@@ -187,12 +183,10 @@ def test_a_full_disk_is_found_before_the_work_and_new_folders_go_again(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_kept_at_the_end_is_said(
+def test_results_that_cannot_be_written_at_the_end_are_reported(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A film that fails costs the film; a disk that has become full costs the file, and the numbers
-    are printed.
-    """
+    """A failing film costs only the film. If the disk is full, the numbers are printed."""
     with monkeypatch.context() as patch:
         patch.setattr(
             Recorder, "write", lambda self, path: (_ for _ in ()).throw(OSError("no room"))
@@ -202,15 +196,15 @@ def test_what_cannot_be_kept_at_the_end_is_said(
     old = (trained / "evaluation.json").read_bytes()
     assert "video" not in json.loads(old)
 
-    def refuse(path: Path, data: Any) -> None:
+    def fail(path: Path, data: Any) -> None:
         with replacing(path) as file:
             file.write(b"half")
             raise Unwritable(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(evaluating, "write_json", refuse)
+    monkeypatch.setattr(evaluating, "write_json", fail)
     assert main(["evaluate", str(trained), "--episodes", "2"]) == 2
-    said = capsys.readouterr()
-    assert "2 episodes, stochastic policy" in said.out and "No space left" in said.err
+    printed = capsys.readouterr()
+    assert "2 episodes, stochastic policy" in printed.out and "No space left" in printed.err
     assert (trained / "evaluation.json").read_bytes() == old
 
 
@@ -319,17 +313,14 @@ def test_of_two_starts_in_one_folder_one_gets_it_whole(
             thread.start()
         for thread in threads:
             thread.join()
-        winners = [seed for seed, said in ended.items() if not said]
+        winners = [seed for seed, line in ended.items() if not line]
         assert winners == [read_config(folder).seed]
-        assert all(
-            "exists; go on with" in said or "is in use by another" in said
-            for said in ended.values()
-            if said
-        )
+        errors = [line for line in ended.values() if line]
+        assert all("exists; go on" in line or "is in use by another" in line for line in errors)
         assert {path.name for path in folder.iterdir()} == {"config.json", LOCK}
 
 
-def test_who_comes_late_leaves_the_folder_alone(
+def test_a_start_that_is_too_late_leaves_the_folder_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
@@ -343,7 +334,7 @@ def test_who_comes_late_leaves_the_folder_alone(
     monkeypatch.setattr("afterwit.runs.training.loop.make_run", fail)
     with pytest.raises(ValueError, match="cannot be set up"):
         start(CONFIG, folder)
-    assert not folder.exists()  # its own start takes it away again
+    assert not folder.exists()  # its own start has removed it
     with locked_folder(folder, 0), pytest.raises(ValueError, match="is in use by another"):
         start(CONFIG, folder)
     assert [path.name for path in folder.iterdir()] == [LOCK]
@@ -352,9 +343,7 @@ def test_who_comes_late_leaves_the_folder_alone(
 def test_a_lock_that_was_removed_with_its_folder_holds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between opening the lock and taking it, the folder goes and another process makes it
-    again.
-    """
+    """Another process makes the folder again between opening the lock and taking it."""
     from afterwit.runs.output import files
 
     flock, calls = files.fcntl.flock, []

@@ -1,8 +1,8 @@
-"""Run folders of November 2026 (commit cc15d7c) are still read: they act as they did, are
-evaluated, reported and resumed.
+"""Run folders of November 2026 (commit cc15d7c) can still be read.
 
-Made with `afterwit train maze --model M --noise sticky --seed 3 --total-steps 480 --env.num-envs 2`
-and tiny networks (the command stands in each folder's provenance.json).
+They act as before, and can be evaluated, reported and resumed. They were made with `afterwit train
+maze --model M --noise sticky --seed 3 --total-steps 480 --env.num-envs 2` and tiny networks; the
+command is in each folder's provenance.json.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from afterwit.runs.training import checkpoint
 from afterwit.runs.training.run import Run
 
 RUNS = Path(__file__).parents[2] / "data" / "runs-2026-11"
-# What they answered then to two views of random bytes: log-probabilities of the five actions.
-ANSWERS = {
+# Their output at that time for two views of random bytes: log-probabilities of the five actions.
+LOG_PROBABILITIES = {
     "byol-hindsight": [-1.966316, -2.058828, -1.677265, -1.018911, -1.689819],
     "rnd": [-1.960736, -2.062855, -1.674491, -1.020887, -1.690237],
 }
 
 
-@pytest.fixture(params=ANSWERS)
+@pytest.fixture(params=LOG_PROBABILITIES)
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return Path(shutil.copytree(RUNS / request.param, tmp_path / request.param))
 
@@ -41,7 +41,7 @@ def test_it_acts_as_it_did(folder: Path) -> None:
         log_probs = agent.choose(
             draw.integers(0, 256, (1, 8, 5, 5), dtype=np.uint8), np.array([first])
         )[1]
-    np.testing.assert_allclose(log_probs[0].numpy(), ANSWERS[folder.name], atol=1e-5)
+    np.testing.assert_allclose(log_probs[0].numpy(), LOG_PROBABILITIES[folder.name], atol=1e-5)
 
 
 def test_its_moments_stay_with_their_parameters(folder: Path) -> None:
@@ -59,9 +59,9 @@ def test_its_moments_stay_with_their_parameters(folder: Path) -> None:
             state[index]["exp_avg_sq"], old["exp_avg_sq"]
         )
     assert len(state) == first + second
-    # what was done before there was a choice
+    # the only behaviour before this was a choice
     assert getattr(config.learner.world_model, "reward_edges", "sum") == "sum"
-    if folder.name == "rnd":  # the same function, in the same unit: it moves from there
+    if folder.name == "rnd":  # the scale starts at 1: the same function in the same unit
         assert float(run.learner.world_model.target_scale.size) == 1  # type: ignore[union-attr]
     assert float(run.learner.trust_region.alpha) == pytest.approx(
         float(saved["learner"]["modules"]["duals.trust_region"])

@@ -1,4 +1,4 @@
-"""Runs end to end, in small: train, resume, evaluate, and what a user's mistakes say."""
+"""Small runs from beginning to end: train, resume, evaluate, and users' mistakes."""
 
 from __future__ import annotations
 
@@ -125,8 +125,9 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path: Path) -> None:
 
 
 def test_a_resumed_game_is_not_counted_with_the_one_that_was_cut(tmp_path: Path) -> None:
-    """Gym and Atari cannot be saved: new episodes start, other than the run's first ones, and none
-    is a mixture.
+    """Gym and Atari environments cannot be saved: a resumed run starts new episodes.
+
+    They differ from the run's first ones, and none is counted as part of an old one.
     """
     config = replace(SMALL, env=GymConfig(id="CartPole-v1", num_envs=4))
     run, resumed = Run(config), Run(config)
@@ -212,12 +213,8 @@ def test_the_random_policy_is_named_so_and_has_no_likeliest_action(tmp_path: Pat
         and config.method == "random"
         and default_name(config).startswith("maze-random-")
     )
-    assert (
-        evaluate(folder, episodes=4, greedy=False, seed=9, video=False, progress=False)["results"][
-            "length"
-        ]["episodes"]
-        == 4
-    )
+    result = evaluate(folder, episodes=4, greedy=False, seed=9, video=False, progress=False)
+    assert result["results"]["length"]["episodes"] == 4
     with pytest.raises(ValueError, match="acts at random"):
         evaluate(folder, episodes=4, greedy=True, seed=9, video=False, progress=False)
 
@@ -275,7 +272,7 @@ def test_a_mistake_is_named_and_costs_nothing(
     arguments, message = MISTAKES[mistake]
     try:
         code: object = main(arguments)
-    # tyro ends the process itself where a field of the config is wrong
+    # tyro ends the process itself if a field of the config is wrong
     except SystemExit as stopped:
         code = stopped.code
     assert code == 2
@@ -369,8 +366,9 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(
 def test_the_first_losses_and_their_digest_tell_whether_two_machines_compute_alike(
     tmp_path: Path,
 ) -> None:
-    """In the provenance of the session that took them; other seeds have others, a later session
-    none.
+    """The first losses are in the provenance of the session that took them.
+
+    Another seed has other losses, and a later session has none.
     """
     sessions = {}
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
@@ -399,26 +397,13 @@ def test_the_first_losses_and_their_digest_tell_whether_two_machines_compute_ali
     assert first == sessions["one"] and "first_losses" not in second
 
 
-def test_the_pay_of_cartpole_is_not_all_its_own(tmp_path: Path) -> None:
-    """With the gym preset's defaults curiosity is a few hundredths of what is paid; it was a
-    thousandth of a constant 100.
+def test_the_gym_preset_pays_for_curiosity_in_cartpole_too(tmp_path: Path) -> None:
+    """With the gym preset, curiosity is a few hundredths of the pay.
+
+    It used to be a thousandth, because the constant reward was scaled to 100.
     """
-    assert (
-        main(
-            [
-                "train",
-                "gym",
-                "--total-steps",
-                "16000",
-                "--log-interval",
-                "16000",
-                "--quiet",
-                "--out",
-                str(tmp_path / "run"),
-            ]
-        )
-        == 0
-    )
+    options = "--total-steps 16000 --log-interval 16000 --quiet --out"
+    assert main(["train", "gym", *options.split(), str(tmp_path / "run")]) == 0
     (entry,) = read_metrics(tmp_path / "run")
     assert 0.01 < entry["learner/curiosity_share"] < 0.3
     assert entry["learner/temperature_ratio"] == pytest.approx(1, abs=0.02)
@@ -448,6 +433,7 @@ def test_a_place_where_no_run_can_be_is_named(
 ) -> None:
     (tmp_path / "file").write_text("mine")
     assert main(["train", "maze", "--total-steps", "100", "--out", str(tmp_path / place)]) == 2
-    said = capsys.readouterr().err
-    assert "choose another --out" in said and "--resume" not in said and len(said.splitlines()) == 1
+    errors = capsys.readouterr().err
+    assert "choose another --out" in errors and "--resume" not in errors
+    assert len(errors.splitlines()) == 1
     assert (tmp_path / "file").read_text() == "mine"
