@@ -26,8 +26,9 @@ from afterwit.runs.command_line.options import (
 from afterwit.runs.command_line.preset_options import default_name, from_preset, parsed, presets
 from afterwit.runs.configs.overrides import assignments
 from afterwit.runs.diagnostics import latent_swap as probing
+from afterwit.runs.diagnostics import latent_swap_text
 from afterwit.runs.diagnostics.separation import benchmark_separation
-from afterwit.runs.diagnostics.separation import table as separation_table
+from afterwit.runs.diagnostics.separation_verdicts import table as separation_table
 from afterwit.runs.drills.soak import PICTURE, soak
 from afterwit.runs.drills.soak import TABLE as SAMPLES
 from afterwit.runs.evaluation import evaluate as evaluating
@@ -125,7 +126,7 @@ def probe_command(args: list[str]) -> int:
         chosen.run, chosen.queries, chosen.swaps, chosen.steps, chosen.seed, chosen.out
     )
     folder = chosen.out or chosen.run
-    print(probing.table(result))
+    print(latent_swap_text.table(result))
     written(folder / probing.NAME, folder / probing.PICTURE)
     return 0
 
