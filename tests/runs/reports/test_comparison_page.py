@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from afterwit.envs.atari import AtariConfig
-from afterwit.runs.reports.comparison_page import summarise, write_report
+from afterwit.runs.reports.comparison_page import write_report
 from afterwit.runs.reports.curves import curves
-from afterwit.runs.reports.run_results import make_groups, read_run
+from afterwit.runs.reports.groups import make_groups
+from afterwit.runs.reports.report_summary import summarise
+from afterwit.runs.reports.run_results import read_run
 from afterwit.runs.reports.sentences import percent
 from afterwit.runs.training.run_log import MAPS
 from tests.runs.written_runs import Page, entry, log, make, small

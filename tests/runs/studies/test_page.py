@@ -24,12 +24,12 @@ from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.run_config import write_config
 from afterwit.runs.evaluation.intervals import estimate, interquartile_mean, intervals
 from afterwit.runs.studies.claims import claims as claims_of
-from afterwit.runs.studies.claims import cost, trapped_words
 from afterwit.runs.studies.claims import targets as targets_of
 from afterwit.runs.studies.definitions import STUDIES, Study, Variant
 from afterwit.runs.studies.page import write_study_report
 from afterwit.runs.studies.results import StudyLog, read_study
 from afterwit.runs.studies.run_study import merge_manifest, write_manifest
+from afterwit.runs.studies.verdicts import cost, trapped_words
 from afterwit.runs.training.run_log import MAPS, METRICS
 from tests.runs.written_runs import Page
 
@@ -282,9 +282,8 @@ def test_the_page_stands_alone_and_the_files_hold_every_run(tmp_path: Path) -> N
     assert "script" not in page.tags and "&lt;script&gt;" in html
     assert page.links and all(link.startswith("data:image/png") for link in page.links)
     assert "url(" not in html and "@import" not in html
-    assert (
-        "of 12 runs, 4 are finished, 6 are on their way and 2 have logged nothing yet"
-        in " ".join(html.split())
+    assert "of 12 runs, 4 are finished, 6 are unfinished and 2 have logged nothing yet" in " ".join(
+        html.split()
     )
     assert "Does it seek the noise?" in html and "noise/share" in html and "c0ffee" in html
     assert {"study-curves.png", "study-scores.png", "study-coverage.png"} <= {
