@@ -14,7 +14,7 @@ from PIL import Image
 
 from afterwit.runs.diagnostics.separation_world import KINDS
 from afterwit.runs.diagnostics.separation_worlds import WORLDS
-from afterwit.runs.output.files import replacing
+from afterwit.runs.output.files import atomic_write
 
 COLOURS = {"familiar": "#8a8a8a", "noisy": "#cc3311", "novel": "#0077bb"}
 NAMES = {"familiar": "familiar", "noisy": "noise", "novel": "never seen"}
@@ -72,7 +72,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         figure.supxlabel("reward (1 = median of what was never seen)", fontsize=7)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
-    with Image.open(buffer) as drawn, replacing(path) as file:
+    with Image.open(buffer) as drawn, atomic_write(path) as file:
         drawn.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(
             file, format="png", optimize=True
         )

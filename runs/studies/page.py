@@ -17,7 +17,7 @@ import matplotlib
 
 from afterwit.runs.configs.run_config import to_dict
 from afterwit.runs.output.figure_style import STYLE, Picture, save
-from afterwit.runs.output.files import replacing
+from afterwit.runs.output.files import atomic_write
 from afterwit.runs.output.html import image, table, write_html
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
@@ -266,7 +266,7 @@ def write_numbers(
         "claims": [asdict(claim) for claim in found_claims],
         "provenance": provenance(),
     }
-    with replacing(study.home / SUMMARY) as file:
+    with atomic_write(study.home / SUMMARY) as file:
         file.write((json.dumps(finite(summary), indent=1, allow_nan=False) + "\n").encode())
 
 
@@ -277,7 +277,7 @@ def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(finite(list(rows)))
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(text.getvalue().encode())
 
 

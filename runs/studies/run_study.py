@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 from afterwit.runs.configs.overrides import checked
 from afterwit.runs.configs.run_config import read_config, to_dict, write_config
-from afterwit.runs.output.files import locked_folder, read_json, replacing
+from afterwit.runs.output.files import atomic_write, locked_folder, read_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.studies.definitions import Cell, Study, Variant
@@ -227,5 +227,5 @@ def read_manifest(home: Path) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, home: Path) -> None:
-    with replacing(home / NAME) as file:
+    with atomic_write(home / NAME) as file:
         file.write((json.dumps({"format": FORMAT, **vars(manifest)}, indent=1) + "\n").encode())
