@@ -140,7 +140,7 @@ def gym(
 def minigrid(
     model: Model = "byol-hindsight", tv: TV = "on-demand", variant: Form = "ours"
 ) -> RunConfig:
-    """The noisy-TV room in MiniGrid, curiosity alone: a million agent steps, about 5 minutes."""
+    """The noisy-TV room in MiniGrid, curiosity alone: a million steps, 5 minutes on one core."""
     # The temperature bound is as on the maze, the reward decay as in atari_small.
     learner = LearnerConfig(
         torso=TorsoConfig(encoder="auto"),

@@ -211,7 +211,7 @@ HARD_GAMES = (
 def atari() -> Study:
     """Eleven hard games, sticky, with four world models as published and three seeds, for GPUs.
 
-    These are 132 long runs. `world_models/published.py` has the remaining deviations from the papers.
+    These are 132 long runs. Remaining deviations from the papers: world_models/published.py.
     """
     montezuma = {"game": "MontezumaRevenge"}
     return Study(

@@ -72,8 +72,9 @@ def test_what_is_called_deterministic_is_decided_by_observation_and_action(name:
 
 @each_world
 def test_noise_cannot_be_foreseen(name: str) -> None:
-    """From the same observation and action, noise leads on to many outcomes (a coin: to two, as
-    often one as the other).
+    """From the same observation and action, noise leads to many outcomes.
+
+    For a coin these are two, equally often.
     """
     world, _ = log_of(name)
     count = 4000
@@ -113,8 +114,9 @@ def one_noisy_state(world: World, count: int) -> tuple[State, Array]:
 
 @each_world
 def test_noise_decides_what_follows_where_the_world_says_so(name: str) -> None:
-    """Run on from one noisy step, with one stream of chance: do views differ after the frame that
-    noise drew?
+    """Two environments run on from one noisy step with the same chance.
+
+    Views after the frame that noise drew must differ only if noise decides what follows.
     """
     world, _ = log_of(name)
     state, action = one_noisy_state(world, 400)
@@ -154,8 +156,9 @@ def test_never_seen_places_are_seen_in_held_out_logs_alone(name: str) -> None:
 
 @each_world
 def test_familiar_and_noisy_transitions_are_often_seen(name: str) -> None:
-    """In a sixth of one training: every (place, action) many times, and a noisy step in ten at
-    least.
+    """Tested on a sixth of one training.
+
+    Every (place, action) occurs many times, and at least one step in ten is noisy.
     """
     world, log = log_of(name, steps=10, batch=64 * 100, unseen=0.0)
     visits = np.zeros((PLACES, ACTIONS), np.int64)
@@ -233,8 +236,9 @@ def test_every_world_model_has_a_config_and_is_judged_unclipped() -> None:
 
 
 def test_a_training_is_repeatable_and_learns() -> None:
-    """RND in the world of jumps: after a few hundred updates, places that it knows pay less than
-    those it does not.
+    """RND in the world of jumps, after a few hundred updates.
+
+    Places that it knows must pay less than those that it does not know.
     """
     config = replace(TINY, updates=120, batch=32)
     first, again = (separate(config, "jump", "rnd", 1) for _ in range(2))

@@ -1,6 +1,4 @@
-"""A study's report: its numbers against slow ones, verdicts that follow the numbers, a page that
-stands alone.
-"""
+"""A study's report: numbers from slow definitions, verdicts, and a self-contained page."""
 
 from __future__ import annotations
 
@@ -62,8 +60,9 @@ def log(level: Level, **more: float) -> list[Entry]:
 def make(
     home: Path, study: Study, entries: Callable[[str, str, int], list[Entry] | None]
 ) -> StudyLog:
-    """A study's folder whose runs logged what `entries` (of world, method and seed) gives; None:
-    they have not begun.
+    """Return the folder of a study whose runs have logged `entries(world, method, seed)`.
+
+    None: the run has not begun.
     """
     home.mkdir()
     cells = study.cells()
@@ -95,7 +94,7 @@ def maze(
 def levelled(
     home: Path, study: Study, levels: Mapping[tuple[str, str], Level], **more: float
 ) -> StudyLog:
-    """Runs at the level of their cell, a hundredth apart from seed to seed."""
+    """Return the level of a run: that of its cell, plus a hundredth per seed."""
 
     def shifted(level: Level, seed: int) -> Level:
         return (
@@ -146,7 +145,7 @@ def test_the_interquartile_mean_is_that_of_rliable_and_scipy(runs: int) -> None:
 
 
 def test_intervals_are_those_of_all_resamples() -> None:
-    """Of five runs there are only 5^5 resamples: the interval's ends are known."""
+    """Five runs have only 5^5 resamples, so the interval's ends are known."""
     values = np.random.default_rng(1).random((5, 4))
     # [3125, 5, 4]
     resamples = np.array([values[list(chosen)] for chosen in itertools.product(range(5), repeat=5)])
@@ -224,7 +223,7 @@ def test_targets_and_claims_flip_with_the_numbers(tmp_path: Path) -> None:
     assert "byol-explore is not trapped by brownian" in trapped_words(bad, "byol-explore")[0]
 
 
-def test_who_explores_little_without_noise_is_not_called_trapped_by_it(tmp_path: Path) -> None:
+def test_a_method_that_explores_little_without_noise_is_not_called_trapped(tmp_path: Path) -> None:
     levels: dict[tuple[str, str], Level] = {
         ("none", "byol-explore"): 0.11,
         ("brownian", "byol-explore"): 0.1,
