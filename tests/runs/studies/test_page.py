@@ -94,7 +94,7 @@ def maze(
 def levelled(
     home: Path, study: Study, levels: Mapping[tuple[str, str], Level], **more: float
 ) -> StudyLog:
-    """Return the level of a run: that of its cell, plus a hundredth per seed."""
+    """Return a study whose runs log the level of their cell, minus a hundredth per seed."""
 
     def shifted(level: Level, seed: int) -> Level:
         return (

@@ -218,7 +218,7 @@ def test_a_cell_that_fails_is_named_and_the_others_are_finished(tmp_path: Path) 
     (broken / "checkpoint.pt").write_bytes(b"PK\3\4 cut short")
     with pytest.raises(
         RunsFailed,
-        match=r"none/rnd/s0 failed: afterwit: .*checkpoint.pt is damaged, or no checkpoint",
+        match=r"none/rnd/s0 failed: afterwit: .*checkpoint.pt is damaged, or not a checkpoint",
     ) as raised:
         run_study(study, tmp_path, jobs=1)
     assert list(raised.value.failed) == [broken]
