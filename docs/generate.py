@@ -174,8 +174,8 @@ def worlds_table() -> str:
         used = [each for each, preset in PRESETS.items() if isinstance(preset().env, kind)]
         if name == "gym":  # MiniGrid's config is a special case of Gymnasium's
             used = ["gym"]
-        links = ", ".join(f"[`{each}`](presets.md#{each})" for each in used)
-        options = f"[`{name}`](options.md#env-of-{name})"
+        links = ", ".join(f"[`{each}`](generated/presets.md#{each})" for each in used)
+        options = f"[`{name}`](generated/options.md#env-of-{name})"
         rows.append(f"| {options} | {first_paragraph(kind.__doc__)} | {links} |")
     return "\n".join([*rows, ""])
 
