@@ -4,9 +4,10 @@
     afterwit train maze --model my_bonus:Disagreement --total-steps 200000
     afterwit train maze --model my_bonus:Disagreement --learner.world-model.heads 8
 
-Several small networks predict what the next embedding will be. Where data is scarce they disagree,
-and the bonus is their variance (Pathak et al., ICML 2019, arXiv 1906.04161). What is only noise all
-of them learn to predict by its mean, so that they come to agree on it.
+Several small networks predict what the next embedding will be. Where data is scarce
+they disagree, and the bonus is their variance (Pathak et al., ICML 2019, arXiv
+1906.04161). What is only noise all of them learn to predict by its mean, so that they
+come to agree on it.
 """
 
 from __future__ import annotations
@@ -54,10 +55,12 @@ class Disagreement(WorldModel):
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> WorldModelOutput:
         action = F.one_hot(trajectory.action, self.num_actions).float()  # [T, B, A]
-        inputs = torch.cat([beliefs[:-1].detach(), action], -1)  # detached: the torso is not shaped
+        # Detached: this model does not shape the torso.
+        inputs = torch.cat([beliefs[:-1].detach(), action], -1)
         guesses = torch.stack([head(inputs) for head in self.heads])  # [K, T, B, N]
         error = (guesses - embeddings[1:].detach()).square().mean((0, -1))  # [T, B]
         real = trajectory.real  # bool [T, B]: False where a step only resets
         reward = torch.where(real, guesses.detach().var(0).mean(-1), 0.0)
         loss = torch.where(real, error, 0.0).sum() / real.sum().clamp(min=1)
-        return WorldModelOutput(loss, reward, {"disagreement": reward}, {"error": loss.detach()})
+        parts, metrics = {"disagreement": reward}, {"error": loss.detach()}
+        return WorldModelOutput(loss, reward, parts, metrics)

@@ -26,8 +26,9 @@ from afterwit.runs.command_line.options import (
 from afterwit.runs.command_line.preset_options import default_name, from_preset, parsed, presets
 from afterwit.runs.configs.overrides import assignments
 from afterwit.runs.diagnostics import latent_swap as probing
+from afterwit.runs.diagnostics import latent_swap_text
 from afterwit.runs.diagnostics.separation import benchmark_separation
-from afterwit.runs.diagnostics.separation import table as separation_table
+from afterwit.runs.diagnostics.separation_verdicts import table as separation_table
 from afterwit.runs.drills.soak import PICTURE, soak
 from afterwit.runs.drills.soak import TABLE as SAMPLES
 from afterwit.runs.evaluation import evaluate as evaluating
@@ -62,7 +63,7 @@ def train_command(args: list[str]) -> int:
 
 
 def resume(args: Sequence[str]) -> int:
-    """`--resume RUN`, `--resume=RUN`, with or without `--quiet`, in any order."""
+    """Go on with the run of `--resume RUN` or `--resume=RUN`, with or without `--quiet`."""
     if "-h" in args or "--help" in args:
         print(
             "usage: afterwit train --resume RUN [--quiet]\n\nGo on with a run from its last"
@@ -103,7 +104,7 @@ def evaluate_command(args: list[str]) -> int:
     )
     folder = chosen.out or chosen.run
     print(evaluation_result.table(result))
-    written(
+    print_paths(
         folder / evaluation_result.NAME,
         *([folder / evaluation_result.VIDEO] if chosen.video else []),
     )
@@ -114,7 +115,7 @@ def scores_command(args: list[str]) -> int:
     """Aggregate evaluations over seeds and games, with intervals: afterwit scores RUN RUN ..."""
     chosen = parsed(Scores, args, "afterwit scores")
     print(scoring.table(scoring.scores(chosen.runs, chosen.measure, chosen.out)))
-    written(chosen.out / scoring.RESULT, chosen.out / scoring.PICTURE)
+    print_paths(chosen.out / scoring.RESULT, chosen.out / scoring.PICTURE)
     return 0
 
 
@@ -125,14 +126,14 @@ def probe_command(args: list[str]) -> int:
         chosen.run, chosen.queries, chosen.swaps, chosen.steps, chosen.seed, chosen.out
     )
     folder = chosen.out or chosen.run
-    print(probing.table(result))
-    written(folder / probing.NAME, folder / probing.PICTURE)
+    print(latent_swap_text.table(result))
+    print_paths(folder / probing.NAME, folder / probing.PICTURE)
     return 0
 
 
 def report_command(args: list[str]) -> int:
     """Compare runs side by side in one page: afterwit report RUN RUN ..."""
-    # imports matplotlib, which the other commands need not wait for
+    # late import: it needs matplotlib, which is slow to import
     from afterwit.runs.reports.comparison_page import write_report
 
     chosen = parsed(Report, args, "afterwit report")
@@ -160,30 +161,25 @@ def benchmark_command(args: list[str]) -> int:
             )
         )
         return 0
-    print(
-        benchmarking.table(
-            benchmarking.benchmark(
-                chosen.config, chosen.seconds, chosen.grow, chosen.baseline, chosen.out
-            )
-        )
+    result = benchmarking.benchmark(
+        chosen.config, chosen.seconds, chosen.grow, chosen.baseline, chosen.out
     )
+    print(benchmarking.table(result))
     return 0
 
 
 def separation_command(args: list[str]) -> int:
-    """Judge world models on logged transitions: afterwit benchmark --separation [--models rnd icm]
-    [--byol-hindsight.horizon 4]
-    """
+    """Judge world models on logged transitions: afterwit benchmark --separation"""
     chosen = parsed(Separation, args, "afterwit benchmark --separation")
     print(separation_table(benchmark_separation(chosen.config, chosen.jobs, chosen.out)))
     if chosen.out is not None:
-        written(chosen.out, chosen.out.with_suffix(".png"))
+        print_paths(chosen.out, chosen.out.with_suffix(".png"))
     return 0
 
 
 def demo_command(args: list[str]) -> int:
     """Train two agents in two noisy mazes and write a report: afterwit demo"""
-    from afterwit.runs.studies.demo import demo  # for the same reason
+    from afterwit.runs.studies.demo import demo  # late import: it needs matplotlib
 
     chosen = parsed(Demo, args, "afterwit demo")
     print(f"report: {quoted(demo(chosen.out, chosen.steps, chosen.seed))}")
@@ -209,7 +205,7 @@ def study_command(args: list[str]) -> int:
         chosen.worlds, chosen.methods, chosen.seeds, steps | assignments(chosen.set)
     )
     home = chosen.out or OUT / f"study-{study.name}"
-    rliable()  # what the report needs: told before hours of training
+    rliable()  # the report needs it: raises before hours of training
     if chosen.report_only:
         return study_report(home)
     cells = study.cells()
@@ -227,15 +223,15 @@ def study_command(args: list[str]) -> int:
 
 
 def study_report(home: Path) -> int:
-    # for the same reason as in report_command
-    from afterwit.runs.studies.page import write_study_report
+    """Write the report of a study, and print its path."""
+    from afterwit.runs.studies.page import write_study_report  # late import: needs matplotlib
 
     print(f"report: {quoted(write_study_report(home))}")
     return 0
 
 
 def studies() -> str:
-    """The studies as text."""
+    """Return the studies as text."""
     return "studies:\n" + "\n".join(
         f"  {name:<17} {(function.__doc__ or '').splitlines()[0]}"
         for name, function in STUDIES.items()
@@ -243,6 +239,7 @@ def studies() -> str:
 
 
 def contents(study: Study) -> str:
+    """Return the worlds, methods and seeds of a study as text."""
     names = {
         "worlds": [world.name for world in study.worlds],
         "methods": [method.name for method in study.methods],
@@ -256,17 +253,17 @@ def contents(study: Study) -> str:
 
 def drill_command(args: list[str]) -> int:
     """Break runs on purpose and see what is lost: afterwit drill [--soak MINUTES]"""
-    # changes how processes are started here, and only the drill needs that
+    # late import: it changes how this process starts others
     from afterwit.runs.drills import drill as drilling
 
     chosen = parsed(Drill, args, "afterwit drill")
     if chosen.soak is not None:
         flat = soak(chosen.soak, chosen.out, chosen.cluster)
-        written(chosen.out / SAMPLES, chosen.out / PICTURE)
+        print_paths(chosen.out / SAMPLES, chosen.out / PICTURE)
         return int(not flat)
     trials = drilling.drill(chosen.faults, chosen.times, chosen.seed, chosen.out)
     print(drilling.table(trials))
-    written(chosen.out / drilling.TABLE, chosen.out / drilling.RESULT)
+    print_paths(chosen.out / drilling.TABLE, chosen.out / drilling.RESULT)
     return int(any(trial.wrong for trial in trials))
 
 
@@ -274,28 +271,18 @@ def list_command(args: list[str]) -> int:
     """List presets, studies, environments and world models: afterwit list [published]"""
     if args == ["published"]:
         for model, lines in deviations().items():
-            print(
-                "\n".join(
-                    [
-                        f"{model}:",
-                        *(
-                            textwrap.fill(
-                                line, 100, initial_indent="  - ", subsequent_indent="    "
-                            )
-                            for line in lines
-                        ),
-                    ]
-                )
-            )
+            print(f"{model}:")
+            for line in lines:
+                print(textwrap.fill(line, 100, initial_indent="  - ", subsequent_indent="    "))
         return 0
     if args:
-        raise ValueError(f"list takes nothing, or published, not {' '.join(args)!r}")
+        raise ValueError(f"list takes no argument, or published, not {' '.join(args)!r}")
     print(
         f"{presets()}\n\n{studies()}\n\nenvironments: {', '.join(ENVS)}\nworld models:"
         f" {', '.join(WORLD_MODELS)}"
     )
     print(
-        "\nvariant published: the world model as its paper has it; afterwit list published tells"
+        "\nvariant published: the world model as in its paper; afterwit list published names"
         " what still differs"
     )
     return 0
@@ -315,6 +302,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }
 
 
-def written(*paths: Path) -> None:
-    """Say where results are."""
+def print_paths(*paths: Path) -> None:
+    """Print the paths of results."""
     print("written: " + " and ".join(map(quoted, paths)))

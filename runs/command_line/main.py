@@ -1,4 +1,4 @@
-"""The command `afterwit`: finds the command that is asked for, and runs it."""
+"""The command `afterwit`: finds the requested command and runs it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def find_command(name: str) -> Callable[[list[str]], int]:
 
 
 def overview() -> str:
-    """What `afterwit --help` prints: every command with a line."""
+    """Return the output of `afterwit --help`: a line per command."""
     lines = [
         "Afterwit: curiosity that survives noise.",
         "",

@@ -159,8 +159,9 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Separation:
-    """Measure whether world models pay for news and not for noise. They learn from logs, without a
-    policy, for some seconds each.
+    """Measure whether world models pay for news and not for noise.
+
+    They learn from logs, without a policy, for some seconds each.
     """
 
     config: Annotated[SeparationConfig, tyro.conf.arg(name="")] = field(

@@ -1,4 +1,4 @@
-"""Command lines that begin with a preset: its own options first, then every field of the run."""
+"""Command lines with a preset: its own options first, then every field of the run."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ from afterwit.world_models.registry import WORLD_MODELS
 
 OWN = "package.module:Class"  # a world model of your own
 Flat = (tyro.conf.AvoidSubcommands,)
-
-
 Command = TypeVar("Command", Train, Benchmark)
-
-
 Options = TypeVar("Options")
 
 
 def from_preset(args: list[str], command: type[Command], name: str) -> Command:
-    """Parse `PRESET [the preset's own options] [overrides]`: first the preset is made, then every
-    field can be changed.
+    """Parse `PRESET [the preset's own options] [overrides]`.
+
+    The preset is made first. Then every field can be changed.
     """
     if args[0] not in PRESETS:
         raise ValueError(f"unknown preset {args[0]!r}; choose from {', '.join(PRESETS)}")
@@ -44,14 +41,16 @@ def from_preset(args: list[str], command: type[Command], name: str) -> Command:
 
 
 def parsed(kind: type[Options], args: Sequence[str], prog: str, **settings: Any) -> Options:
-    """What a command line asks for; paths that begin with ~ lie in a home folder, also where the
-    shell did not see that (--out=~/x).
+    """Parse a command line.
+
+    A path that begins with ~ is in a home folder, also where the shell does not replace it
+    (--out=~/x).
     """
     return at_home(tyro.cli(kind, args=args, prog=prog, **settings))
 
 
 def presets() -> str:
-    """The presets as text, each with its own options: the default first, then the other choices."""
+    """Return the presets as text, each with its own options, the default first."""
     rows = []
     for name, preset in PRESETS.items():
         hints = get_type_hints(preset)
@@ -77,8 +76,8 @@ def default_name(config: RunConfig) -> str:
         getattr(env, "game", None) or getattr(env, "label", None),
         getattr(env, "noise", None),
     )
-    # the maze has no task: its noise, or none, tells
+    # the maze has no task: its noise, or none, names the world
     world = [task, getattr(env, "tv", None), None if task and noise == "none" else noise]
     parts = [config.preset, config.method, *filter(None, world), f"s{config.seed}"]
-    # an id may have slashes, its arguments anything
+    # an id may hold slashes, its arguments any character
     return re.sub(r"[^\w.:=+-]+", "_", "-".join(parts)).strip("_")

@@ -1,6 +1,4 @@
-"""PRESETS: a run is a function that returns a complete config. Its arguments are what people vary
-first.
-"""
+"""PRESETS: functions that return complete configs. Their arguments are what users vary first."""
 
 from __future__ import annotations
 
@@ -29,11 +27,12 @@ def maze(
     model: Model = "byol-hindsight", noise: Noise = "brownian", variant: Form = "ours"
 ) -> RunConfig:
     """The noisy maze, curiosity alone: 1.5 million agent steps, about a minute on one core."""
-    # A run has about 1,200 learner steps, where the published ones have 3 million. So a sharper
-    # choice of samples than on Atari (0.01): 0.1 is V-MPO's own value on DMLab. A policy that moves
-    # more slowly than this learning rate would let it: 1e-4 was best for BYOL-Explore and
-    # BYOL-Hindsight together (docs/results/maze-mended.md). And at the published reward decay of
-    # 0.99 the first, large errors would leave a fifth of the steps without pay.
+    # A run has about 1,200 learner steps; the published ones have 3 million. So three settings
+    # differ from the published ones. The temperature bound is 0.1 (Atari: 0.01), V-MPO's value on
+    # DMLab: samples are chosen more sharply. The trust region of 1e-4 was best for BYOL-Explore and
+    # BYOL-Hindsight together (docs/results/maze-mended.md): the policy moves more slowly than this
+    # learning rate would let it. The reward decay is 0.9: with 0.99 the first, large errors would
+    # leave a fifth of the steps without pay.
     learner = LearnerConfig(
         world_model=model_config(model, variant, "ours", rate=LearnerConfig.learning_rate),
         vmpo=VMPOConfig(temperature_epsilon=0.1, trust_region_epsilon=1e-4),
@@ -50,16 +49,14 @@ def atari_small(
     noise: AtariNoise = "none",
     variant: Form = "ours",
 ) -> RunConfig:
-    """Sticky-action Atari, curiosity alone, with a light torso at 42x42: 400,000 agent steps in
-    minutes on 2 cores.
-    """
+    """Sticky-action Atari at 42x42, curiosity alone: 400,000 agent steps, minutes on 2 cores."""
     torso = TorsoConfig(encoder="small", channels=(16, 32, 32), embedding=128, belief=128)
-    # All sizes and rates are ours: a run has 1,250 learner steps where the published ones have 3
-    # million. So it learns at ten times their rate (at three times, the entropy was still 2.87 of
-    # 2.89 after 100,000 steps), hands the policy out twice as often, and, as on the maze, chooses
-    # its samples more sharply and soon forgets the first, large errors. The trust region lets the
-    # policy move as fast as this rate does in the first half of a run, and no faster later
-    # (docs/results/maze-mended.md).
+    # Sizes and rates are our choices, not published ones: a run has 1,250 learner steps, the
+    # published ones 3 million. It learns at ten times their rate; at three times, the entropy was
+    # still 2.87 of 2.89 after 100,000 steps. The target network is updated twice as often. As on
+    # the maze, samples are chosen more sharply, and the first, large errors are soon forgotten. The
+    # trust region allows the speed that the policy has in the first half of a run, and no more
+    # later (docs/results/maze-mended.md).
     learner = LearnerConfig(
         torso=torso,
         world_model=model_config(model, variant, "ours", rate=1e-3),
@@ -86,8 +83,9 @@ def atari(
     reward: Reward = "mixed",
     variant: Form = "ours",
 ) -> RunConfig:
-    """Sticky-action Atari with BYOL-Explore's published sizes and rates; --variant published for
-    the published world models, too.
+    """Sticky-action Atari with BYOL-Explore's published sizes and rates, for GPUs.
+
+    With --variant published, the world models are as published too.
     """
     torso = TorsoConfig(
         encoder="resnet",
@@ -122,11 +120,12 @@ def atari(
 def gym(
     model: Model = "byol-hindsight", id: str = "CartPole-v1", variant: Form = "ours"
 ) -> RunConfig:
-    """Any Gymnasium environment with Box observations and Discrete actions; curiosity and its own
-    reward mixed.
+    """Any Gymnasium environment with Box observations and Discrete actions.
+
+    Curiosity and the environment's own reward are mixed.
     """
-    # As in atari_small: where the first, large errors are remembered, curiosity is a thousandth of
-    # the pay once these are learnt.
+    # The reward decay is as in atari_small. With 0.99 the first, large errors are remembered so
+    # long that curiosity is a thousandth of the pay once they are learnt.
     learner = LearnerConfig(
         torso=TorsoConfig(encoder="auto"),
         world_model=model_config(model, variant, "ours", rate=LearnerConfig.learning_rate),
@@ -141,11 +140,8 @@ def gym(
 def minigrid(
     model: Model = "byol-hindsight", tv: TV = "on-demand", variant: Form = "ours"
 ) -> RunConfig:
-    """The noisy-TV room in MiniGrid, curiosity alone: a million agent steps, about 5 minutes on one
-    core.
-    """
-    # A sharper choice of samples, as on the maze; and as little memory of the first, large errors
-    # as in atari_small.
+    """The noisy-TV room in MiniGrid, curiosity alone: a million steps, 5 minutes on one core."""
+    # The temperature bound is as on the maze, the reward decay as in atari_small.
     learner = LearnerConfig(
         torso=TorsoConfig(encoder="auto"),
         world_model=model_config(model, variant, "ours", rate=LearnerConfig.learning_rate),
@@ -158,8 +154,9 @@ def minigrid(
 
 
 def curiosity(variant: Form, **ours: float) -> dict[str, Any]:
-    """What a preset sets of the bonus's statistics and the world model's rate; in the published
-    form nothing, as the defaults are.
+    """Return a preset's settings of the intrinsic reward; none for the published form.
+
+    The defaults are as published.
     """
     return ours if variant == "ours" else {}
 

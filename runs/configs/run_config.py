@@ -1,6 +1,4 @@
-"""A run's complete, frozen config, and its form as JSON. Counts are agent steps over all
-environments.
-"""
+"""A run's complete, frozen config, and its form as JSON. Counts are agent steps in all envs."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from afterwit.envs.checks import THREADS, check_numbers, reading_only
 from afterwit.envs.make import ENVS, EnvConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.overrides import checked, short
-from afterwit.runs.output.files import read_json, replacing
+from afterwit.runs.output.files import atomic_write, read_json
 from afterwit.world_models.base import ModelConfig
 from afterwit.world_models.published import is_published
 from afterwit.world_models.registry import WORLD_MODELS, find_model, world_model_name
@@ -144,7 +142,7 @@ class RunConfig:
 
     @property
     def actors_per_batch(self) -> int:
-        """Actors whose trajectories make one batch."""
+        """The number of actors whose trajectories make one batch."""
         return self.env.num_envs // self.envs_per_actor
 
     @property
@@ -157,7 +155,7 @@ class RunConfig:
         return replace(self.env, num_envs=self.envs_per_actor)
 
     def alone(self) -> RunConfig:
-        """The same in this process, with one actor, in lockstep."""
+        """Return the same run in this process, with one actor that alternates with the learner."""
         return replace(
             self,
             cluster=None,
@@ -170,8 +168,9 @@ class RunConfig:
 
     @property
     def method(self) -> str:
-        """What this run stands for where runs are compared: its world model, also in its published
-        form, or the random policy.
+        """The run's name in comparisons.
+
+        It is its world model, also in its published form, or the random policy.
         """
         if self.learner.policy.uniform:
             return "random"
@@ -180,11 +179,11 @@ class RunConfig:
 
     @property
     def title(self) -> str:
-        """What a person calls this run: the method, and the seed."""
+        """The method and the seed, for people."""
         return f"{self.method}, seed {self.seed}"
 
     def torch_device(self) -> torch.device:
-        """Raises ValueError where a GPU is asked for and there is none."""
+        """Return the device. Raises ValueError if a GPU is required and there is none."""
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError(
                 "device is 'cuda' but torch sees no GPU; use --device cpu, or install a CUDA build"
@@ -193,7 +192,7 @@ class RunConfig:
         return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-# Fields that say where, how fast and how well kept a run goes, and not what it learns.
+# Fields that decide where and how fast a run goes and how it is saved, not what it learns.
 RESOURCES = (
     "device",
     "threads",
@@ -212,7 +211,7 @@ RESOURCES = (
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """Plain dicts and values; env and world model carry their registry `name`."""
+    """Return plain dicts and values. Environment and world model have their registry `name`."""
     return _plain(config)
 
 
@@ -226,38 +225,45 @@ def _plain(value: Any) -> Any:
     return result | ({"name": names[type(value)]} if type(value) in names else {})
 
 
-GONE = ("learner.vmpo.temperature_init",)  # fields of earlier versions that mean nothing any more
-# what versions did that did not have the field yet
-BEFORE = {"learner.world_model.reward_edges": "sum"}
+REMOVED_FIELDS = (
+    "learner.vmpo.temperature_init",
+)  # fields of earlier versions without a meaning today
+# the behaviour of versions before the field existed
+OLD_DEFAULTS = {"learner.world_model.reward_edges": "sum"}
 
 
 def from_dict(data: dict[str, Any]) -> RunConfig:
-    """The config that `to_dict` wrote; a field that `data` lacks has its default. Raises ValueError
-    for unknown fields, and naming path and value for what a field does not take."""
+    """Return the config that `to_dict` wrote. Missing fields have their defaults.
+
+    Raises:
+      ValueError: a field is unknown, or does not take its value. The message names them.
+    """
     try:
-        config: RunConfig = _made(data, RunConfig, "")
+        config: RunConfig = _converted(data, RunConfig, "")
     except ValueError:
         if not isinstance(data, dict) or data.get("actors") != 1:
             raise
-        # until November 2026, 1 stood for what unset is now
-        config = _made(data | {"actors": None}, RunConfig, "")
+        # until November 2026, 1 meant what unset means now
+        config = _converted(data | {"actors": None}, RunConfig, "")
     return config
 
 
-def _made(data: Any, hint: Any, path: str) -> Any:
-    """`data` as a value of type `hint`, which stands at `path`."""
+def _converted(data: Any, hint: Any, path: str) -> Any:
+    """Return `data`, which is at `path`, as a value of type `hint`."""
     if hint != EnvConfig and not is_dataclass(hint):
         return checked(data, hint, path)
     where = path or "the config"
     if not isinstance(data, dict):
         raise ValueError(f"{where} is {short(data)}; it takes an object with fields")
     if hint in (EnvConfig, ModelConfig):
-        hint = _named(data.get("name"), hint, where)
+        hint = _class_of(data.get("name"), hint, where)
         data = {key: value for key, value in data.items() if key != "name"}
     types = get_type_hints(hint)
     hints = {field.name: types[field.name] for field in fields(hint)}
-    data = {key: value for key, value in data.items() if f"{path}.{key}" not in GONE}
-    data = {key: BEFORE[f"{path}.{key}"] for key in hints if f"{path}.{key}" in BEFORE} | data
+    data = {key: value for key, value in data.items() if f"{path}.{key}" not in REMOVED_FIELDS}
+    data = {
+        key: OLD_DEFAULTS[f"{path}.{key}"] for key in hints if f"{path}.{key}" in OLD_DEFAULTS
+    } | data
     for key in data:
         if key not in hints:
             raise ValueError(
@@ -266,14 +272,14 @@ def _made(data: Any, hint: Any, path: str) -> Any:
             )
     return hint(
         **{
-            key: _made(value, hints[key], f"{path}.{key}".lstrip("."))
+            key: _converted(value, hints[key], f"{path}.{key}".lstrip("."))
             for key, value in data.items()
         }
     )
 
 
-def _named(name: Any, hint: Any, where: str) -> Any:
-    """The config class that a dict's `name` stands for."""
+def _class_of(name: Any, hint: Any, where: str) -> Any:
+    """Return the config class for a dict's `name`."""
     if hint == EnvConfig and isinstance(name, str) and name in ENVS:
         return ENVS[name][0]
     if hint == ModelConfig and isinstance(name, str) and (name in WORLD_MODELS or ":" in name):
@@ -283,13 +289,13 @@ def _named(name: Any, hint: Any, where: str) -> Any:
 
 
 def read_config(folder: Path) -> RunConfig:
-    """The config of a run folder."""
+    """Return the config of a run folder. Raises ValueError if it is missing or damaged."""
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} is no run folder: it has no config.json")
     data = read_json(
         path,
-        "put a copy back, or remove it: afterwit train --resume then takes the config from the"
+        "restore a copy, or remove it: afterwit train --resume then takes the config from the"
         " run's checkpoint",
     )
     try:
@@ -300,13 +306,14 @@ def read_config(folder: Path) -> RunConfig:
 
 def write_config(config: RunConfig, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "config.json") as file:
+    with atomic_write(folder / "config.json") as file:
         file.write((json.dumps(to_dict(config), indent=2) + "\n").encode())
 
 
 def config_of(folder: Path) -> RunConfig:
-    """The config of a run that is only looked at: what its environment needs may be missing
-    here.
+    """Return the config of a run that is only read.
+
+    The packages of its environment may be missing here.
     """
     with reading_only():
         return read_config(folder)

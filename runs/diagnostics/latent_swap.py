@@ -1,15 +1,15 @@
-"""The probe: what would have happened? Keep (b, a) of a transition, put in the z of another, look
-at the real observation nearest to it.
+"""The probe: put the z of another transition in, and see what changes.
 
-BYOL-Hindsight's latent z should carry what nobody could have foreseen and nothing else (Jarrett et
-al., 2023, section 3). Then another z changes the noise and leaves the place, and another (b, a)
-does the opposite. Nearest is by the model's own error, a squared distance of embeddings. Only one
-step ahead is looked at (k = 1), whatever the horizon; nothing is learnt.
+BYOL-Hindsight's latent z should carry what could not be foreseen, and nothing else (Jarrett et al.,
+2023, section 3). Then another z changes the noise and keeps the place, and another belief and
+action (b, a) do the opposite. The reconstruction is compared with the nearest real observation.
+Nearest means the smallest error of the model, a squared distance of embeddings. Only one step ahead
+is examined (k = 1), whatever the horizon. Nothing is learnt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,8 @@ from torch import Tensor
 from afterwit.envs.arrays import Array
 from afterwit.envs.seeds import stream
 from afterwit.runs.configs.run_config import read_config, to_dict
-from afterwit.runs.diagnostics.latent_swap_data import TITLES, Bank, Comparison, Row, gather, split
+from afterwit.runs.diagnostics.latent_swap_data import Bank, Comparison, Row, gather, split
+from afterwit.runs.diagnostics.latent_swap_text import meaning
 from afterwit.runs.evaluation.evaluate import evaluation_env
 from afterwit.runs.output.files import checked_outputs, write_json
 from afterwit.runs.output.provenance import provenance
@@ -32,15 +33,8 @@ from afterwit.world_models.models.byol_hindsight import BYOLHindsight, BYOLHinds
 from afterwit.world_models.registry import world_model_name
 
 NAME, PICTURE = "probe.json", "probe.png"
-MEASURED = 500  # transitions of each kind that the numbers are taken over, at most
-CANDIDATES = 60  # drawn of each kind, for the picture to choose a varied few from
-ROWS = {
-    "own_z": "its own z",
-    "other_z": "the z of others",
-    "alike_z": "the z of others of its kind",
-    "other_place": "place and action of others, own z",
-    "world": "the world: same observation and action again",
-}
+MEASURED = 500  # at most so many transitions of each kind are measured
+CANDIDATES = 60  # transitions of each kind from which the figure's are chosen
 Reconstruct = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -53,13 +47,24 @@ def probe(
     out: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Play `steps` agent steps, measure what z carries, and write OUT/probe.json and OUT/probe.png
-    (OUT unset: the run folder).
+    """Play, measure what z carries, and write OUT/probe.json and OUT/probe.png.
 
-    `queries` transitions are drawn, each with its own z and with `swaps` others; the numbers are
-    over many more. Raises ValueError where the run's model has no z, or nothing was saved yet.
+    Args:
+      folder: the run folder.
+      queries: transitions in the figure. The numbers are over many more.
+      swaps: other z that each transition is combined with.
+      steps: agent steps to play, over all environments.
+      seed: of environments and draws.
+      out: the folder OUT. Unset: the run folder.
+      progress: whether to show a progress bar.
+
+    Returns:
+      What is written to probe.json.
+
+    Raises:
+      ValueError: the run's model has no z, or the run has no checkpoint.
     """
-    # imports matplotlib, which the numbers need not wait for
+    # late import: it needs matplotlib, which is slow to import
     from afterwit.runs.diagnostics.latent_swap_figure import draw_probe
 
     for name, value in (("queries", queries), ("swaps", swaps), ("steps", steps)):
@@ -69,8 +74,7 @@ def probe(
     if not isinstance(config.learner.world_model, BYOLHindsightConfig):
         name = world_model_name(config.learner.world_model)
         raise ValueError(
-            f"{folder} was trained with {name}, which has no z to put another in its place; probe a"
-            " run of byol-hindsight"
+            f"{folder} was trained with {name}, which has no z; probe a run of byol-hindsight"
         )
     saved = checkpoint.load(folder, config)
     config = replace(config.alone(), env=evaluation_env(config.env, video=False), seed=seed)
@@ -99,7 +103,7 @@ def probe(
 def swapped(
     run: Run, bank: Bank, queries: int, swaps: int, seed: int
 ) -> tuple[dict[str, Any], list[Row]]:
-    """The numbers, and the rows of the picture."""
+    """Return the numbers, and the rows of the figure."""
     model = run.learner.world_model
     assert isinstance(model, BYOLHindsight)
     random = np.random.default_rng(stream(seed, "probe"))
@@ -126,8 +130,13 @@ def swapped(
 
 
 def compare(bank: Bank, imagined: Tensor, query: Array, other: Array) -> Comparison:
-    """Reconstructions [Q, E] of the transitions `query` [Q], part of which came from the
-    transitions `other` [Q].
+    """Compare reconstructions with the real outcomes.
+
+    Args:
+      bank: the transitions.
+      imagined: [Q, E], the reconstructions.
+      query: int [Q], the transitions that are reconstructed.
+      other: int [Q], the transitions that contribute a part.
     """
     distance = torch.cdist(imagined, bank.outcomes).square()  # [Q, D]
     nearest = distance.argmin(1)
@@ -152,8 +161,14 @@ def compare(bank: Bank, imagined: Tensor, query: Array, other: Array) -> Compari
 def measure(
     bank: Bank, reconstruct: Reconstruct, members: Array, swaps: int, random: np.random.Generator
 ) -> dict[str, Any]:
-    """The numbers of one kind: over at most MEASURED of the transitions `members`, `swaps` others
-    for each.
+    """Return the numbers of one kind of transition.
+
+    Args:
+      bank: the transitions.
+      reconstruct: the model's reconstruction.
+      members: the transitions of this kind; at most MEASURED of them are used.
+      swaps: other transitions for each.
+      random: draws them.
     """
     query = random.choice(members, min(MEASURED, len(members)), replace=False)
     repeated, everyone = query.repeat(swaps), np.arange(len(bank))
@@ -184,12 +199,12 @@ def measure(
 
 
 def squared_distance(one: Tensor, other: Tensor) -> Tensor:
-    """Squared distance, the model's error: [Q, E] to [Q]."""
+    """Return the squared distance, which is the model's error: [Q, E] to [Q]."""
     return (one - other).square().sum(-1)
 
 
 def draw_other_members(members: Array, query: Array, random: np.random.Generator) -> Array:
-    """For each query [Q] a transition of `members` that is not the query itself."""
+    """Return for each query [Q] a random transition of `members` that is not the query."""
     drawn: Array = members[random.integers(0, len(members), len(query))]
     while (same := drawn == query).any():
         drawn[same] = members[random.integers(0, len(members), int(same.sum()))]
@@ -197,7 +212,7 @@ def draw_other_members(members: Array, query: Array, random: np.random.Generator
 
 
 def summarise(row: Comparison) -> dict[str, float]:
-    """Shares, mean errors and the median rank of one way to reconstruct."""
+    """Return shares, mean errors and the median rank of one way to reconstruct."""
     numbers: dict[str, float] = {}
     if row.kept is not None and row.follows is not None:
         numbers |= {
@@ -213,8 +228,10 @@ def summarise(row: Comparison) -> dict[str, float]:
 
 
 def world(bank: Bank, query: Array, swaps: int, random: np.random.Generator) -> dict[str, float]:
-    """What the world itself varies: other real outcomes of the same observation and action. Queries
-    without any are left out.
+    """Return how the world itself varies.
+
+    These are other real outcomes of the same observation and action. Queries without any are left
+    out.
     """
     members: dict[tuple[int, int], list[int]] = {}
     situations = list(
@@ -249,8 +266,10 @@ def world(bank: Bank, query: Array, swaps: int, random: np.random.Generator) -> 
 def choose(
     bank: Bank, reconstruct: Reconstruct, count: int, random: np.random.Generator
 ) -> dict[int, str]:
-    """A varied few: by halves with and without noise, or where no one tells, surprising ones and
-    others. Values are words for them.
+    """Return a few varied transitions, with words for each.
+
+    Half of them are with noise. If the environment does not declare noise, half of them have a
+    large error.
     """
     kinds = split(bank)
     if "all" in kinds:
@@ -276,9 +295,7 @@ def words(bank: Bank, query: int, kind: str) -> str:
 
 
 def spread(bank: Bank, candidates: Array, count: int) -> list[int]:
-    """At most `count` candidates, each as far as can be from the ones before it in what
-    followed.
-    """
+    """Return at most `count` candidates whose outcomes are as far apart as possible."""
     followed = bank.target[torch.from_numpy(candidates)]
     distance = torch.cdist(followed, followed)
     picked = [0]
@@ -297,6 +314,7 @@ def picture_row(
     swaps: int,
     random: np.random.Generator,
 ) -> Row:
+    """Return a row of the figure."""
     repeated, everyone = np.full(swaps + 1, query), np.arange(len(bank))
     other = draw_other_members(everyone, repeated, random)
     same = next(members for members in split(bank).values() if query in members)
@@ -308,85 +326,3 @@ def picture_row(
         other,
         compare(bank, reconstruct(bank.ahead[repeated], bank.latent[other]), repeated, other),
     )
-
-
-def meaning(result: Mapping[str, Any]) -> str:
-    """What the numbers say, in a sentence for each kind of transition."""
-    sentences = []
-    for name, kind in result["kinds"].items():
-        own, other, real, random_distance = (
-            kind["own_z"],
-            kind["other_z"],
-            kind["world"],
-            kind["error_between_random_outcomes"],
-        )
-        kept = f"keeps the place in {other['place_kept']:.0%} and " if "place_kept" in other else ""
-        lands = (
-            f", and in {other['place_of_other']:.0%} it leads to where that z came from"
-            if "place_kept" in other
-            else ""
-        )
-        what = "what is seen" if name == "all" else "the noise"
-        itself = f", the world itself in {real['noise_changed']:.0%}" if real["measured"] else ""
-        sentences.append(
-            f"{OPENINGS[name]}, another z {kept}changes {what} in {other['noise_changed']:.0%} (its"
-            f" own z in {own['noise_changed']:.0%}{itself}){lands}; the error goes from"
-            f" {own['error']:.3f} to {other['error']:.3f}, and random outcomes are"
-            f" {random_distance:.3f} apart."
-        )
-        if own["error"] > random_distance / 2:
-            sentences.append(
-                "The model hardly tells these outcomes apart even with their own z, so their swaps"
-                " say little yet."
-            )
-    if "quiet" in result["kinds"]:
-        sentences.append(
-            "Error that another z adds where there is no noise is foreseeable content that z"
-            " carries: a leak."
-        )
-    return " ".join(sentences)
-
-
-OPENINGS = {
-    "noisy": "With noise in view",
-    "quiet": "With no noise in view",
-    "all": "Over all transitions",
-}
-COLUMNS = {
-    "place_kept": "place kept",
-    "place_of_other": "place of other",
-    "noise_changed": "noise changed",
-    "error": "error",
-}
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """The probe as text: one row a way to reconstruct."""
-    lines = [
-        f"after {result['trained_agent_steps']:,} agent steps, in {result['transitions']:,}"
-        f" transitions, {result['distinct_outcomes']:,} outcomes that differ"
-    ]
-    for name, kind in result["kinds"].items():
-        columns = {key: title for key, title in COLUMNS.items() if key in kind["own_z"]}
-        head = f"{TITLES[name]} ({kind['measured']} of {kind['transitions']:,})"
-        lines.append(
-            f"{head:<46}"
-            + "".join(f"{title:>15}" for title in columns.values())
-            + f"{'rank of truth':>15}"
-        )
-        for row, title in ROWS.items():
-            if kind[row].get("measured") == 0:
-                continue
-            cells = [
-                (
-                    f"{kind[row][key]:.3f}"
-                    if key == "error"
-                    else f"{kind[row][key]:.0%}"
-                    if key in kind[row]
-                    else ""
-                )
-                for key in columns
-            ]
-            rank = f"{kind[row]['median_rank']:.0f}" if "median_rank" in kind[row] else ""
-            lines.append(f"  {title:<44}" + "".join(f"{text:>15}" for text in [*cells, rank]))
-    return "\n".join([*lines, result["meaning"]])

@@ -1,6 +1,4 @@
-"""What the probe looks at: the real transitions of some unrolls, what the model makes of them, and
-what the environment tells of them.
-"""
+"""The data of the probe: real transitions, their embeddings, and their places and noise."""
 
 from __future__ import annotations
 
@@ -25,18 +23,18 @@ from afterwit.world_models.models.byol_hindsight import BYOLHindsight
 
 @dataclass(frozen=True)
 class Reading:
-    """What the environment tells of N outcomes: where they are, and what in them is noise."""
+    """What the environment declares of N outcomes: places, and what is noise in them."""
 
-    # int [N]: equal where the noise in view is the same. None: whatever can be seen counts
+    # int [N]: equal if the noise in view is equal. None: everything in view counts
     noise: Array | None = None
-    noisy: Array | None = None  # bool [N]: noise is in view. None: the environment does not tell
-    place: Array | None = None  # int [N], below P. None: the environment does not tell
+    noisy: Array | None = None  # bool [N]: noise is in view. None: unknown
+    place: Array | None = None  # int [N], below P. None: unknown
     alike: Array | None = None  # bool [P, P]: places that count as the same
 
 
 @dataclass(frozen=True)
 class Bank:
-    """N real transitions that a policy went through, and what the model makes of them."""
+    """N real transitions of a policy, and what the model computes for them."""
 
     frames: Array  # [S+1, B, ...]: all observations
     step: Array  # int [N]: frames[step, env] was seen, frames[step + 1, env] followed
@@ -47,7 +45,7 @@ class Bank:
     # [N, E]: target embedding of what followed, where squared distance is the model's error
     target: Tensor
     reading: Reading
-    info: Mapping[str, Array]  # [N, ...]: what the environment told of what followed
+    info: Mapping[str, Array]  # [N, ...]: info of what followed
 
     def __len__(self) -> int:
         return len(self.step)
@@ -97,9 +95,7 @@ class Bank:
 
     @cached_property
     def places(self) -> Array:
-        """bool [D, P]: where each distinct outcome was met; more than one place may look the
-        same.
-        """
+        """bool [D, P]: the places of each distinct outcome. Several places may look the same."""
         assert self.reading.place is not None and self.reading.alike is not None
         met = np.zeros((len(self.representative), len(self.reading.alike)), bool)
         met[self.outcome, self.reading.place] = True
@@ -107,7 +103,11 @@ class Bank:
 
 
 def gather(run: Run, steps: int, seed: int, progress: bool) -> Bank:
-    """At least `steps` agent steps of the acting policy; of them, the transitions that happened."""
+    """Play at least `steps` agent steps with the acting policy.
+
+    Returns:
+      The real transitions among them.
+    """
     learner, model, batch = run.learner, run.learner.world_model, run.spec.num_envs
     assert isinstance(model, BYOLHindsight)
     actor = Actor(run.actors[0].env, learner.policy, run.config.unroll_length, seed, learner.device)
@@ -127,7 +127,7 @@ def gather(run: Run, steps: int, seed: int, progress: bool) -> Bank:
             file=sys.stdout,
         ) as bar,
     ):
-        model.random.manual_seed(stream(seed, "probe", "noise"))  # `watching` takes it back
+        model.random.manual_seed(stream(seed, "probe", "noise"))  # `watching` restores it
         while len(parts) * run.config.unroll_length * batch < steps:
             trajectory = actor.unroll()
             seen, beliefs, _ = learner.perceive(trajectory)
@@ -149,7 +149,7 @@ def gather(run: Run, steps: int, seed: int, progress: bool) -> Bank:
     if real.sum() < 2:
         raise ValueError(
             f"steps is {steps}; that gave {int(real.sum())} transitions, and a probe needs at least"
-            " 2: play more"
+            " 2; play more steps"
         )
     names = [name for name in infos[0] if all(name in info for info in infos)]
     info = {name: torch.cat([info[name] for info in infos])[real].numpy() for name in names}
@@ -170,12 +170,14 @@ def gather(run: Run, steps: int, seed: int, progress: bool) -> Bank:
 
 
 def read(env: EnvConfig, outcome: Array, info: Mapping[str, Array]) -> Reading:
-    """What can be told of outcomes [N, ...] of an environment: of the maze its cells and noise, of
-    a game its rooms if known.
+    """Return places and noise of outcomes [N, ...], as far as the environment declares them.
+
+    For the maze these are its cells and noise, for a game its rooms if they are known.
     """
     if isinstance(env, MazeConfig):
         noisy = info["noise_on"] | (info["block_in_view"] & (env.noise == "brownian"))
-        # its noise moves the agent: whatever differs may be noise, and two moves part by two cells
+        # Sticky noise moves the agent. So any difference may be noise, and two different moves lead
+        # to cells that are up to two apart.
         if env.noise == "sticky":
             return Reading(None, noisy, info["cell"], alike_cells(2))
         noise = outcome[:, [BLOCK, NOISE]].reshape(len(outcome), -1)
@@ -191,8 +193,10 @@ def read(env: EnvConfig, outcome: Array, info: Mapping[str, Array]) -> Reading:
 
 
 def alike_cells(distance: int) -> Array:
-    """bool [P, P]: cells of the maze that look the same but for blocks and noise, or lie within
-    `distance` cells (diagonals count).
+    """Return which cells of the maze count as the same place, bool [P, P].
+
+    They look the same except for blocks and noise, or they are at most `distance` cells apart, also
+    diagonally.
     """
     maze = build_map()
     cells = np.stack(np.divmod(np.arange(len(maze.views)), maze.width), 1)
@@ -202,8 +206,9 @@ def alike_cells(distance: int) -> Array:
 
 
 def split(bank: Bank) -> dict[str, Array]:
-    """Indices of the transitions with and without noise in view; all of them where the environment
-    does not tell.
+    """Return the indices of transitions with and without noise in view.
+
+    All of them if the environment does not declare noise.
     """
     noisy = bank.reading.noisy
     if noisy is None:
@@ -213,15 +218,12 @@ def split(bank: Bank) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Q reconstructions beside the real outcomes: which is nearest, and is it where, and what, the
-    query's was?
-    """
+    """Q reconstructions beside the real outcomes: the nearest, its place and its noise."""
 
     nearest: Array  # int [Q]: a transition into the nearest outcome
     distance: Array  # [Q]: squared distance between reconstruction and nearest outcome
     error: Array  # [Q]: the same between reconstruction and what really followed the query
-    # int [Q]: place of what really followed among the distinct outcomes, by distance; 1 is the
-    # nearest
+    # int [Q]: rank of what really followed among the distinct outcomes; 1 is the nearest
     rank: Array
     changed: Array  # bool [Q]: the noise is not the query's
     kept: Array | None  # bool [Q]: the place is the query's
@@ -230,8 +232,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Row:
-    """One query of the picture: its own z, `swaps` others, and one more of its own kind, in that
-    order.
+    """One query of the figure.
+
+    It is shown with its own z, with `swaps` others, and with one of its own kind.
     """
 
     query: int

@@ -1,6 +1,4 @@
-"""The probe as a picture: a row a transition, what really followed, and what the model thinks would
-have followed with another z.
-"""
+"""The probe's figure: a row per transition, with what followed and what the model imagines."""
 
 from __future__ import annotations
 
@@ -25,19 +23,19 @@ from afterwit.runs.diagnostics.latent_swap_data import TITLES, Bank, Row
 from afterwit.runs.output.figure_style import GREY, INK, PALE, STYLE, save
 from afterwit.world_models.registry import world_model_name
 
-# Tol's vibrant, colour-blind safe: the noise changed; something did, and nobody tells whether it is
-# noise; nothing did; another place
+# Tol's vibrant, colour-blind safe. The frames mean: the noise changed; something changed that may
+# be noise; nothing changed; another place. The last colour tints differences.
 CHANGED, OTHER, SAME, ELSEWHERE, DIFFERENT = "#009988", "#0077bb", "#9a9a9a", "#cc3311", "#ee7733"
 Draw = Callable[[Array, Array | None], Array]
 
 
 def drawer(env: EnvConfig, frames: Array) -> Draw:
-    """How observations of an environment are drawn: (observation, what really followed or None) to
-    [height, width, 3], 0..1.
+    """Return how an environment's observations are drawn.
 
-    Maze views in the maze's colours, the newest frame of a game, images of 1 or 3 channels as they
-    are, others channel by channel, vectors as bars. Where the observation differs from what really
-    followed, images other than the maze's are tinted.
+    The function takes an observation and what really followed (or None), and returns an image
+    [height, width, 3] in 0..1. Maze views have the maze's colours. Of a game the newest frame is
+    drawn. Images of 1 or 3 channels are drawn as they are, others channel by channel, vectors as
+    bars. Differences from what really followed are tinted, except in the maze.
     """
     if isinstance(env, MazeConfig):
         return lambda observation, _: draw_view(observation) / 255
@@ -67,8 +65,9 @@ def drawer(env: EnvConfig, frames: Array) -> Draw:
 
 
 def spans(frames: Array) -> tuple[Any, Any]:
-    """Least and greatest value: of each number of a vector, of all of an image; a uint8 image that
-    uses its range keeps it.
+    """Return the least and greatest value: per number of a vector, or of a whole image.
+
+    A uint8 image that uses its range gets 0 and 255.
     """
     if frames.ndim != 5:
         flat = frames.reshape(-1, int(np.prod(frames.shape[2:])))
@@ -82,7 +81,7 @@ def spans(frames: Array) -> tuple[Any, Any]:
 
 
 def in_colour(channels: Array) -> Array:
-    """[C, H, W] in 0..1 as [height, width, 3]: grey, colour, or channels side by side."""
+    """Return [C, H, W] in 0..1 as [height, width, 3]: grey, colour, or channels side by side."""
     if len(channels) == 3:
         return channels.transpose(1, 2, 0).copy()
     columns = int(np.ceil(np.sqrt(len(channels))))
@@ -95,9 +94,7 @@ def in_colour(channels: Array) -> Array:
 
 
 def bars(values: Array, truth: Array | None) -> Array:
-    """A vector in 0..1 as columns from the ground up, with a line where `truth` stands: [60, ~60,
-    3].
-    """
+    """Return a vector in 0..1 as columns, [60, ~60, 3], with a line at each value of `truth`."""
     height, wide = 60, max(2, 60 // len(values))
     image = np.ones((height, wide * len(values), 3))
     for index, value in enumerate(values):
@@ -110,7 +107,7 @@ def bars(values: Array, truth: Array | None) -> Array:
 
 
 def verdicts(bank: Bank, row: Row) -> list[str]:
-    """The frame's colour of each reconstruction of a row."""
+    """Return the frame colours of a row's reconstructions."""
     looks, another = row.looks, OTHER if bank.reading.noise is None else CHANGED
     kept = np.ones(len(looks.changed), bool) if looks.kept is None else looks.kept
     return [
@@ -234,7 +231,7 @@ def compose(
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """The two numbers that the picture illustrates, for each kind of transition."""
+    """Return the two numbers that the figure illustrates, for each kind of transition."""
     parts = []
     for name, kind in result["kinds"].items():
         other = kind["other_z"]
@@ -260,7 +257,7 @@ def legend(
     width: float,
     height: float,
 ) -> None:
-    """What frames and colours mean, in two lines from `top` down (inches)."""
+    """Draw the meaning of frames and colours, in two lines from `top` down (inches)."""
     place, noise = bank.reading.place is not None, bank.reading.noise is not None
     if noise:
         frames = [(CHANGED, "place kept, noise changed"), (SAME, "place kept, same noise")]

@@ -1,12 +1,11 @@
-"""Do world models pay for news and not for noise? Each learns from logs for some seconds, no policy
-in the loop, and is judged.
+"""The separation benchmark: do world models pay for news and not for noise?
 
-`separation_worlds.py` has the worlds and says what is familiar, noisy and novel in them. A model is
-trained and judged through `IntrinsicReward` alone, so a config that does well here does the same in
-anybody's agent. Judged is the unclipped reward in units of the running deviation (prioritise off:
-clipping ties everything below the mean at 0, and medians and the AUC of ties say little). A
-positive factor changes neither AUC nor ratios, so raw rewards give the same verdicts; the deviation
-only makes models comparable. Held-out logs mix the three kinds; nothing is learnt from them.
+Each model learns from logs for some seconds, without a policy, and is then judged on held-out logs
+with all three kinds of transitions (`separation_worlds.py`). It is trained and judged through
+`IntrinsicReward` alone, so a config that does well here behaves the same in anybody's agent. The
+reward is unclipped, in units of its running deviation. `prioritise` is off, because clipping makes
+everything below the mean 0, and medians and AUC of ties say little. A positive factor changes
+neither AUC nor ratios. The deviation only makes models comparable.
 """
 
 from __future__ import annotations
@@ -27,31 +26,18 @@ import tyro
 from gymnasium.spaces import Box, Discrete
 from tqdm import tqdm
 
-from afterwit.envs.arrays import Array
 from afterwit.envs.checks import check_numbers
-from afterwit.runs.diagnostics.separation_worlds import (
-    ACTIONS,
-    CHANNELS,
-    KINDS,
-    NOISY,
-    NOVEL,
-    VIEW,
-    WORLDS,
-    Log,
-    World,
-)
+from afterwit.runs.diagnostics.separation_verdicts import judge, summarise
+from afterwit.runs.diagnostics.separation_world import ACTIONS, CHANNELS, KINDS, VIEW, Log, World
+from afterwit.runs.diagnostics.separation_worlds import WORLDS
 from afterwit.runs.output.files import checked_outputs, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.world_models import IntrinsicReward, ModelConfig
 from afterwit.world_models.intrinsic_reward import LEARNING_RATE
 from afterwit.world_models.registry import WORLD_MODELS, find_model
 
-# AUC: from here on news stands out from noise; up to here noise pays as much as news or more
-SEPARATED, TRAPPED = 0.98, 0.5
-LEAKS = 0.02  # ratio: noise that pays more than this share of what news pays still draws an agent
-UNSEEN = 1 / 3  # share of held-out environments that start among never-seen places
+UNSEEN = 1 / 3  # share of held-out environments that start in never-seen places
 JUDGED = 8  # held-out logs
-DOTS = 120  # rewards of each kind that a result keeps for the picture
 
 
 @dataclass(frozen=True)
@@ -61,17 +47,15 @@ class SeparationConfig:
     models: tuple[str, ...] = tuple(WORLD_MODELS)
     """World models to judge."""
     worlds: tuple[str, ...] = tuple(WORLDS)
-    """Worlds to judge them in."""
+    """Worlds in which to judge them."""
     seeds: int = 3
-    """Repetitions, each with a map, logs and weights of its own."""
+    """Repetitions, each with its own map, logs and weights."""
     updates: int = 600
     """Optimiser steps of each training."""
     steps: int = 10
     """Agent steps of each environment in one update (T)."""
     batch: int = 64
-    """Environments in one update (B). For BYOL-Hindsight also the number of z that the critic tells
-    apart.
-    """
+    """Environments in one update (B). The critic of BYOL-Hindsight compares B z."""
     learning_rate: float = LEARNING_RATE
     """Adam's learning rate."""
     configs: Annotated[dict[str, ModelConfig], tyro.conf.arg(name="")] = field(
@@ -103,7 +87,7 @@ class SeparationConfig:
                 raise ValueError(f"{name}: {error} ({sizes})") from error
 
     def model(self, name: str) -> ModelConfig:
-        """The config of a model by its name, unclipped; of one of your own, its default."""
+        """Return the unclipped config of a model by its name; the default of one of your own."""
         config = self.configs[name] if name in self.configs else find_model(name).Config()
         return replace(config, prioritise=False)
 
@@ -111,8 +95,13 @@ class SeparationConfig:
 def benchmark_separation(
     config: SeparationConfig, jobs: int, out: Path | None, progress: bool = True
 ) -> dict[str, Any]:
-    """Judge every model in every world with every seed, `jobs` at a time; write JSON to `out` and a
-    picture beside it.
+    """Judge every model in every world with every seed.
+
+    Args:
+      config: what to judge.
+      jobs: trainings at a time.
+      out: JSON file; a figure goes beside it. Unset: nothing is written.
+      progress: whether to show a progress bar.
     """
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}; it must be at least 1")
@@ -137,7 +126,7 @@ def judge_all(
     out: Path | None,
     progress: bool,
 ) -> dict[str, Any]:
-    """All `tasks` (world, model, seed), judged and written."""
+    """Judge all `tasks` (world, model, seed), and write the result."""
     start = time.perf_counter()
     bar = tqdm(
         run_all(config, tasks, jobs),
@@ -149,14 +138,14 @@ def judge_all(
     )
     runs = sorted(bar, key=lambda run: tasks.index((run["world"], run["model"], run["seed"])))
     result = {
-        "summary": summarise(config, runs),
+        "summary": summarise(config.worlds, config.models, runs),
         "runs": runs,
         "wall_seconds": time.perf_counter() - start,
         "config": asdict(config),
         "provenance": provenance(),
     }
     if out is not None:
-        # imports matplotlib, which the table need not wait for
+        # late import: it needs matplotlib, which is slow to import
         from afterwit.runs.diagnostics.separation_figure import draw
 
         draw(result, out.with_suffix(".png"))
@@ -172,8 +161,9 @@ def judge_all(
 def run_all(
     config: SeparationConfig, tasks: Sequence[tuple[str, str, int]], jobs: int
 ) -> Iterator[dict[str, Any]]:
-    """The results of all tasks in the order in which they end. One process: here; more: in
-    processes of one thread each.
+    """Yield the results of all tasks in the order in which they end.
+
+    With one job they run in this process, with more in processes of one thread each.
     """
     if jobs == 1:
         threads = torch.get_num_threads()
@@ -197,12 +187,13 @@ def run_all(
 
 def start_worker() -> None:
     torch.set_num_threads(1)  # networks this small only lose time to a second thread
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word; the parent speaks
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it silently; the parent prints
 
 
 def separate(config: SeparationConfig, world: str, model: str, seed: int) -> dict[str, Any]:
-    """Train `model` on familiar and noisy transitions of `world`, and judge it on held-out ones of
-    all three kinds.
+    """Train `model` on familiar and noisy transitions of `world`, and judge it on held-out ones.
+
+    The held-out transitions are of all three kinds.
     """
     start = time.process_time()
     place = WORLDS[world](seed)
@@ -235,127 +226,6 @@ def separate(config: SeparationConfig, world: str, model: str, seed: int) -> dic
 
 
 def held_out(world: World, config: SeparationConfig, seed: int) -> list[Log]:
+    """Return held-out logs of a world."""
     random = np.random.default_rng([seed, 2])
     return [world.log(config.steps, config.batch, UNSEEN, random) for _ in range(JUDGED)]
-
-
-def judge(rewards: Sequence[Array]) -> dict[str, Any]:
-    """Numbers from the rewards [n] of each kind, in the order of KINDS. `ratio` is of medians,
-    noisy to novel.
-    """
-    medians = [float(np.median(values)) for values in rewards]
-    return {
-        "median": dict(zip(KINDS, medians, strict=True)),
-        "mean": {kind: float(values.mean()) for kind, values in zip(KINDS, rewards, strict=True)},
-        "count": {kind: len(values) for kind, values in zip(KINDS, rewards, strict=True)},
-        "auc": auc(rewards[NOVEL], rewards[NOISY]),
-        "ratio": medians[NOISY] / medians[NOVEL] if medians[NOVEL] > 0 else float("inf"),
-        "rewards": {
-            kind: values[:: max(1, len(values) // DOTS)][:DOTS].tolist()
-            for kind, values in zip(KINDS, rewards, strict=True)
-        },
-    }
-
-
-def auc(news: Array, noise: Array) -> float:
-    """The probability that a draw from `news` [n] is above one from `noise` [m], ties half:
-    Mann-Whitney's U / (n m), exact.
-    """
-    ordered = np.sort(noise)
-    below, up_to = np.searchsorted(ordered, news, "left"), np.searchsorted(ordered, news, "right")
-    return float((below + up_to).sum() / (2 * len(news) * len(noise)))
-
-
-def summarise(config: SeparationConfig, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One entry a world and model: over seeds, medians of the numbers, lowest and highest AUC, and
-    the verdict.
-    """
-    entries = []
-    for world in config.worlds:
-        for model in config.models:
-            own = [run for run in runs if (run["world"], run["model"]) == (world, model)]
-            aucs, ratio = (
-                [run["auc"] for run in own],
-                float(np.median([run["ratio"] for run in own])),
-            )
-            entries.append(
-                {
-                    "world": world,
-                    "model": model,
-                    "median": {
-                        kind: float(np.median([run["median"][kind] for run in own]))
-                        for kind in KINDS
-                    },
-                    "auc": float(np.median(aucs)),
-                    "auc_lowest": min(aucs),
-                    "auc_highest": max(aucs),
-                    "ratio": ratio,
-                    "spread": spread_of(own, "spread/target"),
-                    "spread_of_embeddings": spread_of(own, "spread/embedding"),
-                    "verdict": verdict(float(np.median(aucs)), ratio),
-                    "cpu_seconds": float(np.median([run["cpu_seconds"] for run in own])),
-                }
-            )
-    return entries
-
-
-def spread_of(runs: Sequence[dict[str, Any]], name: str) -> float | None:
-    """Median over runs of an instrument; None for models that do not have it."""
-    found = [run["instruments"][name] for run in runs if name in run["instruments"]]
-    return float(np.median(found)) if found else None
-
-
-def verdict(auc: float, ratio: float) -> str:
-    """ok, leaks, unclear or trapped, as VERDICTS says."""
-    if auc <= TRAPPED:
-        return "trapped"
-    if auc < SEPARATED:
-        return "unclear"
-    return "ok" if ratio <= LEAKS else "leaks"
-
-
-VERDICTS = {
-    "ok": f"news stands out (AUC at least {SEPARATED}) and noise pays at most {LEAKS:.0%} of it",
-    "leaks": "news stands out, but noise pays more than that",
-    "unclear": "news and noise overlap",
-    "trapped": f"noise pays as much as news, or more (AUC at most {TRAPPED})",
-}
-
-
-def table(result: dict[str, Any]) -> str:
-    """The verdicts as text: a block a world, a row a model."""
-    rows = [
-        f"{'median reward of':<18}{'familiar':>9}{'noisy':>9}{'novel':>9}   AUC novel/noisy  "
-        " noisy/novel  spread"
-    ]
-    blocks = dict.fromkeys(entry["world"] for entry in result["summary"])
-    for world in blocks:
-        relevant = WORLDS[world].relevant
-        rows += [
-            "",
-            (
-                f"{world}: noise that"
-                f" {'decides what follows' if relevant else 'means nothing for what follows'}"
-            ),
-        ]
-        for entry in (entry for entry in result["summary"] if entry["world"] == world):
-            paid = "".join(f"{entry['median'][kind]:>9.3f}" for kind in KINDS)
-            area = f"{entry['auc']:.3f} ({entry['auc_lowest']:.2f}-{entry['auc_highest']:.2f})"
-            ratio = f"{entry['ratio']:.1%}" if np.isfinite(entry["ratio"]) else "-"
-            wide = "-" if entry["spread"] is None else f"{entry['spread']:.3f}"
-            rows.append(
-                f"  {entry['model']:<16}{paid}   {area:<17}{ratio:>11}{wide:>8}  {entry['verdict']}"
-            )
-    rows += ["", *(f"  {word:<8} {meaning}" for word, meaning in VERDICTS.items())]
-    config = result["config"]
-    slowest = max(run["cpu_seconds"] for run in result["runs"])
-    seeds = f"{config['seeds']} seed{'s' * (config['seeds'] > 1)}"
-    rows.append(
-        f"{config['updates']:,} updates of {config['steps']} steps x {config['batch']}"
-        f" environments, medians of {seeds}"
-    )
-    rows.append(
-        f"{result['wall_seconds']:,.0f} s in all; the slowest training took {slowest:.0f} s of one"
-        " core"
-    )
-    return "\n".join(rows)

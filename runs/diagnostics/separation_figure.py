@@ -1,6 +1,4 @@
-"""The separation benchmark as one picture: a panel a world and model, a strip of rewards for each
-kind of transition.
-"""
+"""The figure of the separation benchmark: rewards by kind of transition, world and model."""
 
 from __future__ import annotations
 
@@ -14,13 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from afterwit.runs.diagnostics.separation_worlds import KINDS, WORLDS
-from afterwit.runs.output.files import replacing
+from afterwit.runs.diagnostics.separation_world import KINDS
+from afterwit.runs.diagnostics.separation_worlds import WORLDS
+from afterwit.runs.output.files import atomic_write
 
 COLOURS = {"familiar": "#8a8a8a", "noisy": "#cc3311", "novel": "#0077bb"}
 NAMES = {"familiar": "familiar", "noisy": "noise", "novel": "never seen"}
 WIDTH, HEIGHT = 1.75, 1.05  # of one panel, inches
-LIMITS = (-0.5, 30.0)  # of the axis; what lies beyond is drawn at its end
+LIMITS = (-0.5, 30.0)  # of the axis; dots beyond are drawn at its ends
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
@@ -33,8 +32,10 @@ STYLE: Any = {
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Write the picture to `path`. A dot is a transition; 1 is what the model pays for news there
-    (median), black lines are medians.
+    """Write the figure to `path`.
+
+    A dot is a transition, a black line a median. 1 is the model's median reward for what it has
+    never seen.
     """
     worlds = list(dict.fromkeys(entry["world"] for entry in result["summary"]))
     models = list(dict.fromkeys(entry["model"] for entry in result["summary"]))
@@ -71,7 +72,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         figure.supxlabel("reward (1 = median of what was never seen)", fontsize=7)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
-    with Image.open(buffer) as drawn, replacing(path) as file:
+    with Image.open(buffer) as drawn, atomic_write(path) as file:
         drawn.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(
             file, format="png", optimize=True
         )

@@ -1,42 +1,42 @@
-"""WORLDS: small worlds whose logs say of each transition whether it is familiar, noisy or novel. No
-policy is in the loop.
+"""WORLDS: small worlds whose logs say which transitions are familiar, noisy or novel.
 
-Every world is a set of places. A place has a look, a fixed pattern of 5x5 pixels, and an action
-leads from it to one fixed other place. Half of the places are familiar: all training logs lie
-there. The other half, the never-seen ones, appear in held-out logs only. They are made by the same
-draws as the familiar ones, so nothing but experience tells them apart; but their looks are others
-and where an action leads is another table, so neither can be known from training. (What some worlds
-show beside the look, a flag, a ticket or a ball, is known: new rooms have the walls of old ones.)
-What a world adds is noise, in the familiar half:
+No policy is in the loop. Every world is a set of places. A place has a look, which is a fixed
+pattern of 5x5 pixels, and each action leads from it to a fixed other place. Half of the places are
+familiar: all training logs are there. The other half appears in held-out logs only. Both halves are
+drawn in the same way, so only experience distinguishes them. The looks and the table of the second
+half cannot be known from training. What some worlds show beside the look (a flag, a ticket or a
+ball) is the same in both halves, as new rooms have the walls of old ones. A world adds noise to the
+familiar half:
 
-    familiar   deterministic, often seen
-    noisy      often seen too (a quarter of all steps or so), drawn anew each time
-    novel      deterministic, never in a training log
+  familiar   deterministic, often seen
+  noisy      also often seen (about a quarter of all steps), drawn anew each time
+  novel      deterministic, never in a training log
 
-The state is in full view: outside of noise, obs[t] and action[t] decide obs[t+1], and a test checks
-it by brute force. The worlds differ in what noise means. In two it means nothing for what follows,
-and a model that predicts latents can learn to drop it from them. In the others it decides what
-follows: it has to be seen, and cannot be foreseen. (Ours; after the kinds of noise in Jarrett et
-al., 2023, section 5.)
+The state is in full view: without noise, obs[t] and action[t] decide obs[t+1]. A test checks that
+by brute force. The worlds differ in what noise means. In two of them nothing depends on it, so a
+model that predicts latents can learn to ignore it. In the others it decides what follows: it must
+be seen and cannot be foreseen. The worlds are our own, after the kinds of noise in Jarrett et al.
+(2023), section 5.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from afterwit.envs.arrays import Array
+from afterwit.runs.diagnostics.separation_world import (
+    ACTIONS,
+    CELLS,
+    PLACES,
+    VIEW,
+    State,
+    World,
+    distinct_looks,
+    permutations,
+)
 
-KINDS = ("familiar", "noisy", "novel")
-FAMILIAR, NOISY, NOVEL = range(3)
-
-PLACES = 16  # familiar ones; as many again are never seen in training
-ACTIONS = 4
-VIEW = 5
-CELLS = VIEW * VIEW
-CHANNELS = ("look", "thing", "pixels")
 DISTRICT = 4  # places of one district, in the world of jumps
 BOOTHS, STATIONS = PLACES // 4, PLACES // 4  # in the world of tickets
 # places of the hall, and of each of two corridors, in the world of the coin
@@ -47,125 +47,10 @@ NEIGHBOURS = np.array(
 )
 
 
-@dataclass(frozen=True)
-class State:
-    """Where B environments are: all of it is in view."""
-
-    place: Array  # int [B]: below PLACES familiar, from there on never seen in training
-    # int [B]: which of the world's `things` is in view, where that is a state of its own (a ball's
-    # cell, a ticket)
-    thing: Array
-    pixels: Array  # bool [B, 5, 5]: random pixels of this frame
-
-
-@dataclass(frozen=True)
-class Log:
-    """T steps of B environments, as `IntrinsicReward` takes them, and what each step was."""
-
-    obs: Array  # uint8 [T+1, B, 3, 5, 5], values 0 and 255
-    action: Array  # int64 [T, B]
-    done: Array  # bool [T, B]: an episode is as long as the log
-    kind: Array  # int64 [T, B]: FAMILIAR, NOISY or NOVEL
-
-
-class World(ABC):
-    """A map drawn from `seed`, and the noise that a subclass adds to it."""
-
-    relevant: bool
-    """Does the noise decide what follows?"""
-
-    def __init__(self, seed: int):
-        rng = np.random.default_rng([seed, 0])
-        self.looks = distinct_looks(2 * PLACES, rng)
-        self.things = self.draw_things(rng)  # bool [n, 5, 5]
-        self.table = np.concatenate(
-            [self.draw_table(rng), PLACES + self.draw_unseen_table(rng)]
-        )  # [2 * PLACES, A]: place and action to place
-
-    def draw_table(self, rng: np.random.Generator) -> Array:
-        """Where each action leads in the familiar half, int [PLACES, A]. Permutations: no place is
-        visited more than others.
-        """
-        return permutations(rng)
-
-    def draw_unseen_table(self, rng: np.random.Generator) -> Array:
-        """The same for the never-seen half, counted from its first place."""
-        return permutations(rng)
-
-    def draw_things(self, rng: np.random.Generator) -> Array:
-        """The things that can be in view beside a look, bool [n, 5, 5]. Here: nothing."""
-        return np.zeros((1, VIEW, VIEW), bool)
-
-    def lead(self, state: State, action: Array) -> Array:
-        """The place where `action` leads, int [B], if nothing intervenes."""
-        return self.table[state.place, action]
-
-    def thing_in_view(self, state: State) -> Array:
-        """Which thing is in view, int [B]."""
-        return state.thing
-
-    def move_thing(self, state: State) -> Array:
-        """The thing in view one step later, int [B], if left alone. Here: the same."""
-        return state.thing
-
-    @abstractmethod
-    def is_noisy(self, state: State, action: Array, rng: np.random.Generator) -> Array:
-        """bool [B]: does noise decide this step? (Asked of all environments; those in never-seen
-        places have none.)
-        """
-
-    @abstractmethod
-    def noise(self, state: State, after: State, rng: np.random.Generator) -> State:
-        """What noise makes of a step that would have led from `state` to `after`."""
-
-    def step(self, state: State, action: Array, rng: np.random.Generator) -> tuple[State, Array]:
-        """One step of B environments: the state reached, and the kind of the step [B]."""
-        unseen = state.place >= PLACES
-        quiet = State(self.lead(state, action), self.move_thing(state), np.zeros_like(state.pixels))
-        noisy = self.is_noisy(state, action, rng) & ~unseen
-        drawn = self.noise(state, quiet, rng)
-        after = State(
-            np.where(noisy, drawn.place, quiet.place),
-            np.where(noisy, drawn.thing, quiet.thing),
-            noisy[:, None, None] & drawn.pixels,
-        )
-        return after, np.where(unseen, NOVEL, np.where(noisy, NOISY, FAMILIAR))
-
-    def observe(self, state: State) -> Array:
-        """uint8 [B, 3, 5, 5]: look, thing and pixels, each in its own channel, so that none hides
-        another.
-        """
-        obs = np.zeros((len(state.place), len(CHANNELS), VIEW, VIEW), np.uint8)
-        obs[:, 0] = self.looks[state.place]
-        obs[:, 1] = self.things[self.thing_in_view(state)]
-        obs[:, 2] = state.pixels
-        return obs * np.uint8(255)
-
-    def log(self, steps: int, batch: int, unseen: float, rng: np.random.Generator) -> Log:
-        """`steps` random actions in each of `batch` environments, of which a share `unseen` starts
-        among never-seen places.
-        """
-        place = rng.integers(PLACES, size=batch)
-        place[: round(unseen * batch)] += PLACES
-        state = State(
-            place, rng.integers(len(self.things), size=batch), np.zeros((batch, VIEW, VIEW), bool)
-        )
-        action = rng.integers(ACTIONS, size=(steps, batch))
-        kind = np.zeros((steps, batch), np.int64)
-        obs = [self.observe(state)]
-        for t in range(steps):
-            state, kind[t] = self.step(state, action[t], rng)
-            obs.append(self.observe(state))
-        done = np.zeros((steps, batch), bool)
-        done[-1] = True
-        return Log(np.stack(obs), action, done, kind)
-
-
 class Pixels(World):
-    """With probability 0.25 a step, random pixels lie beside the look of the place reached, and are
-    gone with the next step.
+    """With probability 0.25 per step, random pixels appear beside the look for one step.
 
-    They hide nothing and change nothing: where the agent is and where actions lead stays as it was.
+    They hide nothing and change nothing: the agent's place and the actions stay as they were.
     """
 
     relevant = False
@@ -178,9 +63,7 @@ class Pixels(World):
 
 
 class OnDemand(Pixels):
-    """Action 0 is a button: the agent stays where it is, and random pixels lie beside the look
-    until the next step.
-    """
+    """Action 0 is a button: the agent stays, and random pixels appear for one step."""
 
     def is_noisy(self, state: State, action: Array, rng: np.random.Generator) -> Array:
         return action == 0
@@ -190,12 +73,11 @@ class OnDemand(Pixels):
 
 
 class Jump(World):
-    """Four districts of four places, each with a flag in view. Actions stay in the district; but
-    from one place of each, a pit, every action throws the agent to one of all familiar places, each
-    as likely as the others.
+    """Four districts of four places, each with a flag in view. Actions stay within the district.
 
-    Where it lands decides all that follows. Never-seen districts fly the same four flags, as new
-    rooms have the walls of old ones: under them, looks and tables are of their own.
+    Each district has one pit. From there every action throws the agent to a random familiar place.
+    Where it lands decides everything that follows. Never-seen districts have the same four flags,
+    but looks and tables of their own.
     """
 
     relevant = True
@@ -222,12 +104,10 @@ class Jump(World):
 
 
 class Lever(Jump):
-    """The districts again, without pits: it is the agent who throws itself. Action 0 leads to one
-    of all familiar places, each as likely as the others, from wherever it is taken; the other
-    actions stay in the district.
+    """Districts without pits: action 0 throws the agent to a random familiar place from anywhere.
 
-    What it lands on decides all that follows, and the noise is there for the asking. Never-seen
-    districts have no lever.
+    The other actions stay in the district. Where the agent lands decides everything that follows,
+    and the agent can have this noise whenever it likes. Never-seen districts have no lever.
     """
 
     def is_noisy(self, state: State, action: Array, rng: np.random.Generator) -> Array:
@@ -235,12 +115,12 @@ class Lever(Jump):
 
 
 class Ticket(World):
-    """The agent holds a ticket, as large in its view as the look, to one of the familiar places. A
-    quarter of them are booths, where it is dealt a new one, whatever it does; another quarter are
-    stations, where every action leads to the ticket's place.
+    """The agent holds a ticket to one of the familiar places, as large in its view as the look.
 
-    The ticket dealt is in every later view and decides where the agent gets to. Never-seen places
-    have neither booths nor stations: the ticket in hand, a known one, stays as it is.
+    A quarter of the familiar places are booths: there it is dealt a new ticket, whatever it does.
+    Another quarter are stations: there every action leads to the ticket's place. So the ticket is
+    in every later view and decides where the agent gets to. Never-seen places have neither booths
+    nor stations, and the ticket in hand stays as it is.
     """
 
     relevant = True
@@ -260,11 +140,9 @@ class Ticket(World):
 
 
 class Ball(World):
-    """A ball is in view, and in half of the familiar places it walks at random, to one of the eight
-    cells around it.
+    """A ball is in view. In half of the familiar places it moves to a random neighbouring cell.
 
-    Everywhere else it goes on by one cell, from where chance has left it: all later views depend on
-    that.
+    Everywhere else it moves on by one cell. All later views depend on where chance has left it.
     """
 
     relevant = True
@@ -289,12 +167,11 @@ class Ball(World):
 
 
 class Coin(World):
-    """Half of the familiar places are a hall. From two of them every action leads into one of two
-    corridors; a coin picks which.
+    """Half of the familiar places are a hall, from which a coin chooses one of two corridors.
 
-    A corridor carries the agent along four places of its own, whatever it does, and ends in the
-    hall. The coin decides the next four views; only its fall is noise, for from the first place of
-    a corridor on all is known.
+    From two places of the hall every action leads into a corridor. The corridor carries the agent
+    along four places of its own, whatever it does, and ends in the hall. The coin decides the next
+    four views, but only its fall is noise: from the corridor's first place on, everything is known.
     """
 
     relevant = True
@@ -320,16 +197,3 @@ WORLDS: dict[str, type[World]] = {
     "ball": Ball,
     "coin": Coin,
 }
-
-
-def permutations(rng: np.random.Generator, count: int = PLACES) -> Array:
-    """int [count, A]: each action leads from every one of `count` places to another place of its
-    own.
-    """
-    return np.stack([rng.permutation(count) for _ in range(ACTIONS)], 1)
-
-
-def distinct_looks(count: int, rng: np.random.Generator) -> Array:
-    """bool [count, 5, 5]: patterns of random pixels, no two of them the same."""
-    codes = rng.choice(2**CELLS, size=count, replace=False)
-    return (codes[:, None] >> np.arange(CELLS) & 1).astype(bool).reshape(count, VIEW, VIEW)

@@ -22,7 +22,7 @@ from afterwit.runs.drills.child import begin
 from afterwit.runs.drills.cluster_faults import CLUSTER_FAULTS
 from afterwit.runs.drills.faults import FAULTS
 from afterwit.runs.drills.scene import MAZE, STEP, Scene
-from afterwit.runs.output.files import TEMPORARY, checked_outputs, replacing
+from afterwit.runs.output.files import TEMPORARY, atomic_write, checked_outputs
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.run_log import read_metrics
@@ -180,7 +180,7 @@ def write(trials: Sequence[Trial], out: Path) -> None:
     """Write OUT/drill.json and OUT/drill.md."""
     result = {"trials": [asdict(trial) for trial in trials], "provenance": provenance()}
     for name, text in ((RESULT, json.dumps(result, indent=1)), (TABLE, table(trials))):
-        with replacing(out / name) as file:
+        with atomic_write(out / name) as file:
             file.write((text + "\n").encode())
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from afterwit.runs.configs.presets import maze
 from afterwit.runs.configs.run_config import write_config
 from afterwit.runs.drills.processes import NUMBERS, PROC, Sample, family, sample, workers
-from afterwit.runs.output.files import replacing
+from afterwit.runs.output.files import atomic_write
 from afterwit.runs.training.checkpoint import list_checkpoints
 
 WARM_UP = 0.25  # share of a soak that is not judged, while caches and allocators fill
@@ -198,7 +198,7 @@ def write(samples: list[Sample], out: Path) -> None:
     table = csv.DictWriter(rows, ["seconds", *NUMBERS], extrasaction="ignore")
     table.writeheader()
     table.writerows(vars(sample) for sample in samples)
-    with replacing(out / TABLE) as file:
+    with atomic_write(out / TABLE) as file:
         file.write(rows.getvalue().encode())
     names = [name for name in NUMBERS if name != "shared"]
     figure = Figure(figsize=(8, 8), layout="constrained")
@@ -212,5 +212,5 @@ def write(samples: list[Sample], out: Path) -> None:
         axes.set_ylabel("memory, MiB" if name == "memory" else name)
         axes.set_ylim(bottom=0)
     axes.set_xlabel("minutes; shaded: warm-up, not judged")
-    with replacing(out / PICTURE) as file:
+    with atomic_write(out / PICTURE) as file:
         figure.savefig(file, format="png", dpi=100)

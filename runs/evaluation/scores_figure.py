@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from afterwit.runs.evaluation.intervals import AGGREGATES
 from afterwit.runs.output.figure_style import COLOURS, GREY, OTHER, STYLE
-from afterwit.runs.output.files import replacing
+from afterwit.runs.output.files import atomic_write
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
@@ -67,5 +67,5 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
             " (rliable)"
         )
         figure.supxlabel(caption, fontsize=7, color=GREY)
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             figure.savefig(file, format="png")

@@ -1,4 +1,4 @@
-"""How figures look: one colour a method, fonts, and PNG files of at most 300 KB."""
+"""The style of figures: a colour per method, fonts, and PNG files of at most 300 KB."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from afterwit.envs.arrays import Array
-from afterwit.runs.output.files import replacing
+from afterwit.runs.output.files import atomic_write
 from afterwit.world_models.registry import WORLD_MODELS
 
 # Tol's vibrant, colour-blind safe: the world models in the order of their registry. Grey is for the
@@ -23,8 +23,6 @@ from afterwit.world_models.registry import WORLD_MODELS
 VIBRANT = ("#cc3311", "#0077bb", "#009988", "#ee7733", "#33bbee", "#ee3377")
 COLOURS = dict(zip(WORLD_MODELS, cycle(VIBRANT), strict=False)) | {"random": "#999999"}
 OTHER, INK, GREY, PALE = "#555555", "#222222", "#6b6b6b", "#d0d0d0"
-
-
 STYLE: Any = {
     "text.parse_math": False,  # names may hold a $
     "font.family": "DejaVu Sans",
@@ -42,29 +40,27 @@ STYLE: Any = {
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
 }
-
-
 MAX_PNG, MAX_VIDEO = 300_000, 4_000_000  # bytes
-
-
 LONGEST = 100  # characters of a picture's name; file systems take 255 bytes
 
 
 @dataclass(frozen=True)
 class Picture:
+    """A figure's file name, description and PNG data."""
+
     file: str
     alt: str
     png: bytes
 
 
 def known(steps: Array, values: Array) -> tuple[Array, Array]:
-    """The points that have a value."""
+    """Return the points that have a value."""
     there = np.isfinite(values)
     return steps[there], values[there]
 
 
 def count_words(value: float) -> str:
-    """1500000 as 1.5M."""
+    """Return a number as short text: 1500000 as 1.5M."""
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
             return f"{value / unit:.3g}{name}"
@@ -72,8 +68,9 @@ def count_words(value: float) -> str:
 
 
 def save(figure: Figure, out: Path, name: str, alt: str) -> Picture:
-    """Write out/name.png (names become plain, short ASCII), with a palette where it would be larger
-    than MAX_PNG.
+    """Write OUT/name.png. The name becomes short, plain ASCII.
+
+    A file that would be larger than MAX_PNG gets a palette of 256 colours.
     """
     canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
     canvas.draw()
@@ -83,6 +80,6 @@ def save(figure: Figure, out: Path, name: str, alt: str) -> Picture:
         buffer = io.BytesIO()
         drawn.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
     file = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST] + ".png"
-    with replacing(out / file) as written:
+    with atomic_write(out / file) as written:
         written.write(buffer.getvalue())
     return Picture(file, alt, buffer.getvalue())

@@ -25,7 +25,7 @@ class Unwritable(OSError):
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` once it is complete and on disk.
 
     Until then `path` stays as it is. On failure nothing is left behind.
@@ -54,7 +54,7 @@ def write_json(path: Path, data: Any, indent: int = 2, allow_nan: bool = True) -
     Raises:
       Unwritable: the file cannot be written.
     """
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write((json.dumps(data, indent=indent, allow_nan=allow_nan) + "\n").encode())
 
 
@@ -126,7 +126,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, temporary)
     except OSError:
-        with replacing(temporary) as file, source.open("rb") as original:
+        with atomic_write(temporary) as file, source.open("rb") as original:
             shutil.copyfileobj(original, file)
     os.replace(temporary, target)
     temporary.unlink(missing_ok=True)  # rename does nothing if both were already the same file

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from afterwit.runs.output.figure_style import Picture
-from afterwit.runs.output.files import replacing
+from afterwit.runs.output.files import atomic_write
 
 PAGE = "report.html"
 
@@ -58,7 +58,7 @@ def write_html(title: str, body: Sequence[str], out: Path) -> Path:
         + "\n</body></html>\n"
     )
     path = out / PAGE
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(page.encode(errors="backslashreplace"))  # a folder's name need not be Unicode
     return path
 

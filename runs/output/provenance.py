@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from afterwit.runs.output.files import read_json, replacing
+from afterwit.runs.output.files import atomic_write, read_json
 
 NAME = "provenance.json"
 REMEDY = "restore a copy, or remove it: the run then forgets its earlier sessions"
@@ -33,7 +33,7 @@ def record(folder: Path) -> None:
     sessions = read_json(path, REMEDY) if path.exists() else []
     if not isinstance(sessions, list):
         raise ValueError(f"{path} is not a list of sessions; {REMEDY}")
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write((json.dumps([*sessions, provenance()], indent=2) + "\n").encode())
 
 
@@ -58,7 +58,7 @@ def record_losses(folder: Path, losses: Sequence[float]) -> None:
         "first_losses": list(losses),
         "first_losses_sha256": hashlib.sha256(bits).hexdigest()[:16],
     }
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write((json.dumps([*earlier, session], indent=2) + "\n").encode())
 
 

@@ -1,11 +1,10 @@
-"""Runs compared: one self-contained page, its pictures as PNG, and summary.json."""
+"""The report on several runs: a self-contained page, its figures as PNG, and summary.json."""
 
 from __future__ import annotations
 
 import base64
 import json
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,27 +19,28 @@ from afterwit.runs.output.html import PAGE, as_text, image, table, write_html
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.reports.curves import curves, panel
+from afterwit.runs.reports.groups import Group, flat, make_groups, noise_of, result_names
 from afterwit.runs.reports.maze_maps import overview, tenths
-from afterwit.runs.reports.run_results import (
-    Group,
-    RunLog,
-    flat,
-    make_groups,
-    noise_of,
-    read_run,
-    result_names,
-)
+from afterwit.runs.reports.report_summary import summarise
+from afterwit.runs.reports.run_results import RunLog, read_run
 from afterwit.runs.reports.sentences import headline
 
 SUMMARY = "summary.json"
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:
-    """Write out/report.html (self-contained), its pictures as PNG and summary.json; returns the
-    page's path.
+    """Write OUT/report.html, its figures as PNG, and OUT/summary.json.
 
-    Raises ValueError for no folders, a folder given twice, one that is no run, and a run that has
-    logged nothing.
+    Args:
+      folders: run folders.
+      out: the folder OUT.
+
+    Returns:
+      The path of report.html.
+
+    Raises:
+      ValueError: there are no folders, one is given twice or is not a run, or a run has logged
+        nothing.
     """
     if not folders:
         raise ValueError("no run folder given; name at least one: afterwit report RUN [RUN ...]")
@@ -61,54 +61,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         return write_page(groups, out)
 
 
-def summarise(groups: Sequence[Group]) -> dict[str, Any]:
-    """The report as plain values: headline, groups and their runs. Numbers that are not there are
-    null.
-    """
-    rows = []
-    for group in groups:
-        names = result_names(group)
-        runs = [_row(run.last, run.best, names) | _effort(run) for run in group.runs]
-        row = {
-            "label": group.label,
-            "method": group.method,
-            "world": group.world,
-            "seeds": [run.config.seed for run in group.runs],
-        }
-        rows.append(row | _row(group.last, group.best, names) | {"runs": runs})
-    return {"headline": headline(groups), "groups": rows}
-
-
-def _row(
-    last: Callable[[str], float], best: Callable[[str], float], names: Sequence[str]
-) -> dict[str, Any]:
-    def table(value: Callable[[str], float], chosen: Iterable[str]) -> dict[str, float | None]:
-        return {name: found if math.isfinite(found := value(name)) else None for name in chosen}
-
-    return {
-        "last_tenth": table(last, names),
-        "best_tenth": table(best, [n for n in names if n.startswith(("reached/", "episode/"))]),
-    }
-
-
-def _effort(run: RunLog) -> dict[str, Any]:
-    end = run.entries[-1]
-    seconds = end.get("seconds")
-    return {
-        "folder": str(run.folder),
-        "seed": run.config.seed,
-        "agent_steps": int(run.steps[-1]),
-        "total_steps": run.config.total_steps,
-        "frames": end.get("frames"),
-        "seconds": seconds,
-        "agent_steps_per_second": int(run.steps[-1]) / seconds if seconds else None,
-        "episodes": int(run.episodes.sum()),
-        "episodes_last_tenth": int(run.episodes[run.tenth == run.last_tenth].sum()),
-    }
-
-
 def write_page(groups: Sequence[Group], out: Path) -> Path:
-    """Draw everything into `out` and write report.html there; returns its path."""
+    """Draw all figures into `out`, write report.html, and return its path."""
     worlds = [
         [group for group in groups if group.world == world]
         for world in dict.fromkeys(group.world for group in groups)
@@ -276,7 +230,7 @@ def effort_table(groups: Sequence[Group]) -> str:
 
 
 def evaluation(run: RunLog) -> str:
-    """The run's evaluation and its video, where they exist."""
+    """Return the run's evaluation and video as HTML, as far as they exist."""
     html = ""
     if run.evaluation is not None:
         result = run.evaluation
@@ -319,8 +273,10 @@ def evaluation(run: RunLog) -> str:
 
 
 def origin(runs: Sequence[RunLog], out: Path) -> str:
-    """What the runs' configs share of the world and where they differ, all configs whole, and how
-    this page was made.
+    """Return where the page comes from, as HTML.
+
+    It has what the configs share of the world, where they differ, all complete configs, and the
+    command.
     """
     configs = [flat(to_dict(run.config)) for run in runs]
     names = list(dict.fromkeys(name for config in configs for name in config))

@@ -1,4 +1,4 @@
-"""Runs compared: the pictures. Small multiples with direct labels, one colour a method."""
+"""Curves over agent steps as small figures: direct labels, one colour per method."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from afterwit.envs.arrays import Array
 from afterwit.runs.output.figure_style import COLOURS, GREY, OTHER, count_words, known
-from afterwit.runs.reports.run_results import MEASURES, Group, RunLog, noise_of
+from afterwit.runs.reports.groups import MEASURES, Group, noise_of
+from afterwit.runs.reports.run_results import RunLog
 from afterwit.world_models.instruments import ALARM
 
-# groups of one method in one world
+# styles for the groups of one method in one world
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 
 
@@ -24,7 +25,7 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 class Curve:
     """A number over agent steps."""
 
-    name: str  # as RunLog.mean takes it
+    name: str  # a logged name, or ratio/name: see RunLog.mean
     title: str
     share: bool = False
     log: bool = False
@@ -36,7 +37,7 @@ def colour(group: Group) -> str:
 
 
 def curves(groups: Sequence[Group]) -> list[Curve]:
-    """What the groups of one world logged, in the order of the page."""
+    """Return the curves that the groups of one world have, in the order of the page."""
     reached = sorted({name for group in groups for name in group.names("reached/")})
     chosen = [
         Curve(name, f"{name.split('/')[1]}: share of episodes that reached it", share=True)
@@ -73,42 +74,43 @@ def curves(groups: Sequence[Group]) -> list[Curve]:
         Curve("learner/kl", "KL, old to new policy [nats]"),
         Curve("learner/trust_region_ratio", "KL, old to new policy / its limit", reference=1.0),
         Curve("learner/curiosity_share", "Curiosity's share of what is paid", share=True),
-        Curve("noise/seeking", "Seeks noise (1 = does not care)", reference=1.0),
+        Curve("noise/seeking", "Seeks noise (1 = indifferent)", reference=1.0),
         Curve("rank/embedding", "Effective rank of the embedding"),
         Curve("rank/belief", "Effective rank of the belief"),
         Curve("rank/latent", "Effective rank of z"),
         Curve("spread/target", "Error of the best constant guess"),
         Curve("leak/critic", "Leak: critic's estimate / log n", reference=0.0),
-        Curve("leak/place_from_latent", "Leak: place told from z", reference=0.0),
-        Curve("leak/action_from_latent", "Leak: action told from z", reference=0.0),
+        Curve("leak/place_from_latent", "Leak: place predicted from z", reference=0.0),
+        Curve("leak/action_from_latent", "Leak: action predicted from z", reference=0.0),
         Curve("use/latent", "Error with the z of others / own", reference=1.0),
         Curve(ALARM, "Collapse alarm"),
         Curve("learner/gradient_norm", "Gradient norm", log=True),
         Curve("agent_steps_per_second", "Agent steps per second"),
     ]
-    return [curve for curve in chosen if _worth(curve, groups)]
+    return [curve for curve in chosen if _is_worth_drawing(curve, groups)]
 
 
-def _worth(curve: Curve, groups: Sequence[Group]) -> bool:
+def _is_worth_drawing(curve: Curve, groups: Sequence[Group]) -> bool:
     logged = [
         values
         for group in groups
         for run in group.runs
         if np.isfinite(values := run.column(curve.name)).any()
     ]
-    # all zero where the world pays nothing and has trackers to show
+    # not drawn if it is all zero and there are trackers to show
     if curve.name == "episode/return":
         return any(np.nan_to_num(values).any() for values in logged) or bool(
             logged and not any(g.names("reached/") for g in groups)
         )
-    if curve.name == "learner/curiosity_share":  # 1 where nothing else pays
+    if curve.name == "learner/curiosity_share":  # it is 1 if nothing else pays
         return any(np.nanmin(values) < 1 for values in logged)
     return bool(logged) or curve.name.startswith("ratio/")
 
 
 def binned(run: RunLog, curve: Curve) -> tuple[Array, Array]:
-    """Agent steps and means of at most 40 equal stretches of the run; NaN where a stretch has no
-    entry.
+    """Return agent steps and means of at most 40 equal stretches of the run.
+
+    A mean is NaN if its stretch has no entry.
     """
     total = run.config.total_steps
     count = int(np.clip(total // (2 * run.config.log_interval), 5, 40))
@@ -119,11 +121,15 @@ def binned(run: RunLog, curve: Curve) -> tuple[Array, Array]:
 
 
 def draw_lines(ax: Axes, groups: Sequence[Group], curve: Curve) -> list[tuple[float, Group]]:
-    """Thin lines for runs, a bold one for each group's mean; returns where the bold lines end."""
+    """Draw a thin line per run and a bold one per group's mean.
+
+    Returns:
+      The last value and the group of each bold line.
+    """
     ends = []
     for group in groups:
         lines = [binned(run, curve) for run in group.runs]
-        # other log intervals: no common stretches to average over
+        # With different log intervals the stretches differ: interpolate before averaging.
         if len({len(values) for _, values in lines}) > 1:
             lines = [
                 (lines[0][0], np.interp(lines[0][0], *known(steps, values), right=np.nan))
@@ -173,9 +179,7 @@ def draw_lines(ax: Axes, groups: Sequence[Group], curve: Curve) -> list[tuple[fl
 
 
 def label_ends(ax: Axes, ends: Sequence[tuple[float, Group]]) -> None:
-    """Names at the right of a panel, each at the height of its line, moved apart where they would
-    touch.
-    """
+    """Label the lines at the right of a panel, moved apart where labels would overlap."""
     height = ax.get_window_extent().height / ax.figure.dpi * 72  # points
     transform = ax.transData + ax.transAxes.inverted()
     texts = sorted(
@@ -188,7 +192,7 @@ def label_ends(ax: Axes, ends: Sequence[tuple[float, Group]]) -> None:
         places[index] = max(places[index], places[index - 1] + (gaps[index] + gaps[index - 1]) / 2)
     if places:
         centre = float(np.mean(places)) - float(np.mean([place for place, _, _ in texts]))
-        shift = max(centre, places[-1] - 1)  # back to where the lines are, and not above the panel
+        shift = max(centre, places[-1] - 1)  # back towards the lines, but not above the panel
         places = [place - shift for place in places]
     for place, (_, text, ink) in zip(places, texts, strict=True):
         ax.text(

@@ -1,6 +1,4 @@
-"""Runs compared: the maze as a map of where each agent was and was paid, and the overview that a
-report opens with.
-"""
+"""Maze maps of where agents were and were paid, and the overview at the top of a report."""
 
 from __future__ import annotations
 
@@ -17,16 +15,17 @@ from afterwit.envs.arrays import Array
 from afterwit.envs.maze import HEIGHT, PASSAGE, build_map, draw_map
 from afterwit.runs.output.figure_style import GREY, INK, count_words
 from afterwit.runs.reports.curves import colour, curves, draw_lines, label_ends
-from afterwit.runs.reports.run_results import Group, noise_of
+from afterwit.runs.reports.groups import Group, noise_of
 from afterwit.runs.reports.sentences import noise_words, percent
 from afterwit.runs.training.episode_statistics import NUM_WINDOWS
 
-LEAST, MOST = 2e-4, 5e-2  # share of time or pay in one cell: ends of the maps' logarithmic scale
+LEAST, MOST = 2e-4, 5e-2  # ends of the logarithmic scale: share of time or pay in one cell
 
 
-def heat(values: Array | None) -> Array | None:
-    """Shares of the sum as 0..1, logarithmic between LEAST and MOST; None where there is nothing to
-    share.
+def log_share(values: Array | None) -> Array | None:
+    """Return shares of the sum on a logarithmic scale, 0..1 between LEAST and MOST.
+
+    None if the sum is 0.
     """
     if values is None or not values.clip(0).sum() > 0:
         return None
@@ -37,13 +36,14 @@ def heat(values: Array | None) -> Array | None:
 
 
 def draw_maze(ax: Axes, values: Array | None, ink: str, marks: bool) -> None:
-    """The map under a heat of `values` [H * W]; with `marks`, trackers and the columns of blocks
-    are named.
+    """Draw the maze with `values` [H * W] on it.
+
+    With `marks`, trackers and the columns of blocks are labelled.
     """
     maze = build_map()
     base = draw_map(maze) / 255
     base[tuple(maze.trackers.T)] = 1
-    scaled = heat(values)
+    scaled = log_share(values)
     if scaled is not None:
         alpha = scaled.reshape(*maze.walls.shape, 1)
         base = base * (1 - alpha) + np.array(matplotlib.colors.to_rgb(ink)) * alpha
@@ -88,8 +88,9 @@ def draw_maze(ax: Axes, values: Array | None, ink: str, marks: bool) -> None:
 
 
 def overview(worlds: Sequence[Sequence[Group]]) -> Figure:
-    """Where each group was and was paid in the last tenth, and how far it got over time: one block
-    a world.
+    """Return the overview: a block per world.
+
+    A block shows where each group was and was paid in the last tenth, and how far it got over time.
     """
     width, curve_height = 9.0, 1.25
     map_height = (width - 0.3) * HEIGHT / build_map().width
@@ -156,19 +157,25 @@ def overview(worlds: Sequence[Sequence[Group]]) -> Figure:
             text(6.4, y, f"share of time or pay: {LEAST:.2%}", ha="right", color=GREY, fontsize=7.5)
             text(7.8, y, f"{MOST:.0%} in one cell", color=GREY, fontsize=7.5)
             y -= 0.3
-        shown = [
+        drawn_curves = [
             curve for curve in curves(groups) if curve.name.startswith(("reached/", "episode/"))
         ][:4]
-        trackers = all(curve.name.startswith("reached/") for curve in shown)
+        trackers = all(curve.name.startswith("reached/") for curve in drawn_curves)
         heading = (
             "Share of episodes that reached each tracker, over agent steps"
             if trackers
             else "Per episode, over agent steps"
         )
-        text(0.15, y, heading if shown else "No episode has ended yet", color=GREY, fontsize=8.5)
+        text(
+            0.15,
+            y,
+            heading if drawn_curves else "No episode has ended yet",
+            color=GREY,
+            fontsize=8.5,
+        )
         y -= 0.45
-        wide = (width - 0.55 - 1.25) / max(len(shown), 1)
-        for index, curve in enumerate(shown):
+        wide = (width - 0.55 - 1.25) / max(len(drawn_curves), 1)
+        for index, curve in enumerate(drawn_curves):
             ax = axes(0.55 + index * wide, y, wide - 0.28 if trackers else wide - 0.5, curve_height)
             ends = draw_lines(ax, groups, curve)
             ax.set_title(
@@ -180,7 +187,7 @@ def overview(worlds: Sequence[Sequence[Group]]) -> Figure:
             )
             if trackers and index:
                 ax.set_yticklabels([])
-            if index == len(shown) - 1:
+            if index == len(drawn_curves) - 1:
                 label_ends(ax, ends)
         y -= curve_height + 0.65
     return figure
@@ -220,7 +227,7 @@ def paid_words(group: Group) -> str:
 
 
 def tenths(group: Group) -> Figure:
-    """Visits in all ten tenths, from first to last."""
+    """Return a figure of the visits in all ten tenths, from first to last."""
     figure = Figure(figsize=(4.8, 5.4), dpi=180)
     figure.text(
         0.02, 0.985, group.label, va="top", fontsize=10, fontweight="bold", color=colour(group)

@@ -1,20 +1,18 @@
-"""Runs compared: what the numbers say, in sentences. Nothing is claimed that the numbers do not
-show.
-"""
+"""What the numbers say, in sentences. They claim only what the numbers show."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from afterwit.runs.reports.run_results import Group, noise_of
+from afterwit.runs.reports.groups import Group, noise_of
 
-CLOSE = 0.1  # shares that differ by less are called alike
-ENOUGH_SEEDS = 5  # conventions.md, rule 18
+CLOSE = 0.1  # shares that differ by less are called similar
+ENOUGH_SEEDS = 5  # for a claim about learning
 
 
 def headline(groups: Sequence[Group]) -> list[list[str]]:
-    """What the numbers say: for each world its sentences, the first of them the main one."""
+    """Return the sentences of each world, the main one first."""
     worlds = dict.fromkeys(group.world for group in groups)
     return [
         _sentences(world, [group for group in groups if group.world == world]) for world in worlds
@@ -31,7 +29,11 @@ def _sentences(world: str, groups: list[Group]) -> list[str]:
     else:
         lead = _lead_returns(world, begun)
     noisy = [group for group in begun if trackers or not math.isnan(_noise_time(group))]
-    result = [lead, *_noise_sentences(noisy), *(s for group in begun for s in _faded(group))]
+    result = [
+        lead,
+        *_noise_sentences(noisy),
+        *(s for group in begun for s in _fading_sentence(group)),
+    ]
     result += [
         f"{group.label} has not finished an episode yet."
         for group in groups
@@ -53,8 +55,9 @@ def _sentences(world: str, groups: list[Group]) -> list[str]:
 
 
 def _lead_trackers(world: str, groups: list[Group], trackers: list[str]) -> str:
-    """The deepest tracker that anyone reached in 1% of the episodes, and how often each group
-    did.
+    """Return how often each group reached the deepest tracker.
+
+    The deepest is the last one that any group reached in 1% of its episodes.
     """
     tracker = next(
         (name for name in reversed(trackers) if max(group.last(name) for group in groups) >= 0.01),
@@ -98,9 +101,7 @@ def _lead_returns(world: str, groups: list[Group]) -> str:
 
 
 def _noise_sentences(groups: list[Group]) -> list[str]:
-    """How much of its time each group had noise about it, and whether such steps paid more than
-    others.
-    """
+    """Return how much time each group spent with noise, and how such steps paid."""
     groups = [group for group in groups if noise_of(group) and math.isfinite(_noise_time(group))]
     if not groups:
         return []
@@ -109,7 +110,7 @@ def _noise_sentences(groups: list[Group]) -> list[str]:
         listed = ", ".join(
             f"{group.label} {percent(time)}" for group, time in zip(groups, times, strict=True)
         )
-        alike = "about alike: " if max(times) - min(times) < CLOSE else ""
+        alike = "about equal: " if max(times) - min(times) < CLOSE else ""
         result.append(f"Share of time {words}, {alike}{listed}.")
     ratios = [
         (group, group.last(f"ratio/{noise[0]}")) for group in groups if (noise := noise_of(group))
@@ -122,8 +123,8 @@ def _noise_sentences(groups: list[Group]) -> list[str]:
     return result
 
 
-def _faded(group: Group) -> list[str]:
-    """Said of a group that once reached a tracker clearly more often than at the end."""
+def _fading_sentence(group: Group) -> list[str]:
+    """Return a sentence if a group once reached a tracker clearly more often than at the end."""
     loss, name = max(
         ((group.best(name) - group.last(name), name) for name in group.names("reached/")),
         default=(0.0, ""),
@@ -158,7 +159,7 @@ def _range(group: Group, name: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share for reading: 0% and 100% mean none and all."""
+    """Return a share as text. 0% means none, 100% means all."""
     if 0 < share < 0.005:
         return "under 1%"
     return (

@@ -1,87 +1,52 @@
-"""A study judged: the targets set for it, and what was published about the same question. Verdicts
-follow the intervals.
-
-Every threshold that the paper leaves open ("hardly", "greatly") is a constant here and stands in
-the sentence that uses it.
-"""
+"""TARGETS and CLAIMS: what a study should show, and published claims about the same question."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from afterwit.runs.evaluation.intervals import Estimate
 from afterwit.runs.reports.sentences import percent
 from afterwit.runs.studies.results import Key, StudyLog
+from afterwit.runs.studies.verdicts import (
+    EQUALS,
+    EXPLORE,
+    HARDLY,
+    HINDSIGHT,
+    KEEPS,
+    REACHES,
+    RND,
+    Claim,
+    Target,
+    against_quiet,
+    all_of,
+    decided,
+    format_estimate,
+    keeps,
+    reaches,
+    verdict,
+)
 
-EXPLORE, HINDSIGHT, RND = "byol-explore", "byol-hindsight", "rnd"
 PAPER = "Jarrett et al. (2023)"
 SUCCESS, SEEDS, STEPS = 0.6, 5, 1_500_000
-KEEPS, EQUALS = 0.85, 0.9  # of its own score without noise; of BYOL-Explore's without noise
-REACHES, HARDLY = 0.5, 0.25  # share of episodes
-SUFFERS = 0.7  # of its own score without noise: below it, a method suffers greatly
-FADES = 0.1  # of the score lost since the best tenth
-SMALL = 0.1  # explained variance, share of a reward left: below it, next to nothing
-
-REPRODUCED, NOT, DIFFERS, UNKNOWN = "reproduced", "not", "differs", "no data"
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the study was set to show."""
-
-    text: str
-    passed: bool | None  # None: the runs that would tell are missing
-    figures: str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What was published, and what this study has to say about it."""
-
-    setting: str
-    text: str
-    source: str
-    # reproduced: the interval says so; differs: it says the reverse; not: it says neither
-    verdict: str
-    figures: str
+SUFFERS = 0.7  # share of its own score without noise below which a method suffers greatly
+FADES = 0.1  # loss of score since the best tenth
+SMALL = 0.1  # explained variance, or remaining share of a reward, that counts as nothing
 
 
 def targets(study: StudyLog) -> list[Target]:
-    """The targets of the study in this folder; none where nobody set any."""
+    """Return the targets of the study in this folder, none if it has none."""
     return TARGETS[study.manifest.study](study) if study.manifest.study in TARGETS else []
 
 
 def claims(study: StudyLog) -> list[Claim]:
-    """The published claims that the study in this folder speaks to; none where it was made for
-    none.
-    """
+    """Return the published claims that the study in this folder tests."""
     return CLAIMS[study.manifest.study](study) if study.manifest.study in CLAIMS else []
 
 
-def format_estimate(value: Estimate, ratio: bool = False) -> str:
-    """`62% [48%, 71%]`; a ratio as `1.31 [1.20, 1.44]`."""
-    word: Callable[[float], str] = (lambda number: f"{number:.2f}") if ratio else percent
-    if not value.runs:
-        return "no data"
-    return word(value.iqm) + (
-        f" [{word(value.low)}, {word(value.high)}]" if math.isfinite(value.low) else " [one run]"
-    )
-
-
-def all_of(parts: Sequence[bool | None]) -> bool | None:
-    """False if one is False, else None if one is unknown or there is none, else True."""
-    return False if False in parts else True if parts and all(parts) else None
-
-
-def decided(condition: bool, *values: Estimate) -> bool | None:
-    """`condition`, unless one of the estimates it rests on has no interval."""
-    return condition if all(math.isfinite(value.low) for value in values) else None
-
-
 def maze_targets(study: StudyLog) -> list[Target]:
+    """Return the targets of the maze study."""
     deep, other = (study.get("brownian", method, "R4_last") for method in (HINDSIGHT, EXPLORE))
     quiet = study.get("none", HINDSIGHT, "score_all")
     noises = [world for world in study.manifest.worlds if world != "none"]
@@ -158,8 +123,9 @@ def maze_targets(study: StudyLog) -> list[Target]:
 
 
 def successes(study: StudyLog) -> list[dict[str, Any]]:
-    """The rows of BYOL-Hindsight's runs whose score is at least KEEPS x its interquartile mean
-    without noise.
+    """Return the rows of BYOL-Hindsight's successful runs.
+
+    Their score is at least KEEPS times its interquartile mean without noise.
     """
     quiet = study.get("none", HINDSIGHT, "score_all").iqm
     return [
@@ -169,49 +135,11 @@ def successes(study: StudyLog) -> list[dict[str, Any]]:
     ]
 
 
-def verdict(holds: bool, reverse: bool, *values: Estimate) -> str:
-    """Reproduced where the intervals show it, `differs` where they show the reverse, else `not`."""
-    if any(not math.isfinite(value.low) for value in values) or not values:
-        return UNKNOWN
-    return REPRODUCED if holds else DIFFERS if reverse else NOT
-
-
-def reaches(study: StudyLog, world: str, methods: Sequence[str], tracker: str) -> tuple[str, str]:
-    """Whether all of `methods` reach a tracker in at least REACHES of the episodes of their best
-    tenth.
-    """
-    found = {method: study.get(world, method, f"{tracker}_best") for method in methods}
-    values = list(found.values())
-    result = verdict(
-        all(v.low >= REACHES for v in values), any(v.high < REACHES for v in values), *values
-    )
-    return result, f"{tracker} in the best tenth: " + ", ".join(
-        f"{method} {format_estimate(value)}" for method, value in found.items()
-    )
-
-
-def against_quiet(
-    study: StudyLog, world: str, method: str, below: float, above: float
-) -> tuple[str, str]:
-    """Whether the score falls under `below` x its own without noise; the reverse: it stays over
-    `above` x.
-    """
-    here, quiet = study.get(world, method, "score_all"), study.get("none", method, "score_all")
-    share = f", {here.iqm / quiet.iqm:.2f} x" if here.runs and quiet.iqm > 0 else ""
-    result = verdict(here.high < below * quiet.low, here.low > above * quiet.iqm, here, quiet)
-    return (
-        result,
-        f"{method}: score {format_estimate(here)}, without noise {format_estimate(quiet)}{share}",
-    )
-
-
-def keeps(study: StudyLog, world: str) -> tuple[str, str]:
-    result, figures = against_quiet(study, world, HINDSIGHT, KEEPS, KEEPS)
-    return {DIFFERS: REPRODUCED, REPRODUCED: DIFFERS}.get(result, result), figures
-
-
 def maze_claims(study: StudyLog) -> list[Claim]:
-    """papers.md's table of the Pycolab maze, and what theory and later work say, a row each."""
+    """Return published claims about the maze, and what theory and later work predict.
+
+    The claims are those of Jarrett et al. (2023) about their Pycolab maze.
+    """
     drop = study.get("none", RND, "score_drop")
     best, last = (study.get("none", RND, f"score_{when}") for when in ("best", "last"))
     stuck, free = (study.get(world, EXPLORE, "R3_last") for world in ("brownian", "none"))
@@ -366,8 +294,9 @@ def maze_claims(study: StudyLog) -> list[Claim]:
 
 
 def leak(study: StudyLog, what: str) -> tuple[str, str]:
-    """What a linear probe reads of place or action from z, over worlds, less what it reads from
-    noise of z's size.
+    """Return a verdict and figures: what a linear probe predicts from z, over all worlds.
+
+    `what` is place or action. What the probe predicts from noise of z's size is subtracted.
     """
     found: dict[Key, Estimate] = {}
     for world in study.worlds:
@@ -387,39 +316,6 @@ def leak(study: StudyLog, what: str) -> tuple[str, str]:
         result,
         ", ".join(f"{world} {format_estimate(value)}" for (world, _), value in found.items())
         or "the probe was not logged",
-    )
-
-
-def cost(study: StudyLog, world: str, method: str) -> tuple[str, str]:
-    """What a noise costs a method: `holds` or `trapped` where the intervals tell, and its score
-    beside that without noise.
-    """
-    result, figures = against_quiet(study, world, method, KEEPS, KEEPS)
-    return {REPRODUCED: "trapped", DIFFERS: "holds", NOT: "open", UNKNOWN: UNKNOWN}[result], figures
-
-
-def trapped_words(study: StudyLog, method: str) -> list[str]:
-    """In which noises a method is trapped and in which it is not, in sentences."""
-    kinds = {world: cost(study, world, method)[0] for world in study.worlds if world != "none"}
-    quiet = study.get("none", method, "score_all")
-    if not quiet.runs:
-        return []
-    words = {
-        "trapped": f"is trapped (under {KEEPS} x its score without noise) by",
-        "holds": "is not trapped by",
-        "open": "is neither clearly trapped nor clearly not by",
-    }
-    parts = [
-        f"{text} {', '.join(found)}"
-        for kind, text in words.items()
-        if (found := [w for w in kinds if kinds[w] == kind])
-    ]
-    little = (
-        f" But it explores little without noise already (score {format_estimate(quiet)}): what"
-        " holds it is not the noise alone."
-    )
-    return (
-        [f"{method} {'; '.join(parts)}.{little if quiet.high < REACHES else ''}"] if parts else []
     )
 
 

@@ -1,6 +1,4 @@
-"""A study: a preset in several worlds, with several methods, over several seeds. STUDIES: name ->
-function.
-"""
+"""STUDIES: a preset in several worlds, with several methods, over several seeds."""
 
 from __future__ import annotations
 
@@ -20,12 +18,10 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Variant:
-    """A world or a method by name: arguments of the preset, then fields of the config by dotted
-    path.
-    """
+    """A world or a method: arguments of the preset, and changes to config fields."""
 
     name: str
-    """Names the variant's folders, rows and lines."""
+    """Name in folders, rows and lines."""
     arguments: Values = field(default_factory=dict)
     """Passed to the preset."""
     overrides: Values = field(default_factory=dict)
@@ -34,12 +30,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Study:
-    """Which runs are compared: preset x worlds x methods x seeds."""
+    """The compared runs: preset x worlds x methods x seeds."""
 
     name: str
     """The study's name in STUDIES."""
     preset: str
-    """Where every cell starts: a name in PRESETS."""
+    """The preset of all runs: a name in PRESETS."""
     worlds: tuple[Variant, ...]
     """What the agents live in."""
     methods: tuple[Variant, ...]
@@ -47,12 +43,13 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """One run each, in every world with every method."""
     overrides: Values = field(default_factory=lambda: {"threads": 1})
-    """Dotted path -> value for all cells; a world's or a method's own overrides come after. One
-    torch thread a run leaves the cores to the other runs."""
+    """Dotted path -> value, for all runs; those of worlds and methods come later. One torch thread
+    per run leaves the other cores to the other runs.
+    """
     more_worlds: tuple[Variant, ...] = ()
-    """Worlds that can be chosen, but that the study leaves out by default."""
+    """Worlds that can be chosen, but are left out by default."""
     more_methods: tuple[Variant, ...] = ()
-    """Methods, likewise."""
+    """Methods that can be chosen, but are left out by default."""
 
     def __post_init__(self) -> None:
         for what, names in (
@@ -69,8 +66,10 @@ class Study:
                 )
 
     def cells(self) -> list[Cell]:
-        """All runs, seed by seed, so that a study that is stopped early has whole comparisons.
-        Raises ValueError for bad overrides.
+        """Return all runs, seed by seed: a study that is stopped early has complete comparisons.
+
+        Raises:
+          ValueError: an override is wrong.
         """
         return [
             Cell(world.name, method.name, seed, self.config(world, method, seed))
@@ -96,8 +95,10 @@ class Study:
     def select(
         self, worlds: Sequence[str], methods: Sequence[str], seeds: Sequence[int], overrides: Values
     ) -> Study:
-        """The part with these names (all, where none is given), with further overrides. Raises
-        ValueError for unknown names.
+        """Return the part with these names, with further overrides. Empty: all.
+
+        Raises:
+          ValueError: a name is unknown.
         """
         return replace(
             self,
@@ -127,7 +128,7 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Relative to the study's folder."""
+        """The run's folder, relative to the study's."""
         return Path(self.world) / self.method / f"s{self.seed}"
 
 
@@ -142,9 +143,7 @@ def chosen(what: str, names: Sequence[str], variants: Sequence[Variant]) -> tupl
 
 
 def maze() -> Study:
-    """Six noises of the maze x four world models x five seeds: 120 runs, a few hours on two
-    cores.
-    """
+    """Six noises of the maze, four world models, five seeds: 120 runs, some hours on two cores."""
     return Study(
         name="maze",
         preset="maze",
@@ -155,9 +154,7 @@ def maze() -> Study:
 
 
 def maze_sensitivity() -> Study:
-    """What BYOL-Hindsight's success in the Brownian maze hangs on: one field changed at a time, two
-    seeds each.
-    """
+    """BYOL-Hindsight in the Brownian maze, one field changed at a time, two seeds each."""
     base = method("byol-hindsight")
     where = "learner.world_model."
     variants = [base]
@@ -182,7 +179,7 @@ def maze_sensitivity() -> Study:
     variants += [varied(base, "latent", where + "latent", value) for value in (4, 16, 64)]
     variants += [
         varied(base, "contrast-size", where + "contrast_size", value) for value in (8, 256)
-    ]  # 64 are all environments: the default
+    ]  # the default, 64, is all environments
     return Study(
         name="maze-sensitivity",
         preset="maze",
@@ -212,8 +209,10 @@ HARD_GAMES = (
 
 
 def atari() -> Study:
-    """The ten hard games and Bank Heist, sticky, x four world models as published x three seeds:
-    132 long runs, for GPUs. What still differs from the papers: world_models/published.py."""
+    """Eleven hard games, sticky, with four world models as published and three seeds, for GPUs.
+
+    These are 132 long runs. Remaining deviations from the papers: world_models/published.py.
+    """
     montezuma = {"game": "MontezumaRevenge"}
     return Study(
         name="atari",
@@ -241,8 +240,9 @@ def atari() -> Study:
 
 
 def atari_small() -> Study:
-    """Private Eye by curiosity alone, with and without on-demand noise: two models and a random
-    policy x three seeds: 18 runs.
+    """Private Eye by curiosity alone, with and without on-demand noise: 18 runs.
+
+    Two world models and a random policy, with three seeds.
     """
     game = {"game": "PrivateEye"}
     random = Variant("random", {"model": "rnd"}, {"learner.policy.uniform": True})
@@ -271,7 +271,7 @@ def published(model: str) -> Variant:
 
 
 def varied(base: Variant, knob: str, path: str, value: Any) -> Variant:
-    """`base` with one field changed, named `knob-value`."""
+    """Return `base` with one field changed, named `knob-value`."""
     text = (
         str(value).lower()
         if value is None or isinstance(value, bool)
@@ -283,8 +283,9 @@ def varied(base: Variant, knob: str, path: str, value: Any) -> Variant:
 
 
 def different(variants: Sequence[Variant], preset: str) -> tuple[Variant, ...]:
-    """The first variant and those that change something of it: a value that is the default already
-    is not trained twice.
+    """Return the first variant and those that differ from it.
+
+    A value that is already the default is not trained twice.
     """
     study = Study("", preset, (Variant("any"),), tuple(variants))
     configs = [study.config(study.worlds[0], variant, 0) for variant in variants]

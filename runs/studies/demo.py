@@ -48,7 +48,7 @@ def demo(out: Path, steps: int, seed: int) -> Path:
 
 
 def prepare(config: RunConfig, folder: Path) -> None:
-    """Write the config, or check that the folder already holds this very run."""
+    """Write the config, or check that the folder already holds the same run."""
     if not (folder / "config.json").exists():
         write_config(config, folder)
     elif read_config(folder) != config:

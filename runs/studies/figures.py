@@ -1,12 +1,8 @@
-"""A study in pictures: how far each method got over time, its scores, where it was, and what one
-field changes.
-"""
+"""The figures of a study: progress over time, scores, and where agents were."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,21 +14,21 @@ from afterwit.envs.atari import AtariConfig
 from afterwit.envs.maze import HEIGHT, MazeConfig, build_map
 from afterwit.runs.configs.run_config import RunConfig
 from afterwit.runs.evaluation.intervals import intervals
-from afterwit.runs.output.figure_style import COLOURS, GREY, INK, OTHER, PALE, count_words, known
+from afterwit.runs.output.figure_style import COLOURS, GREY, OTHER, count_words, known
 from afterwit.runs.reports.curves import Curve, binned
+from afterwit.runs.reports.groups import MEASURES, Group
 from afterwit.runs.reports.maze_maps import draw_maze
-from afterwit.runs.reports.run_results import MEASURES, Group
-from afterwit.runs.studies.results import Knob, StudyLog
+from afterwit.runs.studies.results import StudyLog
 
-# Tol's vibrant, continued, for methods that are no world model
+# further colours of Tol's vibrant scheme, for methods that are not world models
 MORE_COLOURS = ("#33bbee", "#ee3377", "#bbbbbb", "#000000")
-MANY = 6  # methods; more would be a tangle of lines
+MANY = 6  # methods; more lines would be unreadable
 LABEL = 1.5  # inches for the names of the worlds
 WHEN_WORDS = {"all": "all of training", "best": "best tenth", "last": "last tenth"}
 
 
 def colours(study: StudyLog) -> dict[str, str]:
-    """One colour a method, the same in every picture."""
+    """Return one colour per method, the same in every figure."""
     more = iter(MORE_COLOURS)
     return {method: COLOURS.get(method) or next(more, OTHER) for method in study.methods}
 
@@ -42,7 +38,7 @@ def measure_words(name: str) -> str:
 
 
 def world_words(config: RunConfig) -> str:
-    """What is special about a world, in a few words."""
+    """Return what is special about a world, in a few words."""
     env = config.env
     if isinstance(env, AtariConfig):
         return f"{env.game},\nsticky {env.sticky:g}" + (
@@ -62,13 +58,14 @@ def world_words(config: RunConfig) -> str:
 
 
 def curves_figure(study: StudyLog) -> Figure:
-    """Rows: worlds. Columns: trackers (or cells, rooms, return). Lines: interquartile means; bands:
-    their 95% intervals.
+    """Return a figure of worlds (rows) and trackers, or cells, rooms and return (columns).
+
+    Lines are interquartile means, bands their 95% intervals.
     """
     names = [name for name in study.measures if name != "score"]
     trackers = "score" in study.measures
     ink, worlds = colours(study), study.worlds
-    # what is no share has numbers of its own beside each panel
+    # panels without shares need room for their own numbers
     wide, high, gap, between = 1.72, 0.92, 0.17, 0.17 if trackers else 0.5
     width, height = (
         LABEL + len(names) * (wide + between) + 0.12,
@@ -131,11 +128,10 @@ def curves_figure(study: StudyLog) -> Figure:
 
 
 def series(group: Group, name: str) -> tuple[Array, tuple[Array, Array, Array]]:
-    """Agent steps, and interquartile mean, low and high [points] of what the group's runs logged,
-    as far as all of them got.
+    """Return agent steps, and interquartile mean, low and high [points] of a group.
 
-    Between the stretches in which an episode of a run ended, which may be long, its line goes
-    straight.
+    They end with the slowest run. Between stretches with ended episodes, which may be far apart, a
+    run's line is interpolated.
     """
     lines = [
         binned(run, Curve(MEASURES[name][0] if name in MEASURES else f"reached/{name}", ""))
@@ -156,7 +152,7 @@ def series(group: Group, name: str) -> tuple[Array, tuple[Array, Array, Array]]:
 def legend(
     figure: Figure, ink: Mapping[str, str], left: float, top: float, width: float, height: float
 ) -> None:
-    """The methods in a row, each in its colour."""
+    """Draw the methods in a row, each in its colour."""
     for method, colour in ink.items():
         text = figure.text(
             left / width,
@@ -205,8 +201,9 @@ def style(ax: Axes, total: int, last: bool, first: bool) -> None:
 
 
 def scores_figure(study: StudyLog) -> Figure:
-    """The main measure over all of training, at its best and at its end: a dot a method, with its
-    95% interval.
+    """Return a figure of the main measure, a dot with its 95% interval per method.
+
+    It shows all of training, the best tenth and the last tenth.
     """
     ink, worlds, measure = colours(study), study.worlds, study.measures[0]
     step = 0.17
@@ -279,8 +276,9 @@ def scores_figure(study: StudyLog) -> Figure:
 
 
 def coverage_figure(study: StudyLog) -> Figure | None:
-    """Worlds x methods: where the agents were in the last tenth, all runs together. None where no
-    run has maps.
+    """Return a figure of where the agents were in the last tenth, by world and method.
+
+    All runs of a cell are summed. None if no run has maps.
     """
     drawn = {key: group for key, group in study.groups.items() if group.maps("visits") is not None}
     if not drawn:
@@ -338,76 +336,3 @@ def coverage_figure(study: StudyLog) -> Figure | None:
                     va="top",
                 )
     return figure
-
-
-def variants_figure(study: StudyLog, world: str) -> Figure:
-    """What one field changes: a column a field; the main measure over all of training, and the
-    deepest tracker at the end.
-    """
-    chosen = [(f"{study.measures[0]}_all", f"{study.measures[0]},\nall of training")]
-    if study.measures[0] == "score":
-        chosen.append((f"{study.measures[-1]}_last", f"{study.measures[-1]},\nlast tenth"))
-    weights = [len(knob.settings) + 0.8 for knob in study.knobs]
-    unit, high = 0.42, 1.25
-    width, height = LABEL + unit * sum(weights), 0.5 + len(chosen) * (high + 0.16) + 0.36
-    figure, left = Figure(figsize=(width, height), dpi=200), LABEL
-    for weight, knob in zip(weights, study.knobs, strict=True):
-        for row, (name, words) in enumerate(chosen):
-            top = 0.5 + row * (high + 0.16)
-            wide = unit * (weight - 0.8)
-            ax = figure.add_axes(
-                (left / width, 1 - (top + high) / height, wide / width, high / height)
-            )
-            draw_knob(ax, study, world, knob, name)
-            ax.set_xticks(
-                range(len(knob.settings)),
-                (
-                    [plain_value(value) for value, _ in knob.settings]
-                    if row == len(chosen) - 1
-                    else []
-                ),
-            )
-            if not row:
-                title = "\n".join(textwrap.wrap(knob.path.split(".")[-1].replace("_", " "), 14))
-                ax.set_title(title, fontsize=8.5, fontweight="bold", loc="left", pad=5)
-            if knob is study.knobs[0]:
-                figure.text(
-                    0.06 / width,
-                    1 - (top + high / 2) / height,
-                    words,
-                    color=INK,
-                    fontsize=8,
-                    va="center",
-                )
-            elif study.measures[0] == "score":
-                ax.set_yticklabels([])
-        left += unit * weight
-    note = "large: interquartile mean; small: each run; blue: the default"
-    figure.text(LABEL / width, 0.06 / height, note, color=GREY, fontsize=7.5, va="bottom")
-    return figure
-
-
-def draw_knob(ax: Axes, study: StudyLog, world: str, knob: Knob, name: str) -> None:
-    for x, (_, method) in enumerate(knob.settings):
-        colour = COLOURS["byol-hindsight"] if method == knob.base else OTHER
-        each = [
-            row[name]
-            for row in study.rows
-            if (row["world"], row["method"]) == (world, method) and name in row
-        ]
-        ax.plot(
-            [x] * len(each), each, "o", color=colour, markersize=3, alpha=0.45, markeredgewidth=0
-        )
-        ax.plot(x, study.get(world, method, name).iqm, "o", color=colour, markersize=6)
-    ax.set_xlim(-0.5, len(knob.settings) - 0.5)
-    if study.measures[0] == "score":
-        ax.set_ylim(-0.04, 1.04)
-        ax.set_yticks([0, 0.5, 1], ["0", "50%", "100%"])
-    ax.grid(axis="y", color=PALE, linewidth=0.5)
-    ax.set_axisbelow(True)
-
-
-def plain_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,6 +1,4 @@
-"""A study's report: one self-contained page with its pictures as PNG, a row a run in runs.csv, all
-numbers in summary.json.
-"""
+"""A study's report: one self-contained page, its figures as PNG, runs.csv and summary.json."""
 
 from __future__ import annotations
 
@@ -19,26 +17,17 @@ import matplotlib
 
 from afterwit.runs.configs.run_config import to_dict
 from afterwit.runs.output.figure_style import STYLE, Picture, save
-from afterwit.runs.output.files import replacing
+from afterwit.runs.output.files import atomic_write
 from afterwit.runs.output.html import image, table, write_html
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
-from afterwit.runs.studies.claims import (
-    EXPLORE,
-    HINDSIGHT,
-    Claim,
-    Target,
-    claims,
-    targets,
-    trapped_words,
-)
+from afterwit.runs.studies.claims import claims, targets
 from afterwit.runs.studies.figures import (
     MANY,
     coverage_figure,
     curves_figure,
     measure_words,
     scores_figure,
-    variants_figure,
 )
 from afterwit.runs.studies.results import StudyLog, read_study
 from afterwit.runs.studies.tables import (
@@ -52,16 +41,22 @@ from afterwit.runs.studies.tables import (
     target_table,
     variant_table,
 )
+from afterwit.runs.studies.variants_figure import variants_figure
+from afterwit.runs.studies.verdicts import EXPLORE, HINDSIGHT, Claim, Target, trapped_words
 
 RUNS, CELLS, SUMMARY = "runs.csv", "cells.csv", "summary.json"
 
 
 def write_study_report(home: Path) -> Path:
-    """Write HOME/report.html, its PNGs, runs.csv, cells.csv and summary.json; returns the page's
-    path.
+    """Write HOME/report.html, its figures, runs.csv, cells.csv and summary.json.
 
-    Works while the study is unfinished, and says so. Raises ValueError where there is no study,
-    where none of its runs has logged anything, and where rliable is missing.
+    It also works for an unfinished study, and then says so.
+
+    Returns:
+      The path of report.html.
+
+    Raises:
+      ValueError: there is no study, no run has logged anything, or rliable is missing.
     """
     study = read_study(home)
     found_targets, found_claims = targets(study), claims(study)
@@ -90,7 +85,7 @@ def write_study_report(home: Path) -> Path:
 def words(
     study: StudyLog, found_targets: Sequence[Target], found_claims: Sequence[Claim]
 ) -> list[str]:
-    """What the study says, in sentences, the main one first."""
+    """Return what the study shows, in sentences, the main one first."""
     measure = study.measures[0] if study.measures else ""
     world = next(name for name in ("brownian", *study.worlds) if name in study.worlds)
     deepest = f"{study.measures[-1]}_last" if measure == "score" else f"{measure}_all"
@@ -145,7 +140,7 @@ def words(
         done = len(study.rows) - len(study.unfinished)
         result.append(
             f"The study is not finished: of {len(study.manifest.cells)} runs, {done} are finished,"
-            f" {len(study.unfinished)} are on their way and {len(study.waiting)} have logged"
+            f" {len(study.unfinished)} are unfinished and {len(study.waiting)} have logged"
             " nothing yet. Lines end where the slowest run of a cell is."
         )
     seeds = sorted({len(group.runs) for group in study.groups.values()})
@@ -158,7 +153,7 @@ def words(
 
 
 def pictures(study: StudyLog) -> list[str]:
-    """The page's pictures, written beside it too."""
+    """Return the page's figures as HTML. They are also written beside the page."""
 
     def put(figure: Any, name: str, alt: str) -> str:
         picture: Picture = save(figure, study.home, name, alt)
@@ -205,7 +200,7 @@ def pictures(study: StudyLog) -> list[str]:
 
 
 def origin(study: StudyLog) -> str:
-    """The study's definition, its sessions, one whole config, and how this page was made."""
+    """Return the study's definition, sessions, one complete config and the command, as HTML."""
     manifest = study.manifest
     definition = {
         "preset": manifest.preset,
@@ -244,8 +239,10 @@ def origin(study: StudyLog) -> str:
 def write_numbers(
     study: StudyLog, found_targets: Sequence[Target], found_claims: Sequence[Claim]
 ) -> None:
-    """runs.csv: a row a run. cells.csv: a row a cell, with interquartile mean, low and high.
-    summary.json: both, and verdicts.
+    """Write runs.csv, cells.csv and summary.json.
+
+    runs.csv has a row per run. cells.csv has a row per cell, with interquartile mean, low and high.
+    summary.json has both, and the verdicts.
     """
     cells = []
     for (world, method), found in study.estimates.items():
@@ -269,23 +266,23 @@ def write_numbers(
         "claims": [asdict(claim) for claim in found_claims],
         "provenance": provenance(),
     }
-    with replacing(study.home / SUMMARY) as file:
+    with atomic_write(study.home / SUMMARY) as file:
         file.write((json.dumps(finite(summary), indent=1, allow_nan=False) + "\n").encode())
 
 
 def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """All columns that any row has; what is not there, or is no number, is empty."""
+    """Write rows with the columns of all of them. Missing and non-finite numbers are empty."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(finite(list(rows)))
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(text.getvalue().encode())
 
 
 def finite(value: Any) -> Any:
-    """`value` with None for every number that is not finite: JSON has no NaN."""
+    """Return `value` with None for numbers that are not finite: JSON has no NaN."""
     if isinstance(value, dict):
         return {name: finite(inner) for name, inner in value.items()}
     if isinstance(value, list):

@@ -1,9 +1,8 @@
-"""A study's numbers: one row a run, and over the runs of a cell the interquartile mean with a 95%
-interval.
+"""A study's numbers: a row per run, and over the runs of a cell an interquartile mean.
 
-Exploration score of a run: trackers reached per episode over the number of trackers. `all` averages
-over all of training, `best` is the best tenth, `last` the last tenth: curiosity rightly fades when
-nothing is left to learn.
+The exploration score of a run is the trackers reached per episode over the number of trackers.
+`all` averages over all of training, `best` is the best tenth, `last` the last tenth. Curiosity
+rightly fades when nothing is left to learn.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from afterwit.envs.atari import AtariConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.run_config import config_of, to_dict
 from afterwit.runs.evaluation.intervals import Estimate, estimate
-from afterwit.runs.reports.run_results import MEASURES, Group, RunLog, flat, noise_of, read_run
+from afterwit.runs.reports.groups import MEASURES, Group, flat, noise_of
+from afterwit.runs.reports.run_results import RunLog, read_run
 from afterwit.runs.studies.run_study import NAME, Manifest, read_manifest
 from afterwit.runs.training.episode_statistics import NUM_WINDOWS
 from afterwit.runs.training.run_log import last_entry
@@ -43,8 +43,8 @@ INSTRUMENTS = (
     "share_of_time/room_change",
     "share_of_pay/room_change",
 )
-# What an agent does more often that seeks the noise: compared with the same method where it makes
-# no noise.
+# What an agent that seeks the noise does more often. It is compared with the same method in the
+# world without noise.
 SOUGHT = {"on-demand": "share_of_time/noop", "brownian": "share_of_time/block_in_view"}
 
 Key = tuple[str, str]  # world, method
@@ -52,7 +52,7 @@ Key = tuple[str, str]  # world, method
 
 @dataclass(frozen=True)
 class Knob:
-    """A config field that a study's methods differ in, one at a time."""
+    """A config field in which a study's methods differ, one at a time."""
 
     path: str
     settings: tuple[tuple[Any, str], ...]  # value and method, ordered by value; the base among them
@@ -61,7 +61,7 @@ class Knob:
 
 @dataclass(frozen=True)
 class StudyLog:
-    """A study, as its folder tells it."""
+    """A study, as read from its folder."""
 
     home: Path
     manifest: Manifest
@@ -85,7 +85,7 @@ class StudyLog:
         ]
 
     def members(self, world: str) -> list[tuple[str, Group]]:
-        """The methods that have runs in `world`, with these runs."""
+        """Return the methods that have runs in `world`, with these runs."""
         return [
             (method, self.groups[world, method])
             for method in self.methods
@@ -97,12 +97,12 @@ class StudyLog:
         return [run for group in self.groups.values() for run in group.runs if not run.finished]
 
     def relative(self, run: RunLog) -> str:
-        """A run's folder as the manifest has it."""
+        """Return a run's folder as in the manifest."""
         return run.folder.relative_to(self.home).as_posix()
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """One row a run: where it belongs, and all its numbers."""
+        """One row per run: where it belongs, and all its numbers."""
         return [
             {
                 "world": world,
@@ -133,13 +133,14 @@ class StudyLog:
         return result
 
     def get(self, world: str, method: str, name: str) -> Estimate:
-        """An estimate; one over no runs where there is none."""
+        """Return an estimate. It is over no runs if there are none."""
         return self.estimates.get((world, method), {}).get(name, Estimate())
 
     @cached_property
     def measures(self) -> list[str]:
-        """What the study is judged by, the main one first: the score and the trackers, or cells,
-        rooms and return.
+        """The numbers that judge the study, the main one first.
+
+        They are the score and the trackers, or cells, rooms and return.
         """
         found = dict.fromkeys(
             name for group in self.groups.values() for run in group.runs for name in measured(run)
@@ -155,8 +156,9 @@ class StudyLog:
 
     @cached_property
     def knobs(self) -> list[Knob]:
-        """Where one method is the preset itself and others change one field of it: these fields,
-        each with all its settings.
+        """The fields that methods change one at a time, with all their settings.
+
+        One method must be the preset itself.
         """
         methods = {
             name: variant for name, variant in self.manifest.methods.items() if name in self.methods
@@ -188,14 +190,16 @@ class StudyLog:
 
 
 def rank(setting: tuple[Any, str]) -> tuple[bool, Any]:
-    """Numbers by size, then words."""
+    """Return a sort key: numbers by size, then words."""
     value, _ = setting
     return (False, value) if isinstance(value, int | float) else (True, str(value))
 
 
 def read_study(home: Path) -> StudyLog:
-    """What the runs of a study left so far. Raises ValueError where there is no study, or no run
-    has logged anything.
+    """Return what the runs of a study have left so far.
+
+    Raises:
+      ValueError: there is no study, or no run has logged anything.
     """
     manifest = read_manifest(home)
     groups: dict[Key, list[RunLog]] = {}
@@ -222,8 +226,9 @@ def read_study(home: Path) -> StudyLog:
 
 
 def measured(run: RunLog) -> dict[str, tuple[str, ...]]:
-    """What a run is judged by: name -> the logged names that it is the mean of. Nothing before its
-    first episode has ended.
+    """Return the numbers that judge a run: name -> the logged names that it averages.
+
+    Empty until its first episode has ended.
     """
     trackers = tuple(run.names("reached/"))
     if trackers:
@@ -236,8 +241,9 @@ def measured(run: RunLog) -> dict[str, tuple[str, ...]]:
 
 
 def numbers(run: RunLog) -> dict[str, float | int | bool]:
-    """All numbers of a run, by name. Floats are estimated over runs; what is not there is NaN or
-    left out.
+    """Return all numbers of a run by name.
+
+    Floats are estimated over runs. Missing ones are NaN or left out.
     """
     whole, last = np.ones(len(run.steps), bool), run.tenth == run.last_tenth
     result: dict[str, float | int | bool] = {
@@ -284,8 +290,9 @@ def numbers(run: RunLog) -> dict[str, float | int | bool]:
 
 
 def remaining_reward_share(reward: Array, run: RunLog) -> float:
-    """What is left of the raw intrinsic reward: its mean in the last tenth over that in the tenth
-    with the largest.
+    """Return how much of the raw intrinsic reward remains.
+
+    It is the mean in the last tenth over that in the tenth with the largest.
     """
     means = [
         float(np.nanmean(reward[where]))
@@ -296,8 +303,9 @@ def remaining_reward_share(reward: Array, run: RunLog) -> float:
 
 
 def noise_key(group: Group) -> str | None:
-    """The logged share of the action or place that makes the noise of a group's world, where there
-    is one.
+    """Return the logged share of the action or place that makes a world's noise.
+
+    None if there is none.
     """
     env = group.runs[0].config.env
     dose = (

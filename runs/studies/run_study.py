@@ -1,5 +1,6 @@
-"""A study's folder: OUT/study.json says what belongs to it and how far it is;
-OUT/<world>/<method>/s<seed> are ordinary runs.
+"""A study's folder: its manifest OUT/study.json, and runs in OUT/<world>/<method>/s<seed>.
+
+The manifest says what belongs to the study and how far it is. The runs are ordinary ones.
 """
 
 from __future__ import annotations
@@ -12,23 +13,22 @@ from typing import Any, get_type_hints
 
 from afterwit.runs.configs.overrides import checked
 from afterwit.runs.configs.run_config import read_config, to_dict, write_config
-from afterwit.runs.output.files import locked_folder, read_json, replacing
+from afterwit.runs.output.files import atomic_write, locked_folder, read_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.studies.definitions import Cell, Study, Variant
 from afterwit.runs.training.checkpoint import differences
+from afterwit.runs.training.exit_codes import STOPPED
 from afterwit.runs.training.many_runs import PATIENCE, finished, train_all
 from afterwit.runs.training.run_log import last_entry
 
 NAME, FORMAT = "study.json", 1
-SIDES = ("there", "now")  # the folder's study and the one that is asked for
+SIDES = ("there", "now")  # the study in the folder, and the requested one
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What OUT/study.json holds. A study grows: later sessions may add worlds, methods and
-    seeds.
-    """
+    """The content of OUT/study.json. Later sessions may add worlds, methods and seeds."""
 
     study: str
     preset: str
@@ -43,18 +43,25 @@ class Manifest:
 
 
 def run_study(study: Study, home: Path, jobs: int) -> None:
-    """Train all cells of `study` that are not finished, `jobs` at a time; others in the folder's
-    manifest are left alone.
+    """Train all cells of `study` that are not finished.
 
-    Raises ValueError where `home` holds another study, before anything is written, and RunsFailed,
-    after all other cells were finished, naming the cells that failed.
+    Other cells in the folder's manifest are left alone.
+
+    Args:
+      study: what to run.
+      home: the study's folder.
+      jobs: runs at a time.
+
+    Raises:
+      ValueError: `home` holds another study. Raised before anything is written.
+      RunsFailed: some cells failed. All others are finished first.
     """
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}; at least 1 run must go at a time")
     cells = study.cells()
     cells[0].config.torch_device()
     if home.exists():
-        merge_manifest(study, cells, home)  # refuses before anything is written, the lock included
+        merge_manifest(study, cells, home)  # raises before anything is written, also the lock
     with locked_folder(home, PATIENCE) as lock:
         manifest = merge_manifest(study, cells, home)
         for cell in cells:
@@ -76,11 +83,8 @@ def run_study(study: Study, home: Path, jobs: int) -> None:
         train_all(folders, jobs, lock, note)
 
 
-STOPPED = 130  # exit code of a run that was interrupted, and saved
-
-
 def progress(folder: Path) -> dict[str, Any]:
-    """A cell's status and its agent steps, as its folder tells them."""
+    """Return a cell's status and its agent steps, as read from its folder."""
     entry = last_entry(folder)
     status = "finished" if finished(folder) else "unfinished" if entry else "waiting"
     return {
@@ -91,8 +95,10 @@ def progress(folder: Path) -> dict[str, Any]:
 
 
 def merge_manifest(study: Study, cells: Sequence[Cell], home: Path) -> Manifest:
-    """The manifest of `home` with `study` added. Raises ValueError, saying what differs, where the
-    two do not go together.
+    """Return the manifest of `home` with `study` added.
+
+    Raises:
+      ValueError: the two differ. The message says where.
     """
     new = Manifest(
         study.name,
@@ -168,13 +174,15 @@ def described(variant: Variant) -> dict[str, Any]:
 
 
 def plain(values: Any) -> Any:
-    """As JSON gives it back: tuples as lists."""
+    """Return values as JSON gives them back: tuples become lists."""
     return json.loads(json.dumps(dict(values)))
 
 
 def read_manifest(home: Path) -> Manifest:
-    """The manifest of a study's folder. Raises ValueError where there is none that this version
-    reads.
+    """Return the manifest of a study's folder.
+
+    Raises:
+      ValueError: there is none that this version can read.
     """
     path = home / NAME
     if not path.is_file():
@@ -189,7 +197,7 @@ def read_manifest(home: Path) -> Manifest:
         or data.keys() != get_type_hints(Manifest).keys()
     ):
         raise ValueError(
-            f"{path} is no manifest that this version of afterwit reads (format {FORMAT})"
+            f"{path} is not a manifest that this version of afterwit reads (format {FORMAT})"
         )
     manifest = Manifest(
         **{
@@ -219,5 +227,5 @@ def read_manifest(home: Path) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, home: Path) -> None:
-    with replacing(home / NAME) as file:
+    with atomic_write(home / NAME) as file:
         file.write((json.dumps({"format": FORMAT, **vars(manifest)}, indent=1) + "\n").encode())

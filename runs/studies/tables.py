@@ -1,6 +1,4 @@
-"""A study in tables: scores, targets, claims, what each noise costs, variants, instruments,
-effort.
-"""
+"""A study's tables: scores, targets, claims, costs of noise, variants, instruments, effort."""
 
 from __future__ import annotations
 
@@ -8,14 +6,15 @@ import math
 from collections.abc import Sequence
 
 from afterwit.runs.output.html import table
-from afterwit.runs.reports.run_results import MEASURES
-from afterwit.runs.studies.claims import REPRODUCED, UNKNOWN, Claim, Target, cost, format_estimate
-from afterwit.runs.studies.figures import WHEN_WORDS, plain_value
+from afterwit.runs.reports.groups import MEASURES
+from afterwit.runs.studies.figures import WHEN_WORDS
 from afterwit.runs.studies.results import StudyLog, noise_key
+from afterwit.runs.studies.variants_figure import plain_value
+from afterwit.runs.studies.verdicts import REPRODUCED, UNKNOWN, Claim, Target, cost, format_estimate
 
 
 def number(study: StudyLog, world: str, method: str, name: str) -> str:
-    """An estimate as text: a share as percent, else with its unit unsaid."""
+    """Return an estimate as text: shares as percent, other numbers without a unit."""
     value = study.get(world, method, name)
     if name.split("_")[0] not in MEASURES:
         return format_estimate(value)
@@ -27,7 +26,7 @@ def number(study: StudyLog, world: str, method: str, name: str) -> str:
 
 
 def score_tables(study: StudyLog) -> str:
-    """The main measure over three stretches of training, and the deepest tracker at the end."""
+    """Return the main measure over stretches of training, and the deepest tracker at the end."""
     if not study.measures or study.knobs:  # variants have a table of their own
         return ""
     columns = score_columns(study)
@@ -100,7 +99,7 @@ def claim_table(claims: Sequence[Claim]) -> str:
 
 
 def cost_table(study: StudyLog) -> str:
-    """What each noise costs each method, of its own score without noise."""
+    """Return what each noise costs each method, relative to its own score without noise."""
     noises = [world for world in study.worlds if world != "none"]
     if "none" not in study.worlds or not noises or "score" not in study.measures:
         return ""
@@ -140,7 +139,7 @@ def cost_table(study: StudyLog) -> str:
 
 
 def variant_table(study: StudyLog) -> str:
-    """Each field that the methods differ in, with all its settings."""
+    """Return each field in which the methods differ, with all its settings."""
     if not study.knobs or not study.measures:
         return ""
     columns = score_columns(study)
@@ -180,7 +179,7 @@ def instrument(study: StudyLog, world: str, method: str, name: str) -> str:
 
 
 def alarms(study: StudyLog, world: str, method: str) -> str:
-    """In how many of the runs the collapse alarm ever went off."""
+    """Return in how many runs the collapse alarm went off."""
     watched = [
         row["alarm"]
         for row in study.rows
@@ -190,7 +189,7 @@ def alarms(study: StudyLog, world: str, method: str) -> str:
 
 
 def instrument_table(study: StudyLog) -> str:
-    """What the instruments read in the last tenth."""
+    """Return the instruments' readings in the last tenth."""
     if not study.instruments:
         return ""
     head = ["world", "method", "alarms", *study.instruments]
@@ -220,8 +219,9 @@ def instrument_table(study: StudyLog) -> str:
 
 
 def control_table(study: StudyLog) -> str:
-    """How often each method does what makes the noise, beside the same method where that makes
-    none.
+    """Return how often each method does what makes the noise.
+
+    Beside it is the same method in the world without noise.
     """
     rows = []
     for world in study.worlds:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from afterwit.runs.configs.run_config import RESOURCES, RunConfig, from_dict, to_dict, write_config
-from afterwit.runs.output.files import link_or_copy, replacing, sync, sync_folder
+from afterwit.runs.output.files import atomic_write, link_or_copy, sync, sync_folder
 from afterwit.runs.output.text import quoted
 
 NAME, BEST = "checkpoint.pt", "best.pt"
@@ -49,14 +49,14 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     content = buffer.getbuffer()
     start = b"afterwit checkpoint, format %d" % FORMAT
     header = b"%s, sha256 %s\n" % (start, digest(start, content))
-    with replacing(folder / NAME) as file:
+    with atomic_write(folder / NAME) as file:
         file.write(header)
         file.write(content)
         sync(file)
         rotate(folder, state["config"]["keep_checkpoints"])
     if state.get("score") is not None and state["score"] >= best_score(folder):
         # not a link: damage to the newest must not damage the best
-        with replacing(folder / BEST) as file:
+        with atomic_write(folder / BEST) as file:
             file.write(header)
             file.write(content)
 

@@ -18,7 +18,7 @@ from afterwit.agents.malloc_settings import keep_memory
 from afterwit.agents.pipeline import LearnerLost
 from afterwit.envs.specs import EnvironmentFault
 from afterwit.runs.configs.run_config import RunConfig, read_config, write_config
-from afterwit.runs.output.files import Unwritable, discard_temporaries, locked_folder, replacing
+from afterwit.runs.output.files import Unwritable, atomic_write, discard_temporaries, locked_folder
 from afterwit.runs.output.provenance import RECORDED_STEPS, record, record_losses
 from afterwit.runs.output.streams import print_notice
 from afterwit.runs.output.text import quoted
@@ -195,7 +195,7 @@ def stop_message(
         )
     elif error.__cause__ is not None:
         lines = traceback.format_exception(error.__cause__)
-        with suppress(OSError), replacing(folder / ERROR) as file:
+        with suppress(OSError), atomic_write(folder / ERROR) as file:
             file.write("".join(lines).encode(errors="backslashreplace"))
             message += f" (traceback in {folder / ERROR})"
     command = f"afterwit train --resume {quoted(folder)}"

@@ -14,7 +14,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from afterwit.runs.configs.overrides import short
-from afterwit.runs.output.files import AppendOnlyFile, replacing
+from afterwit.runs.output.files import AppendOnlyFile, atomic_write
 from afterwit.runs.training.episode_statistics import Statistics
 
 METRICS, MAPS, EVENTS = "metrics.jsonl", "maps.npz", "tensorboard"
@@ -36,7 +36,7 @@ class Log:
             if path.exists()
             else []
         )
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write("".join(json.dumps(entry) + "\n" for entry in kept).encode())
         self.lines = AppendOnlyFile(path)
         events.mkdir(exist_ok=True)
@@ -70,7 +70,7 @@ class Log:
     def write_maps(self, statistics: Statistics) -> None:
         """Write visits and pay per cell for each tenth of the run, if the world has cells."""
         if statistics.visits.shape[1]:
-            with replacing(self.folder / MAPS) as file:
+            with atomic_write(self.folder / MAPS) as file:
                 np.savez_compressed(file, visits=statistics.visits, pay=statistics.pay)
 
     def close(self) -> None:

@@ -28,10 +28,12 @@ from afterwit.runs.evaluation.scores import scores
 from afterwit.runs.output import provenance
 from afterwit.runs.output.figure_style import STYLE, Picture, save
 from afterwit.runs.output.text import in_one_line
-from afterwit.runs.reports.comparison_page import evaluation, summarise, write_report
+from afterwit.runs.reports.comparison_page import evaluation, write_report
 from afterwit.runs.reports.curves import Curve, panel
-from afterwit.runs.reports.maze_maps import heat
-from afterwit.runs.reports.run_results import make_groups, read_run
+from afterwit.runs.reports.groups import make_groups
+from afterwit.runs.reports.maze_maps import log_share
+from afterwit.runs.reports.report_summary import summarise
+from afterwit.runs.reports.run_results import read_run
 from afterwit.runs.studies.definitions import STUDIES
 from afterwit.runs.studies.page import write_study_report
 from afterwit.runs.studies.run_study import NAME as MANIFEST
@@ -109,7 +111,7 @@ def read_all(run: Path) -> None:
     evaluation(read)
     (group,) = make_groups([read])
     for name in ("visits", "pay"):
-        heat(group.maps(name))
+        log_share(group.maps(name))
     summarise([group])
 
 

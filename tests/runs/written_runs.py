@@ -1,4 +1,4 @@
-"""Run folders written by hand, without training, and the pages that are made of them."""
+"""Run folders that are written without training, and a parser for pages."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from afterwit.runs.configs.run_config import RunConfig, write_config
 from afterwit.runs.training.run_log import MAPS, METRICS
 
 STEPS = 1000
-
-
 CELLS = build_map().walls.size
 
 
@@ -47,8 +45,9 @@ def small(model: str = "byol-hindsight", noise: str = "brownian", seed: int = 0)
 
 
 def log(last: float, first: float = 0.0, **more: float) -> list[Entry]:
-    """A run of ten entries, one a tenth, that reaches R2 in `last` of the episodes of the last
-    tenth and in `first` before.
+    """Return the ten entries of a run, one per tenth.
+
+    It reaches R2 in `last` of the episodes of the last tenth, and in `first` before.
     """
     return [
         entry(100 * (index + 1), 10, last if index == 9 else first, **more) for index in range(10)

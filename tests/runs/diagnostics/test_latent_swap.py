@@ -1,6 +1,4 @@
-"""The probe: planted models whose z carries known things, what goes into the bank, pictures, and
-that a run's folder is left alone.
-"""
+"""The probe: models whose z carries known things, its data, its figure, and mistakes."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from afterwit.envs.maze_map import FLOOR, TRACKER, WALL, draw_view
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.presets import atari_small, maze
 from afterwit.runs.configs.run_config import RunConfig, read_config, write_config
-from afterwit.runs.diagnostics.latent_swap import choose, measure, probe, table
+from afterwit.runs.diagnostics.latent_swap import choose, measure, probe
 from afterwit.runs.diagnostics.latent_swap_data import (
     Bank,
     Reading,
@@ -33,6 +31,7 @@ from afterwit.runs.diagnostics.latent_swap_data import (
     split,
 )
 from afterwit.runs.diagnostics.latent_swap_figure import bars, drawer, in_colour
+from afterwit.runs.diagnostics.latent_swap_text import table
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.loop import train
 from afterwit.runs.training.run import Run
@@ -50,8 +49,9 @@ PLACES, NOISES, STEPS, ENVS = 5, 3, 40, 4
 
 
 def planted() -> Bank:
-    """Step s of environment b reaches a random place under a random noise. (b, a) tells the place,
-    z the noise, the target both.
+    """Return transitions to random places under random noise.
+
+    (b, a) carries the place, z the noise, and the target both.
     """
     random = np.random.default_rng(0)
     place, noise = (

@@ -1,6 +1,4 @@
-"""The separation benchmark: worlds that are what their labels say, numbers against slow
-definitions, a table that reads.
-"""
+"""The separation benchmark: its worlds, numbers against slow definitions, and mistakes."""
 
 from __future__ import annotations
 
@@ -16,27 +14,20 @@ import torch
 
 from afterwit.envs.arrays import Array
 from afterwit.runs.command_line.main import main
-from afterwit.runs.diagnostics.separation import (
-    SeparationConfig,
-    auc,
-    benchmark_separation,
-    judge,
-    separate,
-    table,
-    verdict,
-)
-from afterwit.runs.diagnostics.separation_worlds import (
+from afterwit.runs.diagnostics.separation import SeparationConfig, benchmark_separation, separate
+from afterwit.runs.diagnostics.separation_verdicts import auc, judge, table, verdict
+from afterwit.runs.diagnostics.separation_world import (
     ACTIONS,
     FAMILIAR,
     KINDS,
     NOISY,
     NOVEL,
     PLACES,
-    WORLDS,
     Log,
     State,
     World,
 )
+from afterwit.runs.diagnostics.separation_worlds import WORLDS
 from afterwit.world_models import WORLD_MODELS
 
 torch.set_num_threads(1)  # networks this small only lose time to a second thread
@@ -60,9 +51,7 @@ def log_of(
 
 
 def outcomes(log: Log, kinds: tuple[int, ...]) -> dict[tuple[bytes, int], list[bytes]]:
-    """What followed on each (observation, action), in the transitions of these kinds, by a loop
-    over all of them.
-    """
+    """Return what followed on each (observation, action) in these kinds, by a loop."""
     found: dict[tuple[bytes, int], list[bytes]] = {}
     for t, b in np.argwhere(np.isin(log.kind, kinds)):
         found.setdefault((log.obs[t, b, :2].tobytes(), int(log.action[t, b])), []).append(
@@ -73,7 +62,7 @@ def outcomes(log: Log, kinds: tuple[int, ...]) -> dict[tuple[bytes, int], list[b
 
 @each_world
 def test_what_is_called_deterministic_is_decided_by_observation_and_action(name: str) -> None:
-    """Looks and things without pixels: what pixels lay on the last frame must not matter either."""
+    """Pixels are ignored: pixels of the last frame must not matter."""
     _, log = log_of(name, batch=600)
     for kind in (FAMILIAR, NOVEL):
         seen = outcomes(log, (kind,))
@@ -83,8 +72,9 @@ def test_what_is_called_deterministic_is_decided_by_observation_and_action(name:
 
 @each_world
 def test_noise_cannot_be_foreseen(name: str) -> None:
-    """From the same observation and action, noise leads on to many outcomes (a coin: to two, as
-    often one as the other).
+    """From the same observation and action, noise leads to many outcomes.
+
+    For a coin these are two, equally often.
     """
     world, _ = log_of(name)
     count = 4000
@@ -107,7 +97,7 @@ def test_noise_cannot_be_foreseen(name: str) -> None:
 
 
 def one_noisy_state(world: World, count: int) -> tuple[State, Array]:
-    """`count` copies of one state and action at which noise can strike."""
+    """Return `count` copies of one state and action at which noise can occur."""
     rng = np.random.default_rng(2)
     while True:
         one = State(
@@ -124,8 +114,9 @@ def one_noisy_state(world: World, count: int) -> tuple[State, Array]:
 
 @each_world
 def test_noise_decides_what_follows_where_the_world_says_so(name: str) -> None:
-    """Run on from one noisy step, with one stream of chance: do views differ after the frame that
-    noise drew?
+    """Two environments run on from one noisy step with the same chance.
+
+    Views after the frame that noise drew must differ only if noise decides what follows.
     """
     world, _ = log_of(name)
     state, action = one_noisy_state(world, 400)
@@ -165,8 +156,9 @@ def test_never_seen_places_are_seen_in_held_out_logs_alone(name: str) -> None:
 
 @each_world
 def test_familiar_and_noisy_transitions_are_often_seen(name: str) -> None:
-    """In a sixth of one training: every (place, action) many times, and a noisy step in ten at
-    least.
+    """Tested on a sixth of one training.
+
+    Every (place, action) occurs many times, and at least one step in ten is noisy.
     """
     world, log = log_of(name, steps=10, batch=64 * 100, unseen=0.0)
     visits = np.zeros((PLACES, ACTIONS), np.int64)
@@ -210,18 +202,19 @@ def test_auc_equals_a_double_loop_with_ties() -> None:
 
 
 def test_the_numbers_of_a_result_are_those_of_its_rewards() -> None:
-    judged = judge(
+    numbers = judge(
         [np.array([0.0, 0.1, 5.0]), np.array([1.0, 3.0]), np.array([2.0, 4.0, 9.0, 4.0])]
     )
     assert (
-        judged["median"] == {"familiar": 0.1, "noisy": 2.0, "novel": 4.0} and judged["ratio"] == 0.5
+        numbers["median"] == {"familiar": 0.1, "noisy": 2.0, "novel": 4.0}
+        and numbers["ratio"] == 0.5
     )
-    assert judged["mean"]["novel"] == 4.75 and judged["count"] == {
+    assert numbers["mean"]["novel"] == 4.75 and numbers["count"] == {
         "familiar": 3,
         "noisy": 2,
         "novel": 4,
     }
-    assert judged["auc"] == 7 / 8
+    assert numbers["auc"] == 7 / 8
     assert judge([np.zeros(2), np.ones(2), np.zeros(2)])["ratio"] == np.inf
 
 
@@ -243,8 +236,9 @@ def test_every_world_model_has_a_config_and_is_judged_unclipped() -> None:
 
 
 def test_a_training_is_repeatable_and_learns() -> None:
-    """RND in the world of jumps: after a few hundred updates, places that it knows pay less than
-    those it does not.
+    """RND in the world of jumps, after a few hundred updates.
+
+    Places that it knows must pay less than those that it does not know.
     """
     config = replace(TINY, updates=120, batch=32)
     first, again = (separate(config, "jump", "rnd", 1) for _ in range(2))

@@ -75,7 +75,7 @@ def test_what_grows_after_the_warm_up_is_named() -> None:
         judge(FLAT[:19])
 
 
-def test_who_holds_what_grows_is_told() -> None:
+def test_the_processes_that_grow_are_named() -> None:
     parts = [
         {
             "raylet": {"files": 40 + int(each.seconds // 10)},

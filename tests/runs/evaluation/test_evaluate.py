@@ -30,22 +30,12 @@ CONFIG = replace(
 )
 
 
-def test_other_rules_are_played_and_told(
+def test_other_rules_are_played_and_reported(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "short"
-    arguments = [
-        "evaluate",
-        str(trained),
-        "--episodes",
-        "5",
-        "--set",
-        "episode_steps=6",
-        "noise=none",
-        "--out",
-        str(out),
-    ]
-    assert main(arguments) == 0
+    options = "--episodes 5 --set episode_steps=6 noise=none --out"
+    assert main(["evaluate", str(trained), *options.split(), str(out)]) == 0
     result = json.loads((out / "evaluation.json").read_text())
     assert (
         result["changes"] == {"episode_steps": 6, "noise": "none"}

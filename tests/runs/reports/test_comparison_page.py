@@ -1,6 +1,4 @@
-"""The report: its numbers against hand-computed ones, words that follow the numbers, a page that
-stands alone.
-"""
+"""The report: numbers computed by hand, sentences that follow them, a self-contained page."""
 
 from __future__ import annotations
 
@@ -14,9 +12,11 @@ import numpy as np
 import pytest
 
 from afterwit.envs.atari import AtariConfig
-from afterwit.runs.reports.comparison_page import summarise, write_report
+from afterwit.runs.reports.comparison_page import write_report
 from afterwit.runs.reports.curves import curves
-from afterwit.runs.reports.run_results import make_groups, read_run
+from afterwit.runs.reports.groups import make_groups
+from afterwit.runs.reports.report_summary import summarise
+from afterwit.runs.reports.run_results import read_run
 from afterwit.runs.reports.sentences import percent
 from afterwit.runs.training.run_log import MAPS
 from tests.runs.written_runs import Page, entry, log, make, small
@@ -31,7 +31,7 @@ def report(tmp_path: Path, *folders: Path) -> tuple[dict[str, Any], str]:
 
 
 def numbers(*folders: Path) -> dict[str, Any]:
-    """The summary alone: nothing is drawn."""
+    """Return the summary, without drawing."""
     return summarise(make_groups([read_run(folder) for folder in folders]))
 
 
@@ -61,8 +61,9 @@ def test_last_tenth_is_weighted_by_episodes_and_time_by_steps(tmp_path: Path) ->
 
 
 def test_tenths_are_those_of_the_maps(tmp_path: Path) -> None:
-    """An entry that ends exactly at 900 of 1000 steps lies in the ninth tenth, one past the end in
-    the last.
+    """An entry that ends at 900 of 1000 steps is in the ninth tenth.
+
+    One beyond the end is in the last.
     """
     summary = numbers(make(tmp_path / "a", small(), [entry(900, 10, 1.0), entry(1040, 10, 0.25)]))
     assert summary["groups"][0]["last_tenth"]["reached/R2"] == 0.25
@@ -143,9 +144,9 @@ def test_noise_is_named_for_what_it_is(tmp_path: Path, noise: str, words: str) -
 
 def test_borders_of_rooms_are_shown_where_there_are_rooms(tmp_path: Path) -> None:
     plain, rooms = log(0.5), log(0.5, share_of_time__room_change=0.1, share_of_pay__room_change=0.3)
-    for name, entries, shown in (("plain", plain, 0), ("rooms", rooms, 2)):
+    for name, entries, count in (("plain", plain, 0), ("rooms", rooms, 2)):
         groups = make_groups([read_run(make(tmp_path / name, small(), entries))])
-        assert sum("room_change" in curve.name for curve in curves(groups)) == shown
+        assert sum("room_change" in curve.name for curve in curves(groups)) == count
 
 
 def test_page_stands_alone(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_atari_shows_return_and_rooms_without_maps(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("tenths*"))
 
 
-def test_cells_are_told_where_all_groups_know_them_and_no_two_columns_have_one_name(
+def test_cells_are_reported_where_all_groups_know_them_and_columns_have_different_names(
     tmp_path: Path,
 ) -> None:
     entries = [
@@ -225,7 +226,7 @@ def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     assert "byol-explore has not finished an episode yet." in summary["headline"][0]
 
 
-def test_maps_of_another_maze_are_left_out_and_said(tmp_path: Path) -> None:
+def test_maps_of_another_maze_are_left_out_with_a_note(tmp_path: Path) -> None:
     folder = make(tmp_path / "a", small(), log(0.5))
     np.savez_compressed(folder / MAPS, visits=np.ones((10, 6), int), pay=np.ones((10, 6)))
     summary = numbers(folder)

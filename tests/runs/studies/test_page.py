@@ -1,6 +1,4 @@
-"""A study's report: its numbers against slow ones, verdicts that follow the numbers, a page that
-stands alone.
-"""
+"""A study's report: numbers from slow definitions, verdicts, and a self-contained page."""
 
 from __future__ import annotations
 
@@ -24,12 +22,12 @@ from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.run_config import write_config
 from afterwit.runs.evaluation.intervals import estimate, interquartile_mean, intervals
 from afterwit.runs.studies.claims import claims as claims_of
-from afterwit.runs.studies.claims import cost, trapped_words
 from afterwit.runs.studies.claims import targets as targets_of
 from afterwit.runs.studies.definitions import STUDIES, Study, Variant
 from afterwit.runs.studies.page import write_study_report
 from afterwit.runs.studies.results import StudyLog, read_study
 from afterwit.runs.studies.run_study import merge_manifest, write_manifest
+from afterwit.runs.studies.verdicts import cost, trapped_words
 from afterwit.runs.training.run_log import MAPS, METRICS
 from tests.runs.written_runs import Page
 
@@ -62,8 +60,9 @@ def log(level: Level, **more: float) -> list[Entry]:
 def make(
     home: Path, study: Study, entries: Callable[[str, str, int], list[Entry] | None]
 ) -> StudyLog:
-    """A study's folder whose runs logged what `entries` (of world, method and seed) gives; None:
-    they have not begun.
+    """Return the folder of a study whose runs have logged `entries(world, method, seed)`.
+
+    None: the run has not begun.
     """
     home.mkdir()
     cells = study.cells()
@@ -95,7 +94,7 @@ def maze(
 def levelled(
     home: Path, study: Study, levels: Mapping[tuple[str, str], Level], **more: float
 ) -> StudyLog:
-    """Runs at the level of their cell, a hundredth apart from seed to seed."""
+    """Return a study whose runs log the level of their cell, minus a hundredth per seed."""
 
     def shifted(level: Level, seed: int) -> Level:
         return (
@@ -146,7 +145,7 @@ def test_the_interquartile_mean_is_that_of_rliable_and_scipy(runs: int) -> None:
 
 
 def test_intervals_are_those_of_all_resamples() -> None:
-    """Of five runs there are only 5^5 resamples: the interval's ends are known."""
+    """Five runs have only 5^5 resamples, so the interval's ends are known."""
     values = np.random.default_rng(1).random((5, 4))
     # [3125, 5, 4]
     resamples = np.array([values[list(chosen)] for chosen in itertools.product(range(5), repeat=5)])
@@ -224,7 +223,7 @@ def test_targets_and_claims_flip_with_the_numbers(tmp_path: Path) -> None:
     assert "byol-explore is not trapped by brownian" in trapped_words(bad, "byol-explore")[0]
 
 
-def test_who_explores_little_without_noise_is_not_called_trapped_by_it(tmp_path: Path) -> None:
+def test_a_method_that_explores_little_without_noise_is_not_called_trapped(tmp_path: Path) -> None:
     levels: dict[tuple[str, str], Level] = {
         ("none", "byol-explore"): 0.11,
         ("brownian", "byol-explore"): 0.1,
@@ -282,9 +281,8 @@ def test_the_page_stands_alone_and_the_files_hold_every_run(tmp_path: Path) -> N
     assert "script" not in page.tags and "&lt;script&gt;" in html
     assert page.links and all(link.startswith("data:image/png") for link in page.links)
     assert "url(" not in html and "@import" not in html
-    assert (
-        "of 12 runs, 4 are finished, 6 are on their way and 2 have logged nothing yet"
-        in " ".join(html.split())
+    assert "of 12 runs, 4 are finished, 6 are unfinished and 2 have logged nothing yet" in " ".join(
+        html.split()
     )
     assert "Does it seek the noise?" in html and "noise/share" in html and "c0ffee" in html
     assert {"study-curves.png", "study-scores.png", "study-coverage.png"} <= {

@@ -1,6 +1,4 @@
-"""Studies: what their cells are, and that a folder of them is finished once, whatever happens on
-the way.
-"""
+"""Studies: their cells, and folders that are finished once, whatever interrupts them."""
 
 from __future__ import annotations
 
@@ -220,7 +218,7 @@ def test_a_cell_that_fails_is_named_and_the_others_are_finished(tmp_path: Path) 
     (broken / "checkpoint.pt").write_bytes(b"PK\3\4 cut short")
     with pytest.raises(
         RunsFailed,
-        match=r"none/rnd/s0 failed: afterwit: .*checkpoint.pt is damaged, or no checkpoint",
+        match=r"none/rnd/s0 failed: afterwit: .*checkpoint.pt is damaged, or not a checkpoint",
     ) as raised:
         run_study(study, tmp_path, jobs=1)
     assert list(raised.value.failed) == [broken]
@@ -238,27 +236,16 @@ def wait_for(what: str, true: object, seconds: float = 120) -> None:
 def test_a_killed_study_leaves_no_orphans_and_goes_on(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    """The session is killed in the middle of a cell: the cell saves and stops by itself, and the
-    same command finishes it.
+    """The session is killed in the middle of a cell.
+
+    The cell saves and stops by itself, and the same command finishes it.
     """
     overrides = [
         f"{path}={value}"
         for path, value in {**TINY, "total_steps": 6_000, "checkpoint_interval": 1_000_000}.items()
     ]
-    arguments = [
-        "study",
-        "maze",
-        "--worlds",
-        "none",
-        "--methods",
-        "rnd",
-        "--seeds",
-        "0",
-        "--jobs",
-        "1",
-        "--out",
-        str(tmp_path / "out"),
-    ]
+    options = "--worlds none --methods rnd --seeds 0 --jobs 1 --out"
+    arguments = ["study", "maze", *options.split(), str(tmp_path / "out")]
     command = [sys.executable, "-m", "afterwit", *arguments, "--set", *overrides]
     cell = tmp_path / "out" / "none" / "rnd" / "s0"
     session = subprocess.Popen(
@@ -267,9 +254,8 @@ def test_a_killed_study_leaves_no_orphans_and_goes_on(
     wait_for("the first log entry", lambda: last_entry(cell))
     os.kill(session.pid, number)  # the session alone, not its cells
     assert session.wait(60) == (-number if number == signal.SIGKILL else 130)
-    with locked_folder(
-        tmp_path / "out", patience=60
-    ):  # what the cell held is free: the cell is gone
+    # The cell's process held the lock too: it is free when the process has ended.
+    with locked_folder(tmp_path / "out", patience=60):
         assert (cell / "checkpoint.pt").exists() and not finished(cell)
     stopped = read_metrics(cell)[-1]["agent_steps"]
     assert main([*arguments, "--set", *overrides]) == 0

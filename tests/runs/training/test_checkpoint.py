@@ -28,10 +28,10 @@ from afterwit.runs.output.files import (
     LOCK,
     AppendOnlyFile,
     Unwritable,
+    atomic_write,
     discard_temporaries,
     link_or_copy,
     locked_folder,
-    replacing,
 )
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.checkpoint import BEST, NAME, Damaged
@@ -396,7 +396,7 @@ def test_a_record_that_cannot_be_written_completely_is_removed(tmp_path: Path) -
     try:
         with pytest.raises(Unwritable, match="log"):
             log.write(b"cut short\n")
-        with pytest.raises(Unwritable, match="file"), replacing(tmp_path / "file") as file:
+        with pytest.raises(Unwritable, match="file"), atomic_write(tmp_path / "file") as file:
             file.write(b"x" * 100_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

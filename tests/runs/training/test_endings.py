@@ -26,7 +26,13 @@ from afterwit.runs.evaluation import evaluate as evaluating
 from afterwit.runs.evaluation.evaluate import evaluate
 from afterwit.runs.evaluation.scores import scores
 from afterwit.runs.evaluation.video import Recorder
-from afterwit.runs.output.files import LOCK, Unwritable, checked_outputs, locked_folder, replacing
+from afterwit.runs.output.files import (
+    LOCK,
+    Unwritable,
+    atomic_write,
+    checked_outputs,
+    locked_folder,
+)
 from afterwit.runs.reports.comparison_page import write_report
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.loop import start, train
@@ -197,7 +203,7 @@ def test_results_that_cannot_be_written_at_the_end_are_reported(
     assert "video" not in json.loads(old)
 
     def fail(path: Path, data: Any) -> None:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(b"half")
             raise Unwritable(28, "No space left on device", str(path))
 
