@@ -171,9 +171,7 @@ def worlds_table() -> str:
     """The table of worlds."""
     rows = ["| world | what it is | presets |", "|---|---|---|"]
     for name, (kind, _) in ENVS.items():
-        used = [each for each, preset in PRESETS.items() if isinstance(preset().env, kind)]
-        if name == "gym":  # MiniGrid's config is a special case of Gymnasium's
-            used = ["gym"]
+        used = [each for each, preset in PRESETS.items() if type(preset().env) is kind]
         links = ", ".join(f"[`{each}`](generated/presets.md#{each})" for each in used)
         options = f"[`{name}`](generated/options.md#env-of-{name})"
         rows.append(f"| {options} | {first_paragraph(kind.__doc__)} | {links} |")
