@@ -27,6 +27,7 @@ extensions = [
 exclude_patterns = ["_build", "generated/*.part.md"]
 html_theme = "furo"
 html_title = "Afterwit"
+html_show_copyright = False
 html_math_renderer = "mathml"
 default_role = "code"
 nitpicky = True

@@ -15,16 +15,20 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import source_links
 
+from afterwit.agents.learner import LearnerConfig
 from afterwit.envs import ENVS
 from afterwit.runs.command_line.commands import COMMANDS
 from afterwit.runs.command_line.main import main
+from afterwit.runs.command_line.preset_options import option_names
 from afterwit.runs.configs.presets import PRESETS
-from afterwit.runs.configs.run_config import RunConfig
-from afterwit.runs.studies.definitions import STUDIES
+from afterwit.runs.configs.run_config import RunConfig, to_dict
+from afterwit.runs.drills.cluster_faults import CLUSTER_FAULTS
+from afterwit.runs.drills.faults import FAULTS
+from afterwit.runs.studies.definitions import STUDIES, Study, Variant
 from afterwit.world_models import WORLD_MODELS
 from afterwit.world_models.published import SHARED_DEVIATIONS
 
@@ -35,7 +39,11 @@ def write(folder: Path) -> None:
     pages = {
         "command-line.md": command_line(),
         "options.md": options(),
-        "models-table.md": models_table(),
+        "presets.md": presets(),
+        "studies.md": studies(),
+        "faults.md": faults(),
+        "models-table.part.md": models_table(),
+        "worlds-table.part.md": worlds_table(),
         "deviations.md": deviations(),
         "source.md": source_links.page(folder.parent),
     }
@@ -62,16 +70,112 @@ def command_line() -> str:
     """Every command with what it prints as its help."""
     text = ["# Command line", "", "Every command prints this page's part with `--help`.", ""]
     text += [f"```text\n{help_of()}\n```", ""]
-    for name in COMMANDS:
-        if name == "list":
-            continue
-        text += [f"## afterwit {name}", "", f"```text\n{help_of(name)}\n```", ""]
-    text += ["## Presets", "", "The options of a run are on the page [Options](options.md).", ""]
-    for name, preset in PRESETS.items():
-        text += [f"**{name}**: {first_paragraph(preset.__doc__)}", ""]
-    text += ["## Studies", ""]
-    text += [f"- **{name}**: {first_paragraph(make.__doc__)}" for name, make in STUDIES.items()]
+    for name, command in COMMANDS.items():
+        # `list` has no options, so its help is its docstring
+        shown = first_paragraph(command.__doc__) if name == "list" else help_of(name)
+        text += [f"## afterwit {name}", "", f"```text\n{shown}\n```", ""]
+    text += ["## afterwit benchmark --separation", ""]
+    text += [f"```text\n{help_of('benchmark', '--separation')}\n```", ""]
+    text += ["## More", ""]
+    text += ["- [Presets](presets.md): the options of `train` and `benchmark` that come first."]
+    text += ["- [Options of a run](options.md): every other field."]
+    text += ["- [Studies](studies.md) and [Faults of the drill](faults.md)."]
     return "\n".join([*text, ""])
+
+
+def presets() -> str:
+    """Every preset: its own options, and the fields that it sets otherwise than their defaults."""
+    text = ["# Presets", ""]
+    text += ["A preset is a function in `runs/configs/presets.py` that returns a complete config."]
+    text += ["Its own options come first on the command line. Any field may follow:"]
+    text += ["[Options of a run](options.md)."]
+    for name, preset in PRESETS.items():
+        hints, made = get_type_hints(preset), preset()
+        text += ["", f"## {name}", "", first_paragraph(preset.__doc__), ""]
+        text += ["| option | default | other choices |", "|---|---|---|"]
+        for option, default in zip(option_names(preset), preset.__defaults__ or (), strict=True):
+            choices = [*WORLD_MODELS, "package.module:Class"] if option == "model" else []
+            others = [each for each in choices or get_args(hints[option]) if each != default]
+            listed = ", ".join(f"`{each}`" for each in others) or "any"
+            text.append(f"| `--{option}` | `{default}` | {listed} |")
+        plain = RunConfig(
+            env=type(made.env)(),
+            learner=LearnerConfig(world_model=type(made.learner.world_model)()),
+            preset=name,
+        )
+        default_of = flat(to_dict(plain))
+        text += ["", "What it sets, with its own options at their defaults:", ""]
+        text += ["| field | this preset | default of the field |", "|---|---|---|"]
+        for path, value in flat(to_dict(made)).items():
+            if value != default_of.get(path):
+                text.append(f"| `{path}` | `{shown(value)}` | `{shown(default_of.get(path))}` |")
+    return "\n".join([*text, ""])
+
+
+def flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested values by dotted path."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = f"{path}.{name}".lstrip(".")
+        found |= flat(value, inner) if isinstance(value, dict) else {inner: value}
+    return found
+
+
+def shown(value: Any) -> str:
+    return "unset" if value is None else str(value)
+
+
+def studies() -> str:
+    """Every study with its worlds, methods and seeds."""
+    text = [
+        "# Studies",
+        "",
+        "`afterwit study NAME` runs one. [Compare runs properly](../compare.md)",
+    ]
+    text += ["says how to read it. A study's options are on the page"]
+    text += ["[Command line](command-line.md#afterwit-study)."]
+    for name, make in STUDIES.items():
+        study: Study = make()
+        text += ["", f"## {name}", "", first_paragraph(make.__doc__), ""]
+        text += [f"- preset: [`{study.preset}`](presets.md#{study.preset})"]
+        text += [f"- worlds: {names(study.worlds)}", f"- methods: {names(study.methods)}"]
+        text += [f"- seeds: {', '.join(map(str, study.seeds))}"]
+        text += [f"- agent steps of each run: {study.cells()[0].config.total_steps:,}"]
+        if study.more_worlds:
+            text.append(f"- only where they are asked for, worlds: {names(study.more_worlds)}")
+        if study.more_methods:
+            text.append(f"- only where they are asked for, methods: {names(study.more_methods)}")
+    return "\n".join([*text, ""])
+
+
+def names(variants: tuple[Variant, ...]) -> str:
+    return ", ".join(f"`{variant.name}`" for variant in variants)
+
+
+def faults() -> str:
+    """Every fault that the drill tries."""
+    text = ["# Faults of the drill", ""]
+    text += [
+        "`afterwit drill` tries each of these on real runs, and then brings the run to its end."
+    ]
+    text += [
+        "`--faults NAME NAME` tries some. What they cost: [results](../results/faults/README.md)."
+    ]
+    for title, group in (("Any run", FAULTS), ("On a cluster", CLUSTER_FAULTS)):
+        text += ["", f"## {title}", "", "| name | what happens |", "|---|---|"]
+        text += [f"| `{name}` | {first_paragraph(run.__doc__)} |" for name, run in group.items()]
+    return "\n".join([*text, ""])
+
+
+def worlds_table() -> str:
+    """The table of worlds."""
+    rows = ["| world | what it is | presets |", "|---|---|---|"]
+    for name, (kind, _) in ENVS.items():
+        used = [each for each, preset in PRESETS.items() if type(preset().env) is kind]
+        links = ", ".join(f"[`{each}`](generated/presets.md#{each})" for each in used)
+        options = f"[`{name}`](generated/options.md#env-of-{name})"
+        rows.append(f"| {options} | {first_paragraph(kind.__doc__)} | {links} |")
+    return "\n".join([*rows, ""])
 
 
 def first_paragraph(doc: str | None) -> str:
@@ -85,8 +189,7 @@ def options() -> str:
         "",
         "Each field can be set on the command line, such as `afterwit train maze --seed 3"
         " --learner.world-model.hidden 64`, or in Python with `dataclasses.replace`. Defaults here"
-        " are those of the config classes; a preset sets some of them otherwise"
-        " (`afterwit train PRESET --help` shows its own).",
+        " are those of the config classes. [Presets](presets.md) set some of them otherwise.",
         "",
         "## The run",
         "",
@@ -121,9 +224,8 @@ def table(kind: Any, skip: tuple[str, ...] = ()) -> list[str]:
         value = field.default if field.default is not MISSING else "set by the preset"
         if field.default_factory is not MISSING:
             value = field.default_factory()
-        shown = "unset" if value is None else str(value)
         meaning = helps.get(field.name, "").replace("|", "\\|")
-        rows.append(f"| `{field.name}` | `{shown}` | {meaning} |")
+        rows.append(f"| `{field.name}` | `{shown(value)}` | {meaning} |")
     return [*rows, ""]
 
 
@@ -144,7 +246,7 @@ def field_helps(kind: Any) -> dict[str, str]:
 
 def models_table() -> str:
     """The table of bonuses."""
-    rows = ["---", "orphan: true", "---", "", "| bonus | predicts | pays |", "|---|---|---|"]
+    rows = ["| bonus | predicts | pays |", "|---|---|---|"]
     for name, model in WORLD_MODELS.items():
         rows.append(f"| [`{name}`](../models/{name}.md) | {model.predicts} | {model.pays} |")
     return "\n".join([*rows, ""])

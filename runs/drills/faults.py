@@ -201,7 +201,7 @@ def other_config(scene: Scene) -> None:
 
 
 def damaged_config(scene: Scene) -> None:
-    """config.json is cut short; then it is removed, as the line message"""
+    """config.json is cut short; then it is removed, as the message says"""
     scene.start_and_stop()
     path = scene.folder / "config.json"
     os.truncate(path, int(scene.random.integers(path.stat().st_size - 2)))

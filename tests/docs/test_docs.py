@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -13,6 +15,7 @@ import afterwit.agents
 import afterwit.envs
 import afterwit.world_models
 from afterwit.runs.command_line.main import main
+from afterwit.runs.evaluation.trained_agent import load_agent
 from afterwit.runs.training.run_log import read_metrics
 from tests.house.import_graph import SOURCE
 
@@ -36,15 +39,55 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     model = (tmp_path / "html/models/rnd.html").read_text()
     assert 'href="../generated/source.html#afterwit.world_models.models.rnd.RND.forward"' in model
     assert "<math" in model and "cdn." not in model  # formulas need no network
+    assert broken_links(tmp_path / "html") == []
+    api = (tmp_path / "html/api.html").read_text()
+    assert [name for name in public_names() if f'id="{name}"' not in api] == []
 
 
-@pytest.mark.parametrize(
-    "module", (afterwit.world_models, afterwit.envs, afterwit.agents), ids=lambda m: m.__name__
-)
-def test_the_api_page_has_every_public_name(module: object) -> None:
+class Links(HTMLParser):
+    """What a page links to and embeds, and the places in it that can be linked to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.places: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if value and name in ("href", "src"):
+                self.links.append(value)
+            elif value and name == "id":
+                self.places.add(value)
+
+
+def broken_links(site: Path) -> list[str]:
+    """Links of the built pages, but for those of listed sources, that lead nowhere on the site."""
+    pages = {path: Links() for path in site.rglob("*.html") if "_modules" not in path.parts}
+    for path, page in pages.items():
+        page.feed(path.read_text(encoding="utf-8"))
+    broken = []
+    for path, page in pages.items():
+        for link in page.links:
+            url = urlsplit(link)
+            if url.scheme or url.netloc:
+                continue
+            target = (path.parent / unquote(url.path)).resolve() if url.path else path
+            known = target not in pages or not url.fragment or url.fragment in pages[target].places
+            if not target.is_file() or not known:
+                broken.append(f"{path.relative_to(site)}: {link}")
+    return broken
+
+
+def public_names() -> list[str]:
+    modules = (afterwit.world_models, afterwit.envs, afterwit.agents)
+    names = [f"{module.__name__}.{name}" for module in modules for name in module.__all__]
+    return [*names, f"{load_agent.__module__}.{load_agent.__name__}"]
+
+
+def test_the_api_page_has_every_public_name() -> None:
     page = (DOCS / "api.md").read_text(encoding="utf-8")
-    names = [f"{module.__name__}.{name}" for name in module.__all__]  # type: ignore[attr-defined]
-    assert [name for name in names if not re.search(rf":: {re.escape(name)}\n", page)] == []
+    missing = [name for name in public_names() if not re.search(rf":: {re.escape(name)}\n", page)]
+    assert missing == []
 
 
 @pytest.mark.slow
