@@ -21,7 +21,7 @@ from gymnasium.utils.env_checker import check_env
 LONGEST = 100
 
 
-class Corridor(gymnasium.Env[np.ndarray, int]):
+class Corridor(gymnasium.Env[np.ndarray, np.int64]):
     """A corridor: left, right, stay. Nothing is paid but curiosity; a third action does nothing."""
 
     metadata = {
@@ -42,8 +42,8 @@ class Corridor(gymnasium.Env[np.ndarray, int]):
         self.place, self.farthest = 0, 0
         return self.look(), self.tell()
 
-    def step(self, action: int) -> Any:
-        self.place = int(np.clip(self.place + (-1, 1, 0)[action], 0, self.length - 1))
+    def step(self, action: np.int64) -> Any:
+        self.place = int(np.clip(self.place + (-1, 1, 0)[int(action)], 0, self.length - 1))
         self.farthest = max(self.farthest, self.place)
         return self.look(), 0.0, False, False, self.tell()
 
@@ -57,7 +57,7 @@ class Corridor(gymnasium.Env[np.ndarray, int]):
         return {"cell": self.place, "trackers": self.farthest >= goals}
 
 
-gymnasium.register("Corridor-v0", entry_point=Corridor, max_episode_steps=200)
+gymnasium.register("Corridor-v0", entry_point=f"{__name__}:Corridor", max_episode_steps=200)
 
 if __name__ == "__main__":
     check_env(gymnasium.make("Corridor-v0").unwrapped)

@@ -117,7 +117,7 @@ def test_the_wrapper_for_stable_baselines_pays_what_one_call_pays() -> None:
         obs, rewards, done, infos = curious.step(actions[-1])
         observations.append(obs)
         dones.append(done)
-        own = np.array([info["own_reward"] for info in infos])
+        own = np.array([info["extrinsic_reward"] for info in infos])
         assert (own == 1).all()
         paid.append((rewards - own) / 2)
     assert np.any(dones), "an episode ended"
