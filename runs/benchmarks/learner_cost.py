@@ -19,11 +19,9 @@ from afterwit.agents.learner import Learner
 from afterwit.world_models.trajectory import Trajectory
 
 PART = "part: "
-BACKWARD, OPTIMISER, REST = (
-    "autograd::engine::evaluate_function",
-    "Optimizer.step",
-    "losses, rewards, all else",
-)
+BACKWARD = "autograd::engine::evaluate_function"
+OPTIMISER = "Optimizer.step"
+REST = "losses, rewards, all else"
 
 
 def parts(learner: Learner) -> dict[nn.Module, str]:

@@ -55,10 +55,8 @@ class Network(nn.Module):
             nn.ReLU(),
         )
         self.policy = mlp(torso.belief, hidden, spec.num_actions, 1)
-        self.extrinsic, self.intrinsic = (
-            mlp(torso.belief, hidden, 1, 1),
-            mlp(torso.belief, hidden, 1, 1),
-        )
+        self.extrinsic = mlp(torso.belief, hidden, 1, 1)
+        self.intrinsic = mlp(torso.belief, hidden, 1, 1)
 
     def forward(self, obs: Tensor) -> tuple[torch.distributions.Categorical, Tensor, Tensor]:
         x = self.body(obs)
@@ -127,10 +125,8 @@ class PPORND:
             ):
                 kept.append(new)
             self.step = self.env.step(action.cpu().numpy())
-            rewards[t], over[t] = (
-                np.sign(self.step.reward),
-                self.step.terminal | self.step.truncated,
-            )
+            rewards[t] = np.sign(self.step.reward)
+            over[t] = self.step.terminal | self.step.truncated
             reached.append(self.step.observation)
             with torch.no_grad():
                 seen = self.whiten(self.tensor(self.step.observation))

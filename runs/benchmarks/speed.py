@@ -326,11 +326,9 @@ def table(result: dict[str, Any]) -> str:
     rows += [f"  {share:>6.1%}  {part}" for part, share in learner["share_of_time"].items()]
     top = learner["ceilings"]
     for unit, what in (("flop", "GFLOP"), ("bytes", "GB")):
-        done, rate, ceiling = (
-            learner[f"{unit}_per_step"],
-            learner[f"{unit}_per_second"],
-            top[f"{unit}_per_second"],
-        )
+        done = learner[f"{unit}_per_step"]
+        rate = learner[f"{unit}_per_second"]
+        ceiling = top[f"{unit}_per_second"]
         rows.append(
             f"  {done / 1e9:,.2f} {what} a step, {rate / 1e9:,.1f} {what}/s: {rate / ceiling:.0%}"
             f" of the {ceiling / 1e9:,.0f} reached alone"

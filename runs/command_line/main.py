@@ -9,12 +9,12 @@ from afterwit.runs.command_line.commands import COMMANDS
 from afterwit.runs.output.streams import tolerant_output
 from afterwit.runs.training.exit_codes import run_and_report
 
-# What is true when a command that writes more than one result at its end is stopped.
+# The state of the results when these commands are stopped.
 INTERRUPTED = {
-    "study": "the runs that had begun have saved what they had, and the same command goes on",
-    "demo": "the runs that had begun have saved what they had, and the same command goes on",
-    "report": "the report is not whole; the same command writes it again",
-    "drill": "its table was not written; the same command begins anew",
+    "study": "all running trainings have saved; the same command goes on",
+    "demo": "all running trainings have saved; the same command goes on",
+    "report": "the report is incomplete; the same command writes it again",
+    "drill": "its table was not written; the same command starts again",
 }
 
 

@@ -190,9 +190,9 @@ class StudyOptions:
     """Which part of the study to run, and how."""
 
     worlds: tuple[str, ...] = ()
-    """Only these of the study's worlds."""
+    """Only these worlds. Unset: all of the study's."""
     methods: tuple[str, ...] = ()
-    """Only these of its methods."""
+    """Only these methods. Unset: all of the study's."""
     seeds: tuple[int, ...] = ()
     """These seeds instead of the study's own."""
     jobs: int = field(default_factory=cores)
@@ -220,7 +220,7 @@ class Drill:
     times: int = 5
     """How many times each fault is tried, at another moment each time."""
     faults: tuple[str, ...] = ()
-    """Only these faults."""
+    """Only these faults. Unset: all. An unknown name lists them."""
     seed: int = 0
     """Seed of the moments."""
     soak: float | None = None

@@ -72,10 +72,8 @@ def option_names(preset: Callable[..., RunConfig]) -> list[str]:
 
 def default_name(config: RunConfig) -> str:
     env = config.env
-    task, noise = (
-        getattr(env, "game", None) or getattr(env, "label", None),
-        getattr(env, "noise", None),
-    )
+    task = getattr(env, "game", None) or getattr(env, "label", None)
+    noise = getattr(env, "noise", None)
     # the maze has no task: its noise, or none, names the world
     world = [task, getattr(env, "tv", None), None if task and noise == "none" else noise]
     parts = [config.preset, config.method, *filter(None, world), f"s{config.seed}"]

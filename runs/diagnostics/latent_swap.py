@@ -172,10 +172,8 @@ def measure(
     """
     query = random.choice(members, min(MEASURED, len(members)), replace=False)
     repeated, everyone = query.repeat(swaps), np.arange(len(bank))
-    other, alike = (
-        draw_other_members(everyone, repeated, random),
-        draw_other_members(members if len(members) > 1 else everyone, repeated, random),
-    )
+    other = draw_other_members(everyone, repeated, random)
+    alike = draw_other_members(members if len(members) > 1 else everyone, repeated, random)
     rows = {
         "own_z": compare(bank, reconstruct(bank.ahead[query], bank.latent[query]), query, query),
         "other_z": compare(

@@ -160,10 +160,8 @@ def compose(
             spine.set(visible=True, color=colour, linewidth=thick)
 
     text(margin, 0.12, "What would have happened?", fontsize=13, fontweight="bold")
-    model, trained = (
-        world_model_name(config.learner.world_model),
-        f"{result['trained_agent_steps']:,} agent steps",
-    )
+    model = world_model_name(config.learner.world_model)
+    trained = f"{result['trained_agent_steps']:,} agent steps"
     text(
         width - margin,
         0.16,

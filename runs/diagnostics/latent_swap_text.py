@@ -20,12 +20,10 @@ def meaning(result: Mapping[str, Any]) -> str:
     """Return what the numbers say, a sentence for each kind of transition."""
     sentences = []
     for name, kind in result["kinds"].items():
-        own, other, real, random_distance = (
-            kind["own_z"],
-            kind["other_z"],
-            kind["world"],
-            kind["error_between_random_outcomes"],
-        )
+        own = kind["own_z"]
+        other = kind["other_z"]
+        real = kind["world"]
+        random_distance = kind["error_between_random_outcomes"]
         kept = f"keeps the place in {other['place_kept']:.0%} and " if "place_kept" in other else ""
         lands = (
             f", and in {other['place_of_other']:.0%} it leads to where that z came from"

@@ -61,10 +61,8 @@ def summarise(
     for world in worlds:
         for model in models:
             own = [run for run in runs if (run["world"], run["model"]) == (world, model)]
-            aucs, ratio = (
-                [run["auc"] for run in own],
-                float(np.median([run["ratio"] for run in own])),
-            )
+            aucs = [run["auc"] for run in own]
+            ratio = float(np.median([run["ratio"] for run in own]))
             entries.append(
                 {
                     "world": world,

@@ -72,12 +72,10 @@ class Scene:
 
     def finish(self, child: Child, code: int, message: str) -> None:
         """Wait for the end. Record how the run ended and how it should have ended."""
-        self.code, self.stderr_lines, self.stdout_lines, self.expected = (
-            child.wait(),
-            child.errors(),
-            lines(child.output),
-            (code, message),
-        )
+        self.code = child.wait()
+        self.stderr_lines = child.errors()
+        self.stdout_lines = lines(child.output)
+        self.expected = (code, message)
         if self.lost is None:
             self.lost = self.steps_to_repeat()
 
@@ -103,10 +101,8 @@ class Scene:
 
         If the fault has variants, one of them is drawn.
         """
-        at, choice = (
-            int(self.random.integers(1, LEARNER_STEPS * T + 1)),
-            int(self.random.integers(0, 1 << 16)),
-        )
+        at = int(self.random.integers(1, LEARNER_STEPS * T + 1))
+        choice = int(self.random.integers(0, 1 << 16))
         self.moment = f"environment step {at}"
         self.finish(self.start(plant, at, choice), code, message)
 
@@ -125,10 +121,8 @@ class Scene:
 
         Some more milliseconds have passed since then.
         """
-        steps, pause = (
-            int(self.random.integers(least, LEARNER_STEPS - 2)),
-            float(self.random.uniform(0, 0.1)),
-        )
+        steps = int(self.random.integers(least, LEARNER_STEPS - 2))
+        pause = float(self.random.uniform(0, 0.1))
         child = self.start("slow")
         wait_until(lambda: self.logged() >= steps * STEP, child)
         time.sleep(pause)

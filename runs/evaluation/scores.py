@@ -131,10 +131,8 @@ def matrices(cells: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Ar
     tasks = sorted({name for own in cells.values() for name in own})
     for method, own in cells.items():
         counts = {name: len(own.get(name, ())) for name in tasks}
-        least, most = (
-            min(counts, key=lambda name: counts[name]),
-            max(counts, key=lambda name: counts[name]),
-        )
+        least = min(counts, key=lambda name: counts[name])
+        most = max(counts, key=lambda name: counts[name])
         if counts[least] < counts[most]:
             raise ValueError(
                 f"{method} has {counts[most]} runs of {most} and {counts[least]} of {least}; give"

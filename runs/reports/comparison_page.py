@@ -98,7 +98,7 @@ def write_page(groups: Sequence[Group], out: Path) -> Path:
 
 def world_section(groups: Sequence[Group], out: Path, number: str) -> str:
     name = groups[0].world
-    shown = [
+    curve_pictures = [
         save(
             panel(groups, curve),
             out,
@@ -112,7 +112,7 @@ def world_section(groups: Sequence[Group], out: Path, number: str) -> str:
     lines = "Bold: the mean over seeds; thin: each seed." if many else "One seed each."
     lines += " Each point is the mean over a stretch of the run."
     html = f"<h2>Over time{': ' + escape(name) if number else ''}</h2><p class='note'>{lines}</p>"
-    html += f'<div class="grid">{"".join(map(image, shown))}</div>'
+    html += f'<div class="grid">{"".join(map(image, curve_pictures))}</div>'
     if mapped:
         drawn = [
             save(

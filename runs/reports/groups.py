@@ -133,12 +133,10 @@ def noise_of(group: Group) -> tuple[str, str] | None:
     if isinstance(env, MazeConfig):
         name, words = "block_in_view", "with a bouncing block in view"
         if env.noise in LAYERS:
-            name, words = (
-                "noise_on",
-                (
-                    f"with {'the fixed layer of' if env.noise == 'frozen' else 'random'} pixels on"
-                    " the view"
-                ),
+            name = "noise_on"
+            words = (
+                f"with {'the fixed layer of' if env.noise == 'frozen' else 'random'} pixels on"
+                " the view"
             )
         elif env.noise == "sticky":
             name, words = "noise_on", "with the action overridden"

@@ -228,7 +228,7 @@ def maze_claims(study: StudyLog) -> list[Claim]:
         (
             "theory",
             (
-                "The noise stays in plain prediction error for ever: with Brownian blocks,"
+                "The noise always remains in plain prediction error: with Brownian blocks,"
                 " BYOL-Explore keeps a larger part of its first reward than BYOL-Hindsight"
             ),
             (

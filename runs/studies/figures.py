@@ -67,10 +67,8 @@ def curves_figure(study: StudyLog) -> Figure:
     ink, worlds = colours(study), study.worlds
     # panels without shares need room for their own numbers
     wide, high, gap, between = 1.72, 0.92, 0.17, 0.17 if trackers else 0.5
-    width, height = (
-        LABEL + len(names) * (wide + between) + 0.12,
-        0.78 + len(worlds) * (high + gap) + 0.27,
-    )
+    width = LABEL + len(names) * (wide + between) + 0.12
+    height = 0.78 + len(worlds) * (high + gap) + 0.27
     figure = Figure(figsize=(width, height), dpi=200)
     legend(figure, ink, LABEL, 0.1, width, height)
     total = max(run.config.total_steps for group in study.groups.values() for run in group.runs)
@@ -234,10 +232,8 @@ def scores_figure(study: StudyLog) -> Figure:
             if row:
                 ax.axhline(row * block - 0.01, color="#e4e4e4", linewidth=0.6)
             for index, method in enumerate(ink):
-                found, y = (
-                    study.get(world, method, f"{measure}_{when}"),
-                    row * block + 0.1 + (index + 0.5) * step,
-                )
+                found = study.get(world, method, f"{measure}_{when}")
+                y = row * block + 0.1 + (index + 0.5) * step
                 ax.plot(
                     [found.low, found.high],
                     [y, y],

@@ -88,9 +88,9 @@ def claim_table(claims: Sequence[Claim]) -> str:
     ]
     note = (
         "reproduced: the intervals show it in this maze; differs: they show the reverse; not: they"
-        " show neither. The paper's map is not "
+        " show neither. The map of Jarrett et al. (2023) is not "
     )
-    note += "public and its words leave thresholds open; the ones used here stand in brackets."
+    note += "public and its words leave thresholds open; the ones used here are in brackets."
     head = ["", "claim", "figures", "source"]
     return (
         f"<h2>Published claims</h2><p class='note'>{note}</p><div"
@@ -107,10 +107,8 @@ def cost_table(study: StudyLog) -> str:
     for world in noises:
         row = [world]
         for method in study.methods:
-            here, quiet = (
-                study.get(world, method, "score_all"),
-                study.get("none", method, "score_all"),
-            )
+            here = study.get(world, method, "score_all")
+            quiet = study.get("none", method, "score_all")
             share = f"{here.iqm / quiet.iqm:.2f} x, " if here.runs and quiet.iqm > 0 else ""
             row.append(f"{share}{cost(study, world, method)[0]}")
         rows.append(("", row))
@@ -253,10 +251,8 @@ def effort_table(study: StudyLog) -> str:
     rows = []
     for world in study.worlds:
         for index, (method, group) in enumerate(study.members(world)):
-            steps, seconds = (
-                sum(int(run.steps[-1]) for run in group.runs),
-                sum(run.entries[-1].get("seconds", 0.0) for run in group.runs),
-            )
+            steps = sum(int(run.steps[-1]) for run in group.runs)
+            seconds = sum(run.entries[-1].get("seconds", 0.0) for run in group.runs)
             done = sum(run.finished for run in group.runs)
             cells = [
                 world if not index else "",

@@ -26,10 +26,8 @@ class ClusterRun(Run):
     def __init__(self, config: RunConfig):
         self.config = config
         self.cluster = Cluster(plan(config))
-        self.learner, self.pipeline = (
-            cast(Learner, self.cluster.learner),
-            cast(Pipeline, self.cluster.pipeline),
-        )
+        self.learner = cast(Learner, self.cluster.learner)
+        self.pipeline = cast(Pipeline, self.cluster.pipeline)
         self._reset_counters(
             replace(self.cluster.spec, num_envs=config.num_actors * config.envs_per_actor)
         )

@@ -189,10 +189,8 @@ def stop_message(
         )
     message, condition = str(error), "the environment is fixed"
     if isinstance(error, Unwritable):
-        message, condition = (
-            f"{error.filename} cannot be written: {error.strerror}",
-            "there is room",
-        )
+        message = f"{error.filename} cannot be written: {error.strerror}"
+        condition = "there is room"
     elif error.__cause__ is not None:
         lines = traceback.format_exception(error.__cause__)
         with suppress(OSError), atomic_write(folder / ERROR) as file:

@@ -210,11 +210,9 @@ def test_an_intrinsic_reward_works_in_a_space_or_names_it(
         curiosity = IntrinsicReward(name, observation, action, seed=0, torso=tiny_torso_config())
     except ValueError as error:
         return names_a_space(error, observation, action)
-    obs, actions, dones = (
-        episode(observation),
-        np.full((3, 2), action.start),
-        np.eye(3, 2, dtype=bool),
-    )
+    obs = episode(observation)
+    actions = np.full((3, 2), action.start)
+    dones = np.eye(3, 2, dtype=bool)
     assert all(map(math.isfinite, curiosity.update(obs, actions, dones).values()))
     assert np.isfinite(curiosity.reward(obs, actions, dones)).all()
     return None

@@ -54,10 +54,8 @@ def planted() -> Bank:
     (b, a) carries the place, z the noise, and the target both.
     """
     random = np.random.default_rng(0)
-    place, noise = (
-        random.integers(PLACES, size=(STEPS + 1, ENVS)),
-        random.integers(NOISES, size=(STEPS + 1, ENVS)),
-    )
+    place = random.integers(PLACES, size=(STEPS + 1, ENVS))
+    noise = random.integers(NOISES, size=(STEPS + 1, ENVS))
     step, env = (index.reshape(-1) for index in np.indices((STEPS, ENVS)))
     where, what = place[step + 1, env], noise[step + 1, env]
     ahead = F.one_hot(torch.from_numpy(where), PLACES).float()
@@ -220,10 +218,8 @@ def test_what_the_maze_tells_of_noise_and_place() -> None:
         True,
         False,
     ]
-    brownian, bouncing = (
-        read(MazeConfig(noise="brownian"), outcome, info),
-        read(MazeConfig(noise="none"), outcome, info),
-    )
+    brownian = read(MazeConfig(noise="brownian"), outcome, info)
+    bouncing = read(MazeConfig(noise="none"), outcome, info)
     assert brownian.noisy is not None and brownian.noisy.tolist() == [False, True, True]
     assert bouncing.noisy is not None and bouncing.noisy.tolist() == [False, True, False]
     rooms = read(AtariConfig(), outcome, {"room": np.array([1, 1, 4])})

@@ -144,10 +144,8 @@ def test_steps_that_change_the_room_are_shares_of_time_and_pay() -> None:
 
     A reset that leads to another room is no change, and the first step of an unroll is unknown.
     """
-    trajectory, bonus = (
-        random_trajectory(),
-        torch.rand(T, B, generator=torch.Generator().manual_seed(1)),
-    )
+    trajectory = random_trajectory()
+    bonus = torch.rand(T, B, generator=torch.Generator().manual_seed(1))
     room = torch.randint(0, 2, (T, B), generator=torch.Generator().manual_seed(2))
     statistics = Statistics(tiny_spec(), 1000)
     statistics.add(replace(trajectory, info={"room": room}), bonus, 0)
@@ -186,10 +184,8 @@ def test_what_an_abandoned_episode_saw_is_not_the_next_ones() -> None:
 
 def test_counts_go_on_from_other_checkpoints_as_far_as_they_have_them() -> None:
     spec = replace(tiny_spec(), semantics={"cells": 50})
-    statistics, info = (
-        Statistics(spec, 1000),
-        {"cell": torch.full((T, B), 7), "room": torch.full((T, B), 3)},
-    )
+    statistics = Statistics(spec, 1000)
+    info = {"cell": torch.full((T, B), 7), "room": torch.full((T, B), 3)}
     whole = replace(random_trajectory(resets=()), info=info)
     statistics.add(whole, torch.zeros(T, B), 0)
     fewer = Statistics(replace(spec, num_envs=B - 1), 1000)

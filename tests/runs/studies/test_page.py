@@ -209,11 +209,9 @@ def test_targets_and_claims_flip_with_the_numbers(tmp_path: Path) -> None:
             if claim.setting == "brownian"
         }
 
-    whole, hardly, rnd = (
-        "BYOL-Hindsight explores the whole maze",
-        "BYOL-Explore hardly passes the first two trackers",
-        "RND explores the whole maze",
-    )
+    whole = "BYOL-Hindsight explores the whole maze"
+    hardly = "BYOL-Explore hardly passes the first two trackers"
+    rnd = "RND explores the whole maze"
     assert verdicts(good) == {whole: "reproduced", hardly: "reproduced", rnd: "no data"}
     assert verdicts(bad) == {whole: "differs", hardly: "differs", rnd: "no data"}
     assert (
