@@ -9,6 +9,7 @@ from pathlib import Path
 from afterwit.envs.make import ENVS
 from afterwit.runs.benchmarks import cluster_cost as costing
 from afterwit.runs.benchmarks import speed as benchmarking
+from afterwit.runs.benchmarks import speed_text
 from afterwit.runs.command_line.options import (
     OUT,
     Benchmark,
@@ -164,7 +165,7 @@ def benchmark_command(args: list[str]) -> int:
     result = benchmarking.benchmark(
         chosen.config, chosen.seconds, chosen.grow, chosen.baseline, chosen.out
     )
-    print(benchmarking.table(result))
+    print(speed_text.table(result))
     return 0
 
 

@@ -22,13 +22,8 @@ from afterwit.runs.output.html import image, table, write_html
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.studies.claims import claims, targets
-from afterwit.runs.studies.figures import (
-    MANY,
-    coverage_figure,
-    curves_figure,
-    measure_words,
-    scores_figure,
-)
+from afterwit.runs.studies.coverage_figure import coverage_figure
+from afterwit.runs.studies.figures import MANY, curves_figure, measure_words, scores_figure
 from afterwit.runs.studies.results import StudyLog, read_study
 from afterwit.runs.studies.tables import (
     claim_table,

@@ -17,7 +17,7 @@ import afterwit.world_models
 from afterwit.runs.command_line.main import main
 from afterwit.runs.evaluation.trained_agent import load_agent
 from afterwit.runs.training.run_log import read_metrics
-from tests.house.import_graph import SOURCE
+from tests.house.import_graph import ORDER, ROOMS, SOURCE
 
 DOCS = SOURCE / "docs"
 RUNS = {
@@ -100,6 +100,14 @@ def test_every_logged_number_is_explained(name: str, tmp_path: Path) -> None:
     assert sorted(number for number in logged if f"`{number}`" not in page) == []
 
 
+def test_how_it_works_has_the_order_of_the_packages() -> None:
+    page = (DOCS / "how-it-works.md").read_text(encoding="utf-8")
+    rows = [re.findall(r"`([\w/]+)`", row.split("|")[1]) for row in page.splitlines() if "|" in row]
+    rooms = [(f"{room}/",) for room in ROOMS if room != "runs"]
+    packages = [(f"runs/{row[0]}", *row[1:]) for row in ORDER]
+    assert [tuple(row) for row in rows if row] == [*rooms, *packages]
+
+
 def test_every_page_is_in_a_table_of_contents() -> None:
     listed = set()
     for page in DOCS.rglob("*.md"):
@@ -109,3 +117,18 @@ def test_every_page_is_in_a_table_of_contents() -> None:
     pages = {p.resolve() for p in DOCS.rglob("*.md") if "generated" not in p.parts}
     pages -= {p for p in pages if "_build" in p.parts}
     assert pages - listed == {(DOCS / "index.md").resolve()}
+
+
+def test_the_numbers_of_the_noises_are_those_of_the_results() -> None:
+    page = (DOCS / "noises.md").read_text(encoding="utf-8")
+    results = "".join(
+        (DOCS / "results" / f"{name}.md").read_text(encoding="utf-8")
+        for name in ("maze-mended", "maze-study")
+    )
+    rows = re.findall(r"^\| [a-z-]+ \| 0\..*", page, re.M)
+    assert len(rows) == 4 + 6
+    for row in rows:
+        for number in re.findall(r"-?\d\.\d\d \[[^]]+\]", row):
+            assert number in results, row
+    older = [row for row in rows if row.count("[") == 4]
+    assert len(older) == 6 and all(row in results for row in older)

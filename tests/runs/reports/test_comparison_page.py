@@ -126,7 +126,7 @@ def test_headline_claims_no_difference_where_there_is_none(tmp_path: Path) -> No
     lead, *notes = numbers(*folders)["headline"][0]
     assert lead.endswith("no clear difference.")
     assert "spent" not in lead
-    assert any("alike: byol-explore 50%, byol-hindsight 50%" in note for note in notes)
+    assert any("about equal: byol-explore 50%, byol-hindsight 50%" in note for note in notes)
     assert (
         "byol-explore reached R2 more often before: 90% of the episodes of its best tenth, 50% of"
         " the last." in notes
