@@ -120,8 +120,9 @@ class IntrinsicBonus(VectorWrapper):
     def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
         """Step all environments, pay the step, and learn if `update_every` steps are complete.
 
+        Call `reset` first.
+
         Raises:
-          ResetNeeded: No episode has begun.
           ValueError: An environment's info has one of the two rewards already.
         """
         if not self.observations:

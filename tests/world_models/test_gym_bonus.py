@@ -129,6 +129,8 @@ def test_nothing_is_paid_before_the_first_update_unless_a_state_is_loaded() -> N
     wrapped.reset(seed=0)
     bonuses = np.array([step[-1]["intrinsic_reward"] for step in roll(wrapped, 3 * T)])
     assert not bonuses[:T].any() and bonuses[T:].any() and bonuses.max() < 20
+    step = np.ones((2, 1, 6), np.float32), np.full((1, 1), 3), np.zeros((1, 1), bool)
+    assert bonus_on(walks(count=1)).curiosity.reward(*step) == pytest.approx(100, rel=0.01)
     loaded = bonus_on(walks(count=1), update_every=None)
     loaded.curiosity.load_state_dict(wrapped.curiosity.state_dict())
     loaded.reset(seed=0)
