@@ -1,7 +1,7 @@
 """The bonus in Stable-Baselines3: a wrapper around its vector environments, here under PPO.
 
     pip install 'afterwit[examples]'
-    python examples/bonus_in_sb3.py            # three seeds with and without the bonus
+    python examples/bonus_in_sb3.py            # three seeds with and without the bonus: 7 min
     python examples/bonus_in_sb3.py --small
 
 The wrapper adds the bonus in `step`, before PPO computes returns. A callback would be too late:
