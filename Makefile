@@ -25,6 +25,7 @@ lint: $(VENV)/installed-dev  ## lint and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy examples
 
 docs: $(VENV)/installed-dev  ## the documentation, in docs/_build/html; warnings are errors
 	$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html

@@ -10,9 +10,11 @@ import sys
 
 import gymnasium
 import numpy as np
+import torch
 
 from afterwit.world_models import IntrinsicReward
 
+torch.set_num_threads(1)  # a second thread slows such small networks down
 NUM_ENVS, STEPS = 8, 20  # B environments, T steps of each between two updates
 BATCHES = 10 if "--small" in sys.argv else 400
 
@@ -23,13 +25,13 @@ curiosity = IntrinsicReward(
     "byol-hindsight", envs.single_observation_space, envs.single_action_space, seed=0
 )
 state = curiosity.initial_state(NUM_ENVS)  # the memory of each environment
-observation, _ = envs.reset(seed=0)
+observation, infos = envs.reset(seed=0)
 envs.action_space.seed(0)
 for batch in range(BATCHES):
     observations, actions, dones = [observation], [], []
     for _ in range(STEPS):
         action = envs.action_space.sample()  # your agent acts here
-        observation, reward, terminated, truncated, _ = envs.step(action)
+        observation, reward, terminated, truncated, infos = envs.step(action)
         observations.append(observation)
         actions.append(action)
         dones.append(terminated | truncated)

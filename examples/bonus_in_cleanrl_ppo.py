@@ -15,6 +15,7 @@ import sys
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
 from torch import nn
 from torch.distributions import Categorical
 
@@ -33,8 +34,9 @@ torch.set_num_threads(1)
 envs = gymnasium.make_vec(
     "afterwit.envs:afterwit/NoisyMaze-v0", num_envs=NUM_ENVS, noise="brownian"
 )
-inputs = int(np.prod(envs.single_observation_space.shape))
-num_actions = int(envs.single_action_space.n)
+obs_space, action_space = envs.single_observation_space, envs.single_action_space
+assert isinstance(obs_space, Box) and isinstance(action_space, Discrete)
+inputs, num_actions = int(np.prod(obs_space.shape)), int(action_space.n)
 
 
 class Agent(nn.Module):
@@ -51,12 +53,11 @@ class Agent(nn.Module):
 agent = Agent()
 optimiser = torch.optim.Adam(agent.parameters(), lr=RATE, eps=1e-5)
 # + curiosity
-spaces = envs.single_observation_space, envs.single_action_space
-curiosity = IntrinsicReward("byol-hindsight", *spaces, seed=0, learning_rate=RATE)
+curiosity = IntrinsicReward("byol-hindsight", obs_space, action_space, seed=0, learning_rate=RATE)
 state = curiosity.initial_state(NUM_ENVS)
 # - curiosity
 
-obs, _ = envs.reset(seed=0)
+obs, info = envs.reset(seed=0)
 ended = np.zeros(NUM_ENVS, bool)  # did the last step end an episode? Then the next one only resets
 seen: set[int] = set()
 for update in range(TOTAL_STEPS // (NUM_ENVS * NUM_STEPS)):

@@ -24,6 +24,7 @@ from torchrl.envs import GymWrapper, SerialEnv
 
 from afterwit.world_models import IntrinsicReward
 
+torch.set_num_threads(1)  # a second thread slows such small networks down
 NUM_ENVS, STEPS = 8, 32
 BATCHES = 4 if "--small" in sys.argv else 200
 WEIGHT = 1.0
@@ -53,7 +54,7 @@ class Curious:
         bonus, next_state = self.bonus.reward(obs, actions, dones, state=self.state)
         metrics = self.bonus.update(obs, actions, dones, state=self.state)
         self.state = next_state
-        batch["next", "own_reward"] = batch["next", "reward"]
+        batch["next", "extrinsic_reward"] = batch["next", "reward"]
         paid = torch.from_numpy(bonus).T.unsqueeze(-1)  # [B, T, 1]
         batch["next", "reward"] = batch["next", "reward"] + WEIGHT * paid
         return metrics

@@ -1,9 +1,11 @@
 """Compare two methods properly: several seeds, every run shown, an interval of the difference.
 
-    python examples/compare_two_methods.py            # ten runs: about half an hour on two cores
+    pip install 'afterwit[study]'                     # for scipy
+    python examples/compare_two_methods.py            # ten runs, one after the other
     python examples/compare_two_methods.py --small    # four tiny runs: they show nothing
 
-`afterwit study maze` does the same for many methods and worlds, and goes on where it stopped.
+Ctrl-C saves; the same command goes on. `afterwit study maze` compares many methods in many worlds,
+several runs at a time.
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import ttest_ind
 
 from afterwit.runs.configs.presets import maze
 from afterwit.runs.configs.run_config import write_config
-from afterwit.runs.output.files import locked_folder
 from afterwit.runs.reports.run_results import read_run
-from afterwit.runs.training.many_runs import train_all
+from afterwit.runs.training.loop import train
 
 METHODS = ("byol-hindsight", "rnd")
 
@@ -31,9 +33,10 @@ def score(folder: Path) -> float:
 
 
 def interval_of_difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """95% interval of the difference of two means, Welch's t with his degrees of freedom."""
-    from scipy.stats import ttest_ind
+    """95% interval of the difference of two means, by Welch's t.
 
+    With five runs a method, bootstrap intervals are too narrow.
+    """
     low, high = ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
     return float(low), float(high)
 
@@ -47,12 +50,12 @@ def main() -> None:
     folders = {
         (method, seed): options.out / method / f"s{seed}" for method in METHODS for seed in seeds
     }
-    with locked_folder(options.out, patience=0) as lock:
-        for (method, seed), folder in folders.items():
-            if not (folder / "config.json").exists():
-                config = replace(maze(method, "sticky"), total_steps=steps, seed=seed)
-                write_config(replace(config, log_interval=steps // 100), folder)
-        train_all(list(folders.values()), jobs=2, lock=lock)  # finished runs are left alone
+    for (method, seed), folder in folders.items():
+        if not (folder / "config.json").exists():
+            config = replace(maze(method, "sticky"), total_steps=steps, seed=seed)
+            write_config(replace(config, log_interval=steps // 100), folder)
+        if not train(folder):  # goes on from a checkpoint; a finished run is left alone
+            return  # Ctrl-C
     scores = {
         method: np.array([score(folders[method, seed]) for seed in seeds]) for method in METHODS
     }

@@ -1,4 +1,4 @@
-"""Noise of your own: a wrapper that tells when its noise is on.
+"""Noise of your own: a wrapper that reports when its noise is on.
 
     cd examples
     afterwit train gym --id my_noise:StripedCartPole-v0 --total-steps 50000
@@ -29,11 +29,12 @@ class Stripes(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
         low, high = np.append(space.low, [-1] * 8), np.append(space.high, [1] * 8)
         self.observation_space = Box(low.astype(np.float32), high.astype(np.float32))
         self.metadata = {**env.metadata, "afterwit_tells": ("noise_on",)}
-        self.dose = dose
+        self.dose, self.noise = dose, np.random.default_rng()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         observation, info = self.env.reset(seed=seed, options=options)
-        self.noise = np.random.default_rng(seed)  # draws of its own: the world below is the same
+        if seed is not None:  # a generator of its own: the world below draws the same numbers
+            self.noise = np.random.default_rng([seed, 1])
         return self.lay(observation, info)
 
     def step(self, action: Any) -> Any:
@@ -56,5 +57,5 @@ gymnasium.register("StripedCartPole-v0", entry_point=make)
 if __name__ == "__main__":
     env = gymnasium.make("StripedCartPole-v0", dose=0.5)
     env.reset(seed=0)
-    told = [env.step(env.action_space.sample())[4]["noise_on"] for _ in range(8)]
-    print(f"noise in 8 steps: {told}")
+    noisy = [env.step(env.action_space.sample())[4]["noise_on"] for _ in range(8)]
+    print(f"noise in 8 steps: {noisy}")

@@ -1,4 +1,4 @@
-"""A world of your own: a Gymnasium environment that tells where its agent is.
+"""A world of your own: a Gymnasium environment that reports where its agent is.
 
     cd examples
     afterwit train gym --id my_world:Corridor-v0 --total-steps 50000
@@ -6,7 +6,7 @@
     python my_world.py            # checks it as Gymnasium does
 
 Afterwit reads of `info` only what the metadata declares: here `cell`, so that places are counted,
-and `trackers`, so that goals are. envs/infos.py lists all that can be told.
+and `trackers`, so that goals are. envs/infos.py lists everything that can be declared.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gymnasium.utils.env_checker import check_env
 LONGEST = 100
 
 
-class Corridor(gymnasium.Env[np.ndarray, int]):
+class Corridor(gymnasium.Env[np.ndarray, np.int64]):
     """A corridor: left, right, stay. Nothing is paid but curiosity; a third action does nothing."""
 
     metadata = {
@@ -40,24 +40,24 @@ class Corridor(gymnasium.Env[np.ndarray, int]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)  # seeds self.np_random: draw from it alone
         self.place, self.farthest = 0, 0
-        return self.look(), self.tell()
+        return self.look(), self.info()
 
-    def step(self, action: int) -> Any:
-        self.place = int(np.clip(self.place + (-1, 1, 0)[action], 0, self.length - 1))
+    def step(self, action: np.int64) -> Any:
+        self.place = int(np.clip(self.place + (-1, 1, 0)[int(action)], 0, self.length - 1))
         self.farthest = max(self.farthest, self.place)
-        return self.look(), 0.0, False, False, self.tell()
+        return self.look(), 0.0, False, False, self.info()
 
     def look(self) -> np.ndarray:
         seen = np.zeros(self.length, np.float32)
         seen[self.place] = 1
         return seen
 
-    def tell(self) -> dict[str, Any]:
+    def info(self) -> dict[str, Any]:
         goals = np.array([0.5, 1.0]) * (self.length - 1)  # halfway, and the end
         return {"cell": self.place, "trackers": self.farthest >= goals}
 
 
-gymnasium.register("Corridor-v0", entry_point=Corridor, max_episode_steps=200)
+gymnasium.register("Corridor-v0", entry_point=f"{__name__}:Corridor", max_episode_steps=200)
 
 if __name__ == "__main__":
     check_env(gymnasium.make("Corridor-v0").unwrapped)

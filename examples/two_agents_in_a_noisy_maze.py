@@ -25,7 +25,7 @@ def main() -> None:
         # A preset is a function that returns a complete config. Every field can be replaced.
         config = maze(model, noise="sticky")
         if options.small:
-            config = replace(config, total_steps=12_000, log_interval=2_000)
+            config = replace(config, total_steps=6_000, log_interval=1_000)
         folders.append(options.out / model)
         start(config, folders[-1])  # Ctrl-C saves; afterwit train --resume FOLDER goes on
     print(f"look at {write_report(folders, options.out)}")

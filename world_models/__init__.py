@@ -1,9 +1,10 @@
 """World models and their intrinsic reward.
 
-`IntrinsicReward` is the interface for agents of your own.
+`IntrinsicReward` is the interface for agents of your own, `IntrinsicBonus` the same as a wrapper.
 """
 
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput
+from afterwit.world_models.gym_bonus import IntrinsicBonus
 from afterwit.world_models.intrinsic_reward import IntrinsicReward, StreamState
 from afterwit.world_models.registry import WORLD_MODELS, find_model, make_world_model
 from afterwit.world_models.torso import Torso
@@ -11,6 +12,7 @@ from afterwit.world_models.trajectory import Trajectory
 
 __all__ = [
     "WORLD_MODELS",
+    "IntrinsicBonus",
     "IntrinsicReward",
     "ModelConfig",
     "StreamState",

@@ -20,6 +20,7 @@ from afterwit.world_models.base import ModelConfig
 from afterwit.world_models.torso import TorsoConfig
 
 MAX_OBSERVATION = 1e6  # the squares of larger observations overflow float32
+ArrayOrTensor = Array | torch.Tensor
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 

@@ -17,6 +17,7 @@ from afterwit.envs.checks import MAX_NUMBER, is_number
 from afterwit.envs.seeds import read_seed, stream
 from afterwit.world_models.base import ModelConfig
 from afterwit.world_models.callers import (
+    ArrayOrTensor,
     as_array,
     default_torso,
     find_device,
@@ -165,10 +166,10 @@ class IntrinsicReward:
     @in_own_modes
     def update(
         self,
-        obs: Array,
-        actions: Array,
-        dones: Array,
-        previous_dones: Array | None = None,
+        obs: ArrayOrTensor,
+        actions: ArrayOrTensor,
+        dones: ArrayOrTensor,
+        previous_dones: ArrayOrTensor | None = None,
         state: StreamState | None = None,
     ) -> dict[str, float]:
         """Make one optimiser step, and update the bonus's statistics.
@@ -214,25 +215,30 @@ class IntrinsicReward:
     @overload
     def reward(
         self,
-        obs: Array,
-        actions: Array,
-        dones: Array,
-        previous_dones: Array | None = None,
+        obs: ArrayOrTensor,
+        actions: ArrayOrTensor,
+        dones: ArrayOrTensor,
+        previous_dones: ArrayOrTensor | None = None,
         state: None = None,
     ) -> Array: ...
 
     @overload
     def reward(
-        self, obs: Array, actions: Array, dones: Array, *, state: StreamState
+        self,
+        obs: ArrayOrTensor,
+        actions: ArrayOrTensor,
+        dones: ArrayOrTensor,
+        *,
+        state: StreamState,
     ) -> tuple[Array, StreamState]: ...
 
     @in_own_modes
     def reward(
         self,
-        obs: Array,
-        actions: Array,
-        dones: Array,
-        previous_dones: Array | None = None,
+        obs: ArrayOrTensor,
+        actions: ArrayOrTensor,
+        dones: ArrayOrTensor,
+        previous_dones: ArrayOrTensor | None = None,
         state: StreamState | None = None,
     ) -> Array | tuple[Array, StreamState]:
         """The bonus of each transition. Changes no weight and no statistic.
@@ -268,10 +274,10 @@ class IntrinsicReward:
     @in_own_modes
     def inspect(
         self,
-        obs: Array,
-        actions: Array,
-        dones: Array,
-        previous_dones: Array | None = None,
+        obs: ArrayOrTensor,
+        actions: ArrayOrTensor,
+        dones: ArrayOrTensor,
+        previous_dones: ArrayOrTensor | None = None,
         state: StreamState | None = None,
     ) -> dict[str, float]:
         """The instruments of world_models/instruments.py on these transitions. Changes nothing.
@@ -326,10 +332,10 @@ class IntrinsicReward:
 
     def _trajectory(
         self,
-        obs: Array,
-        actions: Array,
-        dones: Array,
-        previous_dones: Array | None,
+        obs: ArrayOrTensor,
+        actions: ArrayOrTensor,
+        dones: ArrayOrTensor,
+        previous_dones: ArrayOrTensor | None,
         state: StreamState | None,
     ) -> Trajectory:
         obs, actions, dones = read_steps(self.spec, self.config, obs, actions, dones)

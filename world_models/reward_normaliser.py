@@ -45,6 +45,11 @@ class RewardNormaliser(nn.Module):
         """sigma, the running deviation of the raw reward."""
         return self.raw.deviation
 
+    @property
+    def has_statistics(self) -> bool:
+        """Whether an update has set the statistics, and so the unit of the bonus."""
+        return bool(self.raw.first.weight > 0)
+
     def with_statistics(self, reward: Tensor, real: Tensor) -> RewardNormaliser:
         """This normaliser, or before its first update one with the statistics of these rewards.
 
@@ -54,7 +59,7 @@ class RewardNormaliser(nn.Module):
           reward: float [T, B].
           real: bool [T, B]: steps that happened.
         """
-        if bool(self.raw.first.weight > 0):
+        if self.has_statistics:
             return self
         fresh = deepcopy(self)
         fresh.update(reward, real)

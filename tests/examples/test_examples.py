@@ -1,4 +1,4 @@
-"""Every example runs in its small form, has its page, and pays what the library pays."""
+"""Every example runs in small mode, has its page, and pays what the library pays."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.house.import_graph import SOURCE
 pytestmark = pytest.mark.slow
 EXAMPLES = sorted((SOURCE / "examples").glob("*.py"))
 PAGES = [*(SOURCE / "docs").glob("*.md"), *(SOURCE / "docs" / "guides").glob("*.md")]
+GUIDES = sorted((SOURCE / "docs" / "guides").glob("*.md"))
 WRITES = ("two_agents_in_a_noisy_maze", "compare_two_methods")  # these take --out
 # From a user's folder: what is typed, and what the log then has.
 COMMANDS = {
@@ -37,7 +38,7 @@ COMMANDS = {
 def run(path: Path, *options: str, cwd: Path = SOURCE) -> str:
     command = [sys.executable, str(path), *options]
     result = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60
     )
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout
@@ -53,7 +54,7 @@ def load(name: str) -> ModuleType:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_it_runs_in_its_small_form(path: Path, tmp_path: Path) -> None:
+def test_it_runs_in_small_mode(path: Path, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "out")] if path.stem in WRITES else []
     printed = run(path, "--small", *out)
     assert printed or path.stem == "my_bonus"  # which is a module for `afterwit train`
@@ -70,6 +71,12 @@ def test_pages_name_no_example_that_is_not_there() -> None:
             assert (SOURCE / "examples" / name).exists(), f"{page.name}: {name}"
 
 
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_a_guide_includes_its_example(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert re.search(r"\{literalinclude\} ../../examples/\w+\.py\n", text)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_afterwit_trains_what_lies_in_a_users_folder(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -80,6 +87,23 @@ def test_afterwit_trains_what_lies_in_a_users_folder(
     small = ["--total-steps", "4000", "--log-interval", "1000", "--quiet", "--out", "run"]
     assert main(["train", *options, *small]) == 0
     assert logged in read_metrics(tmp_path / "run")[-1]
+
+
+def test_own_noise_is_reproducible_and_leaves_the_world_alone() -> None:
+    import gymnasium
+
+    example, rolls = load("my_noise"), []
+    for dose in (0.5, 0.5, 0.0):
+        env = example.Stripes(gymnasium.make("CartPole-v1"), dose)
+        seen = [env.reset(seed=0)[0]]
+        for step in range(60):  # of several episodes
+            observation, _, terminated, truncated, _ = env.step(step % 2)
+            over = terminated or truncated
+            seen.append(env.reset()[0] if over else observation)
+        rolls.append(np.array(seen))
+    np.testing.assert_array_equal(rolls[0], rolls[1])
+    np.testing.assert_array_equal(rolls[0][:, :4], rolls[2][:, :4])
+    assert rolls[0][:, 4:].any() and not rolls[2][:, 4:].any()
 
 
 def test_my_bonus_is_about_forty_lines() -> None:
@@ -106,10 +130,10 @@ def test_the_wrapper_for_stable_baselines_pays_what_one_call_pays() -> None:
 
     example = load("bonus_in_sb3")
     env = make_vec_env("CartPole-v1", 3, seed=0)
-    curious = example.CuriousVecEnv(env, "rnd", weight=2.0, steps=1000)
+    curious = example.CuriousVecEnv(env, "rnd", weight=2.0, update_every=1000)
     observations, actions, dones, paid = [curious.reset()], [], [], []
     bonus_of, draw = curious.curiosity, np.random.default_rng(0)
-    curious.curiosity.update(  # so that statistics are known, and do not move any more
+    curious.metrics = bonus_of.update(  # so that statistics are known, and do not move any more
         np.stack(observations * 3), np.zeros((2, 3), int), np.zeros((2, 3), bool)
     )
     for _ in range(60):
@@ -117,7 +141,7 @@ def test_the_wrapper_for_stable_baselines_pays_what_one_call_pays() -> None:
         obs, rewards, done, infos = curious.step(actions[-1])
         observations.append(obs)
         dones.append(done)
-        own = np.array([info["own_reward"] for info in infos])
+        own = np.array([info["extrinsic_reward"] for info in infos])
         assert (own == 1).all()
         paid.append((rewards - own) / 2)
     assert np.any(dones), "an episode ended"
@@ -127,6 +151,25 @@ def test_the_wrapper_for_stable_baselines_pays_what_one_call_pays() -> None:
     )
     np.testing.assert_allclose(np.stack(paid), whole, rtol=1e-3, atol=1e-4)
     assert (whole[np.stack(dones)] == 0).all()  # what an episode's end led to was not seen
+
+
+def test_stable_baselines_computes_its_returns_from_the_bonus() -> None:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    example = load("bonus_in_sb3")
+    curious = example.CuriousVecEnv(make_vec_env("CartPole-v1", 3), "rnd", 0.5, update_every=20)
+    ppo = PPO("MlpPolicy", curious, n_steps=60, batch_size=60, device="cpu", seed=0)
+    ppo.learn(180)  # one rollout
+    buffer = ppo.rollout_buffer
+    assert (buffer.rewards[:20] == 1).all(), "no bonus before the first update"
+    assert (buffer.rewards[20:] > 1).mean() > 0.8
+    # PPO has flattened these two, environment after environment.
+    values, advantages = (x.reshape(3, 60).T for x in (buffer.values, buffer.advantages))
+    t = next(t for t in range(20, 58) if not buffer.episode_starts[t + 1].any())
+    delta = buffer.rewards[t] + ppo.gamma * values[t + 1] - values[t]
+    following = ppo.gamma * ppo.gae_lambda * advantages[t + 1]
+    np.testing.assert_allclose(advantages[t], delta + following, rtol=1e-4, atol=1e-5)
 
 
 def test_the_step_for_torchrl_adds_the_bonus_of_its_batches() -> None:
@@ -148,4 +191,5 @@ def test_the_step_for_torchrl_adds_the_bonus_of_its_batches() -> None:
     curious(batch)
     bonus = (batch["next", "reward"] - own).squeeze(-1)
     assert (bonus[~done] > 0).all() and (bonus[done] == 0).all()
+    assert bool((batch["next", "extrinsic_reward"] == own).all())
     collector.shutdown()

@@ -1,0 +1,153 @@
+"""`IntrinsicBonus`: the bonus as a wrapper of Gymnasium's vector environments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import VectorEnv, VectorWrapper
+
+from afterwit.envs.arrays import Array
+from afterwit.envs.checks import MAX_NUMBER, is_number
+from afterwit.world_models.base import ModelConfig
+from afterwit.world_models.intrinsic_reward import IntrinsicReward
+
+EXTRINSIC, INTRINSIC = "extrinsic_reward", "intrinsic_reward"
+
+
+class IntrinsicBonus(VectorWrapper):
+    """Adds `weight` times the bonus to every reward, and learns from the steps it has paid.
+
+    `info["extrinsic_reward"]` [B] keeps the environments' own rewards, and
+    `info["intrinsic_reward"]` [B] has the bonus before it is weighted. Put wrappers that record
+    episodes inside of this one, so that they record the environments' own returns.
+
+    Each step is paid when it is taken, and learned from later, when `update_every` steps are
+    complete. Steps before the first update get no bonus, as it has no unit yet.
+
+    `curiosity` is the `IntrinsicReward` that pays; save its `state_dict()` with your agent.
+    `metrics` has what its last update returned.
+
+    Each step is paid by itself, so the model's horizon must be 1. For longer horizons call
+    `IntrinsicReward.reward` on whole rollouts.
+
+    Args:
+      env: Vector environment with Box observations and Discrete actions. Its
+          metadata["autoreset_mode"] must be next-step or same-step. With same-step the last step of
+          an episode gets no bonus, as its outcome is not in the observations.
+      model: A name in WORLD_MODELS, `package.module:Class`, or a config of a world model.
+      weight: Factor of the bonus.
+      update_every: T, steps of each environment per update. None: pay, but never learn.
+      seed: Seed of the model's weights and random draws. None: a new one each time.
+      options: Further arguments of IntrinsicReward: torso, learning_rate, reward_decay, device.
+
+    Raises:
+      ValueError: The autoreset mode is unknown or disabled, or an argument is out of range, unknown
+          or not supported.
+
+    Example:
+      >>> import gymnasium as gym
+      >>> from afterwit.world_models import IntrinsicBonus
+      >>> envs = gym.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync")
+      >>> envs = IntrinsicBonus(envs, "rnd", weight=0.5, update_every=16, seed=0)
+      >>> observations, infos = envs.reset(seed=0)
+      >>> observations, rewards, _, _, infos = envs.step(envs.action_space.sample())
+      >>> bool((rewards == infos["extrinsic_reward"] + 0.5 * infos["intrinsic_reward"]).all())
+      True
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv[Any, Any, Any],
+        model: str | ModelConfig,
+        *,
+        weight: float,
+        update_every: int | None,
+        seed: int | None,
+        **options: Any,
+    ):
+        super().__init__(env)
+        if "autoreset_mode" not in env.metadata:
+            raise ValueError(
+                'the environment has no metadata["autoreset_mode"]; set it to the AutoresetMode of'
+                " gymnasium.vector that it follows"
+            )
+        if not is_number(weight) or not 0 <= weight <= MAX_NUMBER:
+            raise ValueError(f"weight is {weight!r}; it must be a finite number of at least 0")
+        if update_every is not None and (
+            isinstance(update_every, bool)
+            or not isinstance(update_every, int | np.integer)
+            or update_every < 1
+        ):
+            raise ValueError(
+                f"update_every is {update_every!r}; it must be an integer of at least 1, or None"
+            )
+        self.weight, self.update_every = float(weight), update_every
+        self.curiosity = IntrinsicReward(
+            model,
+            env.single_observation_space,
+            env.single_action_space,
+            seed,
+            autoreset=env.metadata["autoreset_mode"],
+            **options,
+        )
+        for steps in {1, update_every or 1}:
+            self.curiosity.config.check_batch(steps, env.num_envs)
+        self.metrics: dict[str, float] = {}
+        self.observations: list[Array] = []  # up to update_every + 1, [B, ...] each
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin new episodes in all environments. Steps that wait for an update are dropped.
+
+        Raises:
+          ValueError: `options` asks to reset some environments only.
+        """
+        if options is not None and "reset_mask" in options:
+            raise ValueError("reset_mask resets some environments only; IntrinsicBonus needs all")
+        observations, infos = self.env.reset(
+            seed=seed,  # type: ignore[arg-type]  # Gymnasium's vectors take lists too
+            options=options,
+        )
+        self.state = self.update_state = self.curiosity.initial_state(self.num_envs)
+        self.observations = [np.array(observations)]
+        self.actions: list[Array] = []
+        self.dones: list[Array] = []
+        return observations, infos
+
+    def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
+        """Step all environments, pay the step, and learn if `update_every` steps are complete.
+
+        Call `reset` first.
+
+        Raises:
+          ValueError: An environment's info has one of the two rewards already.
+        """
+        if not self.observations:
+            raise gymnasium.error.ResetNeeded("no episode has begun; call reset() before step()")
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        for name in (EXTRINSIC, INTRINSIC):
+            if name in infos:
+                raise ValueError(f"infos have {name} already; one IntrinsicBonus can be laid on")
+        self.observations.append(np.array(observations))
+        self.actions.append(np.array(actions))
+        self.dones.append(np.asarray(terminated | truncated))
+        last = np.stack(self.observations[-2:]), self.actions[-1][None], self.dones[-1][None]
+        bonus, self.state = self.curiosity.reward(*last, state=self.state)
+        if not self.curiosity.normaliser.has_statistics:
+            bonus = np.zeros_like(bonus)  # a few rewards alone would set the unit
+        if self.update_every is None:
+            self._forget()
+        elif len(self.dones) == self.update_every:
+            steps = np.stack(self.observations), np.stack(self.actions), np.stack(self.dones)
+            self.metrics = self.curiosity.update(*steps, state=self.update_state)
+            self._forget()
+        infos = {**infos, EXTRINSIC: np.array(rewards), INTRINSIC: bonus[0]}
+        return observations, rewards + self.weight * bonus[0], terminated, truncated, infos
+
+    def _forget(self) -> None:
+        """Drop the kept steps. The next ones begin with the last observation."""
+        self.observations, self.actions, self.dones = self.observations[-1:], [], []
+        self.update_state = self.state
