@@ -76,7 +76,9 @@ def test_every_preset_learns_from_its_own_environment(name: str) -> None:
 
 @pytest.mark.parametrize("model", WORLD_MODELS)
 def test_a_run_trains_logs_and_saves(model: str, tmp_path: Path) -> None:
-    config = replace(SMALL, learner=replace(SMALL.learner, world_model=WORLD_MODELS[model][0]()))
+    config = replace(
+        SMALL, learner=replace(SMALL.learner, world_model=WORLD_MODELS[model].Config())
+    )
     folder = new_run(config, tmp_path / "run")
     assert train(folder, progress=False)
     entries = read_metrics(folder)
