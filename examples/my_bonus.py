@@ -6,8 +6,9 @@
 
 Several small networks predict what the next embedding will be. Where data is scarce
 they disagree, and the bonus is their variance (Pathak et al., ICML 2019, arXiv
-1906.04161). What is only noise all of them learn to predict by its mean, so that they
-come to agree on it.
+1906.04161). In theory all of them learn the mean of noise. In `afterwit benchmark
+--separation` at its defaults this example did not tell news from noise in five worlds:
+jump, lever, ticket, coin and ball.
 """
 
 from __future__ import annotations
