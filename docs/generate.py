@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 import source_links
 
@@ -23,11 +23,12 @@ from afterwit.agents.learner import LearnerConfig
 from afterwit.envs import ENVS
 from afterwit.runs.command_line.commands import COMMANDS
 from afterwit.runs.command_line.main import main
-from afterwit.runs.command_line.preset_options import option_names
+from afterwit.runs.command_line.preset_options import own_options
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig, to_dict
 from afterwit.runs.drills.cluster_faults import CLUSTER_FAULTS
 from afterwit.runs.drills.faults import FAULTS
+from afterwit.runs.reports.groups import flat
 from afterwit.runs.studies.definitions import STUDIES, Study, Variant
 from afterwit.world_models import WORLD_MODELS
 from afterwit.world_models.published import SHARED_DEVIATIONS
@@ -90,12 +91,10 @@ def presets() -> str:
     text += ["Its own options come first on the command line. Any field may follow:"]
     text += ["[Options of a run](options.md)."]
     for name, preset in PRESETS.items():
-        hints, made = get_type_hints(preset), preset()
+        made = preset()
         text += ["", f"## {name}", "", first_paragraph(preset.__doc__), ""]
         text += ["| option | default | other choices |", "|---|---|---|"]
-        for option, default in zip(option_names(preset), preset.__defaults__ or (), strict=True):
-            choices = [*WORLD_MODELS, "package.module:Class"] if option == "model" else []
-            others = [each for each in choices or get_args(hints[option]) if each != default]
+        for option, default, others in own_options(preset):
             listed = ", ".join(f"`{each}`" for each in others) or "any"
             text.append(f"| `--{option}` | `{default}` | {listed} |")
         plain = RunConfig(
@@ -110,15 +109,6 @@ def presets() -> str:
             if value != default_of.get(path):
                 text.append(f"| `{path}` | `{shown(value)}` | `{shown(default_of.get(path))}` |")
     return "\n".join([*text, ""])
-
-
-def flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Nested values by dotted path."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = f"{path}.{name}".lstrip(".")
-        found |= flat(value, inner) if isinstance(value, dict) else {inner: value}
-    return found
 
 
 def shown(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, cast
 
-from afterwit.envs.specs import EnvSpec
+from afterwit.envs.specs import EnvSpec, describe_error
 from afterwit.envs.user_modules import import_module
 from afterwit.world_models.base import MODEL_OF, ModelConfig, WorldModel
 from afterwit.world_models.models.byol_explore import BYOLExplore
@@ -46,10 +46,9 @@ def find_model(name: str) -> type[WorldModel]:
     try:
         import_module(module)
     except (Exception, SystemExit) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
-            f"world model {name!r} cannot be imported ({reason}); start afterwit in the folder that"
-            f" holds {module.partition('.')[0]!r}, or install it"
+            f"world model {name!r} cannot be imported ({describe_error(error)}); start afterwit in"
+            f" the folder that holds {module.partition('.')[0]!r}, or install it"
         ) from error
     found = getattr(sys.modules[module], attribute, None)
     if not isinstance(found, type) or not issubclass(found, WorldModel):

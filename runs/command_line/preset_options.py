@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import tyro
@@ -53,17 +53,21 @@ def presets() -> str:
     """Return the presets as text, each with its own options, the default first."""
     rows = []
     for name, preset in PRESETS.items():
-        hints = get_type_hints(preset)
-        defaults = dict(zip(option_names(preset), preset.__defaults__ or (), strict=True))
         rows.append(f"  {name:<12} {(preset.__doc__ or '').splitlines()[0]}")
-        for option, default in defaults.items():
-            choices = (*WORLD_MODELS, OWN) if option == "model" else get_args(hints[option])
-            others = [choice for choice in choices if choice != default]
+        for option, default, others in own_options(preset):
             rows.append(
                 f"  {'':<12} --{option} {default}"
                 + (f"   or {', '.join(others)}" if others else "")
             )
     return "presets, with their own options:\n" + "\n".join(rows)
+
+
+def own_options(preset: Callable[..., RunConfig]) -> Iterator[tuple[str, Any, list[str]]]:
+    """Yield each option of a preset: its name, its default, and its other choices if it has any."""
+    hints = get_type_hints(preset)
+    for option, default in zip(option_names(preset), preset.__defaults__ or (), strict=True):
+        choices = (*WORLD_MODELS, OWN) if option == "model" else get_args(hints[option])
+        yield option, default, [choice for choice in choices if choice != default]
 
 
 def option_names(preset: Callable[..., RunConfig]) -> list[str]:

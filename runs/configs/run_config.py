@@ -225,9 +225,8 @@ def _plain(value: Any) -> Any:
     return result | ({"name": names[type(value)]} if type(value) in names else {})
 
 
-REMOVED_FIELDS = (
-    "learner.vmpo.temperature_init",
-)  # fields of earlier versions without a meaning today
+# fields of earlier versions without a meaning today
+REMOVED_FIELDS = ("learner.vmpo.temperature_init",)
 # the behaviour of versions before the field existed
 OLD_DEFAULTS = {"learner.world_model.reward_edges": "sum"}
 

@@ -7,63 +7,30 @@ reward of the transition into o_{t+1} = sum of loss(p, q) over p + q = t + 1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import ClassVar
 
 from torch import Tensor
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import (
-    ModelConfig,
-    TargetEncoder,
-    WorldModel,
-    WorldModelOutput,
-    check_sizes,
-)
-from afterwit.world_models.open_loop import (
-    Edges,
-    OpenLoop,
-    TransitionReward,
-    future,
-    pair_mask,
-    pair_mean,
-)
+from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput, check_sizes
+from afterwit.world_models.models.byol_config import BYOLConfig
+from afterwit.world_models.open_loop import OpenLoop, TransitionReward, future, pair_mask, pair_mean
 from afterwit.world_models.torso import Torso, mlp
 from afterwit.world_models.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
-class BYOLExploreConfig(ModelConfig):
+class BYOLExploreConfig(BYOLConfig):
     """BYOL-Explore: prediction error of the agent's own future embeddings."""
 
     scale_fields: ClassVar[tuple[str, ...]] = ("horizon", "hidden")
 
-    horizon: int = 1
-    """K, agent steps that are predicted ahead. BYOL-Explore (Guo et al., 2022) has 8 for Atari."""
-    reward_edges: Edges = "whole"
-    """Pay of the first K - 1 transitions of an unroll or episode, which fewer than K predictions
-    concern. whole: as much as any other (our default; not published); sum: the sum over the fewer
-    predictions, as published."""
-    target_decay: float = 0.99
-    """Share of the target encoder that is kept at each learner step (BYOL-Explore, appendix:
-    alpha)."""
-    standardise_decay: float | None = 0.95
-    """Share of the embeddings' running mean and size that is kept at each learner step; targets are
-    in these units (our choice; not published). None: unit vectors, as published."""
     hidden: int = 128
     """Width of the predictor's hidden layer. 512 in re-implementations; not published."""
-    loss_scale: float = 5.0
-    """Weight of the world model's loss in the total (BYOL-Explore's value for Atari)."""
-    prioritise: bool = True
-    """Pay only the part above the running mean of the normalised reward (BYOL-Explore's clipping).
-    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_byol(self)
         check_sizes(self, "hidden")
-
-    def check_batch(self, steps: int, environments: int) -> None:
-        check_horizon(self.horizon, steps)
 
     @classmethod
     def published(cls) -> BYOLExploreConfig:
@@ -72,37 +39,6 @@ class BYOLExploreConfig(ModelConfig):
         The predictor's width is that of re-implementations.
         """
         return cls(horizon=8, reward_edges="sum", standardise_decay=None, hidden=512)
-
-
-def check_byol(config: Any) -> None:
-    """Check the fields that the configs of the two BYOL models share."""
-    if config.horizon < 1:
-        raise ValueError(
-            f"world_model.horizon is {config.horizon}; at least 1 step must be predicted"
-        )
-    if config.reward_edges not in get_args(Edges):
-        raise ValueError(
-            f"unknown world_model.reward_edges {config.reward_edges!r}; choose from"
-            f" {', '.join(get_args(Edges))}"
-        )
-    if not 0 <= config.target_decay <= 1:
-        raise ValueError(
-            f"world_model.target_decay is {config.target_decay}; it must lie between 0 and 1"
-        )
-    decay = config.standardise_decay
-    if decay is not None and not 0 <= decay < 1:
-        raise ValueError(
-            f"world_model.standardise_decay is {decay}; it must be at least 0 and below 1, or None"
-        )
-
-
-def check_horizon(horizon: int, steps: int) -> None:
-    """Raise a ValueError unless `horizon` steps can be predicted within `steps`."""
-    if horizon > steps:
-        raise ValueError(
-            f"world_model.horizon is {horizon}; the horizon K must be at most the {steps} steps T"
-            " of an unroll"
-        )
 
 
 class BYOLExplore(WorldModel):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, get_args
 
-from afterwit.world_models.base import ModelConfig, check_sizes
-from afterwit.world_models.models.byol_explore import check_byol, check_horizon
+from afterwit.world_models.base import check_sizes
+from afterwit.world_models.models.byol_config import BYOLConfig
 from afterwit.world_models.models.hindsight_critic import CriticForm, check_contrast
-from afterwit.world_models.open_loop import Edges
 
 
 @dataclass(frozen=True)
-class BYOLHindsightConfig(ModelConfig):
+class BYOLHindsightConfig(BYOLConfig):
     """BYOL-Hindsight: prediction error after the unforeseeable part has been explained."""
 
     scale_fields: ClassVar[tuple[str, ...]] = (
@@ -25,18 +24,6 @@ class BYOLHindsightConfig(ModelConfig):
         "critic_rate",
     )
 
-    horizon: int = 1
-    """K, agent steps that are predicted ahead. BYOL-Explore (Guo et al., 2022) has 8 for Atari."""
-    reward_edges: Edges = "whole"
-    """Pay of the first K - 1 transitions of an unroll or episode, which fewer than K predictions
-    concern. whole: as much as any other (our default; not published); sum: the sum over the fewer
-    predictions, as published."""
-    target_decay: float = 0.99
-    """Share of the target encoder that is kept at each learner step (BYOL-Explore, appendix:
-    alpha)."""
-    standardise_decay: float | None = 0.95
-    """Share of the embeddings' running mean and size that is kept at each learner step; targets are
-    in these units (our choice; not published). None: unit vectors, as published."""
     # No paper states a value. A smaller one leaves z free to explain more of the noise. A larger
     # one makes z reveal less of state and action. The reward is rec / lambda + inv, if
     # invariance_in_reward. Without inv the bonus does not depend on lambda.
@@ -80,15 +67,9 @@ class BYOLHindsightConfig(ModelConfig):
     but in short runs such a critic misses much of what z reveals."""
     critic_rate: float = 1e-3
     """Step size of the critic's Adam, which trains nothing else (our choice; not published)."""
-    loss_scale: float = 5.0
-    """Weight of the world model's loss in the total (BYOL-Explore's value for Atari)."""
-    prioritise: bool = True
-    """Pay only the part above the running mean of the normalised reward (BYOL-Explore's clipping).
-    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_byol(self)
         check_sizes(self, "noise", "latent", "hidden", "layers", "critic_embedding", "critic_steps")
         if not self.invariance_weight >= 1e-8:
             raise ValueError(
@@ -122,7 +103,7 @@ class BYOLHindsightConfig(ModelConfig):
                 f"byol-hindsight needs at least 2 environments, not {environments}: its critic"
                 " compares each z with those of the other environments"
             )
-        check_horizon(self.horizon, steps)
+        super().check_batch(steps, environments)
         check_contrast(self.contrast_size, steps, environments)
 
     @classmethod

@@ -46,7 +46,7 @@ def learner(config: LearnerConfig) -> Learner:
 
 HEAVY = {
     "world model: predictor": LearnerConfig(
-        torso=tiny_torso_config(), world_model=BYOLExploreConfig(hidden=60_000)
+        torso=tiny_torso_config(), world_model=BYOLExploreConfig(hidden=300_000)
     ),
     "world model: critic": LearnerConfig(
         torso=tiny_torso_config(), world_model=BYOLHindsightConfig(critic_embedding=20_000)
@@ -57,7 +57,7 @@ HEAVY = {
         world_model=BYOLExploreConfig(),
     ),
     "torso: encoder": LearnerConfig(
-        torso=replace(tiny_torso_config(), hidden=100_000), world_model=BYOLExploreConfig()
+        torso=replace(tiny_torso_config(), hidden=300_000), world_model=BYOLExploreConfig()
     ),
 }
 
@@ -70,7 +70,7 @@ def test_time_lands_on_the_part_that_took_it(part: str) -> None:
     mine = shares[part] + (shares["world model: target"] if part == "torso: encoder" else 0)
     # Two thirds of a layer's work are in its backward pass; the optimiser and the clipping of
     # gradients are heavy with it, too.
-    assert mine / (1 - shares["optimiser"]) > 0.45, shares  # 0.54 on a machine with a load of 6
+    assert mine / (1 - shares["optimiser"]) > 0.6, shares
 
 
 def test_profiling_leaves_no_hook_behind() -> None:
