@@ -17,6 +17,7 @@ from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
 from afterwit.world_models.base import ModelConfig, WorldModelOutput
+from afterwit.world_models.expected_error import ExpectedError
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.registry import make_world_model
@@ -125,7 +126,16 @@ class Learner(nn.Module):
                 stream(seed, "world model"),
             )
         self.trust_region = TrustRegion(config.vmpo)
-        self.intrinsic = RewardNormaliser(config.world_model.prioritise, config.reward_decay)
+        curiosity = config.world_model
+        self.expected = ExpectedError(
+            curiosity.expected_error,
+            curiosity.expected_floor,
+            config.torso.belief,
+            spec.num_actions,
+        )
+        self.intrinsic = RewardNormaliser(
+            curiosity.prioritise, config.reward_decay, curiosity.absolute_zero
+        )
         self.extrinsic = RunningScale(1 - config.policy.popart_step)
         self.to(device)
         self.trained = [p for p in self.parameters() if p.requires_grad]
@@ -164,11 +174,11 @@ class Learner(nn.Module):
         trajectory = trajectory.to(self.device)
         config, real = self.config, trajectory.real
         out = self.policy(*trajectory.inputs)
-        model = self.world_model(
-            trajectory, *self._world_model_inputs(trajectory, out.beliefs, out.embeddings)
-        )
-        self.intrinsic.update(model.reward, real)
-        bonus = self.intrinsic(model.reward, real)
+        beliefs, embeddings = self._world_model_inputs(trajectory, out.beliefs, out.embeddings)
+        model = self.world_model(trajectory, beliefs, embeddings)
+        surprise, expected_loss = self.expected(model.reward, model.ignorance, trajectory, beliefs)
+        self.intrinsic.update(surprise, real, model.ignorance)
+        bonus = self.intrinsic(surprise, real)
 
         targets, advantage, curiosity_share = self._targets(trajectory, out.beliefs.detach(), bonus)
         value = self.policy.value(out.beliefs[:-1])
@@ -187,7 +197,7 @@ class Learner(nn.Module):
         loss = (
             policy_loss + config.value_weight * value_loss - config.entropy_weight * policy_entropy
         )
-        loss = loss + config.world_model.loss_scale * model.loss
+        loss = loss + config.world_model.loss_scale * model.loss + expected_loss
 
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -206,6 +216,7 @@ class Learner(nn.Module):
             **{f"model_{name}": value for name, value in model.metrics.items()},
             **parts,
             "loss": loss.detach(),
+            "ignorance_left": masked_mean(model.reward, real) / model.ignorance,
             "value_loss": value_loss.detach(),
             "entropy": policy_entropy.detach(),
             "gradient_norm": norm,
@@ -274,10 +285,16 @@ class Learner(nn.Module):
         return trajectory, *self._world_model_inputs(trajectory, out.beliefs, out.embeddings)
 
     @torch.no_grad()
-    def appraise(self, trajectory: Trajectory) -> WorldModelOutput:
-        """The raw intrinsic reward of a trajectory, and its parts. Nothing is learned from it."""
+    def appraise(self, trajectory: Trajectory) -> tuple[WorldModelOutput, Tensor]:
+        """The raw intrinsic reward of a trajectory with its parts, and the bonus [T, B].
+
+        Nothing is learned from it.
+        """
         with self.world_model.watching():
-            return self.world_model(*self.perceive(trajectory))
+            trajectory, beliefs, embeddings = self.perceive(trajectory)
+            out = self.world_model(trajectory, beliefs, embeddings)
+            surprise, _ = self.expected(out.reward, out.ignorance, trajectory, beliefs)
+            return out, self.intrinsic(surprise, trajectory.real)
 
     @torch.no_grad()
     def inspect(self, trajectory: Trajectory) -> dict[str, Tensor]:

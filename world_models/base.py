@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from afterwit.envs.checks import check_numbers
 from afterwit.world_models import data_parallel
+from afterwit.world_models.expected_error import Form
 from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -33,9 +34,32 @@ class ModelConfig:
     """Weight of the world model's loss in the agent's total loss."""
     prioritise: bool = False
     """Pay only the part of the normalised reward that is above its running mean."""
+    expected_error: Form = "off"
+    """Pay for more error than is usual here (our option; not published). difference: the error less
+    its expectation, given belief and action; ratio: over it; log: the difference of logarithms;
+    off: the error itself, as published."""
+    expected_floor: float = 0.02
+    """Error below which ratio and log see no differences, as a share of the error of a model that
+    knows nothing."""
+    absolute_zero: float = 0.0
+    """Smallest deviation that errors are divided by, as a share of the error of a model that knows
+    nothing. So pay ends when everything is known (our option; not published). 0: no such floor."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "world_model.")
+        if self.expected_error not in get_args(Form):
+            raise ValueError(
+                f"unknown world_model.expected_error {self.expected_error!r}; choose from"
+                f" {', '.join(get_args(Form))}"
+            )
+        if not self.expected_floor > 0:
+            raise ValueError(
+                f"world_model.expected_floor is {self.expected_floor}; it must be above 0"
+            )
+        if not 0 <= self.absolute_zero <= 1:
+            raise ValueError(
+                f"world_model.absolute_zero is {self.absolute_zero}; it is a share, between 0 and 1"
+            )
 
     @classmethod
     def published(cls) -> Self | None:
@@ -77,6 +101,8 @@ class WorldModelOutput:
     #: [T, B] each: the parts that the reward is the sum of
     parts: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, Tensor] = field(default_factory=dict)  #: [] each, without gradient
+    #: []: the raw reward that a model which knows nothing would pay for an average transition
+    ignorance: Tensor = field(default_factory=lambda: torch.ones(()))
 
 
 MODEL_OF: dict[type[ModelConfig], type[WorldModel]] = {}  # the model that a config belongs to
@@ -230,6 +256,17 @@ class TargetEncoder(nn.Module):
         4].
         """
         return (self.coordinates(prediction) - self.coordinates(target)).square().sum(-1)
+
+    def ignorance(self, target: Tensor, mask: Tensor) -> Tensor:
+        """The error [] of a model that knows nothing but the mean, over targets [..., N].
+
+        In the unit of standardised targets it is 1.
+        """
+        return (
+            target.new_ones(())
+            if self.mean is not None
+            else data_parallel.average(self.spread(target, mask).detach()).clamp(min=1e-8)
+        )
 
     def spread(self, target: Tensor, mask: Tensor) -> Tensor:
         """The error [] of the best constant prediction, over targets [..., N] where `mask` [...].

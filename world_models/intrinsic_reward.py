@@ -26,6 +26,7 @@ from afterwit.world_models.callers import (
     read_spaces,
     read_steps,
 )
+from afterwit.world_models.expected_error import ExpectedError
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.registry import find_model, make_world_model, world_model_name
 from afterwit.world_models.reward_normaliser import RewardNormaliser
@@ -134,9 +135,20 @@ class IntrinsicReward:
             self.model = make_world_model(
                 config, self.torso, self.spec, stream(seed, "world model")
             )
-        self.normaliser = RewardNormaliser(config.prioritise, reward_decay)
+            self.expected = ExpectedError(
+                config.expected_error,
+                config.expected_floor,
+                self.torso.config.belief,
+                self.spec.num_actions,
+            )
+        self.normaliser = RewardNormaliser(config.prioritise, reward_decay, config.absolute_zero)
         self.modules = nn.ModuleDict(
-            {"torso": self.torso, "model": self.model, "normaliser": self.normaliser}
+            {
+                "torso": self.torso,
+                "model": self.model,
+                "normaliser": self.normaliser,
+                "expected": self.expected,
+            }
         ).to(self.device)
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(self.trained, learning_rate)
@@ -191,10 +203,13 @@ class IntrinsicReward:
           FloatingPointError: The gradient is not finite. No weight was changed.
         """
         trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
-        out = self.model(trajectory, *self._beliefs_and_embeddings(trajectory))
+        beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
+        out = self.model(trajectory, beliefs, embeddings)
+        surprise, expected_loss = self.expected(out.reward, out.ignorance, trajectory, beliefs)
+        loss = out.loss + expected_loss
         self.optimiser.zero_grad(set_to_none=True)
-        if out.loss.requires_grad:  # a model may have nothing to train
-            out.loss.backward()
+        if loss.requires_grad:  # a model may have nothing to train
+            loss.backward()
         norm = nn.utils.clip_grad_norm_(self.trained, 10.0)
         if not bool(torch.isfinite(norm)):
             raise FloatingPointError(
@@ -203,7 +218,7 @@ class IntrinsicReward:
             )
         self.optimiser.step()
         self.model.after_step()
-        self.normaliser.update(out.reward, trajectory.real)
+        self.normaliser.update(surprise, trajectory.real, out.ignorance)
         metrics = {
             **out.metrics,
             "loss": out.loss.detach(),
@@ -262,8 +277,10 @@ class IntrinsicReward:
         trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
         with torch.no_grad(), self.model.watching():
             beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
-            raw, real = self.model(trajectory, beliefs, embeddings).reward, trajectory.real
-            bonus = self.normaliser.with_statistics(raw, real)(raw, real).cpu().numpy()
+            out, real = self.model(trajectory, beliefs, embeddings), trajectory.real
+            raw, _ = self.expected(out.reward, out.ignorance, trajectory, beliefs)
+            normaliser = self.normaliser.with_statistics(raw, real, out.ignorance)
+            bonus = normaliser(raw, real).cpu().numpy()
         if state is None:
             return bonus
         ended = torch.from_numpy(as_array("dones", dones)[-1].copy())

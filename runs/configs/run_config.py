@@ -228,7 +228,11 @@ def _plain(value: Any) -> Any:
 # fields of earlier versions without a meaning today
 REMOVED_FIELDS = ("learner.vmpo.temperature_init",)
 # the behaviour of versions before the field existed
-OLD_DEFAULTS = {"learner.world_model.reward_edges": "sum"}
+OLD_DEFAULTS = {
+    "learner.world_model.reward_edges": "sum",
+    "learner.world_model.generator_reads": "outcome",
+    "learner.world_model.purity": "critic",
+}
 
 
 def from_dict(data: dict[str, Any]) -> RunConfig:

@@ -109,7 +109,8 @@ def swapped(
     random = np.random.default_rng(stream(seed, "probe"))
 
     def reconstruct(ahead: Tensor, latent: Tensor) -> Tensor:
-        return model.target.coordinates(model.reconstruct(ahead, latent))
+        outcome = model.reconstruct(ahead, latent, model.foresee(ahead))
+        return model.target.coordinates(outcome)
 
     with torch.no_grad():
         kinds = {

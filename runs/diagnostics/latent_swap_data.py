@@ -132,15 +132,9 @@ def gather(run: Run, steps: int, seed: int, progress: bool) -> Bank:
             trajectory = actor.unroll()
             seen, beliefs, _ = learner.perceive(trajectory)
             target, ahead, state = model.unroll(seen, beliefs)
-            parts.append(
-                (
-                    trajectory.real,
-                    trajectory.action,
-                    ahead[0],
-                    model.generate(state[0], target[0]),
-                    target[0],
-                )
-            )
+            foreseen = model.foresee(ahead)
+            latent, _ = model.generate(state, foreseen, target)
+            parts.append((trajectory.real, trajectory.action, ahead[0], latent[0], target[0]))
             frames.append(trajectory.obs[:-1])
             infos.append(trajectory.info)
             bar.update(min(trajectory.action.numel(), steps - bar.n))

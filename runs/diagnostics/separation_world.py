@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,12 +20,13 @@ CHANNELS = ("look", "thing", "pixels")
 
 @dataclass(frozen=True)
 class State:
-    """The state of B environments. All of it is in view."""
+    """The state of B environments. All of it is in view, but for `changed`."""
 
     place: Array  # int [B]: below PLACES familiar, the others never seen in training
     # int [B]: which of the world's `things` is in view, such as a ball's cell or a ticket
     thing: Array
     pixels: Array  # bool [B, 5, 5]: random pixels of this frame
+    changed: Array  # bool [B]: a rule is new here; never in training
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,30 @@ class World(ABC):
         """Return which thing is in view, int [B]."""
         return state.thing
 
-    def move_thing(self, state: State) -> Array:
+    def move_thing(self, state: State, action: Array) -> Array:
         """Return the thing one step later without noise, int [B]. Here: the same."""
         return state.thing
+
+    def place_news(self, state: State, chosen: Array) -> State:
+        """Return first states in which news awaits the `chosen` environments, bool [B].
+
+        Here they are in never-seen places.
+        """
+        return replace(state, place=state.place + PLACES * chosen)
+
+    def is_news(self, state: State, action: Array) -> Array:
+        """Return whether this step is news, bool [B]."""
+        return state.place >= PLACES
+
+    def choose(self, state: State, drawn: Array) -> Array:
+        """Return what the agent does, int [B], where it drew these actions. Here: just that."""
+        return drawn
 
     @abstractmethod
     def is_noisy(self, state: State, action: Array, rng: np.random.Generator) -> Array:
         """Return whether noise decides this step, bool [B].
 
-        The result is ignored in never-seen places, which have no noise.
+        The result is ignored where the step is news: news has no noise.
         """
 
     @abstractmethod
@@ -92,16 +108,22 @@ class World(ABC):
 
     def step(self, state: State, action: Array, rng: np.random.Generator) -> tuple[State, Array]:
         """Take one step in B environments. Returns the next state, and the step's kind [B]."""
-        unseen = state.place >= PLACES
-        quiet = State(self.lead(state, action), self.move_thing(state), np.zeros_like(state.pixels))
-        noisy = self.is_noisy(state, action, rng) & ~unseen
+        news = self.is_news(state, action)
+        quiet = State(
+            self.lead(state, action),
+            self.move_thing(state, action),
+            np.zeros_like(state.pixels),
+            state.changed,
+        )
+        noisy = self.is_noisy(state, action, rng) & ~news
         drawn = self.noise(state, quiet, rng)
         after = State(
             np.where(noisy, drawn.place, quiet.place),
             np.where(noisy, drawn.thing, quiet.thing),
             noisy[:, None, None] & drawn.pixels,
+            state.changed,
         )
-        return after, np.where(unseen, NOVEL, np.where(noisy, NOISY, FAMILIAR))
+        return after, np.where(news, NOVEL, np.where(noisy, NOISY, FAMILIAR))
 
     def observe(self, state: State) -> Array:
         """Return views, uint8 [B, 3, 5, 5].
@@ -117,17 +139,21 @@ class World(ABC):
     def log(self, steps: int, batch: int, unseen: float, rng: np.random.Generator) -> Log:
         """Return a log of `steps` random actions in `batch` environments.
 
-        A share `unseen` of the environments starts in never-seen places.
+        News awaits a share `unseen` of the environments.
         """
         place = rng.integers(PLACES, size=batch)
-        place[: round(unseen * batch)] += PLACES
         state = State(
-            place, rng.integers(len(self.things), size=batch), np.zeros((batch, VIEW, VIEW), bool)
+            place,
+            rng.integers(len(self.things), size=batch),
+            np.zeros((batch, VIEW, VIEW), bool),
+            np.zeros(batch, bool),
         )
+        state = self.place_news(state, np.arange(batch) < round(unseen * batch))
         action = rng.integers(ACTIONS, size=(steps, batch))
         kind = np.zeros((steps, batch), np.int64)
         obs = [self.observe(state)]
         for t in range(steps):
+            action[t] = self.choose(state, action[t])
             state, kind[t] = self.step(state, action[t], rng)
             obs.append(self.observe(state))
         done = np.zeros((steps, batch), bool)

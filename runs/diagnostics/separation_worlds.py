@@ -26,6 +26,7 @@ from dataclasses import replace
 import numpy as np
 
 from afterwit.envs.arrays import Array
+from afterwit.runs.diagnostics.separation_rules import RULE_WORLDS
 from afterwit.runs.diagnostics.separation_world import (
     ACTIONS,
     CELLS,
@@ -150,7 +151,7 @@ class Ball(World):
     def draw_things(self, rng: np.random.Generator) -> Array:
         return np.eye(CELLS, dtype=bool).reshape(CELLS, VIEW, VIEW)
 
-    def move_thing(self, state: State) -> Array:
+    def move_thing(self, state: State, action: Array) -> Array:
         row, column = np.divmod(state.thing, VIEW)
         down, right = (row + 1) % VIEW * VIEW + column, row * VIEW + (column + 1) % VIEW
         return np.where(state.place >= PLACES, down, right)
@@ -196,4 +197,5 @@ WORLDS: dict[str, type[World]] = {
     "ticket": Ticket,
     "ball": Ball,
     "coin": Coin,
+    **RULE_WORLDS,
 }

@@ -189,14 +189,8 @@ def play(
         while missing.any() and (max_steps is None or steps < max_steps):
             trajectory = actor.unroll()
             with own_modes():
-                appraised = run.learner.appraise(trajectory)
-            statistics.add(
-                trajectory,
-                run.learner.intrinsic(
-                    appraised.reward, trajectory.real.to(appraised.reward.device)
-                ),
-                0,
-            )
+                appraised, bonus = run.learner.appraise(trajectory)
+            statistics.add(trajectory, bonus, 0)
             steps += len(trajectory.action)
             if isinstance(actor.env, Recorder):
                 actor.env.explain(

@@ -281,6 +281,6 @@ def test_appraising_changes_nothing(name: str) -> None:
     metrics = train(actor, learner, 2)
     assert metrics
     trajectory, before = actor.unroll(), deepcopy(learner.state())
-    out = learner.appraise(trajectory)
+    out, _ = learner.appraise(trajectory)
     assert out.reward.shape == (UNROLL, B) and not out.reward.requires_grad
     assert equal(learner.state(), before)

@@ -144,7 +144,7 @@ def main() -> None:
             on_device.__dict__["resets"] = resets
             copies = stack.enter_context(CopiesToTheHost())
             metrics = [learner.update(on_device) for _ in range(2)][-1] | {
-                "reward": learner.appraise(on_device).reward
+                "reward": learner.appraise(on_device)[0].reward
             }
             assert {value.device for value in metrics.values()} == {device}, {
                 key: str(value.device) for key, value in metrics.items()

@@ -16,8 +16,15 @@ from afterwit.world_models.trajectory import Trajectory
 from tests.helpers import gradients, look, seeded, tiny_spec, tiny_torso
 
 HINDSIGHT = BYOLHindsightConfig(
-    invariance_weight=0.3, noise=4, latent=3, hidden=16, critic_embedding=8
+    generator_reads="outcome",
+    purity="critic",
+    invariance_weight=0.3,
+    noise=4,
+    latent=3,
+    hidden=16,
+    critic_embedding=8,
 )
+INNOVATION = BYOLHindsightConfig(latent_price=0.3, latent=3, hidden=16)
 
 
 def explore(
@@ -40,11 +47,12 @@ def move_target(model: BYOLExplore | BYOLHindsight) -> None:
             p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(index)))
 
 
-def both(horizon: int = 3) -> list[tuple[Torso, BYOLExplore | BYOLHindsight]]:
-    torsos = tiny_torso(), tiny_torso()
+def all_forms(horizon: int = 3) -> list[tuple[Torso, BYOLExplore | BYOLHindsight]]:
+    torsos = [tiny_torso() for _ in range(3)]
     return [
         (torsos[0], explore(torsos[0], horizon)),
         (torsos[1], hindsight(torsos[1], replace(HINDSIGHT, horizon=horizon))),
+        (torsos[2], hindsight(torsos[2], replace(INNOVATION, horizon=horizon))),
     ]
 
 

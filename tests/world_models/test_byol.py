@@ -34,7 +34,14 @@ from tests.helpers import (
     tiny_torso,
     unit,
 )
-from tests.world_models.byol_models import HINDSIGHT, both, explore, hindsight, move_target, run
+from tests.world_models.byol_models import (
+    HINDSIGHT,
+    all_forms,
+    explore,
+    hindsight,
+    move_target,
+    run,
+)
 
 EVERYWHERE = tuple((t, b) for t in range(T + 1) for b in range(B))
 
@@ -244,8 +251,8 @@ def test_the_critic_takes_steps_of_its_own_and_nothing_else_moves() -> None:
     model = hindsight(torso, replace(HINDSIGHT, horizon=2, critic_steps=4, critic_rate=0.01))
     beliefs, embeddings = look(torso, trajectory)
     model(trajectory, beliefs, embeddings)
-    assert model.critic_batch is not None
-    state, latent, valid = model.critic_batch
+    assert model.invariance is not None and model.invariance.batch is not None
+    state, latent, valid = model.invariance.batch
     assert not state.requires_grad and not latent.requires_grad
     critic = deepcopy(model.critic).requires_grad_(True)
     before = {name: value.clone() for name, value in model.named_parameters()}
@@ -286,7 +293,10 @@ def test_the_critic_takes_steps_of_its_own_and_nothing_else_moves() -> None:
             assert torch.equal(value, before[name])
     with torch.no_grad():
         # up, not down
-        assert float(model.invariance(state, latent, valid)[0][valid[0]].mean()) > invariances[0]
+        assert (
+            float(model.invariance.of_pairs(state, latent, valid)[0][valid[0]].mean())
+            > invariances[0]
+        )
     after = {name: value.clone() for name, value in model.critic.named_parameters()}
     model.after_step()  # without a new trajectory there is nothing to learn from
     with model.watching():
@@ -310,9 +320,9 @@ def test_a_loaded_critic_goes_on_with_its_own_averages() -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("index", (0, 1), ids=("explore", "hindsight"))
+@pytest.mark.parametrize("index", (0, 1, 2), ids=("explore", "published", "innovation"))
 def test_what_lies_at_no_valid_pair_changes_nothing(index: int) -> None:
-    torso, model = both()[index]
+    torso, model = all_forms()[index]
     # Environment 0 resets twice in a row: obs[3] opens an episode without a step. Its last row,
     # environment 1's, opens one, too.
     trajectory = random_trajectory(resets=((3, 0), (4, 0), (T, 1), (0, 2), (1, 2), (5, 3)))

@@ -11,12 +11,19 @@ from afterwit.world_models.base import TargetEncoder
 from afterwit.world_models.models.byol_explore import BYOLExplore
 from afterwit.world_models.models.byol_hindsight import BYOLHindsight
 from tests.helpers import BELIEF, close, random_trajectory, tiny_torso
-from tests.world_models.byol_models import HINDSIGHT, both, explore, hindsight, move_target, run
+from tests.world_models.byol_models import (
+    HINDSIGHT,
+    all_forms,
+    explore,
+    hindsight,
+    move_target,
+    run,
+)
 
 
-@pytest.mark.parametrize("index", (0, 1), ids=("explore", "hindsight"))
+@pytest.mark.parametrize("index", (0, 1, 2), ids=("explore", "published", "innovation"))
 def test_targets_get_no_gradient_and_follow_by_the_average(index: int) -> None:
-    torso, model = both()[index]
+    torso, model = all_forms()[index]
     move_target(model)
     assert not any(p.requires_grad for p in model.target.parameters())
     before = [p.clone() for p in model.target.slow.parameters()]

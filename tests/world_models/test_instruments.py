@@ -37,7 +37,9 @@ from tests.helpers import (
 )
 
 LONG, WIDE = 60, 24  # enough steps and environments for a probe to be fitted
-CONFIG = BYOLHindsightConfig(noise=4, latent=A, hidden=16, critic_embedding=8)
+CONFIG = BYOLHindsightConfig(
+    generator_reads="outcome", purity="critic", noise=4, latent=A, hidden=16, critic_embedding=8
+)
 
 
 def hindsight(config: BYOLHindsightConfig = CONFIG, spec: EnvSpec | None = None) -> BYOLHindsight:
@@ -133,9 +135,14 @@ def readings(
     The generator maps (s, target) to z. The reconstructor maps (b, z) to the outcome.
     """
     model = hindsight()
-    model.generate = generate  # type: ignore[method-assign]
+    model.generate = lambda state, foreseen, target: (  # type: ignore[method-assign]
+        generate(state, target),
+        torch.zeros_like(target[..., 0]),
+    )
     if reconstruct is not None:
-        model.reconstruct = reconstruct  # type: ignore[method-assign]
+        model.reconstruct = lambda ahead, latent, foreseen: reconstruct(  # type: ignore[method-assign]
+            ahead, latent
+        )
     trajectory = random_trajectory(LONG, WIDE, resets=((0, 0), (9, 1), (10, 1), (30, 5)))
     beliefs = torch.randn(LONG + 1, WIDE, BELIEF, generator=torch.Generator().manual_seed(3))
     with torch.no_grad(), model.watching():
@@ -223,7 +230,8 @@ def test_contrasts_are_over_groups_of_the_size_that_is_asked_for(size: int) -> N
     state = torch.randn(3, T, batch, BELIEF + A, generator=random)
     latent = torch.randn(3, T, batch, A, generator=random)
     valid = torch.rand(3, T, batch, generator=random) < 0.8
-    found = model.invariance(state, latent, valid)
+    assert model.invariance is not None
+    found = model.invariance.of_pairs(state, latent, valid)
     for k in range(3):
         flat = [(t, b) for t in range(T) for b in range(batch)]
         for start in range(0, len(flat), size):

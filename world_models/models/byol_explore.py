@@ -86,7 +86,11 @@ class BYOLExplore(WorldModel):
         error = self.target.error(self.predictor(ahead), target)
         loss, reward = pair_mean(error, valid), self.reward(error, valid)
         return WorldModelOutput(
-            loss, reward, {"reconstruction": reward}, {"reconstruction": loss.detach()}
+            loss,
+            reward,
+            {"reconstruction": reward},
+            {"reconstruction": loss.detach()},
+            self.horizon * self.target.ignorance(target[0], valid[0]),
         )
 
     def inspect(

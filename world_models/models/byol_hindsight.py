@@ -1,33 +1,35 @@
 """BYOL-Hindsight (Jarrett et al., ICML 2023): explain the unforeseeable in hindsight, pay the rest.
 
-With s = (b_{t,i-1}, a_{t+i-1}), for i = 1 .. K:
+With s = (b_{t,i-1}, a_{t+i-1}) and w = target(o_{t+i}), for i = 1 .. K:
 
-    z       = generator(noise, s, target(o_{t+i}))      latent for the unforeseeable part
-    outcome = reconstructor(b_{t,i}, z)                 predicted from the past and z
-    rec     = || outcome            - sg(target(o_{t+i})) ||^2
-    fore    = || predictor(b_{t,i}) - sg(target(o_{t+i})) ||^2
+    fore    = predictor(b_{t,i})                        the outcome as foreseen, without z
+    z       = generator(w - fore)                       latent for what was not foreseen
+    outcome = fore + reconstructor(b_{t,i}, z)          predicted from the past and z
+    rec     = || outcome - sg(w) ||^2
+    nats    = KL( z || N(0, 1) )                        what z tells about anything, at most
+    reward  = rec                                       summed over p + q = t + 1
+
+    generator and reconstructor minimise   rec + latent_price * nats
+    encoder and RNNs minimise              rec + foresight_weight * || fore - sg(w) ||^2
+
+That is our default. `fore` carries no gradient into z and outcome. As published
+(`BYOLHindsightConfig.published()`), there is no `fore`, and a critic g keeps z from telling s:
+
+    z       = generator(noise, s, w)
+    outcome = reconstructor(b_{t,i}, z)
     inv     = log[ exp g(s, z) / mean_k exp g(s, z_k) ]    what z reveals about s; at most log n
-    reward  = rec / lambda           summed over p + q = t + 1
-            = rec / lambda + inv     as published (invariance_in_reward)
+    reward  = rec / lambda + inv
+    generator minimises   rec + lambda * inv;   critic g maximises   inv
 
-    generator minimises           rec + lambda * inv
-    encoder and RNNs minimise     rec + foresight_weight * fore
-    critic g maximises            inv
-
-`inv` is a contrastive estimate. `fore` is BYOL-Explore's error, used only as a loss (our addition;
-not published). With z at hand, rec alone gives the encoder little reason to drop meaningless noise,
-and z can hardly hold all of it.
-
-The critic takes steps of its own after each learner step (our choice; not published). If it does
-not keep up with the generator, z reveals the state.
-
-Without inv the reward is a single error. The bonus is normalised, so it then does not depend on 1 /
-lambda, and lambda acts only through the generator.
+Why not as published: z then also tells what could have been foreseen (place and action), because
+that too makes rec small. Then a new outcome of familiar looks is explained away and not paid. With
+the innovation w - fore, z starts from what is left over; where nothing is left over it is noise, so
+the reconstructor learns to ignore it there. What it has learnt to ignore cannot explain a surprise.
+docs/results/method.md has the measurements.
 """
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -39,15 +41,13 @@ from afterwit.world_models import data_parallel
 from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
 from afterwit.world_models.instruments import effective_rank, explained_variance
 from afterwit.world_models.models.hindsight_config import BYOLHindsightConfig
-from afterwit.world_models.models.hindsight_critic import (
-    Critic,
-    ReverseGradient,
-    check_contrast,
-    contrast,
-)
+from afterwit.world_models.models.hindsight_critic import Critic
+from afterwit.world_models.models.hindsight_invariance import Invariance
 from afterwit.world_models.open_loop import OpenLoop, TransitionReward, future, pair_mask, pair_mean
 from afterwit.world_models.torso import Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
+
+LOG_DEVIATION = (-6.0, 2.0)  # bounds of the logarithm of a Gaussian z's deviation
 
 
 class BYOLHindsight(WorldModel):
@@ -84,6 +84,9 @@ class BYOLHindsight(WorldModel):
         self.map_width: int | None = spec.semantics["map"][1] if "map" in spec.semantics else None
         sizes = torso.config
         state = sizes.belief + spec.num_actions
+        self.alone = config.control == "autoencoder"  # the reconstructor sees z alone
+        self.adds = config.generator_reads == "innovation" and not self.alone  # to the foresight
+        self.gaussian = config.purity == "price"
         self.target = TargetEncoder(
             torso.encoder, sizes.embedding, config.target_decay, config.standardise_decay
         )
@@ -94,98 +97,74 @@ class BYOLHindsight(WorldModel):
         self.invariance_reward = (
             TransitionReward(config.horizon, "sum") if config.invariance_in_reward else None
         )
+        read = sizes.embedding + (0 if self.adds or self.alone else state)
         self.generator = mlp(
-            config.noise + state + sizes.embedding, config.hidden, config.latent, config.layers
+            read if self.gaussian else read + config.noise,
+            config.hidden,
+            2 * config.latent if self.gaussian else config.latent,
+            config.layers,
         )
         self.reconstructor = mlp(
-            sizes.belief + config.latent, config.hidden, sizes.embedding, config.layers
+            config.latent + (0 if self.alone else sizes.belief),
+            config.hidden,
+            sizes.embedding,
+            config.layers,
         )
         self.predictor = (
             mlp(sizes.belief, config.hidden, sizes.embedding, 1)
             if config.foresight_weight
             else None
         )
-        self.critic = Critic(
-            config.critic,
-            state,
-            config.latent,
-            config.hidden,
-            config.critic_embedding,
-            config.critic_scale,
-        )
-        # the critic has gradients only in `step_critic`: no other loss trains it
-        self.critic.requires_grad_(False)
-        self.critic_optimiser = torch.optim.Adam(
-            self.critic.parameters(), config.critic_rate, foreach=True
-        )
-        # s, z and valid of the last learner step
-        self.critic_batch: tuple[Tensor, Tensor, Tensor] | None = None
-        self.next_horizon = 0  # the horizon, minus 1, of the critic's next extra step
+        self.invariance: Invariance | None = None
+        if not self.gaussian:
+            self.critic = Critic(
+                config.critic,
+                state,
+                config.latent,
+                config.hidden,
+                config.critic_embedding,
+                config.critic_scale,
+            )
+            self.invariance = Invariance(config, self.critic, self.random)
 
     def forward(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
-        weight = self.config.invariance_weight
-        valid = pair_mask(trajectory.real, self.config.horizon)  # [K, T, B]
+        config = self.config
+        valid = pair_mask(trajectory.real, config.horizon)  # [K, T, B]
         target, ahead, state = self.unroll(trajectory, beliefs)
-        latent = self.generate(state, target)
-        reconstruction = self.target.error(self.reconstruct(ahead, latent), target)
-        all_state, all_latent, all_valid = self.gather_batch(state, latent, valid)
-        reversed_latent = ReverseGradient.apply(all_latent, weight)
-        invariance = self.invariance(all_state, reversed_latent, all_valid)
-        invariance = data_parallel.own_share(invariance, 2)
-        if self.training:
-            self.critic_batch = all_state, all_latent.detach(), all_valid
-        # The gradient of -inv is reversed and scaled on its way into z, so the generator minimises
-        # lambda * inv. The critic maximises inv in `after_step`.
-        loss = pair_mean(reconstruction, valid) - pair_mean(invariance, valid)
-        parts = {"reconstruction": self.reward(reconstruction, valid) / weight}
-        if self.invariance_reward is not None:
-            parts["invariance"] = self.invariance_reward(invariance, valid)
-        metrics = {
-            "reconstruction": pair_mean(reconstruction, valid).detach(),
-            "invariance": pair_mean(invariance, valid).detach(),
-        }
-        if self.predictor is not None:
-            foresight = pair_mean(self.target.error(self.predictor(ahead), target), valid)
-            loss = loss + self.config.foresight_weight * foresight
+        foreseen = self.foresee(ahead)
+        latent, nats = self.generate(state, foreseen, target)
+        outcome = self.reconstruct(ahead, latent, foreseen)
+        reconstruction = self.target.error(outcome, target)
+        loss = pair_mean(reconstruction, valid)
+        metrics = {"reconstruction": loss.detach()}
+        parts = {"reconstruction": self.reward(reconstruction, valid)}
+        if self.gaussian:
+            price = pair_mean(nats, valid)
+            loss = loss + config.latent_price * price
+            metrics["nats"] = price.detach()
+        if self.invariance is not None:
+            invariance = self.invariance.of_batch(state, latent, valid, self.training)
+            # The gradient is reversed on its way into z. The critic climbs in `after_step`.
+            loss = loss - pair_mean(invariance, valid)
+            metrics["invariance"] = pair_mean(invariance, valid).detach()
+            parts["reconstruction"] = parts["reconstruction"] / config.invariance_weight
+            if self.invariance_reward is not None:
+                parts["invariance"] = self.invariance_reward(invariance, valid)
+        if foreseen is not None:
+            foresight = pair_mean(self.target.error(foreseen, target), valid)
+            loss = loss + config.foresight_weight * foresight
             metrics["foresight"] = foresight.detach()
+        ignorance = config.horizon * self.target.ignorance(target[0], valid[0])
         return WorldModelOutput(
-            loss, sum(parts.values(), torch.zeros_like(reconstruction[0].detach())), parts, metrics
+            loss,
+            sum(parts.values(), torch.zeros_like(reconstruction[0].detach())),
+            parts,
+            metrics,
+            ignorance if self.gaussian else ignorance / config.invariance_weight,
         )
-
-    def gather_batch(
-        self, state: Tensor, latent: Tensor, valid: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """s, z and valid of the whole batch, [K, T, B of all learners, ...].
-
-        Each z is compared with those of all environments.
-        """
-        return (
-            data_parallel.gather(state, 2),
-            data_parallel.gather(latent, 2),
-            data_parallel.gather(valid, 2),
-        )
-
-    def invariance(self, state: Tensor, latent: Tensor, valid: Tensor) -> Tensor:
-        """The contrast of each pair [K, T, B] with the others of its group.
-
-        By default a group holds the pairs of all environments at the same step.
-        """
-        group = self.group(valid)
-        scores = self.critic(state.reshape(*group.shape, -1), latent.reshape(*group.shape, -1))
-        return contrast(scores, group).view_as(valid)
-
-    def group(self, valid: Tensor) -> Tensor:
-        """Pairs [K, T, B] as [K, groups, n]: the groups within which each z is compared.
-
-        Raises:
-          ValueError: contrast_size does not divide the pairs.
-        """
-        _, length, batch = valid.shape
-        check_contrast(self.config.contrast_size, length, batch)
-        return valid.flatten(1).unflatten(1, (-1, self.config.contrast_size or batch))
 
     def inspect(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
@@ -193,13 +172,9 @@ class BYOLHindsight(WorldModel):
         """What z holds, what it reveals, and whether the reconstructor uses it, one step ahead."""
         valid = pair_mask(trajectory.real, self.config.horizon)
         target, ahead, state = self.unroll(trajectory, beliefs)
-        latent = self.generate(state, target)
-        all_pairs = self.gather_batch(state, latent, valid)
-        all_valid = all_pairs[2]
-        group = self.group(all_valid)
-        group_size = group.sum(-1, keepdim=True).expand_as(group).reshape_as(all_valid)
-        ceiling = torch.where(all_valid, group_size.clamp(min=1).log(), 0.0)
-        leak = pair_mean(self.invariance(*all_pairs), all_valid) / pair_mean(ceiling, all_valid)
+        foreseen = self.foresee(ahead)
+        latent, _ = self.generate(state, foreseen, target)
+        guess = None if foreseen is None else foreseen[0]
         once, z = valid[0], latent[0]
         noise = torch.randn(z.shape, generator=self.random).to(z.device)
         known = {
@@ -213,7 +188,9 @@ class BYOLHindsight(WorldModel):
         }
         other = once & once.roll(1, 1)  # the step of the neighbouring environment happened too
         own, shuffled = (
-            masked_mean(self.target.error(self.reconstruct(ahead[0], chosen), target[0]), other)
+            masked_mean(
+                self.target.error(self.reconstruct(ahead[0], chosen, guess), target[0]), other
+            )
             for chosen in (z, z.roll(1, 1))
         )
         readings = {
@@ -221,7 +198,9 @@ class BYOLHindsight(WorldModel):
             "rank/latent": effective_rank(z, once),
             "spread/target": self.target.spread(target[0], once),
         }
-        return {"leak/critic": leak, **probes, **readings}
+        if self.invariance is not None:
+            readings["leak/critic"] = self.invariance.share_of_most(state, latent, valid)
+        return probes | readings
 
     def place(self, trajectory: Trajectory, beliefs: Tensor) -> tuple[Tensor, Tensor]:
         """Where each action was chosen, and the steps for which that is known.
@@ -257,66 +236,63 @@ class BYOLHindsight(WorldModel):
         target = future(self.target(trajectory), horizon, length)
         return target, loop[1:], torch.cat([loop[:-1].detach(), action], -1)
 
-    def generate(self, state: Tensor, target: Tensor) -> Tensor:
+    def foresee(self, ahead: Tensor) -> Tensor | None:
+        """The outcome's embedding [..., N] from b_{t,i} [..., M] alone. None: not learnt."""
+        return None if self.predictor is None else self.predictor(ahead)
+
+    def generate(
+        self, state: Tensor, foreseen: Tensor | None, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Draw z for outcomes reached from s, with fresh noise.
 
         Args:
           state: s, float [..., B, M+A].
+          foreseen: What `foresee` returned, float [..., B, N].
           target: Embeddings of the outcomes, float [..., B, N].
 
         Returns:
-          z, float [..., B, Z].
+          z, float [..., B, Z], and its divergence from N(0, 1) in nats, float [..., B]. The
+          divergence is 0 if z is not Gaussian.
         """
-        *before, batch, _ = target.shape
-        noise = torch.randn(
-            *before, batch * data_parallel.num_learners(), self.config.noise, generator=self.random
-        )
-        noise = data_parallel.own_share(noise, -2).to(target.device, non_blocking=True)
-        return self.generator(torch.cat([noise, state, target], -1))
+        nothing = torch.zeros_like(target[..., 0])
+        if self.config.control == "noise":
+            return self.draw(target, self.config.latent), nothing
+        if self.adds and foreseen is not None:
+            seen = target - foreseen.detach()
+        else:
+            seen = target if self.alone else torch.cat([state, target], -1)
+        if not self.gaussian:
+            noise = self.draw(target, self.config.noise)
+            return self.generator(torch.cat([noise, seen], -1)), nothing
+        mean, log_deviation = self.generator(seen).chunk(2, -1)
+        log_deviation = log_deviation.clamp(*LOG_DEVIATION)
+        variance = (2 * log_deviation).exp()
+        nats = (0.5 * (mean.square() + variance - 1) - log_deviation).sum(-1)
+        noise = self.draw(target, self.config.latent)
+        return mean + log_deviation.exp() * noise, nats
 
-    def reconstruct(self, ahead: Tensor, latent: Tensor) -> Tensor:
-        """The outcome's embedding [..., N] from b_{t,i} [..., M] and z [..., Z]."""
-        return self.reconstructor(torch.cat([ahead, latent], -1))
+    def draw(self, target: Tensor, size: int) -> Tensor:
+        """Fresh noise, float [..., B, size], for targets [..., B, N]: this learner's share."""
+        *before, batch, _ = target.shape
+        everyone = batch * data_parallel.num_learners()
+        noise = torch.randn(*before, everyone, size, generator=self.random)
+        return data_parallel.own_share(noise, -2).to(target.device, non_blocking=True)
+
+    def reconstruct(self, ahead: Tensor, latent: Tensor, foreseen: Tensor | None) -> Tensor:
+        """The outcome's embedding [..., N] from b_{t,i} [..., M], z [..., Z] and the foresight."""
+        known = self.reconstructor(latent if self.alone else torch.cat([ahead, latent], -1))
+        return known + foreseen.detach() if self.adds and foreseen is not None else known
 
     def after_step(self) -> None:
         self.target.update()
-        if self.critic_batch is not None:
-            self.step_critic(*self.critic_batch)
-            for _ in range(self.config.critic_steps - 1):
-                self.step_critic(*self.shuffle_groups(*self.critic_batch))
-        self.critic_batch = None
-
-    def shuffle_groups(self, state: Tensor, latent: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
-        """The pairs [1, T, B, ...] of the next of the K horizons, in random and so new groups.
-
-        All K horizons would cost K times as much, and one has enough pairs.
-        """
-        k, self.next_horizon = self.next_horizon, (self.next_horizon + 1) % len(valid)
-        order = torch.randperm(valid[0].numel(), generator=self.random).to(valid.device)
-        return tuple(
-            x[k : k + 1].flatten(1, 2)[:, order].view_as(x[k : k + 1])
-            for x in (state, latent, valid)
-        )
-
-    def step_critic(self, state: Tensor, latent: Tensor, valid: Tensor) -> None:
-        """One step of the critic that increases the invariance of the pairs [K, T, B].
-
-        The pairs carry no gradient.
-        """
-        self.critic.requires_grad_(True)
-        self.critic_optimiser.zero_grad(set_to_none=True)
-        (-pair_mean(self.invariance(state, latent, valid), valid)).backward()
-        self.critic_optimiser.step()
-        self.critic.requires_grad_(False)
+        if self.invariance is not None:
+            self.invariance.learn()
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {
-            "random": self.random.get_state(),
-            "critic_optimiser": deepcopy(self.critic_optimiser.state_dict()),
-            "turn": self.next_horizon,
-        }
+        own = {} if self.invariance is None else self.invariance.state_dict()
+        return {"random": self.random.get_state(), **own}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.random.set_state(state["random"].cpu())
-        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
-        self.next_horizon = state.get("turn", 0)  # checkpoints of November 2026 do not have it
+        if self.invariance is not None:
+            self.invariance.load_state_dict(state)

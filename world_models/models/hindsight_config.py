@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, get_args
+from typing import ClassVar, Literal, get_args
 
 from afterwit.world_models.base import check_sizes
 from afterwit.world_models.models.byol_config import BYOLConfig
 from afterwit.world_models.models.hindsight_critic import CriticForm, check_contrast
+
+Reads = Literal["innovation", "outcome"]
+Purity = Literal["price", "critic"]
+Control = Literal["off", "noise", "autoencoder"]
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,27 @@ class BYOLHindsightConfig(BYOLConfig):
         "critic_rate",
     )
 
+    generator_reads: Reads = "innovation"
+    """What z is drawn from. innovation: the outcome less what was foreseen without z, and nothing
+    else; the reconstructor then adds to what was foreseen (our default; not published). outcome:
+    state, action and the outcome, as published."""
+    purity: Purity = "price"
+    """What keeps z from telling place and action. price: z is Gaussian, and its divergence from
+    N(0, 1) is priced (our default; not published). critic: a critic looks for state and action in
+    z, as published."""
+    latent_price: float = 0.02
+    """Weight of the divergence of z from N(0, 1), in nats, in the generator's loss (purity price;
+    our default; not published). Small: z explains more of the noise; large: less."""
+    control: Control = "off"
+    """Experiments that could refute the method. noise: z is fresh noise; autoencoder: the
+    reconstructor sees z alone, and no past."""
     # No paper states a value. A smaller one leaves z free to explain more of the noise. A larger
     # one makes z reveal less of state and action. The reward is rec / lambda + inv, if
     # invariance_in_reward. Without inv the bonus does not depend on lambda.
     invariance_weight: float = 0.01
-    """lambda of Jarrett et al. (2023): weight of the invariance in the generator's loss (our
-    default; not published). Small: z explains more of the noise; large: z reveals less of state and
-    action."""
+    """lambda of Jarrett et al. (2023): weight of the invariance in the generator's loss (purity
+    critic; our default; not published). Small: z explains more of the noise; large: z reveals less
+    of state and action."""
     # Re-implementations disagree. In short runs the critic does not learn enough, and its estimate
     # is noise in the reward.
     invariance_in_reward: bool = False
@@ -81,6 +99,30 @@ class BYOLHindsightConfig(BYOLConfig):
                 f"world_model.foresight_weight is {self.foresight_weight}; it must be 0 (off) or"
                 " more"
             )
+        for name, choices in (
+            ("generator_reads", Reads),
+            ("purity", Purity),
+            ("control", Control),
+            ("critic", CriticForm),
+        ):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(
+                    f"unknown world_model.{name} {getattr(self, name)!r}; choose from"
+                    f" {', '.join(get_args(choices))}"
+                )
+        if not self.latent_price >= 0:
+            raise ValueError(
+                f"world_model.latent_price is {self.latent_price}; it must be 0 or more"
+            )
+        if self.generator_reads == "innovation" and self.foresight_weight == 0:
+            raise ValueError(
+                "world_model.foresight_weight is 0; what was not foreseen (generator_reads"
+                " innovation) needs a foresight: set it above 0, or generator_reads to outcome"
+            )
+        if self.invariance_in_reward and self.purity != "critic":
+            raise ValueError(
+                "world_model.invariance_in_reward needs a critic; set world_model.purity to critic"
+            )
         if self.contrast_size is not None and self.contrast_size < 2:
             raise ValueError(
                 f"world_model.contrast_size is {self.contrast_size}; a contrast compares at least"
@@ -88,23 +130,19 @@ class BYOLHindsightConfig(BYOLConfig):
             )
         if not self.critic_rate > 0:
             raise ValueError(f"world_model.critic_rate is {self.critic_rate}; it must be above 0")
-        if self.critic not in get_args(CriticForm):
-            raise ValueError(
-                f"unknown world_model.critic {self.critic!r}; choose from"
-                f" {', '.join(get_args(CriticForm))}"
-            )
 
     def at_rate(self, learning_rate: float) -> BYOLHindsightConfig:
         return replace(self, critic_rate=learning_rate)
 
     def check_batch(self, steps: int, environments: int) -> None:
-        if environments < 2:
+        if self.purity == "critic" and environments < 2:
             raise ValueError(
                 f"byol-hindsight needs at least 2 environments, not {environments}: its critic"
                 " compares each z with those of the other environments"
             )
         super().check_batch(steps, environments)
-        check_contrast(self.contrast_size, steps, environments)
+        if self.purity == "critic":
+            check_contrast(self.contrast_size, steps, environments)
 
     @classmethod
     def published(cls) -> BYOLHindsightConfig:
@@ -117,6 +155,8 @@ class BYOLHindsightConfig(BYOLConfig):
             horizon=8,
             reward_edges="sum",
             standardise_decay=None,
+            generator_reads="outcome",
+            purity="critic",
             invariance_in_reward=True,
             foresight_weight=0.0,
             noise=256,

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from afterwit.envs.specs import EnvSpec
+from afterwit.world_models import data_parallel
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.instruments import effective_rank
 from afterwit.world_models.torso import Encoder, Torso, mlp
@@ -111,9 +112,20 @@ class ICM(WorldModel):
         weight = self.config.forward_weight
         loss = weight * forward_loss + (1 - weight) * inverse_loss
         metrics = {"reconstruction": forward_loss.detach(), "inverse": inverse_loss.detach()}
-        return WorldModelOutput(loss, reward, {"reconstruction": reward}, metrics)
+        return WorldModelOutput(
+            loss, reward, {"reconstruction": reward}, metrics, spread(known[1:], trajectory.real)
+        )
 
     def inspect(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> dict[str, Tensor]:
         return {"rank/features": effective_rank(self.features(trajectory.obs)[1:], trajectory.real)}
+
+
+@torch.no_grad()
+def spread(features: Tensor, real: Tensor) -> Tensor:
+    """The error [] of the best constant prediction of features [T, B, N], as ICM measures it."""
+    mean = data_parallel.average(masked_mean(features, real))
+    return data_parallel.average(masked_mean(0.5 * (features - mean).square().sum(-1), real)).clamp(
+        min=1e-8
+    )

@@ -184,7 +184,7 @@ def test_the_bank_holds_what_the_learner_sees_of_the_steps_that_happened(shared:
 
     trajectory = run.actors[0].unroll()
     shown, beliefs, _ = run.learner.perceive(trajectory)
-    expected = run.learner.appraise(trajectory).parts["reconstruction"]
+    expected = run.learner.appraise(trajectory)[0].parts["reconstruction"]
     with torch.no_grad(), model.watching():
         target, ahead, state = model.unroll(shown, beliefs)
         error = (

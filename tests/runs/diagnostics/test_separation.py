@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from afterwit.envs.arrays import Array
 from afterwit.runs.command_line.main import main
 from afterwit.runs.diagnostics.separation import SeparationConfig, benchmark_separation, separate
+from afterwit.runs.diagnostics.separation_rules import RULE_WORLDS
 from afterwit.runs.diagnostics.separation_verdicts import auc, judge, table, verdict
 from afterwit.runs.diagnostics.separation_world import (
     ACTIONS,
@@ -41,6 +42,8 @@ TINY = SeparationConfig(
     batch=9,
 )
 each_world = pytest.mark.parametrize("name", WORLDS)
+# where news is new pictures with rules of their own
+each_place = pytest.mark.parametrize("name", [name for name in WORLDS if name not in RULE_WORLDS])
 
 
 def log_of(
@@ -67,7 +70,8 @@ def test_what_is_called_deterministic_is_decided_by_observation_and_action(name:
     for kind in (FAMILIAR, NOVEL):
         seen = outcomes(log, (kind,))
         repeated = [values for values in seen.values() if len(values) > 1]
-        assert len(repeated) > 40 and all(len(set(values)) == 1 for values in repeated)
+        least = (30 if kind == FAMILIAR else 7) if name in RULE_WORLDS else 40
+        assert len(repeated) > least and all(len(set(values)) == 1 for values in repeated)
 
 
 @each_world
@@ -89,6 +93,7 @@ def test_noise_cannot_be_foreseen(name: str) -> None:
         / noisy.sum()
     )
     expected = {"jump": PLACES, "lever": PLACES, "ticket": PLACES, "ball": 8, "coin": 2}
+    expected |= {"exits": PLACES, "portal": PLACES, "door": PLACES, "gallery": 25}
     if name in expected:
         assert len(shares) == expected[name]
         np.testing.assert_allclose(shares, 1 / expected[name], atol=0.03)
@@ -104,12 +109,12 @@ def one_noisy_state(world: World, count: int) -> tuple[State, Array]:
             rng.integers(PLACES, size=1),
             rng.integers(len(world.things), size=1),
             np.zeros((1, 5, 5), bool),
+            np.zeros(1, bool),
         )
         action = rng.integers(ACTIONS, size=1)
         if any(world.is_noisy(one, action, rng)[0] for _ in range(50)):
-            return State(
-                *(getattr(one, name).repeat(count, 0) for name in ("place", "thing", "pixels"))
-            ), action.repeat(count)
+            parts = (getattr(one, field.name).repeat(count, 0) for field in fields(State))
+            return State(*parts), action.repeat(count)
 
 
 @each_world
@@ -141,7 +146,7 @@ class Constant(np.random.Generator):
         return np.zeros(size, np.int64)
 
 
-@each_world
+@each_place
 def test_never_seen_places_are_seen_in_held_out_logs_alone(name: str) -> None:
     world, training = log_of(name, unseen=0.0)
     assert not (training.kind == NOVEL).any()
@@ -154,11 +159,56 @@ def test_never_seen_places_are_seen_in_held_out_logs_alone(name: str) -> None:
     assert (world.table[PLACES:] - PLACES != world.table[:PLACES]).mean() > 0.5
 
 
+@pytest.mark.parametrize("name", ("exits", "portal", "door"))
+def test_a_new_rule_shows_familiar_pictures_alone_and_a_new_step(name: str) -> None:
+    """Every picture before and after news was seen in training, but never one after the other."""
+    _, training = log_of(name, steps=60, batch=600, unseen=0.0)
+    _, mixed = log_of(name)
+    assert not (training.kind == NOVEL).any() and (mixed.kind == NOVEL).mean() > 0.015
+    pictures = {obs.tobytes() for obs in training.obs.reshape(-1, 3 * 25)}
+    steps = {
+        (training.obs[t, b].tobytes(), int(training.action[t, b]), training.obs[t + 1, b].tobytes())
+        for t, b in np.argwhere(training.kind == FAMILIAR)
+    }
+    for t, b in np.argwhere(mixed.kind == NOVEL):
+        before, after = mixed.obs[t, b].tobytes(), mixed.obs[t + 1, b].tobytes()
+        assert {before, after} <= pictures
+        assert (before, int(mixed.action[t, b]), after) not in steps
+
+
+@pytest.mark.parametrize("name", ("exits", "door"))
+def test_the_same_place_and_action_were_often_seen_with_another_outcome(name: str) -> None:
+    _, training = log_of(name, steps=60, batch=600, unseen=0.0)
+    _, mixed = log_of(name)
+    known, new = outcomes(training, (FAMILIAR,)), outcomes(mixed, (NOVEL,))
+    assert new.keys() <= known.keys()
+    assert not any(set(new[key]) & set(known[key]) for key in new)
+
+
+def test_in_the_gallery_only_the_picture_is_new() -> None:
+    """The ball moves as everywhere, and the never-seen look stays."""
+    _, training = log_of("gallery", steps=60, batch=600, unseen=0.0)
+    _, mixed = log_of("gallery")
+    looks = {obs.tobytes() for obs in training.obs[:, :, 0].reshape(-1, 25)}
+    rules: dict[tuple[bytes, int], bytes] = {}
+    for t, b in np.argwhere(training.kind == FAMILIAR):
+        key = training.obs[t, b, 1].tobytes(), int(training.action[t, b])
+        after = training.obs[t + 1, b, 1].tobytes()
+        assert rules.setdefault(key, after) == after
+    news = np.argwhere(mixed.kind == NOVEL)
+    assert len(news) > 1000
+    for t, b in news:
+        before, after = mixed.obs[t, b], mixed.obs[t + 1, b]
+        assert before[0].tobytes() not in looks and np.array_equal(before[0], after[0])
+        assert rules[before[1].tobytes(), int(mixed.action[t, b])] == after[1].tobytes()
+
+
 @each_world
 def test_familiar_and_noisy_transitions_are_often_seen(name: str) -> None:
     """Tested on a sixth of one training.
 
-    Every (place, action) occurs many times, and at least one step in ten is noisy.
+    Every (place, action) occurs many times, and at least one step in ten is noisy. The portal's
+    action was never tried outside the pits.
     """
     world, log = log_of(name, steps=10, batch=64 * 100, unseen=0.0)
     visits = np.zeros((PLACES, ACTIONS), np.int64)
@@ -166,6 +216,9 @@ def test_familiar_and_noisy_transitions_are_often_seen(name: str) -> None:
     bits, index = np.unique((log.obs[:-1, :, 0] > 0).reshape(-1, 25), axis=0, return_inverse=True)
     places = np.array([codes[row.tobytes()] for row in bits])[index.reshape(-1)]
     np.add.at(visits, (places, log.action.reshape(-1)), 1)
+    if name == "portal":
+        assert not visits[PLACES // 4 :, -1].any()
+        visits[PLACES // 4 :, -1] = 100
     assert visits.min() > 80
     assert 0.1 < (log.kind == NOISY).mean() < 0.55
 

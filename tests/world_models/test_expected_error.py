@@ -1,0 +1,140 @@
+"""The expected error: closed forms, what noise and news are paid, and the absolute zero."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from afterwit.world_models.base import ModelConfig
+from afterwit.world_models.expected_error import ExpectedError, Form
+from afterwit.world_models.reward_normaliser import RewardNormaliser
+from afterwit.world_models.trajectory import Trajectory
+from tests.helpers import BELIEF, A, close, random_trajectory, seeded
+
+STEPS, WIDE = 6, 40
+NOISY, UNIT = 0, torch.tensor(4.0)  # the action whose error is random; the unit of errors
+FORMS: tuple[Form, ...] = ("difference", "ratio", "log")
+
+
+def batch(seed: int) -> tuple[Tensor, Trajectory, Tensor]:
+    """Raw rewards in units of 4: Gamma of mean 0.8 after one action, 0.04 after the others."""
+    trajectory = random_trajectory(STEPS, WIDE, seed=seed, resets=((0, 0), (3, 1), (4, 1)))
+    random = torch.Generator().manual_seed(seed)
+    gamma = -(torch.rand(2, STEPS, WIDE, generator=random)).log().mean(0)  # mean 1
+    mean = torch.where(trajectory.action == NOISY, 0.8, 0.04)
+    return UNIT * mean * gamma, trajectory, torch.randn(STEPS + 1, WIDE, BELIEF, generator=random)
+
+
+def trained(form: Form, steps: int = 1500) -> ExpectedError:
+    expected = seeded(lambda: ExpectedError(form, 0.02, BELIEF, A), 0)
+    optimiser = torch.optim.Adam(expected.parameters(), 3e-3)
+    for step in range(steps):
+        reward, trajectory, beliefs = batch(step)
+        optimiser.zero_grad()
+        expected(reward, UNIT, trajectory, beliefs)[1].backward()
+        optimiser.step()
+    return expected
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_surprise_and_loss_are_the_formulas(form: Form) -> None:
+    expected = seeded(lambda: ExpectedError(form, 0.02, BELIEF, A), 0)
+    reward, trajectory, beliefs = batch(0)
+    surprise, loss = expected(reward, UNIT, trajectory, beliefs)
+    losses = []
+    for t in range(STEPS):
+        for b in range(WIDE):
+            if not trajectory.real[t, b]:
+                assert surprise[t, b] == 0
+                continue
+            chosen = torch.zeros(A)
+            chosen[trajectory.action[t, b]] = 1
+            h = expected.head(torch.cat([beliefs[t, b], chosen]))[0]
+            r = reward[t, b] / UNIT
+            close(
+                surprise[t, b],
+                UNIT
+                * {
+                    "difference": r - h.exp(),
+                    "ratio": r / (h.exp() + 0.02),
+                    "log": (r + 0.02).log() - h,
+                }[form].detach(),
+                1e-5,
+            )
+            losses.append((h - (r + 0.02).log()).square() if form == "log" else r / h.exp() + h)
+    close(loss, torch.stack(losses).mean(), 1e-5)
+    assert not surprise.requires_grad and loss.requires_grad
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_noise_is_paid_as_anything_known_and_news_more(form: Form) -> None:
+    expected = trained(form)
+    reward, trajectory, beliefs = batch(10**6)
+    noisy, real = trajectory.action == NOISY, trajectory.real
+    surprise = expected(reward, UNIT, trajectory, beliefs)[0] / UNIT
+    paid, quiet = surprise[noisy & real].mean(), surprise[~noisy & real].mean()
+    # the same place and a quiet action, and now as large an error as noise has on average
+    news = expected(torch.full_like(reward, 0.8 * UNIT), UNIT, trajectory, beliefs)[0] / UNIT
+    news = news[~noisy & real].mean()
+    if form == "ratio":
+        assert 0.5 < quiet < 1.1 and 0.7 < paid < 1.3 and news > 8
+    else:
+        assert abs(quiet) < 0.12 and abs(paid) < 0.12 and news > 0.6
+
+
+def test_off_pays_the_error_and_has_nothing_to_learn() -> None:
+    expected = ExpectedError("off", 0.02, BELIEF, A)
+    reward, trajectory, beliefs = batch(0)
+    surprise, loss = expected(reward, UNIT, trajectory, beliefs)
+    assert surprise is reward and loss == 0 and not list(expected.state_dict())
+
+
+def test_its_loss_reaches_the_head_alone() -> None:
+    expected = ExpectedError("difference", 0.02, BELIEF, A)
+    reward, trajectory, beliefs = batch(0)
+    reward, beliefs = reward.requires_grad_(), beliefs.requires_grad_()
+    expected(reward, UNIT, trajectory, beliefs)[1].backward()
+    assert reward.grad is None and beliefs.grad is None
+    assert all(p.grad is not None and p.grad.any() for p in expected.parameters())
+
+
+def test_pay_ends_when_everything_is_known() -> None:
+    """Errors that fall to a thousandth and stay: relative pay never ends, absolute pay does."""
+    ends = {}
+    for zero in (0.0, 0.02):
+        normaliser, real = RewardNormaliser(False, 0.9, zero), torch.ones(3, 8, dtype=torch.bool)
+        random, paid = torch.Generator().manual_seed(0), []
+        for step in range(150):
+            reward = UNIT * max(0.5 ** (step / 4), 1e-3) * torch.rand(3, 8, generator=random)
+            normaliser.update(reward, real, UNIT)
+            paid.append(float(normaliser(reward, real).mean()))
+        ends[zero] = paid
+    assert ends[0.0][-1] > 0.1 * ends[0.0][0]
+    assert ends[0.02][-1] < 0.02 * ends[0.02][0]
+    assert ends[0.02][0] == pytest.approx(ends[0.0][0])
+
+
+def test_the_zero_is_in_units_of_ignorance_and_part_of_the_state() -> None:
+    normaliser, twin = RewardNormaliser(True, 0.9, 0.1), RewardNormaliser(True, 0.9, 0.1)
+    real = torch.ones(2, 2, dtype=torch.bool)
+    normaliser.update(torch.full((2, 2), 1e-6), real, UNIT)
+    close(normaliser.deviation, 0.1 * UNIT)
+    twin.load_state_dict(normaliser.state_dict())
+    close(twin.deviation, 0.1 * UNIT)
+    assert "least" not in RewardNormaliser(True, 0.9).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    (
+        ({"expected_error": "square"}, "expected_error 'square'; choose from off, difference"),
+        ({"expected_floor": 0.0}, "expected_floor is 0.0; it must be above 0"),
+        ({"absolute_zero": 2.0}, "absolute_zero is 2.0; it is a share, between 0 and 1"),
+    ),
+)
+def test_mistakes_are_named(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(ModelConfig(), **changes)  # type: ignore[arg-type]

@@ -1,0 +1,85 @@
+"""Pay by surprise: take off the error that was to be expected here.
+
+A prediction error pays what is always unpredictable for ever. But how large an error will be can be
+foreseen, even where the outcome cannot. A small head h reads the belief and the action, and says
+how large the error is on average, in units of what a model that knows nothing would have
+(`WorldModelOutput.ignorance`). With r the raw reward in these units, and e the head's expectation:
+
+    difference   surprise = r - e                        e estimates E[r | b, a]
+    ratio        surprise = r / (e + floor)              the same e
+    log          surprise = log(r + floor) - e           e estimates E[log(r + floor) | b, a]
+
+So noise is paid nothing on average (difference, log), or what everything else is paid (ratio). News
+is paid more, because the head has only seen what was learnt. All three are then multiplied by the
+ignorance again, so that a surprise has the unit of the raw reward. The idea is that of aleatoric
+mapping (Mavor-Parker et al., 2022) with one number in place of a variance for each feature.
+
+For `difference` and `ratio` the head learns e = exp(h) by minimising r / e + log e. Its minimum is
+the mean of r, and errors of every size weigh alike. For `log` it is a least-squares fit.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from afterwit.world_models.torso import mlp
+from afterwit.world_models.trajectory import Trajectory, masked_mean
+
+Form = Literal["off", "difference", "ratio", "log"]
+
+HIDDEN = 64  # width of the head
+LARGEST = 10.0  # of |h|, so that exp(h) is finite
+
+
+class ExpectedError(nn.Module):
+    """The head, and the surprise that is left of a raw reward.
+
+    Its loss reaches the head alone: neither beliefs nor rewards get a gradient.
+
+    Args:
+      form: One of Form.
+      floor: Error, in units of ignorance, below which differences do not count (ratio, log).
+      belief: M, size of the belief.
+      num_actions: Number of actions.
+    """
+
+    def __init__(self, form: Form, floor: float, belief: int, num_actions: int):
+        super().__init__()
+        self.form, self.floor, self.num_actions = form, floor, num_actions
+        if form != "off":
+            self.head = mlp(belief + num_actions, HIDDEN, 1, 1)
+
+    def forward(
+        self, reward: Tensor, ignorance: Tensor, trajectory: Trajectory, beliefs: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The surprise of each transition, and the head's loss.
+
+        Args:
+          reward: Raw rewards, float [T, B].
+          ignorance: The raw reward of a model that knows nothing, [].
+          trajectory: The steps.
+          beliefs: float [T+1, B, M].
+
+        Returns:
+          The surprise, float [T, B], without gradient, and the loss []. If the form is off, the raw
+          reward and 0.
+        """
+        if self.form == "off":
+            return reward, torch.zeros_like(ignorance)
+        action = F.one_hot(trajectory.action, self.num_actions).to(beliefs.dtype)
+        seen = torch.cat([beliefs[:-1].detach(), action], -1)
+        h = self.head(seen).squeeze(-1).clamp(-LARGEST, LARGEST)
+        error = reward.detach() / ignorance
+        if self.form == "log":
+            surprise = (error + self.floor).log() - h
+            loss = surprise.square()
+        else:
+            expected = h.exp()
+            surprise = error / (expected + self.floor) if self.form == "ratio" else error - expected
+            loss = error / expected + h
+        surprise = torch.where(trajectory.real, surprise.detach() * ignorance, 0.0)
+        return surprise, masked_mean(loss, trajectory.real)
