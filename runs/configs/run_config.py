@@ -232,6 +232,8 @@ OLD_DEFAULTS = {
     "learner.world_model.reward_edges": "sum",
     "learner.world_model.generator_reads": "outcome",
     "learner.world_model.purity": "critic",
+    "learner.world_model.expected_error": "off",
+    "learner.world_model.absolute_zero": 0.0,
 }
 
 

@@ -10,7 +10,8 @@ from typing import Any, get_args
 from afterwit.runs.configs.overrides import changed, suggestion
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig
-from afterwit.world_models.models.hindsight_critic import CriticForm
+from afterwit.world_models.expected_error import Form
+from afterwit.world_models.models.hindsight_config import Purity, Reads
 from afterwit.world_models.registry import WORLD_MODELS
 
 Values = Mapping[str, Any]
@@ -154,39 +155,33 @@ def maze() -> Study:
 
 
 def maze_sensitivity() -> Study:
-    """BYOL-Hindsight in the Brownian maze, one field changed at a time, two seeds each."""
+    """BYOL-Hindsight in the sticky maze, one field changed at a time, two seeds each."""
     base = method("byol-hindsight")
     where = "learner.world_model."
-    variants = [base]
-    variants += [
-        varied(base, "lambda", where + "invariance_weight", value)
-        for value in (0.01, 0.03, 0.1, 0.3, 1.0)
+    fields: dict[str, tuple[Any, ...]] = {
+        "latent_price": (0.003, 0.01, 0.02, 0.05),
+        "expected_error": get_args(Form),
+        "absolute_zero": (0.0, 0.02),
+        "prioritise": (True, False),
+        "generator_reads": get_args(Reads),
+        "purity": get_args(Purity),
+        "foresight_weight": (1.0, 5.0),
+        "horizon": (1, 4, 8),
+        "latent": (4, 16, 64),
+        "standardise_decay": (None, 0.95, 0.99),
+    }
+    variants = [
+        varied(base, name.replace("_", "-"), where + name, value)
+        for name, values in fields.items()
+        for value in values
     ]
-    variants += [
-        varied(base, "invariance-in-reward", where + "invariance_in_reward", value)
-        for value in (True, False)
-    ]
-    variants += [
-        varied(base, "foresight", where + "foresight_weight", value) for value in (0.0, 1.0, 5.0)
-    ]
-    variants += [varied(base, "horizon", where + "horizon", value) for value in (1, 2, 4, 8)]
-    variants += [varied(base, "critic", where + "critic", form) for form in get_args(CriticForm)]
-    variants += [varied(base, "critic-steps", where + "critic_steps", value) for value in (1, 3, 6)]
-    variants += [
-        varied(base, "standardise", where + "standardise_decay", value)
-        for value in (None, 0.95, 0.99)
-    ]
-    variants += [varied(base, "latent", where + "latent", value) for value in (4, 16, 64)]
-    variants += [
-        varied(base, "contrast-size", where + "contrast_size", value) for value in (8, 256)
-    ]  # the default, 64, is all environments
     return Study(
         name="maze-sensitivity",
         preset="maze",
-        worlds=(maze_world("brownian"),),
-        methods=different(variants, "maze"),
+        worlds=(maze_world("sticky"),),
+        methods=different([base, *variants], "maze"),
         seeds=(0, 1),
-        more_worlds=tuple(maze_world(noise) for noise in MAZE_NOISES if noise != "brownian"),
+        more_worlds=tuple(maze_world(noise) for noise in MAZE_NOISES if noise != "sticky"),
     )
 
 

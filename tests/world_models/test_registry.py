@@ -87,8 +87,14 @@ def test_an_own_model_trains_goes_on_is_evaluated_and_reported(own: Path) -> Non
     config = read_config(own / "run")
     assert getattr(config.learner.world_model, "width", None) == 7 and config.method == NAME
     assert json.loads((own / "run/config.json").read_text())["learner"]["world_model"] == {
-        "name": NAME, "loss_scale": 1.0, "prioritise": False, "width": 7
-    }  # fmt: skip
+        "name": NAME,
+        "loss_scale": 1.0,
+        "prioritise": False,
+        "expected_error": "off",
+        "expected_floor": 0.02,
+        "absolute_zero": 0.0,
+        "width": 7,
+    }
     assert from_dict(to_dict(config)) == config
     assert read_metrics(own / "run")[-1]["agent_steps"] == 400
     assert main(["train", "--resume", "run", "--quiet"]) == 0

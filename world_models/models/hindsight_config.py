@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 from afterwit.world_models.base import check_sizes
+from afterwit.world_models.expected_error import Form
 from afterwit.world_models.models.byol_config import BYOLConfig
 from afterwit.world_models.models.hindsight_critic import CriticForm, check_contrast
 
@@ -28,6 +29,13 @@ class BYOLHindsightConfig(BYOLConfig):
         "critic_rate",
     )
 
+    expected_error: Form = "difference"
+    """Pay for more error than is usual here. difference: the error less its expectation, given
+    belief and action (our default; not published); ratio: over it; log: the difference of
+    logarithms; off: the error itself, as published."""
+    absolute_zero: float = 0.02
+    """Smallest deviation that errors are divided by, as a share of the error of a model that knows
+    nothing. So pay ends when everything is known (our default; not published). 0: no such floor."""
     generator_reads: Reads = "innovation"
     """What z is drawn from. innovation: the outcome less what was foreseen without z, and nothing
     else; the reconstructor then adds to what was foreseen (our default; not published). outcome:
@@ -155,6 +163,8 @@ class BYOLHindsightConfig(BYOLConfig):
             horizon=8,
             reward_edges="sum",
             standardise_decay=None,
+            expected_error="off",
+            absolute_zero=0.0,
             generator_reads="outcome",
             purity="critic",
             invariance_in_reward=True,
