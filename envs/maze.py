@@ -18,16 +18,7 @@ import numpy as np
 from afterwit.envs.arrays import Array
 from afterwit.envs.checks import check_numbers
 from afterwit.envs.maze_art import LAYOUTS, NUM_TRACKERS
-from afterwit.envs.maze_map import (
-    BLOCK,
-    NOISE,
-    PALETTE,
-    RADIUS,
-    VIEW,
-    MazeMap,
-    build_map,
-    draw_map,
-)
+from afterwit.envs.maze_map import BLOCK, NOISE, PALETTE, RADIUS, VIEW, MazeMap, build_map, draw_map
 from afterwit.envs.noise import LAYERS, NOOP, NoiseLayer
 from afterwit.envs.specs import EnvSpec, TimeStep, check_action
 

@@ -1,13 +1,13 @@
 """The maps of the noisy maze as drawings, and how a drawing is read and checked.
 
-    #     wall
-    .     painted floor
-    S     start
-    o     where a block moves up and down: each run of o's in a column has one block
-    1-4   trackers
-    a-z   a lever
-    A-Z   a door, which opens with the lever of the same letter (O and S are taken)
-    > <   a portal, and the place where it leads
+#     wall
+.     painted floor
+S     start
+o     where a block moves up and down: each run of o's in a column has one block
+1-4   trackers
+a-z   a lever
+A-Z   a door, which opens with the lever of the same letter (O and S are taken)
+> <   a portal, and the place where it leads
 """
 
 from __future__ import annotations
@@ -38,25 +38,19 @@ ROW = """
 # opens the way to R3 and to lever b, and that one the way to the portal, which leads to R4. Lever c
 # opens a way out from there.
 BRANCHES = """
-###############################################
-#.. . ..###.. . ..###     ###.. . ..###.. . ..#
-# . . . o o . . . o#o     o o . . . o o . . . #
-#. .>. .o o. . . .oBo     o o. . . .o o. .a. .#
-# . . . o o . . . o#o     o o . . . o o . . . #
-#.. . ..###.. . ..###     ###.. . ..###.. . ..#
-#####################     #####################
-#.. . ..### o o o o       ###.. . ..###.. . ..#
-# . . . o#o o o o o       o o . . . o o . . . #
-#c.4. <.oCo o o o o    S  o o. .1. .o o. . . .#
-# . . . o#o o o o o       o o . . . o o . . . #
-#.. . ..### o o o o       ###.. . ..###.. . ..#
-#####################     #####################
-#.. . ..###.. . ..###     ###.. . ..###.. . ..#
-# . . . o o . . . o#o     o o . . . o o . . . #
-#. .b. .o o. .3. .oAo     o o. . . .o o. .2. .#
-# . . . o o . . . o#o     o o . . . o o . . . #
-#.. . ..###.. . ..###     ###.. . ..###.. . ..#
-###############################################
+###########################################
+#. . .###     ##   ##. . .###. . .#########
+#  .   #  o o          .   o   .  #########
+#c 4 < C  o o        . 1a. o . . .#########
+#  .   #  o o          .   o   .  #########
+#. . .###     ##   ##. . .###. . .#########
+################ S ########################
+#. . .###. . .##   ##. . .###. . .###. . .#
+#  .   #   .           .   o   .   #   .  #
+#. > . B . . .       . . . o . 2 . A . 3b.#
+#  .   #   .           .   o   .   #   .  #
+#. . .###. . .##   ##. . .###. . .###. . .#
+###########################################
 """
 
 # The drawing, and the marks that stand on painted floor.
@@ -117,7 +111,9 @@ def read_drawing(text: str, painted: str = "") -> Drawing:
     lost = ~(_reachable(drawing) | drawing.walls)
     if lost.any():
         cell = _cells(lost, True)[0]
-        raise ValueError(f"the map's cell {cell} cannot be reached from the start; open a way to it")
+        raise ValueError(
+            f"the map's cell {cell} cannot be reached from the start; open a way to it"
+        )
     return drawing
 
 
