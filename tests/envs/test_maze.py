@@ -8,16 +8,7 @@ import numpy as np
 import pytest
 
 from afterwit.envs.arrays import Array
-from afterwit.envs.maze import (
-    BLOCK,
-    NOISE,
-    NOISES,
-    NUM_TRACKERS,
-    RADIUS,
-    VIEW,
-    Maze,
-    MazeConfig,
-)
+from afterwit.envs.maze import BLOCK, NOISE, NOISES, NUM_TRACKERS, RADIUS, VIEW, Maze, MazeConfig
 from afterwit.envs.maze_art import LAYOUTS
 from afterwit.envs.maze_map import DOOR, FLOOR, LEVER, TRACKER, WALL
 from afterwit.envs.noise import LAYERS, NoiseLayer

@@ -45,8 +45,8 @@ class Counts(WorldModel):
     """
 
     Config = CountsConfig
-    predicts = "nothing: an oracle that reads the true place; a ceiling, not a method"
-    pays = "1 / sqrt(visits of the place)"
+    predicts = "nothing (an oracle reads the true place: a ceiling, not a method)"
+    pays = "1/sqrt(visits)"
     source = (
         "Bellemare et al. (2016), Unifying Count-Based Exploration and Intrinsic Motivation, "
         "arXiv 1606.01868"
