@@ -146,13 +146,14 @@ def test_agents_and_blocks_keep_to_their_places(noise: str) -> None:
     open_cells = np.argwhere(free)
     maze.row, maze.column = open_cells[rng.integers(len(open_cells), size=60)].T.copy()
     portals = {row * tables.width + column for (row, column), _ in tables.drawing.portals}
-    pulled, onto_portal = np.zeros((60, 3), bool), np.zeros(60, bool)
+    pulled, onto_portal, pulls = np.zeros((60, 3), bool), np.zeros(60, bool), 0
     for _ in range(400):
         step = maze.step(rng.integers(5, size=60))
         row, column = np.divmod(step.info["cell"], tables.width)
         pulled[step.first] = False
         assert not (tables.doors[row, column] & ~pulled).any()  # a door was opened before
         pulled |= tables.levers[row, column]
+        pulls += pulled.sum()
         np.testing.assert_array_equal(step.info["state"], pulled @ [1, 2, 4])
         assert not tables.walls[row, column].any()
         onto_portal |= np.isin(step.info["cell"], list(portals))
@@ -161,7 +162,7 @@ def test_agents_and_blocks_keep_to_their_places(noise: str) -> None:
         assert not (
             (maze.block_row == row[:, None]) & (tables.block_columns == column[:, None])
         ).any()
-    assert not onto_portal.any() and pulled.any()
+    assert not onto_portal.any() and pulls > 1000
 
 
 def test_a_drawing_is_read() -> None:
