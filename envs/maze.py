@@ -156,7 +156,7 @@ class Maze:
         self.elapsed = np.zeros(batch, np.int64)
         self.executed = np.zeros(batch, np.int64)
         self.reached = np.zeros((batch, NUM_TRACKERS), bool)
-        self.pulled = np.zeros((batch, self.map.num_levers), bool)
+        self.pulled = np.zeros(batch, np.int64)  # bits: the levers pulled in this episode
         self.over = np.ones(batch, bool)  # the next step is a reset
         self.started = False
 
@@ -192,7 +192,7 @@ class Maze:
         self.elapsed = np.where(first, 0, self.elapsed + 1)
         cell = self.row * self.map.width + self.column
         if self.map.num_levers:
-            self.pulled = self.pulled & ~first[:, None] | self.map.levers[self.row, self.column]
+            self.pulled = self.pulled * ~first | self.map.levers[self.row, self.column]
         reached_before = self.reached[:, -1]
         self.reached = self.reached & ~first[:, None] | self.map.reaches[cell]
         goal = self.reached[:, -1] & ~reached_before & ~first
@@ -212,7 +212,7 @@ class Maze:
             "executed_action": executed.copy(),
         }
         if self.map.num_levers:
-            info["state"] = self.pulled @ (1 << np.arange(self.map.num_levers))
+            info["state"] = self.pulled.copy()
         reward = (
             goal.astype(np.float32)
             if self.config.goal_reward
@@ -236,9 +236,9 @@ class Maze:
         block = (self.block_row == row[:, None]) & (self.map.block_columns == column[:, None])
         free = ~self.map.walls[row, column] & ~block.any(1)
         if self.map.num_levers:
-            free &= ~(self.map.doors[row, column] & ~self.pulled).any(1)
+            free &= (self.map.doors[row, column] & ~self.pulled) == 0
         if self.map.drawing.portals:
-            row, column = np.divmod(self.map.arrivals[row, column], self.map.width)
+            row, column = self.map.arrivals[:, row, column]
         self.row, self.column = np.where(free, row, self.row), np.where(free, column, self.column)
 
     def _move_blocks(self) -> None:
@@ -283,7 +283,7 @@ class Maze:
           uint8 [height * 8, width * 8, 3]. An open door is lighter.
         """
         image = draw_map(self.map)
-        image[(self.map.doors & self.pulled[0]).any(-1)] = PALETTE["open door"]
+        image[(self.map.doors & self.pulled[0]) > 0] = PALETTE["open door"]
         image[self.block_row[0], self.map.block_columns] = PALETTE["block"]
         image[self.row[0], self.column[0]] = PALETTE["agent"]
         dimmed = (image * 0.65).astype(np.uint8)

@@ -105,7 +105,7 @@ class MazeMap:
         pictures = 0 if self.num_levers else np.arange(NUM_TRACKERS)
         image[TRACKER + pictures, self.trackers[:, 0], self.trackers[:, 1]] = 1
         if self.num_levers:
-            image[LEVER], image[DOOR] = self.levers.any(-1), self.doors.any(-1)
+            image[LEVER], image[DOOR] = self.levers > 0, self.doors > 0
         return image * np.uint8(255)
 
     @cached_property
@@ -129,28 +129,28 @@ class MazeMap:
 
     @cached_property
     def levers(self) -> Array:
-        """bool [H, W, L]: where each lever is."""
-        return self._marked([[lever] for lever in self.drawing.levers])
+        """int [H, W]: 2^i where the i-th lever is, else 0."""
+        return self._bits([[lever] for lever in self.drawing.levers])
 
     @cached_property
     def doors(self) -> Array:
-        """bool [H, W, L]: where the doors of each lever are."""
-        return self._marked(self.drawing.doors)
+        """int [H, W]: 2^i where the doors of the i-th lever are, else 0."""
+        return self._bits(self.drawing.doors)
 
     @cached_property
     def arrivals(self) -> Array:
-        """int [H, W]: the cell where a step onto each cell ends. Only portals lead elsewhere."""
-        cells = np.arange(self.walls.size).reshape(self.walls.shape)
+        """int [2, H, W]: row and column where a step onto a cell ends. Portals lead elsewhere."""
+        places = np.indices(self.walls.shape)
         for (row, column), to in self.drawing.portals:
-            cells[row, column] = to[0] * self.width + to[1]
-        return cells
+            places[:, row, column] = to
+        return places
 
-    def _marked(self, places: Sequence[Sequence[Cell]]) -> Array:
-        """bool [H, W, n], True at the n-th places."""
-        table = np.zeros((*self.walls.shape, len(places)), bool)
+    def _bits(self, places: Sequence[Sequence[Cell]]) -> Array:
+        """int [H, W]: 2^i at the i-th places."""
+        table = np.zeros(self.walls.shape, np.int64)
         for index, cells in enumerate(places):
             for row, column in cells:
-                table[row, column, index] = True
+                table[row, column] = 2**index
         return table
 
 
@@ -167,7 +167,7 @@ def draw_map(maze: MazeMap) -> Array:
     image[maze.floor], image[maze.walls] = PALETTE["floor"], PALETTE["wall"]
     for index, (row, column) in enumerate(maze.trackers):
         image[row, column] = PALETTE[f"R{index + 1}"]
-    image[maze.levers.any(-1)], image[maze.doors.any(-1)] = PALETTE["lever"], PALETTE["door"]
+    image[maze.levers > 0], image[maze.doors > 0] = PALETTE["lever"], PALETTE["door"]
     for portal, _ in maze.drawing.portals:
         image[portal] = PALETTE["portal"]
     return image
