@@ -21,6 +21,7 @@ from afterwit.runs.reports.sentences import noise_words, percent
 from afterwit.runs.training.episode_statistics import NUM_WINDOWS
 
 MOST_MAP = 8.7, 2.4  # inches, width and height of a map in the overview
+LABEL_ABOVE = 3  # rows from the middle of a chamber to the wall above it, where a label fits
 LEAST, MOST = 2e-4, 5e-2  # ends of the logarithmic scale: share of time or pay in one cell
 
 
@@ -75,9 +76,9 @@ def draw_maze(ax: Axes, maze: MazeMap, values: Array | None, ink: str, marks: bo
         if marks:
             ax.text(
                 column,
-                np.flatnonzero(maze.walls[:row, column])[-1],
+                row - LABEL_ABOVE,
                 f"R{index + 1}",
-                color="white",
+                color="white" if maze.walls[row - LABEL_ABOVE, column] else INK,
                 ha="center",
                 va="center",
                 fontsize=7,
@@ -244,7 +245,7 @@ def paid_words(group: Group) -> str:
 def tenths(group: Group) -> Figure:
     """Return a figure of the visits in all ten tenths, from first to last."""
     maze = map_of(group)
-    _, high = map_size(maze, 4.8 * 0.84, 0.9)
+    high = 4.8 * 0.84 * maze.height / maze.width  # of one map, in inches
     figure = Figure(figsize=(4.8, max(5.4, high * NUM_WINDOWS / 0.86)), dpi=180)
     figure.text(
         0.02, 0.985, group.label, va="top", fontsize=10, fontweight="bold", color=colour(group)

@@ -204,11 +204,10 @@ def test_a_map_shows_trackers_and_blocks_where_they_are(layout: str) -> None:
     assert image.get_array()[maze.start].tolist() == [1, 0, 0]
     dots = [line.get_xydata()[0].tolist() for line in ax.lines]
     assert dots == [[column, row] for row, column in maze.trackers.tolist()]
-    for index, (row, column) in enumerate(maze.trackers):  # each label is in the wall above
+    for index, (row, column) in enumerate(maze.trackers):  # each label is above its chamber
         (label,) = [text for text in ax.texts if text.get_text() == f"R{index + 1}"]
-        x, y = label.get_position()
-        assert x == column and y < row and maze.walls[int(y), column]
-        assert not maze.walls[int(y) + 1 : row, column].any()
+        assert label.get_position() == (column, row - 3)
+        assert (label.get_color() == "white") == maze.walls[row - 3, column]
     assert sum(text.get_text() == "↕" for text in ax.texts) == len(maze.block_columns)
     wide, high = map_size(maze, 8.0, 1.0)
     assert wide / high == pytest.approx(maze.width / maze.height)
