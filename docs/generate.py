@@ -32,6 +32,7 @@ from afterwit.runs.reports.groups import flat
 from afterwit.runs.studies.definitions import STUDIES, Study, Variant
 from afterwit.world_models import WORLD_MODELS
 from afterwit.world_models.published import SHARED_DEVIATIONS
+from afterwit.world_models.registry import ALL_MODELS
 
 
 def write(folder: Path) -> None:
@@ -188,7 +189,7 @@ def options() -> str:
     hints = get_type_hints(RunConfig)
     for path, kind in nested(hints["learner"], "learner"):
         text += [f"## {path}", "", *table(kind)]
-    for name, model in WORLD_MODELS.items():
+    for name, model in ALL_MODELS.items():
         text += [f"## learner.world_model of {name}", "", *table(model.Config)]
     for name, (kind, _) in ENVS.items():
         text += [f"## env of {name}", "", *table(kind)]
@@ -237,7 +238,7 @@ def field_helps(kind: Any) -> dict[str, str]:
 def models_table() -> str:
     """The table of bonuses."""
     rows = ["| bonus | predicts | pays |", "|---|---|---|"]
-    for name, model in WORLD_MODELS.items():
+    for name, model in ALL_MODELS.items():
         rows.append(f"| [`{name}`](../models/{name}.md) | {model.predicts} | {model.pays} |")
     return "\n".join([*rows, ""])
 

@@ -16,16 +16,11 @@ from gymnasium.vector.utils import batch_space
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.infos import CELLS, TELLS
-from afterwit.envs.maze import ACTIONS, INFOS, Maze, MazeConfig
-from afterwit.envs.maze_map import CHANNELS, HEIGHT, VIEW, build_map
+from afterwit.envs.maze import ACTIONS, Maze, MazeConfig, tells
+from afterwit.envs.maze_map import VIEW, build_map
 
 ID = "afterwit/NoisyMaze-v0"
-METADATA: dict[str, Any] = {
-    "render_modes": ["rgb_array"],
-    "render_fps": 15,
-    TELLS: INFOS,
-    CELLS: HEIGHT * build_map().width,
-}
+AUTORESET = {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
 
 def register() -> None:
@@ -38,8 +33,19 @@ def register() -> None:
         )
 
 
-def _spaces() -> tuple[Box, Discrete]:
-    return Box(0, 255, (len(CHANNELS), VIEW, VIEW), np.uint8), Discrete(len(ACTIONS))
+def _spaces(layout: str) -> tuple[Box, Discrete]:
+    shape = (len(build_map(layout).channel_names), VIEW, VIEW)
+    return Box(0, 255, shape, np.uint8), Discrete(len(ACTIONS))
+
+
+def _metadata(layout: str) -> dict[str, Any]:
+    maze = build_map(layout)
+    return {
+        "render_modes": ["rgb_array"],
+        "render_fps": 15,
+        TELLS: tells(maze),
+        CELLS: maze.walls.size,
+    }
 
 
 class NoisyMazeEnv(gymnasium.Env[Array, np.int64]):
@@ -53,9 +59,10 @@ class NoisyMazeEnv(gymnasium.Env[Array, np.int64]):
       episode_steps: Agent steps after which an episode is truncated.
       goal_reward: Pay +1 when an episode first reaches the last tracker.
       render_mode: "rgb_array", or None.
+      layout: The map, as in MazeConfig.
     """
 
-    metadata = METADATA
+    metadata = _metadata(MazeConfig.layout)
 
     def __init__(
         self,
@@ -64,11 +71,19 @@ class NoisyMazeEnv(gymnasium.Env[Array, np.int64]):
         episode_steps: int = MazeConfig.episode_steps,
         goal_reward: bool = MazeConfig.goal_reward,
         render_mode: str | None = None,
+        layout: str = MazeConfig.layout,
     ):
         self.config = MazeConfig(
-            1, noise, dose, episode_steps=episode_steps, goal_reward=goal_reward, stagger=False
+            1,
+            noise,
+            dose,
+            episode_steps=episode_steps,
+            goal_reward=goal_reward,
+            stagger=False,
+            layout=layout,
         )
-        self.observation_space, self.action_space = _spaces()
+        self.metadata = _metadata(layout)
+        self.observation_space, self.action_space = _spaces(layout)
         self.render_mode = render_mode
         self.maze: Maze | None = None
 
@@ -107,7 +122,7 @@ class NoisyMazeEnv(gymnasium.Env[Array, np.int64]):
         )
 
     def render(self) -> Array | None:
-        """The whole maze, uint8 [56, 8 * width, 3]. None if the render mode is None."""
+        """The whole maze, uint8 [8 * height, 8 * width, 3]. None if the render mode is None."""
         if self.maze is None:
             raise gymnasium.error.ResetNeeded("there is nothing to render yet; call reset() first")
         return self.maze.render() if self.render_mode == "rgb_array" else None
@@ -126,9 +141,10 @@ class NoisyMazeVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
       episode_steps: Agent steps after which an episode is truncated.
       goal_reward: Pay +1 when an episode first reaches the last tracker.
       render_mode: "rgb_array", or None.
+      layout: The map, as in MazeConfig.
     """
 
-    metadata = METADATA | {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata = _metadata(MazeConfig.layout) | AUTORESET
 
     def __init__(
         self,
@@ -138,6 +154,7 @@ class NoisyMazeVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         episode_steps: int = MazeConfig.episode_steps,
         goal_reward: bool = MazeConfig.goal_reward,
         render_mode: str | None = None,
+        layout: str = MazeConfig.layout,
     ):
         self.config = MazeConfig(
             num_envs,
@@ -146,9 +163,11 @@ class NoisyMazeVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
             episode_steps=episode_steps,
             goal_reward=goal_reward,
             stagger=False,
+            layout=layout,
         )
+        self.metadata = _metadata(layout) | AUTORESET
         self.num_envs, self.render_mode = num_envs, render_mode
-        self.single_observation_space, self.single_action_space = _spaces()
+        self.single_observation_space, self.single_action_space = _spaces(layout)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.maze: Maze | None = None

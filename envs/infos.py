@@ -27,6 +27,7 @@ from afterwit.envs.specs import EnvironmentFault
 
 TELLS, CELLS = "afterwit_tells", "afterwit_cells"  # keys of an environment's metadata
 ROOMS = 256
+STATES = 256
 MAX_TRACKERS = 256
 
 
@@ -48,6 +49,9 @@ ENTRIES = {
     "trackers": Entry("which goals the episode has reached, up to 256", flag=True, many=True),
     "room": Entry("the room that the agent is in, 0 to 255", below=ROOMS),
     "cell": Entry("the cell that the agent is in, below the number of cells"),
+    "state": Entry(
+        "what the agent cannot see, such as which doors are open, 0 to 255", below=STATES
+    ),
     "executed_action": Entry("the action that was executed, counted from 0", below=MAX_SIZE),
     "lives": Entry("remaining lives"),
     "episode_frames": Entry("emulator frames since the game began"),

@@ -1,20 +1,11 @@
-"""The noisy maze: four chambers in a row, each behind oscillating blocks, each with a tracker.
+"""The noisy maze: chambers behind moving blocks, four of them with a tracker.
 
 It follows the Pycolab maze of BYOL-Hindsight (Jarrett et al., 2023, section 5.1), whose map is not
-public. The agent starts at the left, sees the 5x5 cells around it, and has 500 steps. Only the last
-tracker can pay, if a flag is set. All mazes are stepped together in NumPy, without a loop over
-them.
+public. The agent sees the 5x5 cells around it, and has 500 steps. Only the last tracker can pay, if
+a flag is set. All mazes are stepped together in NumPy, without a loop over them.
 
-    #############################################################
-    ########          ### . . . . .### . . . . ### .  . .   . ..#
-    #       ..........    . . . . .   . . . . .     . ..       .#
-    #S   o o         1o o . . . . 2o o . . . .3o o. .  . .4. .  #
-    #       ..........    . . . . .   . . . . .   ..... .     . #
-    ########          ### . . . . .### . . . . ###.  ..  ..  ...#
-    #############################################################
-
-S start, # wall, o a block that moves up and down in its column of the passage, 1-4 the trackers, .
-painted floor.
+There are two layouts, drawn in envs/maze_art.py. In `row`, four chambers are in a row. In
+`branches`, arms of chambers that look alike branch off a hall, with levers, doors and a portal.
 """
 
 from __future__ import annotations
@@ -26,19 +17,8 @@ import numpy as np
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.checks import check_numbers
-from afterwit.envs.maze_map import (
-    BLOCK,
-    CHANNELS,
-    HEIGHT,
-    NOISE,
-    NUM_TRACKERS,
-    PALETTE,
-    PASSAGE,
-    RADIUS,
-    VIEW,
-    build_map,
-    draw_map,
-)
+from afterwit.envs.maze_art import LAYOUTS, NUM_TRACKERS
+from afterwit.envs.maze_map import BLOCK, NOISE, PALETTE, RADIUS, VIEW, MazeMap, build_map, draw_map
 from afterwit.envs.noise import LAYERS, NOOP, NoiseLayer
 from afterwit.envs.specs import EnvSpec, TimeStep, check_action
 
@@ -79,6 +59,9 @@ class MazeConfig:
     stagger: bool = True
     """Cut the first episode of each maze at a different length, so that they do not all reset
     together."""
+    layout: str = "row"
+    """The map. row: four chambers in a row; branches: arms of chambers that look alike, with levers
+    that open doors in other arms, and a portal."""
 
     def __post_init__(self) -> None:
         check_numbers(self, counts=("episode_steps",))
@@ -86,6 +69,10 @@ class MazeConfig:
             raise ValueError(f"num_envs is {self.num_envs}; a maze needs at least 1 environment")
         if self.noise not in NOISES:
             raise ValueError(f"unknown maze noise {self.noise!r}; choose from {', '.join(NOISES)}")
+        if self.layout not in LAYOUTS:
+            raise ValueError(
+                f"unknown maze layout {self.layout!r}; choose from {', '.join(LAYOUTS)}"
+            )
         if self.dose is not None and not 0 <= self.dose <= 1:
             raise ValueError(f"dose is {self.dose}; it is a probability, between 0 and 1")
         if not 0 <= self.density <= 1:
@@ -104,7 +91,9 @@ class MazeConfig:
 
 
 class Maze:
-    """B noisy mazes as a VectorEnv. Observations are uint8 [B, 8, 5, 5] with values 0 and 255.
+    """B noisy mazes as a VectorEnv.
+
+    Observations are uint8 [B, C, 5, 5] with values 0 and 255. C is 8, with levers 10.
 
     `info` per environment:
 
@@ -113,6 +102,10 @@ class Maze:
     - `trackers` [B, 4]: reached in this episode.
     - `cell`: row * width + column.
     - `executed_action`: differs from the chosen action under sticky noise. 0 on reset steps.
+    - `state`, only in maps with levers: the levers pulled in this episode, as the bits of a number.
+
+    A lever is pulled by standing on it. Its doors then are open for the rest of the episode. They
+    look the same, open or closed. A step onto a portal ends where the portal leads.
 
     Args:
       config: Size, noise and length of the episodes.
@@ -121,17 +114,17 @@ class Maze:
 
     def __init__(self, config: MazeConfig, seed: int):
         self.config = config
-        self.map = build_map()
+        self.map = build_map(config.layout)
         self.rng = np.random.default_rng([seed, 0])
         self.spec = EnvSpec(
             name="maze",
             num_envs=config.num_envs,
-            observation_shape=(len(CHANNELS), VIEW, VIEW),
+            observation_shape=(len(self.map.channel_names), VIEW, VIEW),
             observation_dtype="uint8",
             num_actions=len(ACTIONS),
             max_episode_steps=config.episode_steps,
             action_names=ACTIONS,
-            tells=INFOS,
+            tells=tells(self.map),
             semantics={
                 "noise": config.noise,
                 "dose": config.resolved_dose,
@@ -142,7 +135,9 @@ class Maze:
                 ),
                 "goal_reward": config.goal_reward,
                 "autoreset": "next-step",
-                "map": [HEIGHT, self.map.width],
+                "map": [self.map.height, self.map.width],
+                **({"layout": config.layout} if config.layout != "row" else {}),
+                **({"states": 2**self.map.num_levers} if self.map.num_levers else {}),
             },
         )
         dose = config.resolved_dose
@@ -161,6 +156,7 @@ class Maze:
         self.elapsed = np.zeros(batch, np.int64)
         self.executed = np.zeros(batch, np.int64)
         self.reached = np.zeros((batch, NUM_TRACKERS), bool)
+        self.pulled = np.zeros(batch, np.int64)  # bits: the levers pulled in this episode
         self.over = np.ones(batch, bool)  # the next step is a reset
         self.started = False
 
@@ -195,6 +191,8 @@ class Maze:
         self.executed = executed
         self.elapsed = np.where(first, 0, self.elapsed + 1)
         cell = self.row * self.map.width + self.column
+        if self.map.num_levers:
+            self.pulled = self.pulled * ~first | self.map.levers[self.row, self.column]
         reached_before = self.reached[:, -1]
         self.reached = self.reached & ~first[:, None] | self.map.reaches[cell]
         goal = self.reached[:, -1] & ~reached_before & ~first
@@ -213,6 +211,8 @@ class Maze:
             "cell": cell,
             "executed_action": executed.copy(),
         }
+        if self.map.num_levers:
+            info["state"] = self.pulled.copy()
         reward = (
             goal.astype(np.float32)
             if self.config.goal_reward
@@ -226,28 +226,35 @@ class Maze:
         count = int(first.sum())
         self.row[first], self.column[first] = self.map.start
         shape = (count, len(self.map.block_columns))
-        self.block_row[first] = self.rng.integers(PASSAGE.start, PASSAGE.stop, shape)
+        self.block_row[first] = self.rng.integers(
+            self.map.block_top, self.map.block_bottom + 1, shape
+        )
         self.block_way[first] = self.rng.choice((-1, 1), shape)
 
     def _move_agent(self, action: Array) -> None:
         row, column = self.row + MOVES[action, 0], self.column + MOVES[action, 1]
         block = (self.block_row == row[:, None]) & (self.map.block_columns == column[:, None])
         free = ~self.map.walls[row, column] & ~block.any(1)
+        if self.map.num_levers:
+            free &= (self.map.doors[row, column] & ~self.pulled) == 0
+        if self.map.drawing.portals:
+            row, column = self.map.arrivals[:, row, column]
         self.row, self.column = np.where(free, row, self.row), np.where(free, column, self.column)
 
     def _move_blocks(self) -> None:
-        """Blocks bounce between the passage's walls, or walk at random (brownian).
+        """Blocks bounce between the ends of their ways, or walk at random (brownian).
 
         No block enters the agent's cell.
         """
+        top, bottom = self.map.block_top, self.map.block_bottom
         target = self.block_row + self.block_way
-        outside = (target < PASSAGE.start) | (target >= PASSAGE.stop)
+        outside = (target < top) | (target > bottom)
         self.block_way = np.where(outside, -self.block_way, self.block_way)
         target = self.block_row + self.block_way
         if self.brownian:
             walk = self.block_row + self.rng.integers(-1, 2, self.block_row.shape)
             random = self.rng.random(self.block_row.shape) < self.brownian
-            target = np.where(random, walk.clip(PASSAGE.start, PASSAGE.stop - 1), target)
+            target = np.where(random, walk.clip(top, bottom), target)
         agent = (target == self.row[:, None]) & (self.map.block_columns == self.column[:, None])
         self.block_row = np.where(agent, self.block_row, target)
 
@@ -273,9 +280,10 @@ class Maze:
         """The whole of maze 0 in colour, with the cells outside the agent's view dimmed.
 
         Returns:
-          uint8 [7 * 8, width * 8, 3].
+          uint8 [height * 8, width * 8, 3]. An open door is lighter.
         """
         image = draw_map(self.map)
+        image[(self.map.doors & self.pulled[0]) > 0] = PALETTE["open door"]
         image[self.block_row[0], self.map.block_columns] = PALETTE["block"]
         image[self.row[0], self.column[0]] = PALETTE["agent"]
         dimmed = (image * 0.65).astype(np.uint8)
@@ -289,14 +297,22 @@ class Maze:
 
     def state_dict(self) -> dict[str, Any]:
         """The complete state, including the random state, as lists and plain values."""
-        arrays = {name: getattr(self, name).tolist() for name in STATE}
+        arrays = {name: getattr(self, name).tolist() for name in self._state_names()}
         return {**arrays, "started": self.started, "rng": self.rng.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        for name in STATE:
+        for name in self._state_names():
             setattr(self, name, np.array(state[name]))
         self.started, self.rng.bit_generator.state = state["started"], state["rng"]
+
+    def _state_names(self) -> tuple[str, ...]:
+        return (*STATE, "pulled") if self.map.num_levers else STATE
+
+
+def tells(maze: MazeMap) -> tuple[str, ...]:
+    """The entries of `info` in a maze with this map."""
+    return (*INFOS, "state") if maze.num_levers else INFOS
 
 
 STATE = ("row", "column", "block_row", "block_way", "elapsed", "executed", "reached", "over")

@@ -19,6 +19,8 @@ SLOW = (
     "envs/test_atari_noise.py",
     "envs/test_env_contract.py::TestColourfulStackedPongOnALE",
     "envs/test_maze.py::test_how_far_a_random_policy_gets",
+    "envs/test_maze.py::test_the_view_is_the_map_around_the_agent_under_the_noise",
+    "envs/test_maze_branches.py::test_how_far_a_random_policy_gets",
     "envs/test_minigrid.py",
     "envs/test_user_envs.py",
     "house/test_wheel.py",

@@ -1,4 +1,8 @@
-"""WORLD_MODELS: every model of the library by its name. A new model is a file and a line here."""
+"""WORLD_MODELS and ORACLES: every model of the library by its name.
+
+A new model is a file and a line here. An oracle reads what no agent can know. It is a ceiling for
+comparisons, not a method.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from afterwit.envs.user_modules import import_module
 from afterwit.world_models.base import MODEL_OF, ModelConfig, WorldModel
 from afterwit.world_models.models.byol_explore import BYOLExplore
 from afterwit.world_models.models.byol_hindsight import BYOLHindsight
+from afterwit.world_models.models.counts import Counts
 from afterwit.world_models.models.icm import ICM
 from afterwit.world_models.models.rnd import RND
 from afterwit.world_models.torso import Torso
@@ -20,14 +25,16 @@ WORLD_MODELS: dict[str, type[WorldModel]] = {
     "rnd": RND,
     "icm": ICM,
 }
+ORACLES: dict[str, type[WorldModel]] = {"counts": Counts}
+ALL_MODELS = {**WORLD_MODELS, **ORACLES}
 
 
 def find_model(name: str) -> type[WorldModel]:
     """The class of a world model.
 
     Args:
-      name: One of WORLD_MODELS, or `package.module:Class` for one of your own. Its package is
-          installed, or is in the working folder.
+      name: One of WORLD_MODELS or ORACLES, or `package.module:Class` for one of your own. Its
+          package is installed, or is in the working folder.
 
     Raises:
       ValueError: There is no such model. The message says what is wrong with the name.
@@ -35,12 +42,12 @@ def find_model(name: str) -> type[WorldModel]:
     >>> find_model("rnd").__name__
     'RND'
     """
-    if name in WORLD_MODELS:
-        return WORLD_MODELS[name]
+    if name in ALL_MODELS:
+        return ALL_MODELS[name]
     module, colon, attribute = name.partition(":")
     if not colon:
         raise ValueError(
-            f"unknown world model {name!r}; choose from {', '.join(WORLD_MODELS)}, or name a class"
+            f"unknown world model {name!r}; choose from {', '.join(ALL_MODELS)}, or name a class"
             " of your own as package.module:Class"
         )
     try:
@@ -79,7 +86,7 @@ def make_world_model(config: ModelConfig, torso: Torso, spec: EnvSpec, seed: int
     if type(config) not in MODEL_OF:
         raise ValueError(
             f"unknown world model config {type(config).__name__}; choose one of"
-            f" {', '.join(WORLD_MODELS)}, or import the class that it belongs to"
+            f" {', '.join(ALL_MODELS)}, or import the class that it belongs to"
         )
     return cast(Any, MODEL_OF[type(config)])(config, torso, spec, seed)
 
@@ -87,5 +94,5 @@ def make_world_model(config: ModelConfig, torso: Torso, spec: EnvSpec, seed: int
 def world_model_name(config: ModelConfig) -> str:
     """The name by which `find_model` finds the model of this config."""
     model = MODEL_OF[type(config)]
-    names = (name for name, known in WORLD_MODELS.items() if known is model)
+    names = (name for name, known in ALL_MODELS.items() if known is model)
     return next(names, f"{model.__module__}:{model.__qualname__}")

@@ -43,7 +43,7 @@ from afterwit.runs.training.loop import start, train
 from afterwit.runs.training.many_runs import RunsFailed
 from afterwit.runs.training.train_folder import finish
 from afterwit.world_models.published import deviations
-from afterwit.world_models.registry import WORLD_MODELS
+from afterwit.world_models.registry import ORACLES, WORLD_MODELS
 
 
 def train_command(args: list[str]) -> int:
@@ -280,7 +280,8 @@ def list_command(args: list[str]) -> int:
         raise ValueError(f"list takes no argument, or published, not {' '.join(args)!r}")
     print(
         f"{presets()}\n\n{studies()}\n\nenvironments: {', '.join(ENVS)}\nworld models:"
-        f" {', '.join(WORLD_MODELS)}"
+        f" {', '.join(WORLD_MODELS)}\noracles, which read what no agent can know:"
+        f" {', '.join(ORACLES)}"
     )
     print(
         "\nvariant published: the world model as in its paper; afterwit list published names"

@@ -11,7 +11,7 @@ import tyro
 from afterwit.runs.command_line.options import Benchmark, Train, at_home
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig
-from afterwit.world_models.registry import WORLD_MODELS
+from afterwit.world_models.registry import ALL_MODELS
 
 OWN = "package.module:Class"  # a world model of your own
 Flat = (tyro.conf.AvoidSubcommands,)
@@ -66,7 +66,7 @@ def own_options(preset: Callable[..., RunConfig]) -> Iterator[tuple[str, Any, li
     """Yield each option of a preset: its name, its default, and its other choices if it has any."""
     hints = get_type_hints(preset)
     for option, default in zip(option_names(preset), preset.__defaults__ or (), strict=True):
-        choices = (*WORLD_MODELS, OWN) if option == "model" else get_args(hints[option])
+        choices = (*ALL_MODELS, OWN) if option == "model" else get_args(hints[option])
         yield option, default, [choice for choice in choices if choice != default]
 
 

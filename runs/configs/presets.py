@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, cast
 
 from afterwit.agents.learner import LearnerConfig
 from afterwit.agents.policy import PolicyConfig
@@ -40,6 +41,16 @@ def maze(
     )
     return RunConfig(
         preset="maze", env=MazeConfig(noise=noise, num_envs=64), learner=learner, unroll_length=20
+    )
+
+
+def maze_branches(
+    model: Model = "byol-hindsight", noise: Noise = "brownian", variant: Form = "ours"
+) -> RunConfig:
+    """The maze with arms, levers, doors and a portal: harder, so that methods differ longer."""
+    config = maze(model, noise, variant)
+    return replace(
+        config, preset="maze-branches", env=replace(cast(MazeConfig, config.env), layout="branches")
     )
 
 
@@ -163,6 +174,7 @@ def curiosity(variant: Form, **ours: float) -> dict[str, Any]:
 
 PRESETS: dict[str, Callable[..., RunConfig]] = {
     "maze": maze,
+    "maze-branches": maze_branches,
     "atari-small": atari_small,
     "atari": atari,
     "gym": gym,

@@ -18,7 +18,7 @@ from afterwit.runs.configs.overrides import checked, short
 from afterwit.runs.output.files import atomic_write, read_json
 from afterwit.world_models.base import ModelConfig
 from afterwit.world_models.published import is_published
-from afterwit.world_models.registry import WORLD_MODELS, find_model, world_model_name
+from afterwit.world_models.registry import ALL_MODELS, find_model, world_model_name
 
 
 @dataclass(frozen=True)
@@ -287,9 +287,9 @@ def _class_of(name: Any, hint: Any, where: str) -> Any:
     """Return the config class for a dict's `name`."""
     if hint == EnvConfig and isinstance(name, str) and name in ENVS:
         return ENVS[name][0]
-    if hint == ModelConfig and isinstance(name, str) and (name in WORLD_MODELS or ":" in name):
+    if hint == ModelConfig and isinstance(name, str) and (name in ALL_MODELS or ":" in name):
         return find_model(name).Config
-    known = ENVS if hint == EnvConfig else WORLD_MODELS
+    known = ENVS if hint == EnvConfig else ALL_MODELS
     raise ValueError(f"{where}.name is {short(name)}; choose from {', '.join(known)}")
 
 

@@ -173,26 +173,26 @@ def read(env: EnvConfig, outcome: Array, info: Mapping[str, Array]) -> Reading:
         # Sticky noise moves the agent. So any difference may be noise, and two different moves lead
         # to cells that are up to two apart.
         if env.noise == "sticky":
-            return Reading(None, noisy, info["cell"], alike_cells(2))
+            return Reading(None, noisy, info["cell"], alike_cells(2, env.layout))
         noise = outcome[:, [BLOCK, NOISE]].reshape(len(outcome), -1)
         return Reading(
             np.unique(noise, axis=0, return_inverse=True)[1].reshape(-1),
             noisy,
             info["cell"],
-            alike_cells(1),
+            alike_cells(1, env.layout),
         )
     place = info.get("room")
     alike = None if place is None else np.eye(int(place.max()) + 1, dtype=bool)
     return Reading(None, info.get("noise_on"), place, alike)
 
 
-def alike_cells(distance: int) -> Array:
+def alike_cells(distance: int, layout: str) -> Array:
     """Return which cells of the maze count as the same place, bool [P, P].
 
     They look the same except for blocks and noise, or they are at most `distance` cells apart, also
     diagonally.
     """
-    maze = build_map()
+    maze = build_map(layout)
     cells = np.stack(np.divmod(np.arange(len(maze.views)), maze.width), 1)
     look = np.unique(maze.views.reshape(len(cells), -1), axis=0, return_inverse=True)[1].reshape(-1)
     alike: Array = (np.abs(cells[:, None] - cells).max(-1) <= distance) | (look[:, None] == look)

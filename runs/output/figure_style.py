@@ -16,12 +16,12 @@ from PIL import Image
 
 from afterwit.envs.arrays import Array
 from afterwit.runs.output.files import atomic_write
-from afterwit.world_models.registry import WORLD_MODELS
+from afterwit.world_models.registry import ALL_MODELS
 
 # Tol's vibrant, colour-blind safe: the world models in the order of their registry. Grey is for the
 # random policy, the control.
 VIBRANT = ("#cc3311", "#0077bb", "#009988", "#ee7733", "#33bbee", "#ee3377")
-COLOURS = dict(zip(WORLD_MODELS, cycle(VIBRANT), strict=False)) | {"random": "#999999"}
+COLOURS = dict(zip(ALL_MODELS, cycle(VIBRANT), strict=False)) | {"random": "#999999"}
 OTHER, INK, GREY, PALE = "#555555", "#222222", "#6b6b6b", "#d0d0d0"
 STYLE: Any = {
     "text.parse_math": False,  # names may hold a $

@@ -113,10 +113,11 @@ def world_name(config: RunConfig) -> str:
     env = config.env
     if isinstance(env, MazeConfig):
         dose = "" if env.dose is None else f" (dose {env.dose:g})"
+        maze = "the maze" if env.layout == "row" else f"the maze of {env.layout}"
         return (
-            "the maze without noise"
+            f"{maze} without noise"
             if env.noise == "none"
-            else f"the maze with {env.noise} noise{dose}"
+            else f"{maze} with {env.noise} noise{dose}"
         )
     if isinstance(env, AtariConfig):
         return env.game if env.noise == "none" else f"{env.game} with {env.noise} noise"

@@ -12,13 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from afterwit.envs.arrays import Array
-from afterwit.envs.maze import HEIGHT, PASSAGE, build_map, draw_map
+from afterwit.envs.maze import MazeConfig
+from afterwit.envs.maze_map import MazeMap, build_map, draw_map
 from afterwit.runs.output.figure_style import GREY, INK, count_words
 from afterwit.runs.reports.curves import colour, curves, draw_lines, label_ends
 from afterwit.runs.reports.groups import Group, noise_of
 from afterwit.runs.reports.sentences import noise_words, percent
 from afterwit.runs.training.episode_statistics import NUM_WINDOWS
 
+MOST_MAP = 8.7, 2.4  # inches, width and height of a map in the overview
+LABEL_ABOVE = 3  # rows from the middle of a chamber to the wall above it, where a label fits
 LEAST, MOST = 2e-4, 5e-2  # ends of the logarithmic scale: share of time or pay in one cell
 
 
@@ -35,12 +38,23 @@ def log_share(values: Array | None) -> Array | None:
     return scaled
 
 
-def draw_maze(ax: Axes, values: Array | None, ink: str, marks: bool) -> None:
+def map_of(group: Group) -> MazeMap:
+    """Return the map of a group's maze."""
+    env = group.runs[0].config.env
+    return build_map(env.layout if isinstance(env, MazeConfig) else MazeConfig.layout)
+
+
+def map_size(maze: MazeMap, wide: float, high: float) -> tuple[float, float]:
+    """Return the largest width and height of a picture of the maze within `wide` x `high`."""
+    wide = min(wide, high * maze.width / maze.height)
+    return wide, wide * maze.height / maze.width
+
+
+def draw_maze(ax: Axes, maze: MazeMap, values: Array | None, ink: str, marks: bool) -> None:
     """Draw the maze with `values` [H * W] on it.
 
     With `marks`, trackers and the columns of blocks are labelled.
     """
-    maze = build_map()
     base = draw_map(maze) / 255
     base[tuple(maze.trackers.T)] = 1
     scaled = log_share(values)
@@ -62,18 +76,16 @@ def draw_maze(ax: Axes, values: Array | None, ink: str, marks: bool) -> None:
         if marks:
             ax.text(
                 column,
-                0,
+                row - LABEL_ABOVE,
                 f"R{index + 1}",
-                color="white",
+                color="white" if maze.walls[row - LABEL_ABOVE, column] else INK,
                 ha="center",
                 va="center",
                 fontsize=7,
                 fontweight="bold",
             )
-    for column in maze.block_columns if marks else ():
-        ax.text(
-            column, PASSAGE.start - 1, "↕", color="#f4a6a6", ha="center", va="center", fontsize=7
-        )
+    for column, top, _ in maze.drawing.blocks if marks else ():
+        ax.text(column, top - 1, "↕", color="#f4a6a6", ha="center", va="center", fontsize=7)
     if scaled is None:
         ax.text(
             0.5,
@@ -93,13 +105,14 @@ def overview(worlds: Sequence[Sequence[Group]]) -> Figure:
     A block shows where each group was and was paid in the last tenth, and how far it got over time.
     """
     width, curve_height = 9.0, 1.25
-    map_height = (width - 0.3) * HEIGHT / build_map().width
     height = 0.1
     for groups in worlds:
-        drawn = sum(group.maps("visits") is not None for group in groups)
-        height += (
-            0.42 + drawn * (2 * map_height + 0.72) + (0.3 if drawn else 0) + (curve_height + 1.1)
-        )
+        drawn = [
+            2 * map_size(map_of(group), *MOST_MAP)[1] + 0.72
+            for group in groups
+            if group.maps("visits") is not None
+        ]
+        height += 0.42 + sum(drawn) + (0.3 if drawn else 0) + (curve_height + 1.1)
     height -= 0.3  # no gap after the last
     figure, y = Figure(figsize=(width, height), dpi=200), height - 0.1
 
@@ -120,6 +133,8 @@ def overview(worlds: Sequence[Sequence[Group]]) -> Figure:
         y -= 0.42
         mapped = [group for group in groups if group.maps("visits") is not None]
         for group in mapped:
+            maze = map_of(group)
+            wide, high = map_size(maze, *MOST_MAP)
             end = text(0.15, y, group.label, color=colour(group), fontsize=10, fontweight="bold")
             for name, what, result in (
                 ("visits", "where it was", reached_words(group)),
@@ -130,12 +145,13 @@ def overview(worlds: Sequence[Sequence[Group]]) -> Figure:
                 )
                 text(width - 0.15, y - 0.02, result, ha="right", fontsize=8.5)
                 draw_maze(
-                    axes(0.15, y - 0.21, 8.7, map_height),
+                    axes(0.15, y - 0.21, wide, high),
+                    maze,
                     group.maps(name),
                     colour(group),
                     marks=True,
                 )
-                y -= map_height + 0.29
+                y -= high + 0.29
             y -= 0.14
         if mapped:
             text(
@@ -228,14 +244,16 @@ def paid_words(group: Group) -> str:
 
 def tenths(group: Group) -> Figure:
     """Return a figure of the visits in all ten tenths, from first to last."""
-    figure = Figure(figsize=(4.8, 5.4), dpi=180)
+    maze = map_of(group)
+    high = 4.8 * 0.84 * maze.height / maze.width  # of one map, in inches
+    figure = Figure(figsize=(4.8, max(5.4, high * NUM_WINDOWS / 0.86)), dpi=180)
     figure.text(
         0.02, 0.985, group.label, va="top", fontsize=10, fontweight="bold", color=colour(group)
     )
     total = group.runs[0].config.total_steps
     for window in range(NUM_WINDOWS):
         ax = figure.add_axes((0.15, 0.95 - (window + 1) * 0.094, 0.84, 0.086))
-        draw_maze(ax, group.maps("visits", window), colour(group), marks=False)
+        draw_maze(ax, maze, group.maps("visits", window), colour(group), marks=False)
         edge = count_words(total * (window + 1) / NUM_WINDOWS)
         ax.text(
             -0.015,

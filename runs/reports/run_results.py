@@ -146,7 +146,8 @@ def read_run(folder: Path) -> RunLog:
             raise ValueError(f"{folder / METRICS} line {number + 1} has {problem}; remove the line")
     maps = read_maps(folder, config)
     notes: tuple[str, ...] = ()
-    cells = build_map().walls.size
+    env = config.env
+    cells = build_map(env.layout).walls.size if isinstance(env, MazeConfig) else 0
     if maps is not None and maps["visits"].shape != (NUM_WINDOWS, cells):
         problem = f"{maps['visits'].shape[-1]} cells instead of {cells}"
         notes = (

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from afterwit.envs.maze import HEIGHT, build_map
 from afterwit.runs.output.figure_style import GREY
-from afterwit.runs.reports.maze_maps import draw_maze
+from afterwit.runs.reports.maze_maps import draw_maze, map_of
 from afterwit.runs.studies.figures import LABEL, colours
 from afterwit.runs.studies.results import StudyLog
 
@@ -24,7 +23,8 @@ def coverage_figure(study: StudyLog) -> Figure | None:
     worlds = [world for world in study.worlds if any(key[0] == world for key in drawn)]
     methods = [method for method in study.methods if any(key[1] == method for key in drawn)]
     wide = max(2.05, 5.0 / len(methods))
-    high, gap = wide * HEIGHT / build_map().width * 1.25, 0.1
+    shapes = [map_of(group).walls.shape for group in drawn.values()]
+    high, gap = wide * max(rows / columns for rows, columns in shapes) * 1.25, 0.1
     width, height = LABEL - 0.3 + len(methods) * (wide + gap), 0.38 + len(worlds) * (high + 0.32)
     figure = Figure(figsize=(width, height), dpi=200)
     for row, world in enumerate(worlds):
@@ -53,7 +53,8 @@ def coverage_figure(study: StudyLog) -> Figure | None:
                 ax = figure.add_axes(
                     (left / width, 1 - (top + high) / height, wide / width, high / height)
                 )
-                draw_maze(ax, drawn[world, method].maps("visits"), ink[method], marks=False)
+                group = drawn[world, method]
+                draw_maze(ax, map_of(group), group.maps("visits"), ink[method], marks=False)
                 reached = [
                     study.get(world, method, f"{name}_last").iqm
                     for name in study.measures

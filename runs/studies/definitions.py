@@ -12,7 +12,7 @@ from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig
 from afterwit.world_models.expected_error import Form
 from afterwit.world_models.models.hindsight_config import Purity, Reads
-from afterwit.world_models.registry import WORLD_MODELS
+from afterwit.world_models.registry import ORACLES, WORLD_MODELS
 
 Values = Mapping[str, Any]
 
@@ -145,12 +145,22 @@ def chosen(what: str, names: Sequence[str], variants: Sequence[Variant]) -> tupl
 
 def maze() -> Study:
     """Six noises of the maze, four world models, five seeds: 120 runs, some hours on two cores."""
+    return maze_study("maze")
+
+
+def maze_branches() -> Study:
+    """The same in the maze with arms, which is harder: 120 runs, some hours on two cores."""
+    return maze_study("maze-branches")
+
+
+def maze_study(name: str) -> Study:
+    """Return the study of all noises and models in the maze of the preset `name`."""
     return Study(
-        name="maze",
-        preset="maze",
+        name=name,
+        preset=name,
         worlds=tuple(map(maze_world, MAZE_NOISES)),
         methods=tuple(map(method, WORLD_MODELS)),
-        more_methods=tuple(map(published, WORLD_MODELS)),
+        more_methods=(*map(published, WORLD_MODELS), *map(method, ORACLES)),
     )
 
 
@@ -296,6 +306,7 @@ def different(variants: Sequence[Variant], preset: str) -> tuple[Variant, ...]:
 
 STUDIES: dict[str, Callable[[], Study]] = {
     "maze": maze,
+    "maze-branches": maze_branches,
     "maze-sensitivity": maze_sensitivity,
     "atari": atari,
     "atari-small": atari_small,

@@ -2,7 +2,8 @@
 
 The exploration score of a run is the trackers reached per episode over the number of trackers.
 `all` averages over all of training, `best` is the best tenth, `last` the last tenth. Curiosity
-rightly fades when nothing is left to learn.
+rightly fades when nothing is left to learn. `first/R1` is the agent step, over all environments, at
+which an episode first reached R1. It is NaN if none did, and an estimate is over the other runs.
 """
 
 from __future__ import annotations
@@ -265,6 +266,10 @@ def numbers(run: RunLog) -> dict[str, float | int | bool]:
             f"{measure}_last": over(last),
         }
         result[f"{measure}_drop"] = best - float(result[f"{measure}_last"])
+    result |= {
+        first: first_value(run.column(first))
+        for first in (name.replace("reached/", "first/") for name in run.names("reached/"))
+    }
     logged = {name for entry in run.entries for name in entry}
     result |= {name: run.mean(name, last) for name in INSTRUMENTS if name in logged}
     if ALARM in logged:
@@ -287,6 +292,12 @@ def numbers(run: RunLog) -> dict[str, float | int | bool]:
         result["reward_left"] = remaining_reward_share(np.sum(parts, axis=0), run)
     result["seconds"] = float(run.entries[-1].get("seconds", math.nan))
     return result
+
+
+def first_value(column: Array) -> float:
+    """Return the first number of a column. NaN if there is none."""
+    numbers = column[np.isfinite(column)]
+    return float(numbers[0]) if len(numbers) else math.nan
 
 
 def remaining_reward_share(reward: Array, run: RunLog) -> float:

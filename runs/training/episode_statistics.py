@@ -27,7 +27,7 @@ class Statistics:
     """Sums since the last `pop`, episodes in progress, and maps by tenth of the run.
 
     The environment declares what `info` holds (envs/infos.py). These entries are used:
-      trackers [T, B, n]: reached in the episode.
+      trackers [T, B, n]: reached in the episode; and when the run first reached each.
       room, cell [T, B]: counted are the different ones in the episode and in the whole run.
       noise_on, block_in_view [T, B]: their share of time and of pay.
     Steps on which `room` changes are counted too, except for the first step of an unroll, for which
@@ -63,6 +63,9 @@ class Statistics:
         # agent step of the episode's first positive reward; 0: none yet
         self.first_reward = np.zeros(batch, np.int64)
         self.trackers: Array = np.zeros((batch, 0), bool)
+        # agent step, over all environments, of the run's first reach of each tracker; 0: none yet,
+        # -1: unknown
+        self.first_reach: Array = np.zeros(0, np.int64)
         height, width = spec.semantics.get("map", (0, 0))
         cells = spec.semantics.get("cells", height * width)
         places = {"room": ROOMS} | ({"cell": cells} if cells else {})
@@ -126,6 +129,8 @@ class Statistics:
             self.pay[window] += np.bincount(
                 info["cell"][real], weights=paid[real], minlength=number
             )
+        if "trackers" in info:
+            self._reach(info["trackers"] & real[..., None], agent_steps)
         for t in range(len(real)):
             self._advance(
                 envs, real[t], reward[t], paid[t], {name: value[t] for name, value in info.items()}
@@ -134,6 +139,15 @@ class Statistics:
     def _count(self, name: str, mask: Array, paid: Array) -> None:
         self.time[name] = self.time.get(name, 0) + int(mask.sum())
         self.paid[name] = self.paid.get(name, 0) + float(paid[mask].sum())
+
+    def _reach(self, reached: Array, agent_steps: int) -> None:
+        """Note which trackers the run reached for the first time. `reached` is bool [T, B, n]."""
+        if not len(self.first_reach):
+            self.first_reach = np.zeros(reached.shape[-1], np.int64)
+        ever = reached.any(1)  # [T, n]
+        new = ever.any(0) & (self.first_reach == 0)
+        step = agent_steps + (ever.argmax(0) + 1) * reached.shape[1]
+        self.first_reach = np.where(new, step, self.first_reach)
 
     def _advance(
         self, envs: Array, real: Array, reward: Array, paid: Array, info: dict[str, Array]
@@ -196,6 +210,11 @@ class Statistics:
             for kind, ever in self.explored.items()
             if ever.any()
         }
+        result |= {
+            f"first/R{index + 1}": float(step)
+            for index, step in enumerate(self.first_reach)
+            if step > 0
+        }
         steps, paid = self.time.get("steps", 0), self.paid.get("steps", 0.0)
         for name in self.time:
             if name != "steps" and steps:
@@ -241,6 +260,7 @@ class Statistics:
             **{f"{kind}s": np.packbits(seen, -1) for kind, seen in self.seen.items()},
             **{f"explored_{kind}s": np.packbits(ever) for kind, ever in self.explored.items()},
             "first_reward": self.first_reward,
+            "first_reach": self.first_reach,
             "visits": self.visits,
             "pay": self.pay,
         }
@@ -271,6 +291,10 @@ class Statistics:
                 kind: unpacked(arrays.get(f"{kind}s"), seen) for kind, seen in self.seen.items()
             }
             self.first_reward = arrays.get("first_reward", self.first_reward)
+        # Checkpoints of November 2026 lack this: what was reached before them is unknown.
+        self.first_reach = arrays.get(
+            "first_reach", np.full(arrays["trackers"].shape[1], -1, np.int64)
+        )
         self.visits, self.pay = arrays["visits"], arrays["pay"]
         if self.visits.shape[1]:
             self.explored["cell"] = np.asarray(self.visits.any(0))

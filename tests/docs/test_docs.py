@@ -26,6 +26,7 @@ RUNS = {
     "published": ["maze", "--variant", "published"],
     "rnd": ["gym", "--model", "rnd"],
     "icm": ["maze", "--model", "icm", "--noise", "none"],
+    "counts": ["maze-branches", "--model", "counts"],
     "atari": ["atari-small", "--model", "rnd", "--noise", "on-demand"],
 }
 

@@ -208,6 +208,10 @@ class TestBrownianMaze(EnvContract):
     config = MazeConfig(B, "brownian", episode_steps=20, stagger=False)
 
 
+class TestMazeOfBranches(EnvContract):
+    config = MazeConfig(B, "brownian", episode_steps=20, stagger=False, layout="branches")
+
+
 class TestPixelMaze(EnvContract):
     config = MazeConfig(B, "pixel", episode_steps=20, stagger=False)
 

@@ -8,23 +8,14 @@ import numpy as np
 import pytest
 
 from afterwit.envs.arrays import Array
-from afterwit.envs.maze import (
-    BLOCK,
-    CHANNELS,
-    NOISE,
-    NOISES,
-    NUM_TRACKERS,
-    PASSAGE,
-    RADIUS,
-    VIEW,
-    Maze,
-    MazeConfig,
-)
-from afterwit.envs.maze_map import FLOOR, TRACKER, WALL
+from afterwit.envs.maze import BLOCK, NOISE, NOISES, NUM_TRACKERS, RADIUS, VIEW, Maze, MazeConfig
+from afterwit.envs.maze_art import LAYOUTS
+from afterwit.envs.maze_map import DOOR, FLOOR, LEVER, TRACKER, WALL
 from afterwit.envs.noise import LAYERS, NoiseLayer
 from afterwit.envs.specs import TimeStep
 
 NOOP, UP, DOWN, LEFT, RIGHT = range(5)
+MIDDLE = 3  # row of the row's passages, in which blocks move one up and one down
 
 
 def play(
@@ -50,7 +41,7 @@ def test_how_far_a_random_policy_gets() -> None:
 
 def reference_view(maze: Maze, env: int) -> Array:
     """An agent's view without noise, cell by cell."""
-    view = np.zeros((len(CHANNELS), VIEW, VIEW), np.uint8)
+    view = np.zeros((len(maze.map.channel_names), VIEW, VIEW), np.uint8)
     for down in range(VIEW):
         for right in range(VIEW):
             row, column = maze.row[env] + down - RADIUS, maze.column[env] + right - RADIUS
@@ -60,7 +51,13 @@ def reference_view(maze: Maze, env: int) -> Array:
                 continue
             view[FLOOR, down, right] = 255 * maze.map.floor[row, column]
             for index, place in enumerate(maze.map.trackers):
-                view[TRACKER + index, down, right] = 255 * (tuple(place) == (row, column))
+                picture = 0 if maze.map.num_levers else index
+                if tuple(place) == (row, column):
+                    view[TRACKER + picture, down, right] = 255
+            if (row, column) in maze.map.drawing.levers:
+                view[LEVER, down, right] = 255
+            if any((row, column) in cells for cells in maze.map.drawing.doors):
+                view[DOOR, down, right] = 255
             for block_row, block_column in zip(
                 maze.block_row[env], maze.map.block_columns, strict=True
             ):
@@ -69,30 +66,33 @@ def reference_view(maze: Maze, env: int) -> Array:
     return view
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("noise", NOISES)
-def test_the_view_is_the_map_around_the_agent_under_the_noise(noise: str) -> None:
-    maze = Maze(MazeConfig(40, noise, episode_steps=30), seed=0)
+def test_the_view_is_the_map_around_the_agent_under_the_noise(noise: str, layout: str) -> None:
+    maze = Maze(MazeConfig(40, noise, episode_steps=30, layout=layout), seed=0)
+    others = [index for index in range(len(maze.map.channel_names)) if index != NOISE]
     rng = np.random.default_rng(0)
     maze.reset()
     open_cells = np.argwhere(~maze.map.walls)
     # Spread the agents over the whole map: a walk from the start shows its first rooms only.
     maze.row, maze.column = open_cells[rng.integers(len(open_cells), size=40)].T.copy()
-    blocks_seen, hidden, marked = 0, 0, np.zeros(len(CHANNELS), bool)
+    blocks_seen, hidden, marked = 0, 0, np.zeros(len(others) + 1, bool)
     for _ in range(50):
         step = maze.step(rng.integers(5, size=40))
         for env in range(40):
             clean, seen = reference_view(maze, env), step.observation[env]
             covered = seen[NOISE] > 0
             assert step.info["noise_on"][env] or not covered.any()
-            np.testing.assert_array_equal(seen[:NOISE], clean[:NOISE] * ~covered)
+            np.testing.assert_array_equal(seen[others], clean[others] * ~covered)
             assert step.info["block_in_view"][env] == (seen[BLOCK] > 0).any()
             blocks_seen += step.info["block_in_view"][env]
-            hidden += (clean[:NOISE] * covered > 0).sum()
+            hidden += (clean[others] * covered > 0).sum()
             marked |= (seen > 0).any((1, 2))
         assert np.isin(step.observation, (0, 255)).all()
     assert blocks_seen > 100
     assert (hidden > 100) == (noise in LAYERS)
-    assert marked[:NOISE].all()
+    unused = [TRACKER + 1, TRACKER + 2, TRACKER + 3] if maze.map.num_levers else []
+    assert [index for index in others if not marked[index]] == unused
 
 
 @pytest.mark.parametrize("noise", NOISES)
@@ -105,7 +105,8 @@ def test_agents_and_blocks_keep_to_their_places(noise: str) -> None:
         before, cell = cell, step.info["cell"]
         row, column = np.divmod(cell, maze.map.width)
         assert not maze.map.walls[row, column].any()
-        assert ((PASSAGE.start <= maze.block_row) & (maze.block_row < PASSAGE.stop)).all()
+        assert (maze.map.block_top <= maze.block_row).all()
+        assert (maze.block_row <= maze.map.block_bottom).all()
         assert not (
             (maze.block_row == row[:, None]) & (maze.map.block_columns == column[:, None])
         ).any()
@@ -122,7 +123,7 @@ def test_an_agent_cannot_walk_into_a_wall_or_a_block() -> None:
     maze.reset()
     for _ in range(5):
         step = maze.step(np.array([LEFT, UP]))
-    assert maze.column[0] == 1 and maze.row[1] == PASSAGE.start
+    assert maze.column[0] == 1 and maze.row[1] == maze.map.block_top[0]
     column = maze.map.block_columns[0]
     maze.row[:], maze.column[:], maze.block_row[:, 0] = 3, column - 1, (3, 2)
     step = maze.step(np.array([RIGHT, RIGHT]))
@@ -151,14 +152,14 @@ def test_blocks_bounce_without_brownian_noise(noise: str, dose: float | None) ->
     paths = block_paths(noise, dose)
     assert (abs(np.diff(paths, axis=0)) == 1).all()
     for before, now, after in zip(paths, paths[1:], paths[2:], strict=False):
-        inner = now == (PASSAGE.start + PASSAGE.stop - 1) // 2
+        inner = now == MIDDLE
         np.testing.assert_array_equal(after[inner], (2 * now - before)[inner])
 
 
 @pytest.mark.parametrize("dose", [0.3, 1.0])
 def test_brownian_blocks_walk_at_random(dose: float) -> None:
     paths = block_paths("brownian", dose)
-    middle = paths[:-1] == (PASSAGE.start + PASSAGE.stop - 1) // 2
+    middle = paths[:-1] == MIDDLE
     assert (paths[1:] == paths[:-1])[middle].mean() == pytest.approx(dose / 3, abs=0.01)
     assert (paths[1:] == paths[:-1])[~middle].mean() == pytest.approx(dose * 2 / 3, abs=0.01)
     # From the same row, the next move differs between blocks and does not follow from the past.
@@ -306,9 +307,10 @@ def test_first_episodes_are_staggered(stagger: bool, expected: list[int]) -> Non
     assert all((np.diff(each) == 21).all() for each in steps)  # 20 steps and the one that resets
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("noise", NOISES)
-def test_a_saved_maze_goes_on_bit_for_bit(noise: str) -> None:
-    config = MazeConfig(5, noise, episode_steps=23, goal_reward=True)
+def test_a_saved_maze_goes_on_bit_for_bit(noise: str, layout: str) -> None:
+    config = MazeConfig(5, noise, episode_steps=23, goal_reward=True, layout=layout)
     maze, resumed = Maze(config, seed=0), Maze(config, seed=99)
     for _ in play(maze, 37):
         pass
@@ -333,6 +335,7 @@ def test_settings_are_recorded_and_bad_ones_refused() -> None:
     assert Maze(MazeConfig(2, "sticky"), 0).spec.semantics["dose"] == 0.25
     for bad, message in (
         ({"num_envs": 0}, "num_envs is 0"),
+        ({"layout": "spiral"}, "unknown maze layout 'spiral'; choose from row, branches"),
         ({"noise": "loud"}, "unknown maze noise 'loud'; choose from none, brownian"),
         ({"dose": 1.5}, "dose is 1.5"),
         ({"density": -0.1}, "density is -0.1"),

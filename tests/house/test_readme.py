@@ -9,7 +9,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from afterwit.envs import ENVS
-from afterwit.world_models import WORLD_MODELS
+from afterwit.world_models.registry import ALL_MODELS
 from tests.house.import_graph import SOURCE
 
 README = (SOURCE / "README.md").read_text(encoding="utf-8")
@@ -27,9 +27,9 @@ def test_it_is_one_page_with_one_picture() -> None:
 
 
 def test_its_tables_are_the_registrys() -> None:
-    for name, model in WORLD_MODELS.items():
+    for name, model in ALL_MODELS.items():
         assert f"| `{name}` | {model.predicts} | {model.pays} |" in README
-    assert set(re.findall(r"^\| `([a-z-]+)`", README, re.M)) == {*WORLD_MODELS, *ENVS}
+    assert set(re.findall(r"^\| `([a-z-]+)`", README, re.M)) == {*ALL_MODELS, *ENVS}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -16,8 +16,6 @@ from afterwit.runs.configs.run_config import RunConfig, write_config
 from afterwit.runs.training.run_log import MAPS, METRICS
 
 STEPS = 1000
-CELLS = build_map().walls.size
-
 
 Entry = dict[str, Any]
 
@@ -58,8 +56,9 @@ def make(folder: Path, config: RunConfig, entries: list[Entry], maps: bool = Tru
     write_config(config, folder)
     (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in entries))
     if maps:
-        visits = np.zeros((10, CELLS), np.int64)
-        visits[:, 3 * build_map().width + 5] = 100
+        world = build_map(getattr(config.env, "layout", "row"))
+        visits = np.zeros((10, world.walls.size), np.int64)
+        visits[:, world.start[0] * world.width + world.start[1]] = 100
         np.savez_compressed(folder / MAPS, visits=visits, pay=visits * 0.5)
     return folder
 

@@ -21,12 +21,13 @@ from afterwit.agents import Learner, LearnerConfig, PolicyConfig
 from afterwit.world_models import data_parallel
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
+from afterwit.world_models.models.counts import CountsConfig
 from afterwit.world_models.models.icm import ICMConfig
 from afterwit.world_models.models.rnd import RNDConfig
 from afterwit.world_models.trajectory import BATCH_AXIS, Trajectory, join_trajectories
 from tests.helpers import random_trajectory, tiny_spec, tiny_torso_config
 
-BATCH = 6
+BATCH, CELLS = 6, 11
 # the last of three learners gets nothing that happened
 NEVER_HERE = [(t, b) for t in range(9) for b in (4, 5)]
 RESETS = [(), ((0, 0), (4, 1), (8, 2), (3, 3), (4, 3), (2, 5)), NEVER_HERE]
@@ -38,6 +39,7 @@ CONFIGS = {
     "small groups": LearnerConfig(world_model=BYOLHindsightConfig(contrast_size=4, critic="mlp")),
     "rnd": LearnerConfig(world_model=RNDConfig(), shared_torso=False),
     "icm": LearnerConfig(world_model=ICMConfig()),
+    "counts": LearnerConfig(world_model=CountsConfig()),
 }
 CONFIGS = {
     name: replace(config, torso=tiny_torso_config(), policy=PolicyConfig(hidden=16))
@@ -63,12 +65,12 @@ def cut(whole: Trajectory, parts: int) -> list[Trajectory]:
 
 
 def trajectories(updates: int) -> Iterator[Trajectory]:
-    return (
-        random_trajectory(
+    for seed in range(updates):
+        whole = random_trajectory(
             batch=BATCH, seed=seed, resets=RESETS[seed % len(RESETS)], dtype=torch.float64
         )
-        for seed in range(updates)
-    )
+        cells = torch.arange(whole.action.numel()).view(whole.action.shape) * 7 % CELLS
+        yield replace(whole, info={"cell": cells})
 
 
 def learn(name: str, rank: int, learners: int) -> dict[str, Any]:
@@ -84,7 +86,8 @@ def learn(name: str, rank: int, learners: int) -> dict[str, Any]:
 
 
 def _learn(name: str, rank: int, learners: int) -> dict[str, Any]:
-    learner = Learner(CONFIGS[name], tiny_spec(num_envs=BATCH), seed=3, device=torch.device("cpu"))
+    spec = replace(tiny_spec(num_envs=BATCH), tells=("cell",), semantics={"cells": CELLS})
+    learner = Learner(CONFIGS[name], spec, seed=3, device=torch.device("cpu"))
     metrics = [
         learner.update(cut(trajectory, learners)[rank])
         for trajectory in trajectories(20 if name == "byol-hindsight" else 6)

@@ -232,7 +232,7 @@ def test_what_the_maze_tells_of_noise_and_place() -> None:
 
 
 def test_cells_that_look_alike_or_touch_are_the_same_place() -> None:
-    world, alike = Maze(MazeConfig(num_envs=1), 0).map, alike_cells(1)
+    world, alike = Maze(MazeConfig(num_envs=1), 0).map, alike_cells(1, "row")
 
     def cell(row: int, column: int) -> int:
         return row * world.width + column
@@ -245,7 +245,7 @@ def test_cells_that_look_alike_or_touch_are_the_same_place() -> None:
     ]
     assert len(inside) > 2 and all(alike[cell(3, 11), cell(3, column)] for column in inside)
     assert (alike == alike.T).all() and alike.diagonal().all()
-    assert alike_cells(2)[cell(3, 1), cell(3, 3)]
+    assert alike_cells(2, "row")[cell(3, 1), cell(3, 3)]
 
 
 def test_a_view_is_drawn_in_the_colours_of_the_maze() -> None:

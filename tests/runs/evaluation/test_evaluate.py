@@ -237,6 +237,34 @@ def test_the_first_reward_is_timed_from_the_episodes_start() -> None:
     assert statistics.pop()["episode/first_reward"] == pytest.approx(np.mean(whole))
 
 
+def test_the_first_reach_of_a_tracker_is_timed_over_all_environments() -> None:
+    """Compared with a walk through all steps, over a resumption, and over one that lacks it."""
+    rng, statistics, expected = np.random.default_rng(0), Statistics(tiny_spec(), 1000), {}
+    for unroll in range(6):
+        if unroll == 3:
+            saved, statistics = statistics.state(), Statistics(tiny_spec(), 1000)
+            statistics.load_state(saved)
+        trackers = rng.random((T, B, 4)) < [0.2, 0.05, 0.01, 0.0]
+        whole = replace(
+            random_trajectory(seed=unroll), info={"trackers": torch.from_numpy(trackers)}
+        )
+        statistics.add(whole, torch.zeros(T, B), unroll * T * B)
+        for t, b, index in np.argwhere(trackers):
+            if whole.real[t, b]:
+                expected.setdefault(f"first/R{index + 1}", unroll * T * B + (int(t) + 1) * B)
+        logged = statistics.pop()
+        found = {name: step for name, step in logged.items() if name.startswith("first/")}
+        assert found == expected
+    assert set(expected) == {"first/R1", "first/R2", "first/R3"}
+    assert len(set(expected.values())) == 3
+    older = statistics.state()
+    del older["arrays"]["first_reach"]
+    resumed = Statistics(tiny_spec(), 1000)
+    resumed.load_state(older)
+    resumed.add(whole, torch.zeros(T, B), 0)
+    assert not any(name.startswith("first/") for name in resumed.pop())  # unknown is not late
+
+
 def test_peaks_are_the_highest_and_lie_apart() -> None:
     totals = np.random.default_rng(0).random(500).tolist()
     totals[100], totals[101], totals[300] = 9.0, 8.0, 7.0

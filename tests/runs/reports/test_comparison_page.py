@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from afterwit.envs.atari import AtariConfig
+from afterwit.envs.maze_art import LAYOUTS
+from afterwit.envs.maze_map import build_map
 from afterwit.runs.reports.comparison_page import write_report
 from afterwit.runs.reports.curves import curves
 from afterwit.runs.reports.groups import make_groups
+from afterwit.runs.reports.maze_maps import draw_maze, map_size
 from afterwit.runs.reports.report_summary import summarise
 from afterwit.runs.reports.run_results import read_run
 from afterwit.runs.reports.sentences import percent
@@ -167,6 +172,46 @@ def test_page_stands_alone(tmp_path: Path) -> None:
         path.name for path in pictures
     }
     assert all(0 < path.stat().st_size < 300_000 for path in pictures)
+
+
+def test_mazes_of_different_layouts_have_maps_of_their_own(tmp_path: Path) -> None:
+    folders = [
+        make(tmp_path / layout, replace(config, env=replace(config.env, layout=layout)), log(0.5))
+        for layout in LAYOUTS
+        for config in [small()]
+    ]
+    summary, html = report(tmp_path, *folders)
+    assert "of another version" not in html
+    assert [group["world"] for group in summary["groups"]] == [
+        "the maze with brownian noise",
+        "the maze of branches with brownian noise",
+    ]
+    assert len(list((tmp_path / "out").glob("tenths*.png"))) == 2
+    folder = make(tmp_path / "other", small(), log(0.5), maps=False)
+    shutil.copy(folders[1] / MAPS, folder / MAPS)  # the maps of the other layout
+    _, html = report(tmp_path, folder)
+    assert "has maps of another version of the maze" in html
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_map_shows_trackers_and_blocks_where_they_are(layout: str) -> None:
+    maze, ax = build_map(layout), Figure().subplots()
+    visits = np.zeros(maze.walls.size)
+    visits[maze.start[0] * maze.width + maze.start[1]] = 1
+    draw_maze(ax, maze, visits, "#ff0000", marks=True)
+    (image,) = ax.images
+    assert image.get_array().shape == (maze.height, maze.width, 3)
+    assert image.get_array()[maze.start].tolist() == [1, 0, 0]
+    dots = [line.get_xydata()[0].tolist() for line in ax.lines]
+    assert dots == [[column, row] for row, column in maze.trackers.tolist()]
+    for index, (row, column) in enumerate(maze.trackers):  # each label is above its chamber
+        (label,) = [text for text in ax.texts if text.get_text() == f"R{index + 1}"]
+        assert label.get_position() == (column, row - 3)
+        assert (label.get_color() == "white") == maze.walls[row - 3, column]
+    assert sum(text.get_text() == "↕" for text in ax.texts) == len(maze.block_columns)
+    wide, high = map_size(maze, 8.0, 1.0)
+    assert wide / high == pytest.approx(maze.width / maze.height)
+    assert max(wide / 8, high) == pytest.approx(1)
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

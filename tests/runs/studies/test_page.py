@@ -108,6 +108,24 @@ def levelled(
     )
 
 
+def test_the_time_to_first_reach_is_of_the_runs_that_reached(tmp_path: Path) -> None:
+    def entries(_: str, method: str, seed: int) -> list[Entry]:
+        lines = log(0.5)
+        for index, line in enumerate(lines):
+            if method == "byol-hindsight" and index >= seed and seed < 3:
+                line["first/R1"] = 1000.0 * (seed + 1)
+        return lines
+
+    study = make(tmp_path / "s", maze(("none",)), entries)
+    rows = {(row["method"], row["seed"]): row for row in study.rows}
+    assert [rows["byol-hindsight", seed]["first/R1"] for seed in range(3)] == [1000, 2000, 3000]
+    assert all(math.isnan(rows["byol-explore", seed]["first/R1"]) for seed in range(5))
+    assert all(math.isnan(row["first/R4"]) for row in study.rows)
+    found = study.get("none", "byol-hindsight", "first/R1")
+    assert (found.iqm, found.runs) == (2000, 3)
+    assert study.get("none", "byol-explore", "first/R1").runs == 0
+
+
 def test_the_score_is_the_slow_definition(tmp_path: Path) -> None:
     random = np.random.default_rng(3)
     steps = [*range(40_000, STEPS, 40_000), STEPS + 17]

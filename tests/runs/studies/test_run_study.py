@@ -148,7 +148,8 @@ def test_bad_overrides_are_named(
     [
         (
             ["labyrinth"],
-            "unknown study 'labyrinth'; choose from maze, maze-sensitivity, atari, atari-small",
+            "unknown study 'labyrinth'; choose from maze, maze-branches, maze-sensitivity, atari,"
+            " atari-small",
         ),
         (
             ["maze", "--worlds", "brown"],
