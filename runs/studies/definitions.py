@@ -169,7 +169,7 @@ def maze_sensitivity() -> Study:
     base = method("byol-hindsight")
     where = "learner.world_model."
     fields: dict[str, tuple[Any, ...]] = {
-        "latent_price": (0.003, 0.01, 0.02, 0.05),
+        "latent_price": (0.01, 0.05, 0.2),
         "expected_error": get_args(Form),
         "absolute_zero": (0.0, 0.02),
         "prioritise": (True, False),

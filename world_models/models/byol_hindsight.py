@@ -9,7 +9,7 @@ With s = (b_{t,i-1}, a_{t+i-1}) and w = target(o_{t+i}), for i = 1 .. K:
     nats    = KL( z || N(0, 1) )                        what z tells about anything, at most
     reward  = rec                                       summed over p + q = t + 1
 
-    generator and reconstructor minimise   rec + latent_price * nats
+    generator and reconstructor minimise   rec + latent_price * mean || fore - sg(w) ||^2 * nats
     encoder and RNNs minimise              rec + foresight_weight * || fore - sg(w) ||^2
 
 That is our default. `fore` carries no gradient into z and outcome. As published
@@ -141,10 +141,6 @@ class BYOLHindsight(WorldModel):
         loss = pair_mean(reconstruction, valid)
         metrics = {"reconstruction": loss.detach()}
         parts = {"reconstruction": self.reward(reconstruction, valid)}
-        if self.gaussian:
-            price = pair_mean(nats, valid)
-            loss = loss + config.latent_price * price
-            metrics["nats"] = price.detach()
         if self.invariance is not None:
             invariance = self.invariance.of_batch(state, latent, valid, self.training)
             # The gradient is reversed on its way into z. The critic climbs in `after_step`.
@@ -153,11 +149,16 @@ class BYOLHindsight(WorldModel):
             parts["reconstruction"] = parts["reconstruction"] / config.invariance_weight
             if self.invariance_reward is not None:
                 parts["invariance"] = self.invariance_reward(invariance, valid)
+        unit = self.target.ignorance(target[0], valid[0])
+        ignorance = config.horizon * unit
         if foreseen is not None:
             foresight = pair_mean(self.target.error(foreseen, target), valid)
             loss = loss + config.foresight_weight * foresight
-            metrics["foresight"] = foresight.detach()
-        ignorance = config.horizon * self.target.ignorance(target[0], valid[0])
+            unit = metrics["foresight"] = foresight.detach()
+        if self.gaussian:
+            told = pair_mean(nats, valid)
+            loss = loss + config.latent_price * data_parallel.average(unit) * told
+            metrics["nats"] = told.detach()
         return WorldModelOutput(
             loss,
             sum(parts.values(), torch.zeros_like(reconstruction[0].detach())),

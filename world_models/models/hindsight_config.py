@@ -44,9 +44,12 @@ class BYOLHindsightConfig(BYOLConfig):
     """What keeps z from telling place and action. price: z is Gaussian, and its divergence from
     N(0, 1) is priced (our default; not published). critic: a critic looks for state and action in
     z, as published."""
-    latent_price: float = 0.02
-    """Weight of the divergence of z from N(0, 1), in nats, in the generator's loss (purity price;
-    our default; not published). Small: z explains more of the noise; large: less."""
+    latent_price: float = 0.05
+    """Price of a nat of divergence of z from N(0, 1), as a share of the mean error without z
+    (purity price; our default; not published). Small: z explains more of the noise; large: less."""
+    prioritise: bool = False
+    """Pay only the part above the running mean, as published. Off: pay surprises below zero, too,
+    so that noise is paid nothing on average (our default). The clip pays what varies."""
     control: Control = "off"
     """Experiments that could refute the method. noise: z is fresh noise; autoencoder: the
     reconstructor sees z alone, and no past."""
@@ -165,6 +168,7 @@ class BYOLHindsightConfig(BYOLConfig):
             standardise_decay=None,
             expected_error="off",
             absolute_zero=0.0,
+            prioritise=True,
             generator_reads="outcome",
             purity="critic",
             invariance_in_reward=True,
