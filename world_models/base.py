@@ -36,10 +36,10 @@ class ModelConfig:
     """Pay only the part of the normalised reward that is above its running mean."""
     expected_error: Form = "off"
     """Pay for more error than is usual here (our option; not published). difference: the error less
-    its expectation, given belief and action; ratio: over it; log: the difference of logarithms;
-    off: the error itself, as published."""
+    its expectation, given belief and action; relative: that over the expectation; log: the
+    difference of logarithms; off: the error itself, as published."""
     expected_floor: float = 0.02
-    """Error below which ratio and log see no differences, as a share of the error of a model that
+    """Error below which relative and log see no differences, as a share of the error of a model that
     knows nothing."""
     absolute_zero: float = 0.0
     """Smallest deviation that errors are divided by, as a share of the error of a model that knows

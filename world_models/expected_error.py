@@ -6,15 +6,16 @@ how large the error is on average, in units of what a model that knows nothing w
 (`WorldModelOutput.ignorance`). With r the raw reward in these units, and e the head's expectation:
 
     difference   surprise = r - e                        e estimates E[r | b, a]
-    ratio        surprise = r / (e + floor)              the same e
+    relative     surprise = (r - e) / (e + floor)        the same e
     log          surprise = log(r + floor) - e           e estimates E[log(r + floor) | b, a]
 
-So noise is paid nothing on average (difference, log), or what everything else is paid (ratio). News
-is paid more, because the head has only seen what was learnt. All three are then multiplied by the
+So noise is paid nothing on average. News is paid more, because the head has only seen what was
+learnt. `relative` and `log` weigh a misjudged e by its share, `difference` by its size; and where r
+and e are far below the floor, `relative` and `log` pay nothing. All three are then multiplied by the
 ignorance again, so that a surprise has the unit of the raw reward. The idea is that of aleatoric
 mapping (Mavor-Parker et al., 2022) with one number in place of a variance for each feature.
 
-For `difference` and `ratio` the head learns e = exp(h) by minimising r / e + log e. Its minimum is
+For `difference` and `relative` the head learns e = exp(h) by minimising r / e + log e. Its minimum is
 the mean of r, and errors of every size weigh alike. For `log` it is a least-squares fit.
 """
 
@@ -29,7 +30,7 @@ from torch.nn import functional as F
 from afterwit.world_models.torso import mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
-Form = Literal["off", "difference", "ratio", "log"]
+Form = Literal["off", "difference", "relative", "log"]
 
 HIDDEN = 64  # width of the head
 LARGEST = 10.0  # of |h|, so that exp(h) is finite
@@ -42,7 +43,7 @@ class ExpectedError(nn.Module):
 
     Args:
       form: One of Form.
-      floor: Error, in units of ignorance, below which differences do not count (ratio, log).
+      floor: Error, in units of ignorance, below which differences do not count (relative, log).
       belief: M, size of the belief.
       num_actions: Number of actions.
     """
@@ -79,7 +80,9 @@ class ExpectedError(nn.Module):
             loss = surprise.square()
         else:
             expected = h.exp()
-            surprise = error / (expected + self.floor) if self.form == "ratio" else error - expected
+            surprise = error - expected
+            if self.form == "relative":
+                surprise = surprise / (expected + self.floor)
             loss = error / expected + h
         surprise = torch.where(trajectory.real, surprise.detach() * ignorance, 0.0)
         return surprise, masked_mean(loss, trajectory.real)

@@ -31,8 +31,8 @@ class BYOLHindsightConfig(BYOLConfig):
 
     expected_error: Form = "difference"
     """Pay for more error than is usual here. difference: the error less its expectation, given
-    belief and action (our default; not published); ratio: over it; log: the difference of
-    logarithms; off: the error itself, as published."""
+    belief and action (our default; not published); relative: that over the expectation; log: the
+    difference of logarithms; off: the error itself, as published."""
     absolute_zero: float = 0.02
     """Smallest deviation that errors are divided by, as a share of the error of a model that knows
     nothing. So pay ends when everything is known (our default; not published). 0: no such floor."""
