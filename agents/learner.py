@@ -110,6 +110,7 @@ class Learner(nn.Module):
     def __init__(self, config: LearnerConfig, spec: EnvSpec, seed: int, device: torch.device):
         super().__init__()
         self.config, self.device = config, device
+        curiosity = config.world_model
         # initial weights follow the seed; torch's global random state is restored afterwards
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(stream(seed, "weights"))
@@ -125,14 +126,13 @@ class Learner(nn.Module):
                 spec,
                 stream(seed, "world model"),
             )
+            self.expected = ExpectedError(
+                curiosity.expected_error,
+                curiosity.expected_floor,
+                config.torso.belief,
+                spec.num_actions,
+            )
         self.trust_region = TrustRegion(config.vmpo)
-        curiosity = config.world_model
-        self.expected = ExpectedError(
-            curiosity.expected_error,
-            curiosity.expected_floor,
-            config.torso.belief,
-            spec.num_actions,
-        )
         self.intrinsic = RewardNormaliser(
             curiosity.prioritise, config.reward_decay, curiosity.absolute_zero
         )

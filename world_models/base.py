@@ -39,8 +39,8 @@ class ModelConfig:
     its expectation, given belief and action; relative: that over the expectation; log: the
     difference of logarithms; off: the error itself, as published."""
     expected_floor: float = 0.02
-    """Error below which relative and log see no differences, as a share of the error of a model that
-    knows nothing."""
+    """Error below which relative and log see no differences, as a share of the error of a model
+    that knows nothing."""
     absolute_zero: float = 0.0
     """Smallest deviation that errors are divided by, as a share of the error of a model that knows
     nothing. So pay ends when everything is known (our option; not published). 0: no such floor."""

@@ -11,12 +11,13 @@ how large the error is on average, in units of what a model that knows nothing w
 
 So noise is paid nothing on average. News is paid more, because the head has only seen what was
 learnt. `relative` and `log` weigh a misjudged e by its share, `difference` by its size; and where r
-and e are far below the floor, `relative` and `log` pay nothing. All three are then multiplied by the
-ignorance again, so that a surprise has the unit of the raw reward. The idea is that of aleatoric
-mapping (Mavor-Parker et al., 2022) with one number in place of a variance for each feature.
+and e are far below the floor, `relative` and `log` pay nothing. All three are then multiplied by
+the ignorance again, so that a surprise has the unit of the raw reward. The idea is that of
+aleatoric mapping (Mavor-Parker et al., 2022) with one number in place of a variance for each
+feature.
 
-For `difference` and `relative` the head learns e = exp(h) by minimising r / e + log e. Its minimum is
-the mean of r, and errors of every size weigh alike. For `log` it is a least-squares fit.
+For `difference` and `relative` the head learns e = exp(h) by minimising r / e + log e. Its minimum
+is the mean of r, and errors of every size weigh alike. For `log` it is a least-squares fit.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from afterwit.world_models import IntrinsicBonus, IntrinsicReward
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
+from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
 from tests.helpers import A, B, T, equal_states, tiny_torso_config
 
 MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
@@ -178,7 +179,7 @@ def test_what_it_cannot_be_laid_on_is_named() -> None:
     with pytest.raises(ValueError, match="horizon is 2"):
         bonus_on(walks(), BYOLExploreConfig(horizon=2))
     with pytest.raises(ValueError, match="at least 2 environments"):
-        bonus_on(walks(count=1), "byol-hindsight")
+        bonus_on(walks(count=1), BYOLHindsightConfig(purity="critic"))
 
 
 @pytest.mark.parametrize(
