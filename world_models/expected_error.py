@@ -34,6 +34,9 @@ from afterwit.world_models.trajectory import Trajectory, masked_mean
 Form = Literal["off", "difference", "relative", "log"]
 
 HIDDEN = 64  # width of the head
+# Multiple of the learning rate at which the head learns. It must know what is always unpredictable
+# before the policy goes there: on Atari, with 1 the policy seeks the noise, with 10 it does not.
+HEAD_RATE = 10
 LARGEST = 10.0  # of |h|, so that exp(h) is finite
 
 

@@ -101,7 +101,8 @@ class Statistics:
         """
         envs = np.arange(len(self.first_reward)) if environments is None else environments
         real, reward = trajectory.real.numpy(), trajectory.reward.numpy()
-        paid = bonus.cpu().numpy()
+        signed = bonus.cpu().numpy()
+        paid = np.maximum(signed, 0)  # surprises below zero are no pay that could be shared
         info = {name: value.numpy() for name, value in trajectory.info.items()}
         self._count("steps", real, paid)
         if self.noop is not None:
@@ -133,7 +134,11 @@ class Statistics:
             self._reach(info["trackers"] & real[..., None], agent_steps)
         for t in range(len(real)):
             self._advance(
-                envs, real[t], reward[t], paid[t], {name: value[t] for name, value in info.items()}
+                envs,
+                real[t],
+                reward[t],
+                signed[t],
+                {name: value[t] for name, value in info.items()},
             )
 
     def _count(self, name: str, mask: Array, paid: Array) -> None:
