@@ -30,7 +30,16 @@ from tests.helpers import SHAPE, random_trajectory, tiny_spec, tiny_torso_config
 NAME = "pretended"
 HINDSIGHT = BYOLHindsightConfig(horizon=3, critic_steps=2)
 PUBLISHED = replace(
-    HINDSIGHT, standardise_decay=None, invariance_in_reward=True, critic="mlp", contrast_size=2
+    HINDSIGHT,
+    generator_reads="outcome",
+    purity="critic",
+    expected_error="off",
+    absolute_zero=0.0,
+    prioritise=True,
+    standardise_decay=None,
+    invariance_in_reward=True,
+    critic="mlp",
+    contrast_size=2,
 )
 CONFIGS = {
     "byol-hindsight": LearnerConfig(world_model=HINDSIGHT),

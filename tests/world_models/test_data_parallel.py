@@ -34,9 +34,14 @@ RESETS = [(), ((0, 0), (4, 1), (8, 2), (3, 3), (4, 3), (2, 5)), NEVER_HERE]
 CONFIGS = {
     "byol-explore": LearnerConfig(world_model=BYOLExploreConfig(horizon=3), extrinsic_weight=1.0),
     "byol-hindsight": LearnerConfig(
-        world_model=BYOLHindsightConfig(horizon=2, invariance_in_reward=True)
+        world_model=BYOLHindsightConfig(
+            horizon=2, generator_reads="outcome", purity="critic", invariance_in_reward=True
+        )
     ),
-    "small groups": LearnerConfig(world_model=BYOLHindsightConfig(contrast_size=4, critic="mlp")),
+    "small groups": LearnerConfig(
+        world_model=BYOLHindsightConfig(purity="critic", contrast_size=4, critic="mlp")
+    ),
+    "innovation": LearnerConfig(world_model=BYOLHindsightConfig(horizon=2)),
     "rnd": LearnerConfig(world_model=RNDConfig(), shared_torso=False),
     "icm": LearnerConfig(world_model=ICMConfig()),
     "counts": LearnerConfig(world_model=CountsConfig()),

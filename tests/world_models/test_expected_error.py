@@ -28,9 +28,9 @@ def batch(seed: int) -> tuple[Tensor, Trajectory, Tensor]:
     return UNIT * mean * gamma, trajectory, torch.randn(STEPS + 1, WIDE, BELIEF, generator=random)
 
 
-def trained(form: Form, steps: int = 1500) -> ExpectedError:
+def trained(form: Form, steps: int = 400) -> ExpectedError:
     expected = seeded(lambda: ExpectedError(form, 0.02, BELIEF, A), 0)
-    optimiser = torch.optim.Adam(expected.parameters(), 3e-3)
+    optimiser = torch.optim.Adam(expected.parameters(), 1e-2)
     for step in range(steps):
         reward, trajectory, beliefs = batch(step)
         optimiser.zero_grad()

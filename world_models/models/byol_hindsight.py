@@ -61,8 +61,8 @@ class BYOLHindsight(WorldModel):
     """
 
     Config = BYOLHindsightConfig
-    predicts = "the same, given a latent z of what nobody could foresee"
-    pays = "the error that is left"
+    predicts = "the same, given a latent z of what was not foreseen"
+    pays = "the error that is left, less its expectation"
     source = (
         "Jarrett et al. (ICML 2023), Curiosity in Hindsight: Intrinsic Exploration in"
         " Stochastic Environments, arXiv 2211.10515"
