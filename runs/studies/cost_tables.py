@@ -62,6 +62,7 @@ def difference_table(costs: Sequence[NoiseCost]) -> str:
                     format_contrast(each.more),
                     "–" if not math.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}",
                     each.words,
+                    format_contrast(each.paired),
                 ],
             )
         )
@@ -71,8 +72,17 @@ def difference_table(costs: Sequence[NoiseCost]) -> str:
         " noise is 0 here. Brackets: the 95% Welch-Satterthwaite interval of this comparison alone,"
         f" four cells of independent runs. p: of the same t, with Holm's correction for all {count}"
         f" comparisons. The words follow the corrected p, below {LEVEL:g}; 'not shown' does not"
-        " mean that there is no difference. Score over all of training, finished runs only."
+        " mean that there is no difference. Score over all of training, finished runs only. Runs of"
+        " one seed may be alike: the last column pairs them, uncorrected, and decides nothing."
     )
-    head = ["world", "method", "runs, with and without noise", "costs it more by", "p", "shown"]
+    head = [
+        "world",
+        "method",
+        "runs, with and without noise",
+        "costs it more by",
+        "p",
+        "shown",
+        "paired by seed",
+    ]
     title = f"Does noise cost a method more than {reference}?"
     return f"<h2>{escape(title)}</h2><p class='note'>{escape(note)}</p>{prose_table(head, rows)}"

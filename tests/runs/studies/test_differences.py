@@ -68,12 +68,17 @@ def test_holm_by_hand() -> None:
     )
 
 
-def mended() -> dict[tuple[str, str], Array]:
-    scores: dict[tuple[str, str], list[float]] = {}
+def mended() -> dict[tuple[str, str], dict[int, float]]:
+    scores: dict[tuple[str, str], dict[int, float]] = {}
     with MENDED.open() as file:
         for row in csv.DictReader(file):
-            scores.setdefault((row["world"], row["model"]), []).append(float(row["score"]))
-    return {key: np.array(each) for key, each in scores.items()}
+            cell = scores.setdefault((row["world"], row["model"]), {})
+            cell[int(row["seed"])] = float(row["score"])
+    return scores
+
+
+def seeded(cells: dict[tuple[str, str], Array]) -> dict[tuple[str, str], dict[int, float]]:
+    return {key: dict(enumerate(cell.tolist())) for key, cell in cells.items()}
 
 
 def test_the_stored_maze_study_says_what_its_page_states() -> None:
@@ -87,17 +92,16 @@ def test_the_stored_maze_study_says_what_its_page_states() -> None:
         assert tuple(more[world].more[:3]) == pytest.approx(expected, abs=0.00501)
         assert more[world].words == "not shown" and more[world].corrected_p >= more[world].more.p
     own = more["sticky"].cost
-    expected = stats.ttest_ind(
-        scores["none", "byol-explore"], scores["sticky", "byol-explore"], equal_var=False
-    ).confidence_interval()
-    assert (own.low, own.high) == pytest.approx(tuple(expected))
+    quiet, noisy = (list(scores[w, "byol-explore"].values()) for w in ("none", "sticky"))
+    ends = stats.ttest_ind(quiet, noisy, equal_var=False).confidence_interval()
+    assert (own.low, own.high) == pytest.approx(tuple(ends))
 
 
 def test_words_follow_the_sign_and_the_correction() -> None:
     spread = np.linspace(-0.02, 0.02, 5)
     scores = {("none", method): 0.8 + spread for method in ("a", "b", "c")}
     scores |= {("x", "a"): 0.7 + spread, ("x", "b"): 0.5 + spread, ("x", "c"): 0.8 + spread}
-    rows = cost_rows(noise_costs(scores, ("none", "x", "y"), ("a", "b", "c")))
+    rows = cost_rows(noise_costs(seeded(scores), ("none", "x", "y"), ("a", "b", "c")))
     assert [row["words"] for row in rows] == [
         *("", "costs it more", "costs it less"),
         *("", "no interval", "no interval"),
@@ -105,15 +109,34 @@ def test_words_follow_the_sign_and_the_correction() -> None:
     assert [row["cost"] for row in rows[:3]] == pytest.approx([0.1, 0.3, 0])
     assert [row["difference"] for row in rows[1:3]] == pytest.approx([0.2, -0.1])
     assert (rows[3]["runs"], rows[3]["runs_without_noise"]) == (0, 5)
-    assert noise_costs(scores, ("x", "y"), ("a", "b")) == []
+    assert noise_costs(seeded(scores), ("x", "y"), ("a", "b")) == []
     # one comparison alone is shown, one of very many of the same size is not
     close = {("none", "a"): 5 * spread, ("none", "b"): 5 * spread, ("x", "a"): 5 * spread}
     close["x", "b"] = 5 * spread - 0.2
-    (_, alone) = noise_costs(close, ("none", "x"), ("a", "b"))
+    (_, alone) = noise_costs(seeded(close), ("none", "x"), ("a", "b"))
     assert alone.words == "costs it more" and alone.corrected_p == alone.more.p
     many = close | {(f"y{i}", method): 5 * spread for i in range(20) for method in "ab"}
-    among = noise_costs(many, ("none", "x", *(f"y{i}" for i in range(20))), ("a", "b"))[1]
+    among = noise_costs(seeded(many), ("none", "x", *(f"y{i}" for i in range(20))), ("a", "b"))[1]
     assert among.more == alone.more and among.words == "not shown"
+
+
+def test_pairing_by_seed_is_the_one_sample_t_test_of_the_seeds_that_all_cells_have() -> None:
+    random = np.random.default_rng(1)
+    luck, cells = random.normal(0, 1, 6), [(w, m) for w in ("none", "x") for m in "ab"]
+    scores = seeded({cell: luck + random.normal(0, 0.1, 6) for cell in cells})
+    del scores["x", "b"][0], scores["none", "a"][5]
+    found = noise_costs(scores, ("none", "x"), ("a", "b"))[1]
+    each = [
+        scores["none", "b"][s] - scores["x", "b"][s] - scores["none", "a"][s] + scores["x", "a"][s]
+        for s in range(1, 5)
+    ]
+    expected = stats.ttest_1samp(each, 0)
+    ends = expected.confidence_interval()
+    assert found.paired.p == pytest.approx(expected.pvalue)
+    assert (found.paired.low, found.paired.high) == pytest.approx((ends.low, ends.high))
+    # shared luck leaves the seeds' differences, and not the four cells
+    assert found.paired.high - found.paired.low < (found.more.high - found.more.low) / 2
+    assert found.runs == 5 and found.corrected_p == found.more.p
 
 
 def test_under_the_null_one_family_in_twenty_has_a_false_difference() -> None:
