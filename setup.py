@@ -9,7 +9,8 @@ from setuptools import find_packages, setup
 ROOMS = ("envs", "world_models", "agents", "runs")
 MINIGRID = ["minigrid>=3.2,<3.3"]
 RAY = ["ray>=2.60,<3"]
-STUDY = ["rliable>=1.2,<1.3", "pandas>=2.2,<3"]  # rliable's arch cannot be imported with pandas 3
+# rliable's arch cannot be imported with pandas 3.
+STUDY = ["rliable>=1.2,<1.3", "pandas>=2.2,<3", "scipy>=1.11,<2"]
 EXAMPLES = ["stable-baselines3>=2.9,<3", "torchrl>=0.14,<0.15"]
 DOCS = ["furo>=2025.12,<2027", "myst-parser>=5,<6", "sphinx>=9,<10", "sphinx-copybutton>=0.5,<0.6"]
 

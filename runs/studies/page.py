@@ -1,4 +1,4 @@
-"""A study's report: one self-contained page, its figures as PNG, runs.csv and summary.json."""
+"""A study's report: one self-contained page, its figures as PNG, its numbers as CSV and JSON."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from afterwit.runs.output.html import image, table, write_html
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.studies.claims import claims, targets
+from afterwit.runs.studies.cost_tables import cost_table, difference_table
 from afterwit.runs.studies.coverage_figure import coverage_figure
+from afterwit.runs.studies.differences import NoiseCost, cost_rows, study_costs
 from afterwit.runs.studies.figures import MANY, curves_figure, measure_words, scores_figure
 from afterwit.runs.studies.results import StudyLog, read_study
 from afterwit.runs.studies.tables import (
     claim_table,
     control_table,
-    cost_table,
     effort_table,
     instrument_table,
     number,
@@ -39,11 +40,11 @@ from afterwit.runs.studies.tables import (
 from afterwit.runs.studies.variants_figure import variants_figure
 from afterwit.runs.studies.verdicts import EXPLORE, HINDSIGHT, Claim, Target, trapped_words
 
-RUNS, CELLS, SUMMARY = "runs.csv", "cells.csv", "summary.json"
+RUNS, CELLS, DIFFERENCES, SUMMARY = "runs.csv", "cells.csv", "differences.csv", "summary.json"
 
 
 def write_study_report(home: Path) -> Path:
-    """Write HOME/report.html, its figures, runs.csv, cells.csv and summary.json.
+    """Write HOME/report.html, its figures, runs.csv, cells.csv, differences.csv and summary.json.
 
     It also works for an unfinished study, and then says so.
 
@@ -55,7 +56,8 @@ def write_study_report(home: Path) -> Path:
     """
     study = read_study(home)
     found_targets, found_claims = targets(study), claims(study)
-    write_numbers(study, found_targets, found_claims)
+    costs = study_costs(study)
+    write_numbers(study, costs, found_targets, found_claims)
     lead, *notes = words(study, found_targets, found_claims)
     body = [
         "<h1>Afterwit: " + escape(f"study {study.manifest.study}") + "</h1>",
@@ -66,9 +68,10 @@ def write_study_report(home: Path) -> Path:
         body += pictures(study)
     body += [
         score_tables(study),
+        difference_table(costs),
+        cost_table(costs),
         target_table(found_targets),
         claim_table(found_claims),
-        cost_table(study),
         variant_table(study),
     ]
     body += [instrument_table(study), control_table(study), effort_table(study), origin(study)]
@@ -226,18 +229,22 @@ def origin(study: StudyLog) -> str:
     )
     parts.append(
         f"<p class='note'>This page: <code>{escape(command)}</code><br>{escape(made)}. All numbers:"
-        f" {RUNS}, {CELLS}, {SUMMARY}.</p>"
+        f" {RUNS}, {CELLS}, {DIFFERENCES}, {SUMMARY}.</p>"
     )
     return "".join(parts)
 
 
 def write_numbers(
-    study: StudyLog, found_targets: Sequence[Target], found_claims: Sequence[Claim]
+    study: StudyLog,
+    costs: Sequence[NoiseCost],
+    found_targets: Sequence[Target],
+    found_claims: Sequence[Claim],
 ) -> None:
-    """Write runs.csv, cells.csv and summary.json.
+    """Write runs.csv, cells.csv, differences.csv and summary.json.
 
     runs.csv has a row per run. cells.csv has a row per cell, with interquartile mean, low and high.
-    summary.json has both, and the verdicts.
+    differences.csv has a row per noise and method; a study without costs of noise has no such file.
+    summary.json has all of these, and the verdicts.
     """
     cells = []
     for (world, method), found in study.estimates.items():
@@ -251,12 +258,16 @@ def write_numbers(
         cells.append(row)
     write_csv(study.rows, study.home / RUNS)
     write_csv(cells, study.home / CELLS)
+    differences = cost_rows(costs)
+    if differences:
+        write_csv(differences, study.home / DIFFERENCES)
     summary = {
         "study": study.manifest.study,
         "finished": not study.unfinished and not study.waiting,
         "runs_waiting": list(study.waiting),
         "runs": study.rows,
         "cells": cells,
+        "differences": differences,
         "targets": [asdict(target) for target in found_targets],
         "claims": [asdict(claim) for claim in found_claims],
         "provenance": provenance(),

@@ -1,4 +1,4 @@
-"""A study's tables: scores, targets, claims, costs of noise, variants, instruments, effort."""
+"""A study's tables: scores, targets, claims, variants, instruments, effort."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from afterwit.runs.output.html import table
 from afterwit.runs.reports.groups import MEASURES
+from afterwit.runs.reports.sentences import percent
 from afterwit.runs.studies.figures import WHEN_WORDS
 from afterwit.runs.studies.results import StudyLog, noise_key
 from afterwit.runs.studies.variants_figure import plain_value
-from afterwit.runs.studies.verdicts import REPRODUCED, UNKNOWN, Claim, Target, cost, format_estimate
+from afterwit.runs.studies.verdicts import REPRODUCED, UNKNOWN, Claim, Target, format_estimate
 
 
 def number(study: StudyLog, world: str, method: str, name: str) -> str:
@@ -30,7 +31,9 @@ def score_tables(study: StudyLog) -> str:
     if not study.measures or study.knobs:  # variants have a table of their own
         return ""
     columns = score_columns(study)
-    head = ["world", "method", "runs", *columns.values()]
+    main = study.measures[0]
+    each = f"{main} of each run, {WHEN_WORDS['all']}"
+    head = ["world", "method", "runs", *columns.values(), each]
     rows = []
     for world in study.worlds:
         for index, (method, group) in enumerate(study.members(world)):
@@ -39,6 +42,7 @@ def score_tables(study: StudyLog) -> str:
                 method,
                 str(len(group.runs)),
                 *(number(study, world, method, name) for name in columns),
+                every_run(study, world, method, f"{main}_all"),
             ]
             rows.append(("first" if not index else "", cells))
     explained = (
@@ -48,9 +52,20 @@ def score_tables(study: StudyLog) -> str:
     )
     note = (
         f"{explained}Best tenth: the highest of the ten means of a run; curiosity rightly fades"
-        " when nothing is left to learn."
+        " when nothing is left to learn. Single runs are in the order of their seeds."
     )
     return f"<h2>Table of scores</h2><p class='note'>{note}</p>{prose_table(head, rows)}"
+
+
+def every_run(study: StudyLog, world: str, method: str, name: str) -> str:
+    """Return a number of each run of a cell as text, in the order of the seeds."""
+    values = [
+        row.get(name, math.nan)
+        for row in study.rows
+        if (row["world"], row["method"]) == (world, method)
+    ]
+    word = (lambda v: f"{v:,.1f}") if name.split("_")[0] in MEASURES else percent
+    return " ".join(word(value) if math.isfinite(value) else "–" for value in values)
 
 
 def prose_table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
@@ -95,44 +110,6 @@ def claim_table(claims: Sequence[Claim]) -> str:
     return (
         f"<h2>Published claims</h2><p class='note'>{note}</p><div"
         f' class="prose">{table(head, rows)}</div>'
-    )
-
-
-def cost_table(study: StudyLog) -> str:
-    """Return what each noise costs each method, relative to its own score without noise."""
-    noises = [world for world in study.worlds if world != "none"]
-    if "none" not in study.worlds or not noises or "score" not in study.measures:
-        return ""
-    rows = []
-    for world in noises:
-        row = [world]
-        for method in study.methods:
-            here = study.get(world, method, "score_all")
-            quiet = study.get("none", method, "score_all")
-            share = f"{here.iqm / quiet.iqm:.2f} x, " if here.runs and quiet.iqm > 0 else ""
-            row.append(f"{share}{cost(study, world, method)[0]}")
-        rows.append(("", row))
-    rows.insert(
-        0,
-        (
-            "mean",
-            [
-                "score without noise",
-                *(
-                    format_estimate(study.get("none", method, "score_all"))
-                    for method in study.methods
-                ),
-            ],
-        ),
-    )
-    note = (
-        "Score over all of training, of the method's own score without noise. trapped: its interval"
-        " lies below 0.85 x; holds: above; open: "
-    )
-    note += "neither. A method that explores little without noise cannot lose much."
-    return (
-        "<h2>What each noise costs</h2><p"
-        f" class='note'>{note}</p>{table(['', *study.methods], rows)}"
     )
 
 

@@ -24,6 +24,7 @@ from afterwit.runs.evaluation.intervals import estimate, interquartile_mean, int
 from afterwit.runs.studies.claims import claims as claims_of
 from afterwit.runs.studies.claims import targets as targets_of
 from afterwit.runs.studies.definitions import STUDIES, Study, Variant
+from afterwit.runs.studies.differences import study_costs
 from afterwit.runs.studies.page import write_study_report
 from afterwit.runs.studies.results import StudyLog, read_study
 from afterwit.runs.studies.run_study import merge_manifest, write_manifest
@@ -420,3 +421,45 @@ def test_report_only_trains_nothing_and_mistakes_are_named(
         "pip install 'afterwit[study]'" in capsys.readouterr().err
         and not (tmp_path / "new").exists()
     )
+
+
+def test_the_page_says_what_noise_costs_and_shows_every_run(tmp_path: Path) -> None:
+    levels: dict[tuple[str, str], Level] = {
+        ("none", "byol-hindsight"): 0.9,
+        ("none", "byol-explore"): 0.8,
+        ("brownian", "byol-hindsight"): 0.85,
+        ("brownian", "byol-explore"): 0.25,
+        ("pixel", "byol-hindsight"): 0.7,
+        ("pixel", "byol-explore"): 0.6,
+    }
+    chosen = maze(("none", "brownian", "pixel"), ("byol-hindsight", "byol-explore"), 3)
+    levelled(tmp_path / "s", chosen, levels)
+    html = write_study_report(tmp_path / "s").read_text(encoding="utf-8")
+    assert "Does noise cost a method more than byol-hindsight?" in html
+    # Three seeds a hundredth apart: Welch's t with 8 degrees of freedom is 2.306.
+    reach = 2.306 * math.sqrt(4 * 0.01**2 / 3)
+    brownian = f"+0.50 [{0.5 - reach:+.2f}, {0.5 + reach:+.2f}]"
+    shown = f"<td>3 and 3</td><td>{brownian}</td><td>&lt; 0.001</td><td>costs it more</td>"
+    assert shown in html
+    assert "<td>1.000</td><td>not shown</td>" in html
+    assert "<td>+0.05 [" in html and "<td>+0.55 [" in html  # the costs themselves
+    assert "<td>25% 24% 23%</td>" in html
+    with (tmp_path / "s" / "differences.csv").open() as file:
+        rows = {(row["world"], row["method"]): row for row in csv.DictReader(file)}
+    assert len(rows) == 4 and rows["pixel", "byol-explore"]["words"] == "not shown"
+    assert float(rows["brownian", "byol-explore"]["difference"]) == pytest.approx(0.5)
+    assert rows["brownian", "byol-hindsight"]["difference"] == ""
+
+
+def test_half_a_run_is_not_compared(tmp_path: Path) -> None:
+    """One of three runs in the noise has stopped early: two are left."""
+    study = make(
+        tmp_path / "s",
+        maze(seeds=3),
+        lambda world, _, seed: log(0.5 + seed / 10)[
+            : 5 if (world, seed) == ("brownian", 2) else 10
+        ],
+    )
+    costs = study_costs(study)
+    assert [(each.runs, each.quiet_runs) for each in costs] == [(2, 3)] * 2
+    assert costs[0].cost.value == pytest.approx(0.6 - 0.55)
