@@ -330,23 +330,23 @@ def test_a_sensitivity_study_has_a_table_of_variants_with_the_default_in_its_pla
     tmp_path: Path,
 ) -> None:
     study = STUDIES["maze-sensitivity"]().select(
-        (), ("byol-hindsight", "horizon-2", "horizon-8"), (), {}
+        (), ("byol-hindsight", "horizon-4", "horizon-8"), (), {}
     )
     read = make(
         tmp_path / "s",
         study,
-        lambda world, method, seed: log({"horizon-2": 0.9}.get(method, 0.5) - seed / 100),
+        lambda world, method, seed: log({"horizon-4": 0.9}.get(method, 0.5) - seed / 100),
     )
     (knob,) = read.knobs
     assert knob.path == "learner.world_model.horizon"
-    assert [method for _, method in knob.settings] == ["byol-hindsight", "horizon-2", "horizon-8"]
+    assert [method for _, method in knob.settings] == ["byol-hindsight", "horizon-4", "horizon-8"]
     html = write_study_report(tmp_path / "s").read_text(encoding="utf-8")
     assert (
         "<h2>Variants</h2>" in html
         and "1 (default)" in html
         and "<h2>Published claims</h2>" not in html
     )
-    assert "the best variant is horizon-2, 90% [89%, 90%]" in html
+    assert "the best variant is horizon-4, 90% [89%, 90%]" in html
 
 
 def test_worlds_without_trackers_are_judged_by_cells_rooms_and_return(tmp_path: Path) -> None:

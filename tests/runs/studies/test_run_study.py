@@ -56,7 +56,7 @@ def test_every_registered_study_makes_cells_that_differ(name: str) -> None:
 
 def test_the_maze_study_is_the_whole_matrix_and_starts_with_whole_comparisons() -> None:
     cells = STUDIES["maze"]().cells()
-    assert len(cells) == 6 * 4 * 5
+    assert len(cells) == 6 * 4 * 10
     assert len({(cell.world, cell.method) for cell in cells[:24]}) == 24
     assert all(
         cell.config.env.noise == cell.world and cell.config.total_steps >= 1_500_000
