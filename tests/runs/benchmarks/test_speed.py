@@ -49,7 +49,8 @@ HEAVY = {
         torso=tiny_torso_config(), world_model=BYOLExploreConfig(hidden=300_000)
     ),
     "world model: critic": LearnerConfig(
-        torso=tiny_torso_config(), world_model=BYOLHindsightConfig(critic_embedding=20_000)
+        torso=tiny_torso_config(),
+        world_model=BYOLHindsightConfig(purity="critic", critic_embedding=20_000),
     ),
     "heads": LearnerConfig(
         torso=tiny_torso_config(),
