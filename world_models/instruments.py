@@ -36,13 +36,16 @@ def effective_rank(vectors: Tensor, mask: Tensor) -> Tensor:
       mask: bool [...]: the vectors that count.
 
     Returns:
-      The rank [].
+      The rank []. NaN if the singular values cannot be computed.
     """
     rows, weight = vectors.detach().flatten(0, -2).float(), mask.flatten().unsqueeze(-1).float()
     # A broken network's vectors must not raise an error here: its loss is reported first.
     rows = rows.nan_to_num().clamp(-1e6, 1e6)
     rows = (rows - (rows * weight).sum(0) / weight.sum().clamp(min=1)) * weight
-    values = torch.linalg.eigvalsh(rows.T @ rows).clamp(min=0).sqrt()
+    try:
+        values = torch.linalg.eigvalsh(rows.T @ rows).clamp(min=0).sqrt()
+    except torch.linalg.LinAlgError:  # an instrument must not end a run
+        return rows.new_full((), torch.nan)
     total = values.sum()
     share = values / total.clamp(min=1e-12)
     return torch.where(total > 1e-6, torch.exp(-(share * share.clamp(min=1e-12).log()).sum()), 0.0)

@@ -19,7 +19,7 @@ from afterwit.envs.maze import MazeConfig
 from afterwit.envs.specs import EnvSpec
 from afterwit.runs.configs.run_config import RunConfig
 from afterwit.runs.training.episode_statistics import Statistics, uniform_noise_share
-from afterwit.world_models.instruments import alarm, explained_variance, spread
+from afterwit.world_models.instruments import alarm, effective_rank, explained_variance, spread
 from afterwit.world_models.models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig
 from afterwit.world_models.models.hindsight_critic import contrast
 from tests.helpers import (
@@ -314,3 +314,13 @@ def test_noise_share_and_seeking_are_ratios_over_real_steps() -> None:
     assert entry["noise/seeking"] == pytest.approx(
         float((trajectory.action[real] == 0).float().mean()) * 5, rel=1e-5
     )
+
+
+def test_a_rank_that_cannot_be_computed_is_no_number_and_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(matrix: Tensor) -> Tensor:
+        raise torch.linalg.LinAlgError("failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigvalsh", fail)
+    assert effective_rank(torch.randn(5, 3), everywhere(5)).isnan()

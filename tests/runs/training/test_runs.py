@@ -98,7 +98,9 @@ def test_a_run_trains_logs_and_saves(model: str, tmp_path: Path) -> None:
         "reached/R1",
     ]
     names += ["share_of_time/noop", "noise/share", "noise/seeking"]
-    for name in names + ["leak/critic", "rank/latent", "use/latent"] * (model == "byol-hindsight"):
+    for name in names + ["learner/model_nats", "rank/latent", "use/latent"] * (
+        model == "byol-hindsight"
+    ):
         assert name in last
     assert 0 <= last["share_of_time/noise"] <= 1
     assert list((folder / "tensorboard").iterdir())
@@ -236,7 +238,7 @@ MISTAKES = {
     "unknown command": (["fly"], "unknown command 'fly'"),
     "unknown preset": (
         ["train", "labyrinth"],
-        "unknown preset 'labyrinth'; choose from maze, atari-small, atari, gym",
+        "unknown preset 'labyrinth'; choose from maze, maze-branches, atari-small, atari, gym",
     ),
     "unknown game": (
         ["train", "atari-small", "--game", "Montezuma"],
@@ -256,7 +258,7 @@ MISTAKES = {
         "'conv' needs images of at least 36x36, not 5x5",
     ),
     "one environment": (
-        ["train", "maze", "--env.num-envs", "1"],
+        ["train", "maze", "--env.num-envs", "1", "--learner.world-model.purity", "critic"],
         "byol-hindsight needs at least 2",
     ),
     "dose": (["train", "maze", "--env.dose", "1.5"], "dose is 1.5"),
