@@ -17,7 +17,7 @@ from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
 from afterwit.world_models.base import ModelConfig, WorldModelOutput
-from afterwit.world_models.expected_error import HEAD_RATE, ExpectedError
+from afterwit.world_models.expected_error import ExpectedError
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.registry import make_world_model
@@ -140,17 +140,15 @@ class Learner(nn.Module):
         self.to(device)
         self.trained = [p for p in self.parameters() if p.requires_grad]
         fast = {p for p in self.world_model.parameters() if p.requires_grad}
-        head, rate = list(self.expected.parameters()), config.learning_rate
-        slow = [p for p in self.trained if p not in fast.union(head)]
+        others = fast.union(self.expected.parameters())
         groups = [
-            {"params": slow, "lr": rate},
+            {"params": [p for p in self.trained if p not in others], "lr": config.learning_rate},
             {
                 "params": [p for p in self.trained if p in fast],
-                "lr": rate * config.world_model_rate,
+                "lr": config.learning_rate * config.world_model_rate,
             },
+            *self.expected.parameter_groups(config.learning_rate),
         ]
-        if head:
-            groups.append({"params": head, "lr": rate * HEAD_RATE})
         fused = device.type == "cuda"
         self.optimiser = torch.optim.Adam(
             groups, config.learning_rate, (config.adam_beta1, 0.999), foreach=not fused, fused=fused

@@ -47,11 +47,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, "world_model.")
-        if self.expected_error not in get_args(Form):
-            raise ValueError(
-                f"unknown world_model.expected_error {self.expected_error!r}; choose from"
-                f" {', '.join(get_args(Form))}"
-            )
+        check_choices(self, expected_error=Form)
         if not self.expected_floor > 0:
             raise ValueError(
                 f"world_model.expected_floor is {self.expected_floor}; it must be above 0"
@@ -88,6 +84,16 @@ def check_sizes(config: ModelConfig, *names: str) -> None:
         if getattr(config, name) < 1:
             raise ValueError(
                 f"world_model.{name} is {getattr(config, name)}; it must be at least 1"
+            )
+
+
+def check_choices(config: ModelConfig, **choices: Any) -> None:
+    """Raise a ValueError if one of these fields is none of the values of its Literal type."""
+    for name, kind in choices.items():
+        if getattr(config, name) not in get_args(kind):
+            raise ValueError(
+                f"unknown world_model.{name} {getattr(config, name)!r}; choose from"
+                f" {', '.join(get_args(kind))}"
             )
 
 

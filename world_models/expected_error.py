@@ -22,7 +22,7 @@ is the mean of r, and errors of every size weigh alike. For `log` it is a least-
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,11 @@ class ExpectedError(nn.Module):
         self.form, self.floor, self.num_actions = form, floor, num_actions
         if form != "off":
             self.head = mlp(belief + num_actions, HIDDEN, 1, 1)
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The head's group for an optimiser whose other groups have this rate. Empty if off."""
+        head = list(self.parameters())
+        return [{"params": head, "lr": learning_rate * HEAD_RATE}] if head else []
 
     def forward(
         self, reward: Tensor, ignorance: Tensor, trajectory: Trajectory, beliefs: Tensor

@@ -26,7 +26,7 @@ from afterwit.world_models.callers import (
     read_spaces,
     read_steps,
 )
-from afterwit.world_models.expected_error import HEAD_RATE, ExpectedError
+from afterwit.world_models.expected_error import ExpectedError
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.registry import find_model, make_world_model, world_model_name
 from afterwit.world_models.reward_normaliser import RewardNormaliser
@@ -151,10 +151,11 @@ class IntrinsicReward:
             }
         ).to(self.device)
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
-        head = list(self.expected.parameters())
-        groups: list[dict[str, Any]] = [{"params": [p for p in self.trained if p not in set(head)]}]
-        if head:
-            groups.append({"params": head, "lr": learning_rate * HEAD_RATE})
+        head = set(self.expected.parameters())
+        groups = [
+            {"params": [p for p in self.trained if p not in head]},
+            *self.expected.parameter_groups(learning_rate),
+        ]
         self.optimiser = torch.optim.Adam(groups, learning_rate)
         self.config, self.name = config, world_model_name(config)
         logging.getLogger("afterwit").info(

@@ -132,9 +132,9 @@ def gather(run: Run, steps: int, seed: int, progress: bool) -> Bank:
             trajectory = actor.unroll()
             seen, beliefs, _ = learner.perceive(trajectory)
             target, ahead, state = model.unroll(seen, beliefs)
-            foreseen = model.foresee(ahead)
-            latent, _ = model.generate(state, foreseen, target)
-            parts.append((trajectory.real, trajectory.action, ahead[0], latent[0], target[0]))
+            target, ahead, state = target[0], ahead[0], state[0]  # one step ahead
+            latent, _ = model.generate(state, model.foresee(ahead), target)
+            parts.append((trajectory.real, trajectory.action, ahead, latent, target))
             frames.append(trajectory.obs[:-1])
             infos.append(trajectory.info)
             bar.update(min(trajectory.action.numel(), steps - bar.n))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -25,6 +26,11 @@ HINDSIGHT = BYOLHindsightConfig(
     critic_embedding=8,
 )
 INNOVATION = BYOLHindsightConfig(latent_price=0.3, latent=3, hidden=16)
+
+
+each_form = pytest.mark.parametrize(
+    "index", (0, 1, 2), ids=("explore", "published", "innovation")
+)  # of `all_forms`
 
 
 def explore(

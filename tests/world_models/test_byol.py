@@ -37,6 +37,7 @@ from tests.helpers import (
 from tests.world_models.byol_models import (
     HINDSIGHT,
     all_forms,
+    each_form,
     explore,
     hindsight,
     move_target,
@@ -320,7 +321,7 @@ def test_a_loaded_critic_goes_on_with_its_own_averages() -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("index", (0, 1, 2), ids=("explore", "published", "innovation"))
+@each_form
 def test_what_lies_at_no_valid_pair_changes_nothing(index: int) -> None:
     torso, model = all_forms()[index]
     # Environment 0 resets twice in a row: obs[3] opens an episode without a step. Its last row,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 import torch
 
 from afterwit.world_models.base import TargetEncoder
@@ -14,6 +13,7 @@ from tests.helpers import BELIEF, close, random_trajectory, tiny_torso
 from tests.world_models.byol_models import (
     HINDSIGHT,
     all_forms,
+    each_form,
     explore,
     hindsight,
     move_target,
@@ -21,7 +21,7 @@ from tests.world_models.byol_models import (
 )
 
 
-@pytest.mark.parametrize("index", (0, 1, 2), ids=("explore", "published", "innovation"))
+@each_form
 def test_targets_get_no_gradient_and_follow_by_the_average(index: int) -> None:
     torso, model = all_forms()[index]
     move_target(model)

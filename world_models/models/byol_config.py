@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
-from afterwit.world_models.base import ModelConfig
+from afterwit.world_models.base import ModelConfig, check_choices
 from afterwit.world_models.open_loop import Edges
 
 
@@ -37,11 +36,7 @@ class BYOLConfig(ModelConfig):
             raise ValueError(
                 f"world_model.horizon is {self.horizon}; at least 1 step must be predicted"
             )
-        if self.reward_edges not in get_args(Edges):
-            raise ValueError(
-                f"unknown world_model.reward_edges {self.reward_edges!r}; choose from"
-                f" {', '.join(get_args(Edges))}"
-            )
+        check_choices(self, reward_edges=Edges)
         if not 0 <= self.target_decay <= 1:
             raise ValueError(
                 f"world_model.target_decay is {self.target_decay}; it must lie between 0 and 1"

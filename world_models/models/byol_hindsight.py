@@ -255,16 +255,16 @@ class BYOLHindsight(WorldModel):
           z, float [..., B, Z], and its divergence from N(0, 1) in nats, float [..., B]. The
           divergence is 0 if z is not Gaussian.
         """
-        nothing = torch.zeros_like(target[..., 0])
         if self.config.control == "noise":
-            return self.draw(target, self.config.latent), nothing
+            return self.draw(target, self.config.latent), torch.zeros_like(target[..., 0])
         if self.adds and foreseen is not None:
             seen = target - foreseen.detach()
         else:
             seen = target if self.alone else torch.cat([state, target], -1)
         if not self.gaussian:
             noise = self.draw(target, self.config.noise)
-            return self.generator(torch.cat([noise, seen], -1)), nothing
+            latent = self.generator(torch.cat([noise, seen], -1))
+            return latent, torch.zeros_like(target[..., 0])
         mean, log_deviation = self.generator(seen).chunk(2, -1)
         log_deviation = log_deviation.clamp(*LOG_DEVIATION)
         variance = (2 * log_deviation).exp()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
-from afterwit.world_models.base import check_sizes
+from afterwit.world_models.base import check_choices, check_sizes
 from afterwit.world_models.expected_error import Form
 from afterwit.world_models.models.byol_config import BYOLConfig
 from afterwit.world_models.models.hindsight_critic import CriticForm, check_contrast
@@ -110,17 +110,9 @@ class BYOLHindsightConfig(BYOLConfig):
                 f"world_model.foresight_weight is {self.foresight_weight}; it must be 0 (off) or"
                 " more"
             )
-        for name, choices in (
-            ("generator_reads", Reads),
-            ("purity", Purity),
-            ("control", Control),
-            ("critic", CriticForm),
-        ):
-            if getattr(self, name) not in get_args(choices):
-                raise ValueError(
-                    f"unknown world_model.{name} {getattr(self, name)!r}; choose from"
-                    f" {', '.join(get_args(choices))}"
-                )
+        check_choices(
+            self, generator_reads=Reads, purity=Purity, control=Control, critic=CriticForm
+        )
         if not self.latent_price >= 0:
             raise ValueError(
                 f"world_model.latent_price is {self.latent_price}; it must be 0 or more"
