@@ -31,6 +31,7 @@ class Actor(Agent):
       seed: Seed of the action draws.
       device: Where the policy runs.
       greedy: Take the most probable action instead of drawing one.
+      number: Number of the actor. Each actor has as many of the run's environments.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class Actor(Agent):
         seed: int,
         device: torch.device,
         greedy: bool = False,
+        number: int = 0,
     ):
         super().__init__(policy, env.spec.num_envs, seed, device, greedy)
+        self.environments = torch.arange(env.spec.num_envs) + number * env.spec.num_envs
         self.env, self.unroll_length = env, unroll_length
         self.step: TimeStep | None = None
 
@@ -86,6 +89,7 @@ class Actor(Agent):
                 for name in self.env.spec.tells
                 if all(name in s.info for s in steps)
             },
+            environments=self.environments,
         )
 
     def _call_environment(self, call: Callable[..., TimeStep], *arguments: Array) -> TimeStep:

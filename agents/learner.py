@@ -290,11 +290,12 @@ class Learner(nn.Module):
     def appraise(self, trajectory: Trajectory) -> tuple[WorldModelOutput, Tensor]:
         """The raw intrinsic reward of a trajectory with its parts, and the bonus [T, B].
 
-        Nothing is learned from it.
+        Nothing is learned from it. What it shows is remembered until its episodes end.
         """
         with self.world_model.watching():
             trajectory, beliefs, embeddings = self.perceive(trajectory)
             out = self.world_model(trajectory, beliefs, embeddings)
+            self.world_model.memory.write(trajectory)
             surprise, _ = self.expected(out.reward, out.ignorance, trajectory, beliefs)
             return out, self.intrinsic(surprise, trajectory.real)
 

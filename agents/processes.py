@@ -78,7 +78,7 @@ class ActorProcess:
         env = make_env(plan.actor_env, seed)
         with own_modes():  # the environment may have changed torch's modes
             policy = Policy(plan.learner.policy, plan.learner.torso, env.spec)
-        self.actor = Actor(env, policy, plan.unroll_length, seed, torch.device("cpu"))
+        self.actor = Actor(env, policy, plan.unroll_length, seed, torch.device("cpu"), number=index)
         self.version: int | None = None
         if plan.compile:
             compile_encoders(self.actor.policy)
@@ -158,7 +158,8 @@ class LearnerProcess:
 def to_arrays(trajectory: Trajectory) -> Arrays:
     """A trajectory's fields as NumPy arrays."""
     info = {name: value.numpy() for name, value in trajectory.info.items()}
-    return {name: value.numpy() for name, value in trajectory.state().items() if name != "info"} | {
+    tensors = {name: value for name, value in trajectory.state().items() if name != "info"}
+    return {name: value.numpy() for name, value in tensors.items() if value is not None} | {
         "info": info
     }
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from afterwit.envs.checks import check_numbers
 from afterwit.world_models import data_parallel
+from afterwit.world_models.episodic_memory import EpisodicMemory
 from afterwit.world_models.expected_error import Form
 from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.trajectory import Trajectory, masked_mean
@@ -147,6 +148,7 @@ class WorldModel(nn.Module, ABC):
         super().__init__()
         # on the host, so that a seed gives the same draws on every device
         self.random = torch.Generator().manual_seed(seed)
+        self.memory = EpisodicMemory()  # of what the episodes have seen; here of nothing
 
     @abstractmethod
     def forward(
@@ -154,7 +156,8 @@ class WorldModel(nn.Module, ABC):
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward of T steps of B environments.
 
-        In training mode the model may also update its running statistics.
+        In training mode the model may also update its running statistics, and its memory of the
+        episodes.
 
         Args:
           trajectory: The steps.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import reprlib
+from contextlib import AbstractContextManager
 from typing import Any, overload
 
 import gymnasium
@@ -209,7 +210,8 @@ class IntrinsicReward:
         """
         trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
         beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
-        out = self.model(trajectory, beliefs, embeddings)
+        with self._memory_of(state, trajectory):
+            out = self.model(trajectory, beliefs, embeddings)
         surprise, expected_loss = self.expected(out.reward, out.ignorance, trajectory, beliefs)
         loss = out.loss + expected_loss
         self.optimiser.zero_grad(set_to_none=True)
@@ -280,7 +282,7 @@ class IntrinsicReward:
               large.
         """
         trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
-        with torch.no_grad(), self.model.watching():
+        with torch.no_grad(), self.model.watching(), self._memory_of(state, trajectory):
             beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
             out, real = self.model(trajectory, beliefs, embeddings), trajectory.real
             raw, _ = self.expected(out.reward, out.ignorance, trajectory, beliefs)
@@ -291,7 +293,8 @@ class IntrinsicReward:
         ended = torch.from_numpy(as_array("dones", dones)[-1].copy())
         # A GRU's output is its state. This is the memory before obs[-1], the next call's obs[0].
         last = beliefs[-2].cpu(), trajectory.action[-1].cpu(), trajectory.first[-1].cpu()
-        return bonus, StreamState(*last, ended, self.autoreset)
+        memory = {name: row.cpu() for name, row in self.model.memory.latest.items()}
+        return bonus, StreamState(*last, ended, self.autoreset, memory)
 
     @in_own_modes
     def inspect(
@@ -320,7 +323,7 @@ class IntrinsicReward:
               large.
         """
         trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
-        with torch.no_grad(), self.model.watching():
+        with torch.no_grad(), self.model.watching(), self._memory_of(state, trajectory):
             beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
             readings = representation(beliefs, embeddings, trajectory.real) | self.model.inspect(
                 trajectory, beliefs, embeddings
@@ -347,6 +350,20 @@ class IntrinsicReward:
                 f"this state does not belong to {self.name} with these spaces and this torso:"
                 f" {reason}"
             ) from error
+
+    def _memory_of(
+        self, state: StreamState | None, trajectory: Trajectory
+    ) -> AbstractContextManager[None]:
+        """A context in which the model remembers what `state` remembers.
+
+        Without a state, or with a fresh one, it remembers nothing.
+        """
+        rows = state.memory if state is not None else {}
+        blank = self.model.memory.blank_rows(trajectory.action.shape[1])
+        given = {
+            name: rows[name].to(self.device) if name in rows else blank[name] for name in blank
+        }
+        return self.model.memory.lending(given)
 
     def _beliefs_and_embeddings(self, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
         """Beliefs [T+1, B, M] and embeddings [T+1, B, N]."""

@@ -15,7 +15,10 @@ from afterwit.world_models.base import MODEL_OF, ModelConfig, WorldModel
 from afterwit.world_models.models.byol_explore import BYOLExplore
 from afterwit.world_models.models.byol_hindsight import BYOLHindsight
 from afterwit.world_models.models.counts import Counts
+from afterwit.world_models.models.e3b import E3B
 from afterwit.world_models.models.icm import ICM
+from afterwit.world_models.models.ngu import NGU
+from afterwit.world_models.models.ride import RIDE
 from afterwit.world_models.models.rnd import RND
 from afterwit.world_models.torso import Torso
 
@@ -24,6 +27,9 @@ WORLD_MODELS: dict[str, type[WorldModel]] = {
     "byol-hindsight": BYOLHindsight,
     "rnd": RND,
     "icm": ICM,
+    "ride": RIDE,
+    "ngu": NGU,
+    "e3b": E3B,
 }
 ORACLES: dict[str, type[WorldModel]] = {"counts": Counts}
 ALL_MODELS = {**WORLD_MODELS, **ORACLES}

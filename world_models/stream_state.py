@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +22,8 @@ class StreamState:
     opens: Tensor  #: bool [B]: the next obs[0] opens an episode
     ended: Tensor  #: bool [B]: the last step ended an episode
     autoreset: str  #: next-step or same-step
+    #: [B, ...] by name: what the model remembers of the open episodes
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
     def fits(self, batch: int, belief: int, num_actions: int, autoreset: str) -> bool:
         """Whether the state belongs to `batch` environments of this kind, and to this torso.

@@ -35,6 +35,15 @@ class Trajectory:
     prev_action: Tensor  #: int64 [B]: the action before obs[0]
     #: [T, B, ...]: the declared entries of the environment's `info` about obs[t+1]
     info: Mapping[str, Tensor] = field(default_factory=dict)
+    #: int64 [B], on the host: which environments of the run these are. None: 0, 1, ..., B - 1
+    environments: Tensor | None = None
+
+    @property
+    def rows(self) -> Tensor:
+        """int64 [B], on the host: the numbers of these environments among those of the run."""
+        if self.environments is None:
+            return torch.arange(self.action.shape[1])
+        return self.environments
 
     @cached_property
     def real(self) -> Tensor:
@@ -67,8 +76,11 @@ class Trajectory:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def to(self, device: torch.device) -> Trajectory:
-        """The same steps on `device`. `info` stays on the host, where it is logged."""
-        on_host = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "info"}
+        """The same steps on `device`.
+
+        `info`, which is logged, and `environments` stay on the host.
+        """
+        on_host = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ON_HOST}
         # copies from pinned memory do not wait for each other, or for the GPU's work
         if device.type == "cuda":
             on_host = {
@@ -81,8 +93,9 @@ class Trajectory:
         return result
 
 
+ON_HOST = ("info", "environments")
 # the axis of environments in fields without an axis of time
-BATCH_AXIS = {"core": 0, "prev_action": 0}
+BATCH_AXIS = {"core": 0, "prev_action": 0, "environments": 0}
 
 
 def join_trajectories(parts: Sequence[Trajectory]) -> Trajectory:
@@ -91,7 +104,7 @@ def join_trajectories(parts: Sequence[Trajectory]) -> Trajectory:
         return parts[0]
     states = [part.state() for part in parts]
     info = {name: torch.cat([part.info[name] for part in parts], 1) for name in parts[0].info}
-    names = [name for name in states[0] if name != "info"]
+    names = [name for name, value in states[0].items() if isinstance(value, Tensor)]
     return Trajectory(
         **{
             name: torch.cat([state[name] for state in states], BATCH_AXIS.get(name, 1))

@@ -48,8 +48,8 @@ class Run:
                 device,
             )
         self.actors = [
-            Actor(env, self.learner.policy, config.unroll_length, seed, device)
-            for env, seed in zip(envs, seeds, strict=True)
+            Actor(env, self.learner.policy, config.unroll_length, seed, device, number=number)
+            for number, (env, seed) in enumerate(zip(envs, seeds, strict=True))
         ]
         if config.compile:
             compile_encoders(self.learner)

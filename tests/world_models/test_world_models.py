@@ -205,6 +205,8 @@ class TestWorldModel:
 
     def test_what_is_seen_again_is_worth_less(self, name: str) -> None:
         pair = make(name)
+        if pair[1].memory.names:
+            pytest.skip("each episode begins anew; see test_episodic_memory.py")
         before = reconstruction(see(pair, random_trajectory(seed=0))).sum()
         for _ in range(100):
             train(pair, range(1))

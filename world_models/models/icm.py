@@ -19,6 +19,7 @@ from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.instruments import effective_rank
+from afterwit.world_models.inverse_dynamics import inverse_loss
 from afterwit.world_models.torso import Encoder, Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -98,20 +99,16 @@ class ICM(WorldModel):
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         features = self.features(trajectory.obs)  # [T+1, B, N]
-        logits = self.inverse_model(torch.cat([features[:-1], features[1:]], -1))
-        inverse = F.cross_entropy(
-            logits.flatten(0, 1), trajectory.action.flatten(), reduction="none"
-        ).view_as(trajectory.reward)
         action = F.one_hot(trajectory.action, self.num_actions).to(features.dtype)
         known = features if self.config.forward_shapes_features else features.detach()
         predicted = self.forward_model(torch.cat([known[:-1], action], -1))
         error = 0.5 * (predicted - known[1:]).square().sum(-1)  # [T, B]
         reward = torch.where(trajectory.real, error, 0.0).detach()
         forward_loss = masked_mean(error, trajectory.real)
-        inverse_loss = masked_mean(inverse, trajectory.real)
+        inverse = inverse_loss(self.inverse_model, features, trajectory)
         weight = self.config.forward_weight
-        loss = weight * forward_loss + (1 - weight) * inverse_loss
-        metrics = {"reconstruction": forward_loss.detach(), "inverse": inverse_loss.detach()}
+        loss = weight * forward_loss + (1 - weight) * inverse
+        metrics = {"reconstruction": forward_loss.detach(), "inverse": inverse.detach()}
         return WorldModelOutput(
             loss, reward, {"reconstruction": reward}, metrics, spread(known[1:], trajectory.real)
         )
