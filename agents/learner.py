@@ -287,15 +287,23 @@ class Learner(nn.Module):
         return trajectory, *self._world_model_inputs(trajectory, out.beliefs, out.embeddings)
 
     @torch.no_grad()
-    def appraise(self, trajectory: Trajectory) -> tuple[WorldModelOutput, Tensor]:
+    def appraise(
+        self, trajectory: Trajectory, remember: bool = False
+    ) -> tuple[WorldModelOutput, Tensor]:
         """The raw intrinsic reward of a trajectory with its parts, and the bonus [T, B].
 
-        Nothing is learned from it. What it shows is remembered until its episodes end.
+        Nothing is learned from it.
+
+        Args:
+          trajectory: The steps.
+          remember: Whether a bonus that depends on the episode so far is to remember these steps,
+              as the start of those that are appraised next.
         """
         with self.world_model.watching():
             trajectory, beliefs, embeddings = self.perceive(trajectory)
             out = self.world_model(trajectory, beliefs, embeddings)
-            self.world_model.memory.write(trajectory)
+            if remember:
+                self.world_model.memory.write(trajectory)
             surprise, _ = self.expected(out.reward, out.ignorance, trajectory, beliefs)
             return out, self.intrinsic(surprise, trajectory.real)
 

@@ -18,6 +18,8 @@ from afterwit.world_models.models.counts import Counts
 from afterwit.world_models.models.e3b import E3B
 from afterwit.world_models.models.icm import ICM
 from afterwit.world_models.models.ngu import NGU
+from afterwit.world_models.models.noveld import NovelD
+from afterwit.world_models.models.re3 import RE3
 from afterwit.world_models.models.ride import RIDE
 from afterwit.world_models.models.rnd import RND
 from afterwit.world_models.torso import Torso
@@ -30,6 +32,8 @@ WORLD_MODELS: dict[str, type[WorldModel]] = {
     "ride": RIDE,
     "ngu": NGU,
     "e3b": E3B,
+    "noveld": NovelD,
+    "re3": RE3,
 }
 ORACLES: dict[str, type[WorldModel]] = {"counts": Counts}
 ALL_MODELS = {**WORLD_MODELS, **ORACLES}

@@ -189,7 +189,7 @@ def play(
         while missing.any() and (max_steps is None or steps < max_steps):
             trajectory = actor.unroll()
             with own_modes():
-                appraised, bonus = run.learner.appraise(trajectory)
+                appraised, bonus = run.learner.appraise(trajectory, remember=True)
             statistics.add(trajectory, bonus, 0)
             steps += len(trajectory.action)
             if isinstance(actor.env, Recorder):

@@ -168,7 +168,8 @@ class TestIntrinsicReward:
         np.testing.assert_array_equal(paid[0][0], paid[1][0])
         assert paid[0][1] == paid[1][1]
         other = curiosity(name, space, seed=1)
-        assert other.update(*steps(0, space))["loss"] != paid[0][1][0]["loss"]
+        metrics = [other.update(*steps(seed, space)) for seed in range(3)]
+        assert metrics != paid[0][1]
 
     def test_a_restored_one_goes_on_as_the_saved_one(self, name: str, space: Box) -> None:
         intrinsic, other = curiosity(name, space), curiosity(name, space, seed=1)
@@ -211,12 +212,17 @@ def test_only_steps_with_an_outcome_are_paid(name: str, autoreset: str) -> None:
     bonus = intrinsic.reward(obs, actions, dones)
     for t in range(T):
         for b in range(B):
-            assert (bonus[t, b] > 0) == is_real(dones, t, b, autoreset), (t, b)
+            real = is_real(dones, t, b, autoreset)
+            # NovelD pays rises only
+            assert (bonus[t, b] > 0) == real or (name == "noveld" and real), (t, b)
+    assert bonus.any()
 
 
 @pytest.mark.parametrize("prioritise", (True, False))
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_the_bonus_is_the_error_in_units_of_what_updates_saw(name: str, prioritise: bool) -> None:
+    if name == "re3":
+        pytest.skip("its first batch pays nothing, so there is no unit yet")
     config = replace(WORLD_MODELS[name].Config(), prioritise=prioritise, expected_error="off")
     intrinsic = curiosity(config, reward_decay=0.9)
     slow = SlowNormaliser(0.9)
@@ -432,7 +438,12 @@ def test_what_is_seen_again_and_again_pays_less() -> None:
 def test_the_first_bonus_is_in_the_unit_of_all_later_ones(name: str) -> None:
     """Before the first update the statistics are those of the steps that are paid."""
     intrinsic = curiosity(replace(WORLD_MODELS[name].Config(), prioritise=False))
-    before = intrinsic.reward(*steps())
-    assert before[before != 0].std() == pytest.approx(1, rel=0.01)  # in its own deviation
+    obs, actions, dones = steps()
+    before = intrinsic.reward(obs, actions, dones)
+    if name == "re3":
+        assert not before.any()  # it has nothing to compare with
+        return
+    real = [[is_real(dones, t, b, "next-step") for b in range(B)] for t in range(T)]
+    assert before[np.array(real)].std() == pytest.approx(1, rel=0.01)  # in its own deviation
     np.testing.assert_array_equal(intrinsic.reward(*steps()), before, "paying changes nothing")
     assert float(intrinsic.normaliser.raw.first.weight) == 0

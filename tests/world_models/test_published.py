@@ -27,6 +27,7 @@ from tests.helpers import random_trajectory, tiny_spec
 # there instead).
 UNUSED = "unused"  # has no effect in the published form
 OUR_OPTIONS = {"expected_error": "none", "expected_floor": UNUSED, "absolute_zero": 0.0}
+PLAIN = {"loss_scale": 1.0, "prioritise": False, **OUR_OPTIONS}
 PRINTED: dict[str, dict[str, Any]] = {
     "byol-explore": {
         "horizon": 8,
@@ -81,6 +82,37 @@ PRINTED: dict[str, dict[str, Any]] = {
         "prioritise": False,
         **OUR_OPTIONS,
     },
+    "ride": {
+        "features": 128,
+        "hidden": 256,
+        "forward_weight": 10.0,
+        "inverse_weight": 0.1,
+        "memory": None,
+        **PLAIN,
+    },
+    "ngu": {
+        "lifelong": True,
+        "features": 32,
+        "hidden": 128,
+        "neighbours": 10,
+        "memory": 30_000,
+        "kernel": 1e-4,
+        "cluster": 0.008,
+        "pseudo_count": 0.001,
+        "most_similar": 8.0,
+        "most_lifelong": 5.0,
+        **PLAIN,
+    },
+    "e3b": {"features": 1024, "hidden": 256, "ridge": 0.1, "unit_features": False, **PLAIN},
+    "noveld": {
+        "alpha": 0.5,
+        "normalise_observations": False,
+        "predictor_layers": 2,
+        "predictor_hidden": 1024,
+        "memory": None,
+        **PLAIN,
+    },
+    "re3": {"neighbours": 3, "memory": None, "distance_decay": None, **PLAIN},
 }
 ON_ATARI = {"none": "off", "off": None, "all": None, "the agent's": 1e-4}
 
@@ -111,6 +143,8 @@ def test_what_is_left_is_named(name: str) -> None:
         "critic_embedding": "critic",
         "critic_scale": "critic",
         "size_decay": "running size",
+        "memory": "remembered" if name != "re3" else "a replay",
+        "distance_decay": "running root mean square",
     }
     for field, value in PRINTED[name].items():
         if value is None:
@@ -186,6 +220,9 @@ def test_a_published_model_trains(name: str) -> None:
     small = replace(config, world_model=model_config(name, "published", sizes="ours", rate=3e-4))
     learner = Learner(small, tiny_spec(), 0, torch.device("cpu"))
     assert is_published(small.world_model) and not is_published(WORLD_MODELS[name].Config())
+    if name == "re3":
+        assert not any(p.requires_grad for p in learner.world_model.parameters())
+        return
     before = [p.clone() for p in learner.world_model.parameters()]
     for seed in range(2):
         metrics = learner.update(random_trajectory(seed=seed, belief=config.torso.belief))

@@ -84,6 +84,7 @@ class RIDE(WorldModel):
         "The last step of an episode is paid for its true last observation, and each observation "
         "counts once; the authors' code counts unroll boundaries twice and pays across resets.",
         "The bonus is divided by its own running deviation; the authors clip the weighted bonus.",
+        "Up to 30,000 observations of an episode are remembered; the authors remember all.",
         "Losses are means over steps; the authors sum over time.",
         "Adam trains the module; the authors have RMSprop.",
     )

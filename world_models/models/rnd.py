@@ -116,23 +116,37 @@ class RND(WorldModel):
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
-        obs = trajectory.obs[1:]
-        obs = obs.float() / 255 if obs.dtype == torch.uint8 else obs
-        if self.normalise:
-            if self.training:
-                self.observe(obs, trajectory.real)
-            obs = self.whiten(obs)
-        with torch.no_grad():
-            target = self.fixed(obs)
-            if self.training:
-                self.target_scale.update(target.square().mean(-1).sqrt(), trajectory.real)
-        error = (self.head(self.predictor(obs)) - target).square().mean(-1)  # [T, B]
-        error = error / self.target_scale.size.square()
+        obs = self.prepared(trajectory.obs[1:], trajectory.real)
+        error = self.error(obs, trajectory.real)
         reward = torch.where(trajectory.real, error, 0.0).detach()
         loss = masked_mean(error, trajectory.real)
         return WorldModelOutput(
             loss, reward, {"reconstruction": reward}, {"reconstruction": loss.detach()}
         )
+
+    def prepared(self, obs: Tensor, real: Tensor | None = None) -> Tensor:
+        """Observations [T, B, ...] as the networks read them.
+
+        In training mode those of the real steps [T, B], if given, move the moments first.
+        """
+        obs = obs.float() / 255 if obs.dtype == torch.uint8 else obs
+        if not self.normalise:
+            return obs
+        if self.training and real is not None:
+            self.observe(obs, real)
+        return self.whiten(obs)
+
+    def error(self, obs: Tensor, real: Tensor | None = None) -> Tensor:
+        """The predictor's error [T, B] on prepared observations, in units of the target's size.
+
+        In training mode the targets of the real steps [T, B], if given, move that size first.
+        """
+        with torch.no_grad():
+            target = self.fixed(obs)
+            if self.training and real is not None:
+                self.target_scale.update(target.square().mean(-1).sqrt(), real)
+        error = (self.head(self.predictor(obs)) - target).square().mean(-1)
+        return error / self.target_scale.size.square()
 
     @torch.no_grad()
     def observe(self, obs: Tensor, real: Tensor) -> None:

@@ -1,0 +1,153 @@
+"""NovelD and RE3 against loops and closed forms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from afterwit.world_models.base import ModelConfig, WorldModel
+from afterwit.world_models.models.noveld import NovelD, NovelDConfig
+from afterwit.world_models.models.re3 import RE3, RE3Config
+from afterwit.world_models.registry import make_world_model
+from afterwit.world_models.trajectory import Trajectory
+from tests.helpers import SHAPE, B, T, close, random_trajectory, seeded, tiny_spec, tiny_torso
+
+NOTHING = torch.zeros(T + 1, B, 1)
+
+
+def make(config: ModelConfig) -> WorldModel:
+    return seeded(lambda: make_world_model(config, tiny_torso(), tiny_spec(), 3), 3)
+
+
+def stream(obs: Tensor) -> Trajectory:
+    """One environment that sees obs [T+1, N]."""
+    whole = random_trajectory(length=len(obs) - 1, batch=1, resets=((0, 0),))
+    return replace(whole, obs=obs[:, None])
+
+
+def test_noveld_pays_the_rise_of_novelty_at_first_visits() -> None:
+    """Novelty is given: the first number of the observation, squared, is RND's error."""
+    model = make(NovelDConfig(normalise_observations=False))
+    assert isinstance(model, NovelD)
+    model.novelty.error = lambda obs, real=None: obs[..., 0].square()  # type: ignore[method-assign]
+    obs = torch.zeros(7, 6)
+    obs[:, 0] = torch.tensor([1.0, 3, 1, 3, 2, 0.5, 4])
+    reward = model(stream(obs), NOTHING, NOTHING).reward[:, 0]
+    # back at the start and at 3: seen before; 2 from 3: 2 - 1.5; 0.5 from 2: less than half
+    close(reward, torch.tensor([3 - 0.5, 0, 0, 2 - 1.5, 0, 4 - 0.25]))
+
+
+def test_noveld_equals_the_loop() -> None:
+    model, trajectory = make(NovelDConfig(alpha=0.3)), random_trajectory()
+    assert isinstance(model, NovelD)
+    out = model(trajectory, NOTHING, NOTHING)
+    rnd = model.novelty
+    rnd.eval()
+    for t in range(T):
+        for b in range(B):
+            before, after = (
+                rnd.error(rnd.prepared(trajectory.obs[i, b][None, None])).sqrt() for i in (t, t + 1)
+            )
+            expected = max(float(after - 0.3 * before), 0) * bool(trajectory.real[t, b])
+            assert float(out.reward[t, b]) == pytest.approx(expected, abs=1e-5)
+    with rnd.watching():
+        close(out.loss, rnd(trajectory, NOTHING, NOTHING).loss)
+
+
+def test_noveld_pays_noise_for_ever() -> None:
+    """A view that never comes again is always a first visit."""
+    model = make(NovelDConfig())
+    obs = torch.randn(T + 1, 6, generator=torch.Generator().manual_seed(0))
+    assert float(model(stream(obs), NOTHING, NOTHING).metrics["first_visits"]) == 1
+    still = model(stream(obs[:1].expand(T + 1, 6)), NOTHING, NOTHING)
+    assert not still.reward.any() and float(still.metrics["first_visits"]) == 0
+
+
+class Given(nn.Module):
+    def forward(self, obs: Tensor) -> Tensor:
+        return obs
+
+
+def re3(neighbours: int = 2, memory: int = 16) -> RE3:
+    model = make(RE3Config(neighbours=neighbours, memory=memory))
+    assert isinstance(model, RE3)
+    model.fixed = Given()  # type: ignore[assignment]
+    model.store = torch.zeros(memory + 1, 6)
+    return model
+
+
+def line(*places: float) -> Tensor:
+    obs = torch.zeros(len(places), 6)
+    obs[:, 1] = torch.tensor(places)
+    return obs
+
+
+def test_re3_knows_the_distances_on_a_line() -> None:
+    model = re3()
+    first = model(stream(line(0, 10, 20, 40)), NOTHING, NOTHING)
+    assert not first.reward.any()  # nothing to compare with
+    model.eval()
+    # 10, 20 and 40 are stored; the start of an episode is no outcome
+    features = line(10, 15, 0, 41)[:, None]
+    close(model.distance(features)[:, 0], torch.tensor([10.0, 5, 20, 21]))
+    out = model(stream(line(0, 10, 15, 0, 41)), NOTHING, NOTHING)
+    size = float(model.scale.size)
+    close(out.reward[:, 0], torch.tensor([math.log(1 + d / size) for d in (10, 5, 20, 21)]))
+    # asked twice, counted not at all
+    assert int(model.stored) == 3
+    close(model(stream(line(0, 10, 15, 0, 41)), NOTHING, NOTHING).reward, out.reward)
+
+
+def test_re3_forgets_the_oldest_and_stores_only_what_happened() -> None:
+    model = re3(1, 4)
+    model(stream(line(0, 1, 2, 3)), NOTHING, NOTHING)
+    model(stream(line(0, 4, 5, 6)), NOTHING, NOTHING)
+    assert sorted(model.store[:4, 1].tolist()) == [3, 4, 5, 6]
+    whole = stream(line(0, 7, 8, 9))
+    first = torch.tensor([True, False, True, False])[:, None]
+    model(replace(whole, first=first), NOTHING, NOTHING)
+    assert sorted(model.store[:4, 1].tolist()) == [5, 6, 7, 9]
+    assert int(model.stored) == 8
+
+
+def test_re3_s_distances_are_those_of_a_loop() -> None:
+    model = make(RE3Config(neighbours=3, memory=64))
+    assert isinstance(model, RE3)
+    model(random_trajectory(seed=1), NOTHING, NOTHING)
+    features = model.fixed(random_trajectory(seed=2).obs[1:]) + 10
+    kept = model.store[: int(model.stored)].double()
+    for t in range(T):
+        for b in range(B):
+            apart = (kept - features[t, b].double()).norm(dim=-1).sort().values
+            assert float(model.distance(features)[t, b]) == pytest.approx(float(apart[2]), 1e-5)
+
+
+def test_a_batch_must_fit_re3_s_store() -> None:
+    with pytest.raises(ValueError, match="memory is 16; it must hold at least a batch, here 5 x 4"):
+        RE3Config(memory=16).check_batch(5, 4)
+    RE3Config(memory=20).check_batch(5, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (NovelDConfig, {"alpha": 1.5}, "alpha is 1.5; it must lie between 0 and 1"),
+        (NovelDConfig, {"memory": 0}, "memory is 0; it must be at least 1"),
+        (NovelDConfig, {"predictor_layers": -1}, "predictor_layers is -1"),
+        (RE3Config, {"neighbours": 0}, "neighbours is 0; it must be at least 1"),
+        (RE3Config, {"memory": 4}, "memory is 4; it must hold at least the 5 neighbours"),
+        (RE3Config, {"distance_decay": 1.0}, "distance_decay is 1.0; it must be at least 0"),
+    ],
+)
+def test_bad_values_are_named(
+    kind: type[ModelConfig], values: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(**values)
+
+
+assert SHAPE == (6,)

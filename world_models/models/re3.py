@@ -1,0 +1,137 @@
+"""RE3 (Seo et al., 2021): far from the observations of late, through a random encoder.
+
+    d      = distance of f(o_{t+1}) from its k-th nearest in a store of earlier observations
+    reward of the transition into o_{t+1} = log(1 + d / size of d)
+
+f is a fixed random encoder. Nothing is trained. The mean of log(1 + d) over k nearest neighbours
+grows with the entropy of the observations. So noise in view, whose entropy nobody can use up, is
+paid for ever.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from afterwit.envs.specs import EnvSpec
+from afterwit.world_models import data_parallel
+from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
+from afterwit.world_models.running_scale import RunningScale
+from afterwit.world_models.torso import Encoder, Torso
+from afterwit.world_models.trajectory import Trajectory, masked_mean
+
+
+@dataclass(frozen=True)
+class RE3Config(ModelConfig):
+    """RE3, random encoders for efficient exploration."""
+
+    neighbours: int = 5
+    """k, the neighbour whose distance is paid. Seo et al. (2021): 3; their code averages five."""
+    memory: int = 4096
+    """Observations in the store, of all environments; the oldest are forgotten. At least a batch.
+    Seo et al. (2021): the replay, here 10,000."""
+    distance_decay: float = 0.99
+    """Share of the running size of distances that is kept at each learner step (our choice; not
+    published)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(self, "neighbours", "memory")
+        if self.memory < self.neighbours:
+            raise ValueError(
+                f"world_model.memory is {self.memory}; it must hold at least the"
+                f" {self.neighbours} neighbours"
+            )
+        if not 0 <= self.distance_decay < 1:
+            raise ValueError(
+                f"world_model.distance_decay is {self.distance_decay}; it must be at least 0 and"
+                " below 1"
+            )
+
+    def check_batch(self, steps: int, environments: int) -> None:
+        if steps * environments > self.memory:
+            raise ValueError(
+                f"world_model.memory is {self.memory}; it must hold at least a batch, here"
+                f" {steps} x {environments} = {steps * environments} observations"
+            )
+
+    @classmethod
+    def published(cls) -> RE3Config:
+        """The form of Seo et al. (2021) for agents without a replay."""
+        return cls(neighbours=3, memory=10_000)
+
+
+class RE3(WorldModel):
+    """RE3: far from the observations of late, through a random encoder.
+
+    Args:
+      config: The settings.
+      torso: The random encoder is of its kind.
+      spec: The environments.
+      seed: Seed of the model's random draws.
+    """
+
+    Config = RE3Config
+    predicts = "nothing"
+    pays = "log distance to the k-th nearest of late"
+    source = (
+        "Seo et al. (ICML 2021), State Entropy Maximization with Random Encoders for Efficient"
+        " Exploration, arXiv 2102.09430"
+    )
+    deviations = (
+        "Observations are compared with those of earlier batches; the authors compare them with a "
+        "replay or a batch that holds themselves.",
+        "Distances are divided by their running root mean square; the authors divide by their "
+        "running deviation.",
+        "The bonus is divided by its own running deviation, with a constant weight; the authors' "
+        "weight decays.",
+    )
+
+    store: Tensor  # [memory + 1, N]; the last row takes what is not to be stored
+    stored: Tensor  # int64 []: observations stored so far
+
+    def __init__(self, config: RE3Config, torso: Torso, spec: EnvSpec, seed: int):
+        super().__init__(seed)
+        self.config = config
+        self.fixed = Encoder(torso.config, spec.observation_shape).requires_grad_(False)
+        self.register_buffer("store", torch.zeros(config.memory + 1, torso.config.embedding))
+        self.register_buffer("stored", torch.zeros((), dtype=torch.int64))
+        self.scale = RunningScale(config.distance_decay)
+
+    @torch.no_grad()
+    def forward(
+        self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
+    ) -> WorldModelOutput:
+        """Raw intrinsic reward (see WorldModel.forward and the equations above). The loss is 0."""
+        real, features = trajectory.real, self.fixed(trajectory.obs[1:])
+        distance = self.distance(features)
+        if self.training:
+            self.scale.update(distance, real & (self.stored >= self.config.neighbours))
+            self.insert(features, real)
+        reward = torch.where(real, (distance / self.scale.size).log1p(), 0.0)
+        nothing = reward.new_tensor(math.log(2))  # at the usual distance
+        metrics = {"distance": masked_mean(distance, real)}
+        return WorldModelOutput(reward.new_zeros(()), reward, {"entropy": reward}, metrics, nothing)
+
+    def distance(self, features: Tensor) -> Tensor:
+        """Distances [T, B] of features from their k-th nearest in the store.
+
+        They are 0 while the store has fewer than k.
+        """
+        wide = features.flatten(0, 1).double(), self.store[:-1].double()
+        apart = torch.cdist(*wide).to(features.dtype)  # in float64, the fast form is exact enough
+        there = torch.arange(self.config.memory, device=apart.device) < self.stored
+        nearest = torch.where(there, apart, torch.inf).topk(self.config.neighbours, largest=False)
+        last = nearest.values[:, -1].unflatten(0, features.shape[:2])
+        return torch.where(last.isfinite(), last, 0.0)
+
+    def insert(self, features: Tensor, real: Tensor) -> None:
+        """Store the features [T, B, N] of real steps. With several learners, those of all."""
+        features = data_parallel.gather(features, 1).flatten(0, 1)
+        chosen = data_parallel.gather(real, 1).flatten()
+        place = (self.stored + chosen.cumsum(0) - 1) % self.config.memory
+        self.store[torch.where(chosen, place, self.config.memory)] = features
+        self.stored += chosen.sum()
