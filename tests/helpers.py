@@ -86,6 +86,7 @@ def random_trajectory(
         terminal=terminal,
         core=torch.randn(batch, belief, generator=random),
         prev_action=torch.randint(0, num_actions, (batch,), generator=random),
+        environments=torch.arange(batch),
     )
 
 

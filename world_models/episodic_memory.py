@@ -49,7 +49,7 @@ class EpisodicMemory(nn.Module):
             return {name: row.clone() for name, row in self.lent.items()}
         if not self.names:
             return {}
-        self._grow(int(trajectory.rows.max()) + 1)
+        self._grow(trajectory.rows_needed)
         index = trajectory.rows.to(getattr(self, self.names[0]).device, non_blocking=True)
         return {name: getattr(self, name)[index] for name in self.names}
 
@@ -127,30 +127,38 @@ def steps_of(trajectory: Trajectory) -> Iterator[tuple[int, Tensor, Tensor]]:
         yield t, opens, torch.ones_like(opens) if t else opens
 
 
-def ring(size: int, *shape: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Blank rows of the last `size` entries [*shape] of an episode."""
-    return {
-        "entries": torch.zeros(size, *shape, dtype=dtype),
-        "count": torch.zeros((), dtype=torch.int64),
-    }
+class EpisodicRing(EpisodicMemory):
+    """The last entries of an episode.
+
+    Args:
+      size: M, entries that are remembered. The oldest are forgotten.
+      shape: Shape of an entry.
+      dtype: Its type. None: that of weights.
+    """
+
+    def __init__(self, size: int, shape: tuple[int, ...], dtype: torch.dtype | None = None):
+        entries = torch.zeros(size, *shape, dtype=dtype)
+        super().__init__({"entries": entries, "count": torch.zeros((), dtype=torch.int64)})
+
+    def clear(self, rows: Rows, opens: Tensor) -> None:
+        """Forget the entries, in place, where an episode opens: `opens` is bool [B]."""
+        rows["count"] *= ~opens
+
+    def filled(self, rows: Rows) -> Tensor:
+        """bool [B, M]: which places hold an entry."""
+        entries, count = rows["entries"], rows["count"]
+        return torch.arange(entries.shape[1], device=count.device) < count[:, None]
+
+    def insert(self, rows: Rows, entry: Tensor, where: Tensor) -> None:
+        """Insert an entry [B, ...], in place, `where` bool [B]."""
+        entries, count = rows["entries"], rows["count"]
+        at = torch.arange(len(count), device=count.device), count % entries.shape[1]
+        mask = where.view(-1, *[1] * (entry.dim() - 1))
+        entries[at] = torch.where(mask, entry.to(entries.dtype), entries[at])
+        count += where
 
 
-def filled(rows: Rows) -> Tensor:
-    """bool [B, M]: which places of the rings hold an entry."""
-    entries, count = rows["entries"], rows["count"]
-    return torch.arange(entries.shape[1], device=count.device) < count[:, None]
-
-
-def insert(rows: Rows, entry: Tensor, where: Tensor) -> None:
-    """Insert an entry [B, ...] into each ring, in place, `where` bool [B]. The oldest gives way."""
-    entries, count = rows["entries"], rows["count"]
-    at = torch.arange(len(count), device=count.device), count % entries.shape[1]
-    mask = where.view(-1, *[1] * (entry.dim() - 1))
-    entries[at] = torch.where(mask, entry.to(entries.dtype), entries[at])
-    count += where
-
-
-class EpisodicVisits(EpisodicMemory):
+class EpisodicVisits(EpisodicRing):
     """How often an episode has seen exactly this observation.
 
     Args:
@@ -162,7 +170,7 @@ class EpisodicVisits(EpisodicMemory):
     weights: Tensor
 
     def __init__(self, size: int, numbers: int, seed: int):
-        super().__init__(ring(size, dtype=torch.int64))
+        super().__init__(size, (), torch.int64)
         random = torch.Generator().manual_seed(seed)
         weights = torch.randint(-(2**62), 2**62, (numbers,), generator=random)
         self.register_buffer("weights", 2 * weights + 1)
@@ -184,8 +192,8 @@ class EpisodicVisits(EpisodicMemory):
         keys, rows, visits = self.keys(trajectory.obs), self.recall(trajectory), []
         for t, opens, new in steps_of(trajectory):
             self.clear(rows, opens)
-            earlier = ((rows["entries"] == keys[t][:, None]) & filled(rows)).sum(1)
+            earlier = ((rows["entries"] == keys[t][:, None]) & self.filled(rows)).sum(1)
             visits.append(earlier + new)
-            insert(rows, keys[t], new)
+            self.insert(rows, keys[t], new)
         self.keep(trajectory, rows)
         return torch.stack(visits)

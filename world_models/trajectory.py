@@ -46,6 +46,14 @@ class Trajectory:
         return self.environments
 
     @cached_property
+    def rows_needed(self) -> int:
+        """How many rows a table must have that has one for each of these environments.
+
+        It is read on the host, before `to` moves the data.
+        """
+        return int(self.rows.max()) + 1
+
+    @cached_property
     def real(self) -> Tensor:
         """bool [T, B]: steps that happened. All others only reset.
 
@@ -89,7 +97,7 @@ class Trajectory:
             }
         moved = {name: value.to(device, non_blocking=True) for name, value in on_host.items()}
         result = replace(self, **moved)
-        result.__dict__["resets"] = self.resets
+        result.__dict__.update(resets=self.resets, rows_needed=self.rows_needed)
         return result
 
 

@@ -23,8 +23,14 @@ from afterwit.agents.learner import Learner, LearnerConfig
 from afterwit.agents.vmpo import VMPOConfig
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
+from afterwit.world_models.models.e3b import E3BConfig
 from afterwit.world_models.models.icm import ICMConfig
+from afterwit.world_models.models.ngu import NGUConfig
+from afterwit.world_models.models.noveld import NovelDConfig
+from afterwit.world_models.models.re3 import RE3Config
+from afterwit.world_models.models.ride import RIDEConfig
 from afterwit.world_models.models.rnd import RNDConfig
+from afterwit.world_models.trajectory import ON_HOST
 from tests.helpers import SHAPE, random_trajectory, tiny_spec, tiny_torso_config
 
 NAME = "pretended"
@@ -47,6 +53,11 @@ CONFIGS = {
     "byol-explore": LearnerConfig(world_model=BYOLExploreConfig(horizon=3), shared_torso=False),
     "rnd": LearnerConfig(world_model=RNDConfig()),
     "icm": LearnerConfig(world_model=ICMConfig()),
+    "ride": LearnerConfig(world_model=RIDEConfig()),
+    "ngu": LearnerConfig(world_model=NGUConfig()),
+    "e3b": LearnerConfig(world_model=E3BConfig()),
+    "noveld": LearnerConfig(world_model=NovelDConfig()),
+    "re3": LearnerConfig(world_model=RE3Config()),
     "images": LearnerConfig(world_model=HINDSIGHT),
 }
 
@@ -135,7 +146,8 @@ def main() -> None:
         spec = tiny_spec(shape, dtype=str(dtype).removeprefix("torch."))
         on_host = random_trajectory(shape=shape, dtype=dtype)
         config = replace(config, torso=tiny_torso_config(encoder), vmpo=VMPOConfig(target_period=1))
-        resets = on_host.resets  # read on the host, before the data moves
+        # read on the host, before the data moves
+        read = {"resets": on_host.resets, "rows_needed": on_host.rows_needed}
         with ExitStack() as stack:
             mode = stack.enter_context(
                 FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False)
@@ -147,10 +159,10 @@ def main() -> None:
                 **{
                     field: mode.from_tensor(value)
                     for field, value in on_host.state().items()
-                    if field != "info"
+                    if field not in ON_HOST
                 },
             )
-            on_device.__dict__["resets"] = resets
+            on_device.__dict__.update(read)
             copies = stack.enter_context(CopiesToTheHost())
             metrics = [learner.update(on_device) for _ in range(2)][-1] | {
                 "reward": learner.appraise(on_device)[0].reward

@@ -22,7 +22,12 @@ from afterwit.world_models import data_parallel
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.models.counts import CountsConfig
+from afterwit.world_models.models.e3b import E3BConfig
 from afterwit.world_models.models.icm import ICMConfig
+from afterwit.world_models.models.ngu import NGUConfig
+from afterwit.world_models.models.noveld import NovelDConfig
+from afterwit.world_models.models.re3 import RE3Config
+from afterwit.world_models.models.ride import RIDEConfig
 from afterwit.world_models.models.rnd import RNDConfig
 from afterwit.world_models.trajectory import BATCH_AXIS, Trajectory, join_trajectories
 from tests.helpers import random_trajectory, tiny_spec, tiny_torso_config
@@ -45,6 +50,11 @@ CONFIGS = {
     "rnd": LearnerConfig(world_model=RNDConfig(), shared_torso=False),
     "icm": LearnerConfig(world_model=ICMConfig()),
     "counts": LearnerConfig(world_model=CountsConfig()),
+    "ride": LearnerConfig(world_model=RIDEConfig()),
+    "ngu": LearnerConfig(world_model=NGUConfig()),
+    "e3b": LearnerConfig(world_model=E3BConfig()),
+    "noveld": LearnerConfig(world_model=NovelDConfig()),
+    "re3": LearnerConfig(world_model=RE3Config(memory=100)),
 }
 CONFIGS = {
     name: replace(config, torso=tiny_torso_config(), policy=PolicyConfig(hidden=16))

@@ -195,7 +195,8 @@ def test_ngu_equals_the_formula_in_float64() -> None:
 
 def columns_of(trajectory: Trajectory, count: int) -> Trajectory:
     names = ("obs", "first", "action", "behaviour", "reward", "terminal")
-    return replace(trajectory, **{name: getattr(trajectory, name)[:, :count] for name in names})
+    parts = {name: getattr(trajectory, name)[:, :count] for name in names}
+    return replace(trajectory, **parts, environments=None)
 
 
 def test_ngu_calls_a_small_relative_distance_none() -> None:

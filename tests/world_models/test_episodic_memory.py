@@ -14,13 +14,7 @@ from torch import Tensor
 from afterwit.agents import Learner, LearnerConfig, PolicyConfig
 from afterwit.world_models import WORLD_MODELS, IntrinsicReward
 from afterwit.world_models.base import ModelConfig, WorldModel
-from afterwit.world_models.episodic_memory import (
-    EpisodicMemory,
-    EpisodicVisits,
-    filled,
-    insert,
-    ring,
-)
+from afterwit.world_models.episodic_memory import EpisodicMemory, EpisodicRing, EpisodicVisits
 from afterwit.world_models.registry import make_world_model
 from afterwit.world_models.trajectory import Trajectory, join_trajectories
 from tests.helpers import (
@@ -219,12 +213,15 @@ def test_keys_tell_observations_apart_by_one_number(dtype: torch.dtype) -> None:
 
 
 def test_a_ring_forgets_the_oldest() -> None:
-    rows = {name: row[None].clone() for name, row in ring(3, 1).items()}
+    ring = EpisodicRing(3, (1,))
+    rows = ring.blank_rows(1)
     for number in range(5):
-        assert int(filled(rows).sum()) == min(number, 3)
-        insert(rows, torch.tensor([[float(number)]]), torch.tensor([True]))
-    insert(rows, torch.tensor([[9.0]]), torch.tensor([False]))
+        assert int(ring.filled(rows).sum()) == min(number, 3)
+        ring.insert(rows, torch.tensor([[float(number)]]), torch.tensor([True]))
+    ring.insert(rows, torch.tensor([[9.0]]), torch.tensor([False]))
     assert sorted(rows["entries"].flatten().tolist()) == [2, 3, 4]
+    ring.clear(rows, torch.tensor([True]))
+    assert not ring.filled(rows).any()
 
 
 def test_rows_grow_with_the_environments_that_are_seen() -> None:

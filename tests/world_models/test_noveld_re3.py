@@ -123,7 +123,7 @@ def test_re3_s_distances_are_those_of_a_loop() -> None:
     for t in range(T):
         for b in range(B):
             apart = (kept - features[t, b].double()).norm(dim=-1).sort().values
-            assert float(model.distance(features)[t, b]) == pytest.approx(float(apart[2]), 1e-5)
+            assert float(model.distance(features)[t, b]) == pytest.approx(float(apart[2]), 1e-3)
 
 
 def test_a_batch_must_fit_re3_s_store() -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
-from afterwit.world_models.episodic_memory import EpisodicMemory, filled, insert, ring, steps_of
+from afterwit.world_models.episodic_memory import EpisodicRing, steps_of
 from afterwit.world_models.instruments import effective_rank
 from afterwit.world_models.inverse_dynamics import InverseDynamics
 from afterwit.world_models.models.rnd import RND, RNDConfig
@@ -113,7 +113,7 @@ class NGU(WorldModel):
         super().__init__(seed)
         self.config = config
         self.inverse = InverseDynamics(torso, spec, config.features, config.hidden)
-        self.memory = EpisodicMemory(ring(config.memory, config.features))
+        self.memory: EpisodicRing = EpisodicRing(config.memory, (config.features,))
         self.distance = RunningMean(0.99)  # d_m
         self.life = RND(RNDConfig(), torso, spec, seed) if config.lifelong else None
         self.life_scale = RunningScale(0.99)
@@ -158,10 +158,13 @@ class NGU(WorldModel):
         rows, squares = self.memory.recall(trajectory), []
         for t, opens, new in steps_of(trajectory):
             self.memory.clear(rows, opens)
-            apart = (rows["entries"] - features[t][:, None]).square().sum(-1)  # [B, M]
-            apart = torch.where(filled(rows), apart, torch.inf)
-            squares.append(apart.topk(self.config.neighbours, largest=False).values)
-            insert(rows, features[t], new)
+            # without matrix products, whose rounding would tell equal places apart
+            apart = torch.cdist(
+                features[t][:, None], rows["entries"], compute_mode="donot_use_mm_for_euclid_dist"
+            )[:, 0]  # [B, M]
+            apart = torch.where(self.memory.filled(rows), apart, torch.inf)
+            squares.append(apart.topk(self.config.neighbours, largest=False).values.square())
+            self.memory.insert(rows, features[t], new)
         self.memory.keep(trajectory, rows)
         return torch.stack(squares[1:])
 

@@ -121,8 +121,9 @@ class RE3(WorldModel):
 
         They are 0 while the store has fewer than k.
         """
-        wide = features.flatten(0, 1).double(), self.store[:-1].double()
-        apart = torch.cdist(*wide).to(features.dtype)  # in float64, the fast form is exact enough
+        # about their mean, where matrix products lose little
+        centre = self.store[:-1].sum(0) / self.stored.clamp(1, self.config.memory)
+        apart = torch.cdist(features.flatten(0, 1) - centre, self.store[:-1] - centre)
         there = torch.arange(self.config.memory, device=apart.device) < self.stored
         nearest = torch.where(there, apart, torch.inf).topk(self.config.neighbours, largest=False)
         last = nearest.values[:, -1].unflatten(0, features.shape[:2])
