@@ -50,8 +50,7 @@ class EpisodicMemory(nn.Module):
         if not self.names:
             return {}
         self._grow(trajectory.rows_needed)
-        index = trajectory.rows.to(getattr(self, self.names[0]).device, non_blocking=True)
-        return {name: getattr(self, name)[index] for name in self.names}
+        return {name: getattr(self, name)[trajectory.rows] for name in self.names}
 
     def clear(self, rows: Rows, opens: Tensor) -> None:
         """Make the rows blank, in place, where an episode opens: `opens` is bool [B]."""
@@ -74,7 +73,7 @@ class EpisodicMemory(nn.Module):
         """Keep the rows of the last forward pass, which was over `trajectory`, in any mode."""
         if not self.names:
             return
-        index = trajectory.rows.to(getattr(self, self.names[0]).device, non_blocking=True)
+        index = trajectory.rows
         if data_parallel.num_learners() > 1:
             index = data_parallel.gather(index, 0)
             self._grow(int(index.max()) + 1)

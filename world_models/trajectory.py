@@ -35,14 +35,14 @@ class Trajectory:
     prev_action: Tensor  #: int64 [B]: the action before obs[0]
     #: [T, B, ...]: the declared entries of the environment's `info` about obs[t+1]
     info: Mapping[str, Tensor] = field(default_factory=dict)
-    #: int64 [B], on the host: which environments of the run these are. None: 0, 1, ..., B - 1
+    #: int64 [B]: which environments of the run these are. None: 0, 1, ..., B - 1
     environments: Tensor | None = None
 
     @property
     def rows(self) -> Tensor:
-        """int64 [B], on the host: the numbers of these environments among those of the run."""
+        """int64 [B]: the numbers of these environments among those of the run."""
         if self.environments is None:
-            return torch.arange(self.action.shape[1])
+            return torch.arange(self.action.shape[1], device=self.action.device)
         return self.environments
 
     @cached_property
@@ -84,24 +84,22 @@ class Trajectory:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def to(self, device: torch.device) -> Trajectory:
-        """The same steps on `device`.
-
-        `info`, which is logged, and `environments` stay on the host.
-        """
-        on_host = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ON_HOST}
+        """The same steps on `device`. `info` stays on the host, where it is logged."""
+        on_host = {name: value for name, value in self.state().items() if isinstance(value, Tensor)}
         # copies from pinned memory do not wait for each other, or for the GPU's work
         if device.type == "cuda":
             on_host = {
                 name: value if value.is_cuda else value.pin_memory()
                 for name, value in on_host.items()
             }
-        moved = {name: value.to(device, non_blocking=True) for name, value in on_host.items()}
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True) for name, value in on_host.items()
+        }
         result = replace(self, **moved)
         result.__dict__.update(resets=self.resets, rows_needed=self.rows_needed)
         return result
 
 
-ON_HOST = ("info", "environments")
 # the axis of environments in fields without an axis of time
 BATCH_AXIS = {"core": 0, "prev_action": 0, "environments": 0}
 

@@ -112,9 +112,10 @@ class RE3(WorldModel):
             self.scale.update(distance, real & (self.stored >= self.config.neighbours))
             self.insert(features, real)
         reward = torch.where(real, (distance / self.scale.size).log1p(), 0.0)
-        nothing = reward.new_tensor(math.log(2))  # at the usual distance
+        loss = reward.new_zeros(())
+        nothing = torch.full_like(loss, math.log(2))  # at the usual distance
         metrics = {"distance": masked_mean(distance, real)}
-        return WorldModelOutput(reward.new_zeros(()), reward, {"entropy": reward}, metrics, nothing)
+        return WorldModelOutput(loss, reward, {"entropy": reward}, metrics, nothing)
 
     def distance(self, features: Tensor) -> Tensor:
         """Distances [T, B] of features from their k-th nearest in the store.
