@@ -175,7 +175,7 @@ class EpisodicVisits(EpisodicRing):
         self.register_buffer("weights", 2 * weights + 1)
 
     def keys(self, obs: Tensor) -> Tensor:
-        """A number per observation, int64 [...] of obs [..., *shape].
+        """A number per observation of obs [T, B, ...]: int64 [T, B].
 
         Different observations have the same key by chance only, about once in 2^64.
         """

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from afterwit.envs.maze_art import LAYOUTS
 from afterwit.runs.configs.overrides import changed, suggestion
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig
@@ -162,9 +163,32 @@ def maze_study(name: str) -> Study:
         name=name,
         preset=name,
         worlds=tuple(map(maze_world, MAZE_NOISES)),
-        methods=tuple(map(method, WORLD_MODELS)),
+        methods=tuple(map(method, COMPARED)),
         seeds=tuple(range(5, 15)),
-        more_methods=(*map(published, WORLD_MODELS), *map(method, ORACLES), *controls(), RANDOM),
+        more_methods=(
+            *(method(name) for name in WORLD_MODELS if name not in COMPARED),
+            PSEUDO_COUNTS,
+            *map(published, WORLD_MODELS),
+            *map(method, ORACLES),
+            *controls(),
+            RANDOM,
+        ),
+    )
+
+
+def noisy_tv() -> Study:
+    """The leaderboard: all bonuses, all noises, both mazes, ten seeds. Some days on two cores.
+
+    The bonuses have their default settings. A random policy is its floor; counts of the true place
+    are beside it.
+    """
+    return Study(
+        name="noisy-tv",
+        preset="maze",
+        worlds=tuple(maze_world(noise, layout) for layout in LAYOUTS for noise in MAZE_NOISES),
+        methods=(*map(method, WORLD_MODELS), PSEUDO_COUNTS, *map(method, ORACLES), RANDOM),
+        seeds=tuple(range(5, 15)),
+        more_methods=(*map(published, WORLD_MODELS), *controls()),
     )
 
 
@@ -224,6 +248,10 @@ def maze_sensitivity() -> Study:
 
 
 RANDOM = Variant("random", {"model": "rnd"}, {"learner.policy.uniform": True})
+# NGU's episodic part alone, as RLeXplore names it
+PSEUDO_COUNTS = Variant("pseudo-counts", {"model": "ngu"}, {"learner.world_model.lifelong": False})
+# the models of the papers that Afterwit began with
+COMPARED = ("byol-explore", "byol-hindsight", "rnd", "icm")
 MAZE_NOISES = ("none", "brownian", "pixel", "on-demand", "sticky", "frozen")
 
 
@@ -252,10 +280,13 @@ def atari() -> Study:
         name="atari",
         preset="atari",
         worlds=tuple(Variant(game, {"game": game}) for game in HARD_GAMES),
-        methods=tuple(map(published, WORLD_MODELS)),
+        methods=tuple(map(published, COMPARED)),
         seeds=(0, 1, 2),
         overrides={},
-        more_methods=tuple(map(method, WORLD_MODELS)),
+        more_methods=(
+            *(published(name) for name in WORLD_MODELS if name not in COMPARED),
+            *map(method, WORLD_MODELS),
+        ),
         more_worlds=(
             *(
                 Variant(f"MontezumaRevenge-sticky-{sticky:g}", montezuma, {"env.sticky": sticky})
@@ -291,8 +322,11 @@ def atari_small() -> Study:
     )
 
 
-def maze_world(noise: str) -> Variant:
-    return Variant(noise, {"noise": noise})
+def maze_world(noise: str, layout: str = "row") -> Variant:
+    """Return a world of the preset maze. Those of its first layout are named by the noise alone."""
+    if layout == "row":
+        return Variant(noise, {"noise": noise})
+    return Variant(f"{layout}-{noise}", {"noise": noise}, {"env.layout": layout})
 
 
 def method(model: str) -> Variant:
@@ -335,6 +369,7 @@ def different(variants: Sequence[Variant], preset: str) -> tuple[Variant, ...]:
 STUDIES: dict[str, Callable[[], Study]] = {
     "maze": maze,
     "maze-branches": maze_branches,
+    "noisy-tv": noisy_tv,
     "maze-sensitivity": maze_sensitivity,
     "atari": atari,
     "atari-small": atari_small,

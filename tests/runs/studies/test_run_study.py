@@ -148,14 +148,14 @@ def test_bad_overrides_are_named(
     [
         (
             ["labyrinth"],
-            "unknown study 'labyrinth'; choose from maze, maze-branches, maze-sensitivity, atari,"
-            " atari-small",
+            "unknown study 'labyrinth'; choose from maze, maze-branches, noisy-tv,"
+            " maze-sensitivity, atari, atari-small",
         ),
         (
             ["maze", "--worlds", "brown"],
             "unknown world 'brown'; did you mean 'brownian'?; choose from none, brownian",
         ),
-        (["maze", "--methods", "ngu"], "unknown method 'ngu'"),
+        (["maze", "--methods", "dqn"], "unknown method 'dqn'"),
         (["maze", "--seeds", "1", "1"], "has seed 1 twice"),
         (["maze", "--jobs", "0"], "jobs is 0"),
     ],
