@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
@@ -21,6 +20,7 @@ from afterwit.world_models.torso import TorsoConfig
 
 MAX_OBSERVATION = 1e6  # the squares of larger observations overflow float32
 ArrayOrTensor = Array | torch.Tensor
+Observations = Any  # an array or tensor, or a dict or tuple of them, as the space says
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -93,21 +93,12 @@ def find_device(name: Any) -> torch.device:
     return device
 
 
-def read_spaces(
-    observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
-) -> EnvSpec:
+def read_spaces(observation_space: Box, action_space: Discrete) -> EnvSpec:
     """Facts about a caller's environment, from its spaces.
 
     Raises:
-      ValueError: The spaces are not a Box and a Discrete, or networks cannot use them.
+      ValueError: Networks cannot use them.
     """
-    if not isinstance(observation_space, Box):
-        raise ValueError(
-            f"observation_space is {observation_space}; only Box is supported (flatten others"
-            " first)"
-        )
-    if not isinstance(action_space, Discrete):
-        raise ValueError(f"action_space is {action_space}; only Discrete is supported")
     interface = interface_of("the agent", observation_space, action_space)
     view = interface.view
     return EnvSpec(

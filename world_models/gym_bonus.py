@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import gymnasium
@@ -11,6 +12,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from afterwit.envs.arrays import Array
 from afterwit.envs.checks import MAX_NUMBER, is_number
 from afterwit.world_models.base import ModelConfig
+from afterwit.world_models.caller_spaces import stack
 from afterwit.world_models.intrinsic_reward import IntrinsicReward
 
 EXTRINSIC, INTRINSIC = "extrinsic_reward", "intrinsic_reward"
@@ -33,7 +35,7 @@ class IntrinsicBonus(VectorWrapper):
     `IntrinsicReward.reward` on whole rollouts.
 
     Args:
-      env: Vector environment with Box observations and Discrete actions. Its
+      env: Vector environment with spaces that IntrinsicReward reads. Its
           metadata["autoreset_mode"] must be next-step or same-step. With same-step the last step of
           an episode gets no bonus, as its outcome is not in the observations.
       model: A name in WORLD_MODELS, `package.module:Class`, or a config of a world model.
@@ -95,7 +97,7 @@ class IntrinsicBonus(VectorWrapper):
         for steps in {1, update_every or 1}:
             self.curiosity.config.check_batch(steps, env.num_envs)
         self.metrics: dict[str, float] = {}
-        self.observations: list[Array] = []  # up to update_every + 1, [B, ...] each
+        self.observations: list[Any] = []  # up to update_every + 1, [B, ...] each
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -112,7 +114,7 @@ class IntrinsicBonus(VectorWrapper):
             options=options,
         )
         self.state = self.update_state = self.curiosity.initial_state(self.num_envs)
-        self.observations = [np.array(observations)]
+        self.observations = [deepcopy(observations)]
         self.actions: list[Array] = []
         self.dones: list[Array] = []
         return observations, infos
@@ -131,17 +133,17 @@ class IntrinsicBonus(VectorWrapper):
         for name in (EXTRINSIC, INTRINSIC):
             if name in infos:
                 raise ValueError(f"infos have {name} already; one IntrinsicBonus can be laid on")
-        self.observations.append(np.array(observations))
+        self.observations.append(deepcopy(observations))
         self.actions.append(np.array(actions))
         self.dones.append(np.asarray(terminated | truncated))
-        last = np.stack(self.observations[-2:]), self.actions[-1][None], self.dones[-1][None]
+        last = stack(self.observations[-2:]), self.actions[-1][None], self.dones[-1][None]
         bonus, self.state = self.curiosity.reward(*last, state=self.state)
         if not self.curiosity.normaliser.has_statistics:
             bonus = np.zeros_like(bonus)  # a few rewards alone would set the unit
         if self.update_every is None:
             self._forget()
         elif len(self.dones) == self.update_every:
-            steps = np.stack(self.observations), np.stack(self.actions), np.stack(self.dones)
+            steps = stack(self.observations), np.stack(self.actions), np.stack(self.dones)
             self.metrics = self.curiosity.update(*steps, state=self.update_state)
             self._forget()
         infos = {**infos, EXTRINSIC: np.array(rewards), INTRINSIC: bonus[0]}

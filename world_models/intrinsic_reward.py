@@ -17,8 +17,10 @@ from afterwit.envs.arrays import Array
 from afterwit.envs.checks import MAX_NUMBER, is_number
 from afterwit.envs.seeds import read_seed, stream
 from afterwit.world_models.base import ModelConfig
+from afterwit.world_models.caller_spaces import actions_of, observations_of
 from afterwit.world_models.callers import (
     ArrayOrTensor,
+    Observations,
     as_array,
     default_torso,
     find_device,
@@ -61,9 +63,9 @@ class IntrinsicReward:
 
     Args:
       model: A name in WORLD_MODELS, `package.module:Class`, or a config of a world model.
-      observation_space: The Box of one environment: images (see envs/images.py), or numbers of
-          order 1.
-      action_space: The Discrete of one environment.
+      observation_space: That of one environment: a Box of images (see envs/images.py) or of numbers
+          of order 1; or Discrete, MultiDiscrete, MultiBinary, Dict or Tuple (see caller_spaces.py).
+      action_space: That of one environment: Discrete, MultiDiscrete or MultiBinary.
       seed: Seed of the weights and of all random draws. None: a new one each time.
       torso: Encoder and recurrent network. None: the encoder follows the observations.
       autoreset: How the environments reset, as a name or as Gymnasium's AutoresetMode. "next-step"
@@ -125,7 +127,9 @@ class IntrinsicReward:
         seed, self.autoreset = read_seed(seed), read_autoreset(autoreset)
         self.device = find_device(device)
         config = find_model(model).Config() if isinstance(model, str) else model
-        self.spec = read_spaces(observation_space, action_space)
+        self.observations = observations_of(observation_space)
+        self.actions = actions_of(action_space)
+        self.spec = read_spaces(self.observations.space, self.actions.space)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(stream(seed, "weights"))
             self.torso = Torso(
@@ -184,7 +188,7 @@ class IntrinsicReward:
     @in_own_modes
     def update(
         self,
-        obs: ArrayOrTensor,
+        obs: Observations,
         actions: ArrayOrTensor,
         dones: ArrayOrTensor,
         previous_dones: ArrayOrTensor | None = None,
@@ -193,8 +197,8 @@ class IntrinsicReward:
         """Make one optimiser step, and update the bonus's statistics.
 
         Args:
-          obs: [T+1, B, ...] as the observation space says.
-          actions: Integers [T, B] as the action space counts them.
+          obs: [T+1, B, ...] as the observation space says; a dict or tuple of such arrays for one.
+          actions: Integers [T, B] or [T, B, n] as the action space counts them.
           dones: bool [T, B]: terminated | truncated.
           previous_dones: bool [B]: the dones of the step before actions[0]. Only for next-step
               autoreset without `state`.
@@ -237,7 +241,7 @@ class IntrinsicReward:
     @overload
     def reward(
         self,
-        obs: ArrayOrTensor,
+        obs: Observations,
         actions: ArrayOrTensor,
         dones: ArrayOrTensor,
         previous_dones: ArrayOrTensor | None = None,
@@ -246,18 +250,13 @@ class IntrinsicReward:
 
     @overload
     def reward(
-        self,
-        obs: ArrayOrTensor,
-        actions: ArrayOrTensor,
-        dones: ArrayOrTensor,
-        *,
-        state: StreamState,
+        self, obs: Observations, actions: ArrayOrTensor, dones: ArrayOrTensor, *, state: StreamState
     ) -> tuple[Array, StreamState]: ...
 
     @in_own_modes
     def reward(
         self,
-        obs: ArrayOrTensor,
+        obs: Observations,
         actions: ArrayOrTensor,
         dones: ArrayOrTensor,
         previous_dones: ArrayOrTensor | None = None,
@@ -266,8 +265,8 @@ class IntrinsicReward:
         """The bonus of each transition. Changes no weight and no statistic.
 
         Args:
-          obs: [T+1, B, ...] as the observation space says.
-          actions: Integers [T, B] as the action space counts them.
+          obs: [T+1, B, ...] as the observation space says; a dict or tuple of such arrays for one.
+          actions: Integers [T, B] or [T, B, n] as the action space counts them.
           dones: bool [T, B]: terminated | truncated.
           previous_dones: bool [B]: the dones of the step before actions[0]. Only for next-step
               autoreset without `state`.
@@ -299,7 +298,7 @@ class IntrinsicReward:
     @in_own_modes
     def inspect(
         self,
-        obs: ArrayOrTensor,
+        obs: Observations,
         actions: ArrayOrTensor,
         dones: ArrayOrTensor,
         previous_dones: ArrayOrTensor | None = None,
@@ -308,8 +307,8 @@ class IntrinsicReward:
         """The instruments of world_models/instruments.py on these transitions. Changes nothing.
 
         Args:
-          obs: [T+1, B, ...] as the observation space says.
-          actions: Integers [T, B] as the action space counts them.
+          obs: [T+1, B, ...] as the observation space says; a dict or tuple of such arrays for one.
+          actions: Integers [T, B] or [T, B, n] as the action space counts them.
           dones: bool [T, B]: terminated | truncated.
           previous_dones: bool [B]: the dones of the step before actions[0]. Only for next-step
               autoreset without `state`.
@@ -371,12 +370,13 @@ class IntrinsicReward:
 
     def _trajectory(
         self,
-        obs: ArrayOrTensor,
+        obs: Observations,
         actions: ArrayOrTensor,
         dones: ArrayOrTensor,
         previous_dones: ArrayOrTensor | None,
         state: StreamState | None,
     ) -> Trajectory:
+        obs, actions = self.observations.read(obs, "obs"), self.actions.read(actions, "actions")
         obs, actions, dones = read_steps(self.spec, self.config, obs, actions, dones)
         length, batch = actions.shape
         if previous_dones is not None:

@@ -1,0 +1,223 @@
+"""Spaces that networks do not read themselves, turned into a Box and a Discrete.
+
+Observations: Discrete and MultiDiscrete become one number for each value, 1 where it is taken.
+MultiBinary becomes its bits. Dict and Tuple become their parts, flattened and joined; if one part
+is an image, it alone is read. Parts without numbers (MiniGrid's mission) are left out. The logger
+"afterwit" says what is left out.
+
+Actions: MultiDiscrete and MultiBinary become one Discrete that counts all combinations.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+
+from afterwit.envs.arrays import Array
+from afterwit.envs.images import MIN_IMAGE_SIZE, view_of
+from afterwit.world_models.callers import as_array
+
+MOST = 4096  # values of an observation, and combinations of an action, that are told apart
+Read = Callable[[Any, str], Array]  # a caller's value and its name, to an array [T, B, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a caller's observations become one array, and the space of its entries."""
+
+    space: Box
+    read: Read
+
+
+@dataclass(frozen=True)
+class ActionReading:
+    """How a caller's actions become integers, and their space."""
+
+    space: Discrete
+    read: Read
+
+
+def as_numbers(value: Any, name: str) -> Array:
+    """A caller's value as an array.
+
+    Raises:
+      ValueError: It is no array of numbers.
+    """
+    array = as_array(name, value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} has dtype {array.dtype}; it must hold numbers")
+    return array
+
+
+def observations_of(space: gymnasium.Space[Any]) -> Reading:
+    """How observations of `space`, in time-major batches, are read.
+
+    Raises:
+      ValueError: Nothing in the space is a number, or it holds several images.
+    """
+    if isinstance(space, Box):
+        return Reading(space, as_numbers)
+    if isinstance(space, Dict | Tuple):
+        return joined(space)
+    if isinstance(space, Discrete | MultiDiscrete):
+        return one_hot(space)
+    if isinstance(space, MultiBinary):
+        size = prod(space.shape)
+        return Reading(
+            Box(0, 1, (size,)), lambda value, name: flat(as_numbers(value, name), space.shape, name)
+        )
+    raise ValueError(
+        f"observation_space is {space}; Box, Discrete, MultiDiscrete, MultiBinary, and Dict or"
+        " Tuple of these are supported"
+    )
+
+
+def one_hot(space: Discrete | MultiDiscrete) -> Reading:
+    """One number for each value of each of the space's integers."""
+    shape: tuple[int, ...] = ()
+    if isinstance(space, Discrete):
+        counts, start = np.array([space.n]), np.array([space.start])
+    else:
+        shape, counts, start = space.shape, space.nvec.ravel(), space.start.ravel()
+    size, ends = int(counts.sum()), np.cumsum(counts)
+    if size > MOST:
+        raise ValueError(f"observation_space is {space}; at most {MOST:,} values are supported")
+
+    def read(value: Any, name: str) -> Array:
+        array = as_numbers(value, name)
+        if array.dtype.kind not in "iu":
+            raise ValueError(f"{name} has dtype {array.dtype}; {space} holds integers")
+        numbers = flat(array, shape, name, np.int64) - start
+        if not ((numbers >= 0) & (numbers < counts)).all():
+            raise ValueError(f"{name} spans {array.min()}..{array.max()}, outside of {space}")
+        result = np.zeros((*numbers.shape[:-1], size), np.float32)
+        np.put_along_axis(result, numbers + ends - counts, 1, -1)
+        return result
+
+    return Reading(Box(0, 1, (size,)), read)
+
+
+def joined(space: Dict | Tuple) -> Reading:
+    """The parts of a Dict or Tuple, flattened and joined; or its only image."""
+    named = dict(space.items()) if isinstance(space, Dict) else dict(enumerate(space))
+    readings: dict[Any, Reading] = {}
+    for name, part in named.items():
+        try:
+            readings[name] = observations_of(part)
+        except ValueError:
+            continue
+    if not readings:
+        raise ValueError(f"observation_space is {space}; none of its parts holds numbers")
+    images = [name for name, reading in readings.items() if is_image(reading.space)]
+    if len(images) > 1:
+        raise ValueError(
+            f"observation_space has several images ({', '.join(map(str, images))}); choose one of"
+            " them in a wrapper"
+        )
+    kept = images or list(readings)
+    dropped = [str(name) for name in named if name not in kept]
+    if dropped:
+        logging.getLogger("afterwit").info("left out of observations: %s", ", ".join(dropped))
+
+    def part_of(value: Any, name: str, key: Any) -> Array:
+        there = isinstance(value, Mapping | tuple | list)
+        try:
+            found = value[key] if there else None
+        except (KeyError, IndexError, TypeError):
+            found = None
+        if found is None:
+            kind = "dict" if isinstance(space, Dict) else "tuple"
+            raise ValueError(f"{name} is no {kind} with {key!r}; give {space}")
+        return readings[key].read(found, f"{name}[{key!r}]")
+
+    if images:
+        return Reading(readings[images[0]].space, lambda v, name: part_of(v, name, images[0]))
+
+    def read(value: Any, name: str) -> Array:
+        parts = [
+            flat(part_of(value, name, key), readings[key].space.shape, f"{name}[{key!r}]")
+            for key in kept
+        ]
+        if len({part.shape[:2] for part in parts}) > 1:
+            raise ValueError(
+                f"the parts of {name} have lengths {[part.shape[:2] for part in parts]}; all must"
+                " have the same"
+            )
+        return np.concatenate(parts, -1)
+
+    size = sum(prod(readings[key].space.shape) for key in kept)
+    return Reading(Box(-np.inf, np.inf, (size,)), read)
+
+
+def is_image(space: Box) -> bool:
+    """Whether a part of a Dict is an image: height and width are at least 16."""
+    view = view_of(space)
+    return view.image and min(view.shape[-2:]) >= MIN_IMAGE_SIZE
+
+
+def flat(array: Array, shape: tuple[int, ...], name: str, dtype: Any = np.float32) -> Array:
+    """Values [T, B, *shape] as [T, B, n].
+
+    Raises:
+      ValueError: They have another shape.
+    """
+    if array.ndim != 2 + len(shape) or array.shape[2:] != shape:
+        wanted = ", ".join(["T + 1", "B", *map(str, shape)])
+        raise ValueError(f"{name} has shape {array.shape}; it must be [{wanted}]")
+    return array.reshape(*array.shape[:2], -1).astype(dtype)
+
+
+def actions_of(space: gymnasium.Space[Any]) -> ActionReading:
+    """How actions of `space`, in time-major batches, are read.
+
+    Raises:
+      ValueError: There are too many combinations, or actions are not integers.
+    """
+    if isinstance(space, Discrete):
+        return ActionReading(space, as_numbers)
+    if not isinstance(space, MultiDiscrete | MultiBinary):
+        raise ValueError(
+            f"action_space is {space}; Discrete, MultiDiscrete and MultiBinary are supported"
+        )
+    shape = space.shape
+    if isinstance(space, MultiBinary):
+        counts, start = np.full(prod(shape), 2), np.zeros(prod(shape), np.int64)
+    else:
+        counts, start = space.nvec.ravel(), space.start.ravel()
+    combinations = prod(int(count) for count in counts)
+    if combinations > MOST:
+        raise ValueError(
+            f"action_space is {space}, with {combinations:,} combinations; at most {MOST:,} are"
+            " supported"
+        )
+
+    def read(value: Any, name: str) -> Array:
+        array = as_numbers(value, name)
+        if array.dtype.kind not in "biu" or array.shape[2:] != shape:
+            wanted = ", ".join(["T", "B", *map(str, shape)])
+            raise ValueError(
+                f"{name} ({array.dtype}) has shape {array.shape}; it must be integers [{wanted}]"
+            )
+        numbers = array.reshape(*array.shape[:2], -1).astype(np.int64) - start
+        if not ((numbers >= 0) & (numbers < counts)).all():
+            raise ValueError(f"{name} spans {array.min()}..{array.max()}, outside of {space}")
+        return np.ravel_multi_index(tuple(np.moveaxis(numbers, -1, 0)), tuple(counts))
+
+    return ActionReading(Discrete(combinations), read)
+
+
+def stack(values: Sequence[Any]) -> Any:
+    """Observations of T steps as one time-major batch: arrays, or dicts and tuples of arrays."""
+    first = values[0]
+    if isinstance(first, Mapping):
+        return {key: stack([value[key] for value in values]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(stack(parts) for parts in zip(*values, strict=True))
+    return np.stack(values)
