@@ -389,7 +389,11 @@ class IntrinsicReward:
                 " leave previous_dones out"
             )
         elif not isinstance(state, StreamState) or not state.fits(
-            batch, self.torso.config.belief, self.spec.num_actions, self.autoreset
+            batch,
+            self.torso.config.belief,
+            self.spec.num_actions,
+            self.autoreset,
+            self.model.memory.blank_rows(batch),
         ):
             raise ValueError(
                 f"state is {reprlib.repr(state)}; it must come from initial_state({batch}) of this"

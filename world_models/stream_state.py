@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,14 @@ class StreamState:
     #: [B, ...] by name: what the model remembers of the open episodes
     memory: dict[str, Tensor] = field(default_factory=dict)
 
-    def fits(self, batch: int, belief: int, num_actions: int, autoreset: str) -> bool:
+    def fits(
+        self,
+        batch: int,
+        belief: int,
+        num_actions: int,
+        autoreset: str,
+        memory: Mapping[str, Tensor],
+    ) -> bool:
         """Whether the state belongs to `batch` environments of this kind, and to this torso.
 
         Args:
@@ -33,13 +41,17 @@ class StreamState:
           belief: M, size of the torso's belief.
           num_actions: Number of actions.
           autoreset: next-step or same-step.
+          memory: The model's blank rows [B, ...] by name.
         """
+        rows_fit = not self.memory or {name: row.shape for name, row in self.memory.items()} == {
+            name: row.shape for name, row in memory.items()
+        }
         flags_fit = all(
             flag.dtype == torch.bool and flag.shape == (batch,) for flag in (self.opens, self.ended)
         )
         actions_fit = self.action.shape == (batch,) and bool((self.action < num_actions).all())
         core_fits = self.core.shape == (batch, belief)
-        return flags_fit and actions_fit and core_fits and self.autoreset == autoreset
+        return flags_fit and actions_fit and core_fits and rows_fit and self.autoreset == autoreset
 
     def __repr__(self) -> str:
         return f"the state of {len(self.opens)} environments"

@@ -253,3 +253,17 @@ def test_environments_are_joined_with_their_trajectories() -> None:
     assert joined.rows.tolist() == [*range(2 * B, 3 * B), *range(B)]
     assert Trajectory(**joined.state()).rows.tolist() == joined.rows.tolist()
     assert random_trajectory().rows.tolist() == list(range(B)) and T > 1
+
+
+def test_a_state_of_another_memory_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    obs = rng.normal(size=(6, 4, *VECTOR.shape)).astype(np.float32)
+    actions, dones = rng.integers(0, ACTIONS.n, (5, 4)), np.zeros((5, 4), bool)
+    states = {}
+    for name in ("ride", "ngu", "rnd"):
+        curiosity = IntrinsicReward(name, VECTOR, ACTIONS, seed=0)
+        _, states[name] = curiosity.reward(obs, actions, dones, state=curiosity.initial_state(4))
+    for name in ("ride", "ngu"):
+        curiosity = IntrinsicReward("e3b", VECTOR, ACTIONS, seed=0)
+        with pytest.raises(ValueError, match="state is the state of 4 environments; it must come"):
+            curiosity.reward(obs, actions, dones, state=states[name])
