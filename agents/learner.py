@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from afterwit.agents.old_checkpoints import translate_state
 from afterwit.agents.policy import Policy, PolicyConfig
-from afterwit.agents.returns import n_step_returns
+from afterwit.agents.popart import PopArt
+from afterwit.agents.returns import continuing_returns, n_step_returns
 from afterwit.agents.vmpo import TrustRegion, VMPOConfig, entropy, vmpo_loss
 from afterwit.envs.checks import check_numbers
 from afterwit.envs.seeds import stream
@@ -41,6 +43,9 @@ class LearnerConfig:
     transition of an unroll is paid more (1.1 to 1.2 times the mean raw error in the maze)."""
     discount: float = 0.995
     """gamma, per agent step. BYOL-Explore (Guo et al., 2022) has 0.999 for Atari."""
+    intrinsic_discount: float = 0.99
+    """gamma of the intrinsic return, per agent step, where policy.two_values gives it a value of
+    its own (Burda et al., 2018: 0.99)."""
     # In these units a reward of 1 at each step is 1. A rare reward is large: the first one after
     # batches of N zeros counts as sqrt(N / popart_step). BYOL-Explore's PopArt divides by the
     # deviation about the mean: the same for rare rewards, but 0 for constant ones.
@@ -71,10 +76,11 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, "learner.")
-        if not 0 <= self.discount < 1:
-            raise ValueError(
-                f"learner.discount is {self.discount}; it must be at least 0 and below 1"
-            )
+        for name in ("discount", "intrinsic_discount"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"learner.{name} is {getattr(self, name)}; it must be at least 0 and below 1"
+                )
         for name in ("learning_rate", "world_model_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"learner.{name} is {getattr(self, name)}; it must be above 0")
@@ -95,6 +101,14 @@ class LearnerConfig:
                 "learner.extrinsic_weight and learner.intrinsic_weight are both 0; the agent needs"
                 " a reward"
             )
+
+
+class TrainedValue(NamedTuple):
+    """A value and what it is trained on."""
+
+    value: Callable[[Tensor], Tensor]  # of beliefs [..., M], on PopArt's normalised scale
+    popart: PopArt
+    targets: Tensor  # [T, B], on the reward's own scale
 
 
 class Learner(nn.Module):
@@ -182,8 +196,7 @@ class Learner(nn.Module):
         self.intrinsic.update(surprise, real, model.ignorance)
         bonus = self.intrinsic(surprise, real)
 
-        targets, advantage, curiosity_share = self._targets(trajectory, out.beliefs.detach(), bonus)
-        value = self.policy.value(out.beliefs[:-1])
+        values, advantage, curiosity_share = self._targets(trajectory, out.beliefs.detach(), bonus)
         log_probs = out.log_probs[:-1]
         policy_loss, metrics = vmpo_loss(
             log_probs=log_probs,
@@ -194,7 +207,10 @@ class Learner(nn.Module):
             alpha=self.trust_region.alpha,
             config=config.vmpo,
         )
-        value_loss = masked_mean((value - self.policy.popart.normalise(targets)).square(), real)
+        errors = [
+            each.value(out.beliefs[:-1]) - each.popart.normalise(each.targets) for each in values
+        ]
+        value_loss = torch.stack([masked_mean(error.square(), real) for error in errors]).sum(0)
         policy_entropy = masked_mean(entropy(log_probs), real)
         loss = (
             policy_loss + config.value_weight * value_loss - config.entropy_weight * policy_entropy
@@ -242,35 +258,48 @@ class Learner(nn.Module):
     @torch.no_grad()
     def _targets(
         self, trajectory: Trajectory, beliefs: Tensor, bonus: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What policy and value are trained on.
+    ) -> tuple[list[TrainedValue], Tensor, Tensor]:
+        """What policy and values are trained on.
 
         Returns:
-          Value targets [T, B] on the reward's own scale; advantages [T, B] in units of their root
-          mean square in this batch (our choice; not published); curiosity's share [] of the
-          absolute reward.
+          The values with their targets; advantages [T, B], summed over the values, in units of
+          their root mean square in this batch (our choice; not published); curiosity's share [] of
+          the absolute reward.
         """
-        popart, real = self.policy.popart, trajectory.real
+        real = trajectory.real
         self.extrinsic.update(trajectory.reward, real)
         own = self.config.extrinsic_weight * trajectory.reward / self.extrinsic.size
         curiosity = self.config.intrinsic_weight * bonus
         paid, earned = (
             data_parallel.average(masked_mean(reward.abs(), real)) for reward in (curiosity, own)
         )
-        reward = (1 - self.config.discount) * (own + curiosity)
-        value = popart.denormalise(self.policy.value(beliefs))
+        # one unit for both, so that the weights of the rewards mean the same with two values
+        unit, policy = 1 - self.config.discount, self.policy
+        value = policy.popart.denormalise(policy.value(beliefs))
         targets = n_step_returns(
-            reward=reward,
+            reward=unit * (own if policy.two_values else own + curiosity),
             terminal=trajectory.terminal,
             real=real,
             value=value,
             discount=self.config.discount,
         )
-        popart.update(targets, real)
+        values = [TrainedValue(policy.value, policy.popart, targets)]
         advantage = targets - value[:-1]
+        if policy.two_values:
+            value = policy.intrinsic_popart.denormalise(policy.intrinsic_value(beliefs))
+            targets = continuing_returns(
+                reward=unit * curiosity,
+                real=real,
+                value=value,
+                discount=self.config.intrinsic_discount,
+            )
+            values.append(TrainedValue(policy.intrinsic_value, policy.intrinsic_popart, targets))
+            advantage = advantage + targets - value[:-1]
+        for each in values:
+            each.popart.update(each.targets, real)
         size = data_parallel.average(masked_mean(advantage.square(), real)).sqrt()
         return (
-            targets,
+            values,
             advantage / torch.where(size > 0, size, 1.0),
             paid / torch.where(paid + earned > 0, paid + earned, 1.0),
         )

@@ -28,6 +28,11 @@ class PolicyConfig:
     """Act uniformly at random, whatever is learned: a control for comparisons. Everything else
     still trains."""
 
+    two_values: bool = False
+    """A value of its own for the intrinsic return, which then goes on where an episode ends, as in
+    RND (Burda et al., 2018) and NGU (Badia et al., 2020). Off: one value for the sum of both
+    rewards."""
+
     def __post_init__(self) -> None:
         check_numbers(self, "policy.")
         if self.hidden < 1:
@@ -63,6 +68,10 @@ class Policy(nn.Module):
         self.action_head = mlp(torso.belief, config.hidden, spec.num_actions, 1)
         self.value_head = nn.Sequential(nn.Linear(torso.belief, config.hidden), nn.ReLU())
         self.popart = PopArt(config.hidden, config.popart_step)
+        if config.two_values:
+            self.intrinsic_head = nn.Sequential(nn.Linear(torso.belief, config.hidden), nn.ReLU())
+            self.intrinsic_popart = PopArt(config.hidden, config.popart_step)
+        self.two_values = config.two_values
 
     def forward(
         self,
@@ -86,5 +95,12 @@ class Policy(nn.Module):
         return PolicyOutput(preferences.log_softmax(-1), beliefs, embeddings, core)
 
     def value(self, beliefs: Tensor) -> Tensor:
-        """Values [...] of beliefs [..., M], on PopArt's normalised scale."""
+        """Values [...] of beliefs [..., M], on PopArt's normalised scale.
+
+        With two values it is that of the environment's return.
+        """
         return self.popart(self.value_head(beliefs))
+
+    def intrinsic_value(self, beliefs: Tensor) -> Tensor:
+        """Values [...] of the intrinsic return, on its PopArt's scale, if it has its own."""
+        return self.intrinsic_popart(self.intrinsic_head(beliefs))

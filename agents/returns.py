@@ -41,3 +41,27 @@ def n_step_returns(
         following = reward[t] + factor[t] * torch.where(ends[t], value[t + 1], following)
         returns[t] = following
     return returns
+
+
+def continuing_returns(*, reward: Tensor, real: Tensor, value: Tensor, discount: float) -> Tensor:
+    """Returns G_t [T, B] that go on where an episode ends, to the end of the sequence.
+
+        G_t = r_t + discount * G_{t+1}  if step t happened,
+              G_{t+1}                   if it only resets,
+        G_T = V(obs[T])
+
+    So what lies behind an ending counts: a bonus for novelty does not fear it (Burda et al., 2018,
+    section 2.3).
+
+    Args:
+      reward: float [T, B], 0 for steps that only reset.
+      real: bool [T, B]: steps that happened.
+      value: float [T+1, B]: values of the observations.
+      discount: gamma, per agent step.
+    """
+    factor = torch.where(real, discount, 1.0).to(reward.dtype)
+    returns, following = torch.empty_like(reward), value[-1]
+    for t in range(len(reward) - 1, -1, -1):
+        following = reward[t] + factor[t] * following
+        returns[t] = following
+    return returns

@@ -105,17 +105,18 @@ def update_and_catch(
     learner: Learner, trajectory: Trajectory
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Metrics of one update, and the value targets and advantages that it used."""
-    caught: list[tuple[Tensor, Tensor, Tensor]] = []
+    caught: list[tuple[Any, Tensor, Tensor]] = []
     inner = learner._targets
 
-    def catch(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def catch(*args: Any) -> tuple[Any, Tensor, Tensor]:
         caught.append(inner(*args))
         return caught[-1]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(learner, "_targets", catch)
         metrics = learner.update(trajectory)
-    return metrics, *caught[0][:2]
+    (trained,), advantage, _ = caught[0]
+    return metrics, trained.targets, advantage
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import batch_space
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ from afterwit.runs.configs.overrides import assignments, changed
 from afterwit.runs.configs.run_config import RunConfig, from_dict, to_dict
 from afterwit.runs.training.run import Run
 from afterwit.world_models import WORLD_MODELS, IntrinsicReward
+from afterwit.world_models.caller_spaces import stack
 from afterwit.world_models.trajectory import Trajectory
 from tests.helpers import BELIEF, A, B, T, random_trajectory, seeded, tiny_spec, tiny_torso_config
 from tests.properties.strategies import BASES, HUGE, JSON, NAN, base, leaves, options, values
@@ -195,8 +197,12 @@ def names_a_space(error: BaseException, *spaces: gymnasium.Space[Any]) -> None:
     )
 
 
-def episode(space: Box, length: int = 3, batch: int = 2) -> np.ndarray[Any, Any]:
+def episode(space: gymnasium.Space[Any], length: int = 3, batch: int = 2) -> Any:
     space.seed(0)
+    if not isinstance(space, Box):
+        several = batch_space(space, batch)
+        several.seed(0)
+        return stack([several.sample() for _ in range(length + 1)])
     return np.array(
         [[space.sample() for _ in range(batch)] for _ in range(length + 1)], space.dtype
     ).reshape(length + 1, batch, *space.shape)
@@ -211,7 +217,7 @@ def test_an_intrinsic_reward_works_in_a_space_or_names_it(
     except ValueError as error:
         return names_a_space(error, observation, action)
     obs = episode(observation)
-    actions = np.full((3, 2), action.start)
+    actions = episode(action, length=2)
     dones = np.eye(3, 2, dtype=bool)
     assert all(map(math.isfinite, curiosity.update(obs, actions, dones).values()))
     assert np.isfinite(curiosity.reward(obs, actions, dones)).all()
