@@ -15,7 +15,7 @@ nothing counts twice. The rows are buffers, so they are part of every checkpoint
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -112,6 +112,56 @@ class EpisodicMemory(nn.Module):
             if isinstance(saved, Tensor) and saved.shape[1:] == blank.shape:
                 setattr(self, name, blank.new_empty(saved.shape))
         super()._load_from_state_dict(state, prefix, *args)
+
+
+class JoinedMemory(EpisodicMemory):
+    """The memories of several models as one. They recall and keep their rows themselves.
+
+    Args:
+      memories: The models' memories by name. They stay modules of the models.
+    """
+
+    def __init__(self, memories: Mapping[str, EpisodicMemory]):
+        super().__init__()
+        self.memories = (dict(memories),)  # in a tuple, so that they are no submodules of this
+        self.names = tuple(
+            f"{key}.{name}" for key, memory in memories.items() for name in memory.names
+        )
+
+    @property
+    def latest(self) -> Rows:
+        """The rows of all after the last forward pass."""
+        return {
+            f"{key}.{name}": row
+            for key, memory in self.memories[0].items()
+            for name, row in memory.latest.items()
+        }
+
+    @latest.setter
+    def latest(self, rows: Rows) -> None:
+        assert not rows
+
+    def write(self, trajectory: Trajectory) -> None:
+        for memory in self.memories[0].values():
+            memory.write(trajectory)
+
+    @contextmanager
+    def lending(self, rows: Rows | None) -> Iterator[None]:
+        with ExitStack() as stack:
+            for key, memory in self.memories[0].items():
+                own = {name: rows[f"{key}.{name}"] for name in memory.names} if rows else None
+                stack.enter_context(memory.lending(own))
+            yield
+
+    def blank_rows(self, batch: int) -> Rows:
+        return {
+            f"{key}.{name}": row
+            for key, memory in self.memories[0].items()
+            for name, row in memory.blank_rows(batch).items()
+        }
+
+    def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        """The rows are loaded with the models."""
 
 
 def steps_of(trajectory: Trajectory) -> Iterator[tuple[int, Tensor, Tensor]]:

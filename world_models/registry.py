@@ -1,8 +1,4 @@
-"""WORLD_MODELS and ORACLES: every model of the library by its name.
-
-A new model is a file and a line here. An oracle reads what no agent can know. It is a ceiling for
-comparisons, not a method.
-"""
+"""Every model by its name: those of the catalogue, mixtures of them, and a user's own."""
 
 from __future__ import annotations
 
@@ -12,31 +8,12 @@ from typing import Any, cast
 from afterwit.envs.specs import EnvSpec, describe_error
 from afterwit.envs.user_modules import import_module
 from afterwit.world_models.base import MODEL_OF, ModelConfig, WorldModel
-from afterwit.world_models.models.byol_explore import BYOLExplore
-from afterwit.world_models.models.byol_hindsight import BYOLHindsight
-from afterwit.world_models.models.counts import Counts
-from afterwit.world_models.models.e3b import E3B
-from afterwit.world_models.models.icm import ICM
-from afterwit.world_models.models.ngu import NGU
-from afterwit.world_models.models.noveld import NovelD
-from afterwit.world_models.models.re3 import RE3
-from afterwit.world_models.models.ride import RIDE
-from afterwit.world_models.models.rnd import RND
+from afterwit.world_models.catalogue import ORACLES, WORLD_MODELS
+from afterwit.world_models.models.mix import Mix
 from afterwit.world_models.torso import Torso
 
-WORLD_MODELS: dict[str, type[WorldModel]] = {
-    "byol-explore": BYOLExplore,
-    "byol-hindsight": BYOLHindsight,
-    "rnd": RND,
-    "icm": ICM,
-    "ride": RIDE,
-    "ngu": NGU,
-    "e3b": E3B,
-    "noveld": NovelD,
-    "re3": RE3,
-}
-ORACLES: dict[str, type[WorldModel]] = {"counts": Counts}
-ALL_MODELS = {**WORLD_MODELS, **ORACLES}
+MIXTURES: dict[str, type[WorldModel]] = {"mix": Mix}
+ALL_MODELS = {**WORLD_MODELS, **MIXTURES, **ORACLES}
 
 
 def find_model(name: str) -> type[WorldModel]:

@@ -15,7 +15,7 @@ from afterwit.agents import Learner, LearnerConfig, PolicyConfig
 from afterwit.world_models import WORLD_MODELS, IntrinsicReward
 from afterwit.world_models.base import ModelConfig, WorldModel
 from afterwit.world_models.episodic_memory import EpisodicMemory, EpisodicRing, EpisodicVisits
-from afterwit.world_models.registry import make_world_model
+from afterwit.world_models.registry import MIXTURES, make_world_model
 from afterwit.world_models.trajectory import Trajectory, join_trajectories
 from tests.helpers import (
     B,
@@ -35,7 +35,8 @@ def make(config: ModelConfig) -> WorldModel:
     return seeded(lambda: make_world_model(config, tiny_torso(), tiny_spec(), 3), 3)
 
 
-EPISODIC = [name for name, model in WORLD_MODELS.items() if make(model.Config()).memory.names]
+MODELS = {**WORLD_MODELS, **MIXTURES}
+EPISODIC = [name for name, model in MODELS.items() if make(model.Config()).memory.names]
 
 
 def pay(model: WorldModel, trajectory: Trajectory) -> Tensor:
@@ -45,10 +46,16 @@ def pay(model: WorldModel, trajectory: Trajectory) -> Tensor:
 
 def frozen(name: str) -> WorldModel:
     """A model that has seen something, and whose statistics stand still from now on."""
-    model = make(WORLD_MODELS[name].Config())
+    model = make(MODELS[name].Config())
     pay(model, random_trajectory(seed=9))
-    model.eval()
-    model.memory.train()  # it still remembers
+    return remembering(model.eval())
+
+
+def remembering(model: WorldModel) -> WorldModel:
+    """The model, whose memory alone is in training mode."""
+    for module in model.modules():
+        if isinstance(module, EpisodicMemory):
+            module.train()
     return model
 
 
@@ -125,7 +132,7 @@ class TestEpisodicModel:
         pay(model, first)
         with other.watching():
             pay(other, second)
-        other.memory.train()
+        remembering(other)
         pay(other, first)
         with other.watching():
             twice = [pay(other, second) for _ in range(2)]
@@ -135,7 +142,7 @@ class TestEpisodicModel:
         first, second = cut(repeating(), 20)
         model = frozen(name)
         pay(model, first)
-        fresh = make(WORLD_MODELS[name].Config())
+        fresh = make(MODELS[name].Config())
         pay(fresh, random_trajectory(seed=2, batch=3, resets=()))
         fresh.load_state_dict(model.state_dict())
         fresh.eval()
@@ -171,7 +178,7 @@ class TestEpisodicModel:
         config = LearnerConfig(
             torso=tiny_torso_config(),
             policy=PolicyConfig(hidden=8),
-            world_model=WORLD_MODELS[name].Config(),
+            world_model=MODELS[name].Config(),
         )
 
         def learner(seed: int) -> Learner:

@@ -13,6 +13,7 @@ from afterwit.world_models import WORLD_MODELS, find_model, make_world_model
 from afterwit.world_models.base import WorldModel, WorldModelOutput
 from afterwit.world_models.instruments import effective_rank
 from afterwit.world_models.models.re3 import RE3
+from afterwit.world_models.registry import MIXTURES
 from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory
 from tests.helpers import (
@@ -31,7 +32,7 @@ from tests.house.import_graph import SOURCE
 
 sys.path.append(str(SOURCE / "examples"))
 OWN = "my_bonus:Disagreement"
-MODELS = {**WORLD_MODELS, OWN: find_model(OWN)}
+MODELS = {**WORLD_MODELS, **MIXTURES, OWN: find_model(OWN)}
 UNTRAINED = ("re3",)
 EVERYWHERE = tuple((t, b) for t in range(T + 1) for b in range(B))
 IMAGE = (2, 9, 12)
