@@ -234,8 +234,8 @@ def study_command(args: list[str]) -> int:
             append(chosen.ledger, rows)
 
     print(
-        f"{len(cells) - len(skip)} runs of {cells[0].config.total_steps:,} agent steps, {chosen.jobs} at a"
-        f" time, in {quoted(home)}"
+        f"{len(cells) - len(skip)} runs of {cells[0].config.total_steps:,} agent steps,"
+        f" {chosen.jobs} at a time, in {quoted(home)}"
     )
     print("Ctrl-C saves; the same command goes on.", flush=True)
     try:

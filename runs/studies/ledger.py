@@ -99,7 +99,7 @@ def read_ledger(path: Path) -> list[Row]:
         raise ValueError(f"{path} is no CSV file ({error}); restore a copy") from error
     if not lines:
         raise ValueError(f"{path} is empty; remove it, or restore a copy")
-    head, rows, seen = lines[0], [], dict[Place, int]()
+    head, rows, seen = lines[0], list[Row](), dict[Place, int]()
     for name in head:
         if name not in {*WORDS, *COUNTS, *FLAGS, *PARTS, *FLOATS} and not PATTERN.fullmatch(name):
             raise ValueError(f"{path} line 1: unknown column {name!r}; remove the column")
@@ -143,7 +143,9 @@ def parsed(name: str, text: str, where: str) -> Any:
             return {"True": True, "False": False}[text]
         if name in PARTS:
             data = json.loads(text)
-            if not isinstance(data, dict) or (name == "curve" and not all(map(tenths, data.items()))):
+            if not isinstance(data, dict) or (
+                name == "curve" and not all(map(tenths, data.items()))
+            ):
                 raise ValueError
             return data
         number = float(text)
@@ -163,9 +165,7 @@ def tenths(item: tuple[str, Any]) -> bool:
     return (
         isinstance(values, list)
         and len(values) == NUM_WINDOWS
-        and all(
-            v is None or (type(v) in (int, float) and math.isfinite(v)) for v in values
-        )
+        and all(v is None or (type(v) in (int, float) and math.isfinite(v)) for v in values)
     )
 
 
@@ -174,6 +174,7 @@ def append(path: Path, new: Sequence[Row]) -> None:
     rows = read_ledger(path) if path.exists() else []
     known = {place(row) for row in rows}
     rows += [row for row in new if place(row) not in known]
+    rows.sort(key=place)  # two ledgers of one study then merge line by line
     names = list(dict.fromkeys(name for row in rows for name in row if name not in PARTS))
     text = io.StringIO()
     writer = csv.DictWriter(text, [*names, *PARTS], lineterminator="\n")

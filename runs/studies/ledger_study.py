@@ -8,14 +8,7 @@ from typing import Any
 from afterwit.runs.reports.groups import Group
 from afterwit.runs.reports.run_results import RunLog
 from afterwit.runs.studies.definitions import STUDIES
-from afterwit.runs.studies.ledger import (
-    OWN,
-    Row,
-    difference,
-    place,
-    read_ledger,
-    run_row,
-)
+from afterwit.runs.studies.ledger import OWN, Row, difference, place, read_ledger, run_row
 from afterwit.runs.studies.results import INSTRUMENTS, SOUGHT, Key, StudyLog
 from afterwit.runs.studies.run_study import Manifest, described, plain
 from afterwit.runs.training.episode_statistics import NUM_WINDOWS
@@ -48,7 +41,7 @@ def ledger_study(path: Path, home: Path) -> StudyLog:
         for what, order in zip(("world", "method"), orders, strict=True)
     ]
     seeds = sorted({row["seed"] for row in rows})
-    study = whole.select(*names, seeds, rows[0]["overrides"])  # raises for an unknown name
+    study = whole.select(names[0], names[1], seeds, rows[0]["overrides"])  # unknown name: raises
     cells = {(cell.world, cell.method, cell.seed): cell for cell in study.cells()}
     groups: dict[Key, list[RunLog]] = {}
     ordered = []

@@ -23,6 +23,8 @@ from afterwit.runs.training.many_runs import PATIENCE, finished, train_all
 from afterwit.runs.training.run_log import last_entry
 
 NAME, FORMAT = "study.json", 1
+# what the report of a ledger may have left in a folder without runs
+REPORT = ("report.html", "summary.json", "runs.csv", "cells.csv", "differences.csv", "study-*.png")
 SIDES = ("there", "now")  # the study in the folder, and the requested one
 
 
@@ -131,7 +133,11 @@ def merge_manifest(study: Study, cells: Sequence[Cell], home: Path) -> Manifest:
         [],
     )
     if not (home / NAME).exists():
-        strangers = sorted(path.name for path in home.iterdir() if not path.name.startswith("."))
+        strangers = sorted(
+            path.name
+            for path in home.iterdir()
+            if not path.name.startswith(".") and not any(map(path.match, REPORT))
+        )
         if strangers:
             raise ValueError(
                 f"{home} holds other things ({', '.join(strangers[:3])}) and no {NAME}; choose"
