@@ -22,7 +22,7 @@ from afterwit.runs.output.files import atomic_write, read_json
 from afterwit.runs.reports.groups import MEASURES
 from afterwit.runs.reports.run_results import RunLog, read_run
 from afterwit.runs.studies.definitions import Cell, Study
-from afterwit.runs.studies.results import INSTRUMENTS, SOUGHT, numbers
+from afterwit.runs.studies.results import INSTRUMENTS, SOUGHT, measured, numbers
 from afterwit.runs.studies.run_study import plain
 from afterwit.runs.training.episode_statistics import NUM_WINDOWS
 
@@ -71,13 +71,13 @@ def run_row(study: str, overrides: Any, world: str, method: str, folder: Path) -
 
 def curve(run: RunLog) -> dict[str, list[float | None]]:
     """Return the episodes and the mean of each main measure in every tenth, to four digits."""
-    logged = [*run.names("reached/"), *(name for name, _ in MEASURES.values() if run.names(name))]
+    logged = [name for names in measured(run).values() for name in names]
     result: dict[str, list[float | None]] = {
         "episode/count": [
             float(run.episodes[run.tenth == index].sum()) for index in range(NUM_WINDOWS)
         ]
     }
-    for name in logged:
+    for name in dict.fromkeys(logged):
         means = [run.mean(name, run.tenth == index) for index in range(NUM_WINDOWS)]
         result[name] = [float(f"{mean:.4g}") if math.isfinite(mean) else None for mean in means]
     return result
