@@ -37,7 +37,9 @@ from afterwit.runs.evaluation import evaluation_result
 from afterwit.runs.evaluation import scores as scoring
 from afterwit.runs.evaluation.intervals import rliable
 from afterwit.runs.output.text import quoted
-from afterwit.runs.studies.definitions import STUDIES, Study
+from afterwit.runs.studies.definitions import STUDIES, Cell, Study
+from afterwit.runs.studies.ledger import append, recorded, run_row
+from afterwit.runs.studies.ledger_study import check_ledger
 from afterwit.runs.studies.run_study import run_study
 from afterwit.runs.training.loop import start, train
 from afterwit.runs.training.many_runs import RunsFailed
@@ -138,6 +140,8 @@ def report_command(args: list[str]) -> int:
     from afterwit.runs.reports.comparison_page import write_report
 
     chosen = parsed(Report, args, "afterwit report")
+    if len(chosen.runs) == 1 and chosen.runs[0].suffix == ".csv":
+        return study_report(chosen.out, chosen.runs[0])
     print(f"report: {quoted(write_report(chosen.runs, chosen.out))}")
     return 0
 
@@ -206,28 +210,47 @@ def study_command(args: list[str]) -> int:
         chosen.worlds, chosen.methods, chosen.seeds, steps | assignments(chosen.set)
     )
     home = chosen.out or OUT / f"study-{study.name}"
+    if chosen.check is not None:
+        if chosen.ledger is None:
+            raise ValueError("--check needs the ledger to check; add --ledger FILE.csv")
+        recorded(chosen.ledger, study, study.cells())
+        lines, good = check_ledger(chosen.ledger, chosen.check)
+        print("\n".join(lines))
+        return int(not good)
     rliable()  # the report needs it: raises before hours of training
     if chosen.report_only:
-        return study_report(home)
-    cells = study.cells()
+        return study_report(home, chosen.ledger)
+    cells, skip = study.cells(), set[Path]()
+    if chosen.ledger is not None:
+        skip = recorded(chosen.ledger, study, cells)
+        print(f"{len(skip)} of {len(cells)} runs are in {quoted(chosen.ledger)}")
+
+    def collect(done: Sequence[Cell]) -> None:
+        if chosen.ledger is not None and done:
+            rows = [
+                run_row(study.name, study.overrides, c.world, c.method, home / c.folder)
+                for c in done
+            ]
+            append(chosen.ledger, rows)
+
     print(
-        f"{len(cells)} runs of {cells[0].config.total_steps:,} agent steps, {chosen.jobs} at a"
-        f" time, in {quoted(home)}"
+        f"{len(cells) - len(skip)} runs of {cells[0].config.total_steps:,} agent steps,"
+        f" {chosen.jobs} at a time, in {quoted(home)}"
     )
     print("Ctrl-C saves; the same command goes on.", flush=True)
     try:
-        run_study(study, home, chosen.jobs)
+        run_study(study, home, chosen.jobs, skip, collect)
     except RunsFailed:
         study_report(home)
         raise
-    return study_report(home)
+    return study_report(home, chosen.ledger)
 
 
-def study_report(home: Path) -> int:
+def study_report(home: Path, ledger: Path | None = None) -> int:
     """Write the report of a study, and print its path."""
     from afterwit.runs.studies.page import write_study_report  # late import: needs matplotlib
 
-    print(f"report: {quoted(write_study_report(home))}")
+    print(f"report: {quoted(write_study_report(home, ledger))}")
     return 0
 
 

@@ -131,7 +131,7 @@ class Report:
     """Compare runs side by side in one self-contained HTML page."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders."""
+    """Run folders, or one ledger of a study (FILE.csv)."""
     out: Path = OUT / "report"
     """Folder for report.html and the PNGs."""
 
@@ -207,6 +207,10 @@ class StudyOptions:
     paths are the options of a run, with underscores."""
     report_only: bool = False
     """Train nothing. Write the report of what the folder holds, finished or not."""
+    ledger: Path | None = None
+    """CSV file with a row per finished run. Its runs are not trained again; new ones are added."""
+    check: Path | None = None
+    """Train nothing. Compare the rows of --ledger with the runs in this study folder."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from afterwit.runs.studies.cost_tables import cost_table, difference_table
 from afterwit.runs.studies.coverage_figure import coverage_figure
 from afterwit.runs.studies.differences import NoiseCost, cost_rows, study_costs
 from afterwit.runs.studies.figures import MANY, curves_figure, measure_words, scores_figure
+from afterwit.runs.studies.ledger_study import ledger_study
 from afterwit.runs.studies.results import StudyLog, read_study
 from afterwit.runs.studies.tables import (
     claim_table,
@@ -43,10 +44,10 @@ from afterwit.runs.studies.verdicts import EXPLORE, HINDSIGHT, Claim, Target, tr
 RUNS, CELLS, DIFFERENCES, SUMMARY = "runs.csv", "cells.csv", "differences.csv", "summary.json"
 
 
-def write_study_report(home: Path) -> Path:
+def write_study_report(home: Path, ledger: Path | None = None) -> Path:
     """Write HOME/report.html, its figures, runs.csv, cells.csv, differences.csv and summary.json.
 
-    It also works for an unfinished study, and then says so.
+    It also works for an unfinished study, and then says so. With a ledger it reads no run folder.
 
     Returns:
       The path of report.html.
@@ -54,7 +55,8 @@ def write_study_report(home: Path) -> Path:
     Raises:
       ValueError: there is no study, no run has logged anything, or rliable is missing.
     """
-    study = read_study(home)
+    study = read_study(home) if ledger is None else ledger_study(ledger, home)
+    home.mkdir(parents=True, exist_ok=True)
     found_targets, found_claims = targets(study), claims(study)
     costs = study_costs(study)
     write_numbers(study, costs, found_targets, found_claims)
@@ -141,6 +143,8 @@ def words(
             f" {len(study.unfinished)} are unfinished and {len(study.waiting)} have logged"
             " nothing yet. Lines end where the slowest run of a cell is."
         )
+    if study.ledger is not None:
+        result.append("Made from the ledger: curves have a point per tenth, and there are no maps.")
     seeds = sorted({len(group.runs) for group in study.groups.values()})
     result.append(
         f"{seeds[0]}{f' to {seeds[-1]}' if len(seeds) > 1 else ''} runs a cell. Numbers:"
@@ -223,6 +227,8 @@ def origin(study: StudyLog) -> str:
         text = escape(json.dumps(value, indent=2))
         parts.append(f"<details><summary>{escape(title)}</summary><pre>{text}</pre></details>")
     command = f"afterwit study {quoted(manifest.study)} --out {quoted(study.home)} --report-only"
+    if study.ledger is not None:
+        command = f"afterwit report {quoted(study.ledger)} --out {quoted(study.home)}"
     made = (
         f"{facts['date']}, commit {facts['commit'] or 'unknown (installed package)'},"
         f" {facts['processor']}"

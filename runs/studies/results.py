@@ -62,12 +62,14 @@ class Knob:
 
 @dataclass(frozen=True)
 class StudyLog:
-    """A study, as read from its folder."""
+    """A study, as read from its folder or its ledger."""
 
     home: Path
     manifest: Manifest
     groups: dict[Key, Group]  # the runs that have logged something
     waiting: tuple[str, ...]  # folders of the others
+    ledger: Path | None = None  # where it was read from, if not from run folders
+    recorded: tuple[dict[str, Any], ...] = ()  # the ledger's rows
 
     @property
     def worlds(self) -> list[str]:
@@ -104,6 +106,8 @@ class StudyLog:
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """One row per run: where it belongs, and all its numbers."""
+        if self.ledger is not None:
+            return list(self.recorded)
         return [
             {
                 "world": world,

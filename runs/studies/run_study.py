@@ -6,7 +6,7 @@ The manifest says what belongs to the study and how far it is. The runs are ordi
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -23,6 +23,8 @@ from afterwit.runs.training.many_runs import PATIENCE, finished, train_all
 from afterwit.runs.training.run_log import last_entry
 
 NAME, FORMAT = "study.json", 1
+# what the report of a ledger may have left in a folder without runs
+REPORT = ("report.html", "summary.json", "runs.csv", "cells.csv", "differences.csv", "study-*.png")
 SIDES = ("there", "now")  # the study in the folder, and the requested one
 
 
@@ -42,7 +44,13 @@ class Manifest:
         return [home / cell["folder"] for cell in self.cells]
 
 
-def run_study(study: Study, home: Path, jobs: int) -> None:
+def run_study(
+    study: Study,
+    home: Path,
+    jobs: int,
+    skip: Collection[Path] = (),
+    collect: Callable[[Sequence[Cell]], None] = lambda cells: None,
+) -> None:
     """Train all cells of `study` that are not finished.
 
     Other cells in the folder's manifest are left alone.
@@ -51,6 +59,8 @@ def run_study(study: Study, home: Path, jobs: int) -> None:
       study: what to run.
       home: the study's folder.
       jobs: runs at a time.
+      skip: folders of cells that are done elsewhere, relative to the study's.
+      collect: called with the finished cells at the start, and with each that finishes.
 
     Raises:
       ValueError: `home` holds another study. Raised before anything is written.
@@ -58,7 +68,9 @@ def run_study(study: Study, home: Path, jobs: int) -> None:
     """
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}; at least 1 run must go at a time")
-    cells = study.cells()
+    cells = [cell for cell in study.cells() if cell.folder not in skip]
+    if not cells:
+        return
     cells[0].config.torch_device()
     if home.exists():
         merge_manifest(study, cells, home)  # raises before anything is written, also the lock
@@ -76,10 +88,13 @@ def run_study(study: Study, home: Path, jobs: int) -> None:
                 {"status": "failed"} if code not in (0, STOPPED) else {}
             )
             write_manifest(manifest, home)
+            if states[folder]["status"] == "finished":
+                collect([cell for cell in cells if home / cell.folder == folder])
 
         for folder, state in states.items():
             state |= progress(folder)
         write_manifest(manifest, home)
+        collect([c for c in cells if states[home / c.folder]["status"] == "finished"])
         train_all(folders, jobs, lock, note)
 
 
@@ -118,7 +133,11 @@ def merge_manifest(study: Study, cells: Sequence[Cell], home: Path) -> Manifest:
         [],
     )
     if not (home / NAME).exists():
-        strangers = sorted(path.name for path in home.iterdir() if not path.name.startswith("."))
+        strangers = sorted(
+            path.name
+            for path in home.iterdir()
+            if not path.name.startswith(".") and not any(map(path.match, REPORT))
+        )
         if strangers:
             raise ValueError(
                 f"{home} holds other things ({', '.join(strangers[:3])}) and no {NAME}; choose"

@@ -1,0 +1,134 @@
+"""A study's ledger: runs are trained once, reports need no folders, and wrong rows are found."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from afterwit.runs.command_line.main import main
+from afterwit.runs.studies.ledger import read_ledger
+from tests.runs.studies.test_run_study import TINY
+
+pytest.importorskip("rliable.library", reason="pip install -e '.[study]'")
+SET = ["--set", *(f"{name}={value}" for name, value in TINY.items())]
+PART = ["study", "maze", "--worlds", "none", "--methods", "rnd", "--jobs", "2", *SET]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a ledger of two runs, and the study's folder beside it."""
+    home = tmp_path_factory.mktemp("ledger")
+    assert main(command(home, 0, 1)) == 0
+    return home
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "copy"))
+
+
+def command(home: Path, *seeds: int, out: str = "runs") -> list[str]:
+    named = ["--ledger", str(home / "maze.csv"), "--out", str(home / out)]
+    return [*PART, "--seeds", *map(str, seeds), *named]
+
+
+def test_runs_in_the_ledger_are_not_trained_again(copy: Path) -> None:
+    before = (copy / "maze.csv").read_text()
+    assert main(command(copy, 0, 1, out="new")) == 0
+    assert not (copy / "new" / "none").exists() and (copy / "new" / "report.html").exists()
+    assert (copy / "maze.csv").read_text() == before
+    assert main(command(copy, 0, 1, 2, out="new")) == 0
+    assert [path.name for path in (copy / "new" / "none" / "rnd").iterdir()] == ["s2"]
+    assert [row["seed"] for row in read_ledger(copy / "maze.csv")] == [0, 1, 2]
+
+
+def test_finished_folders_are_collected_after_a_crash(copy: Path) -> None:
+    before = (copy / "maze.csv").read_text()
+    (copy / "maze.csv").write_text("".join(before.splitlines(keepends=True)[:2]))
+    assert main(command(copy, 0, 1)) == 0
+    (copy / "maze.csv").unlink()
+    assert main(command(copy, 0, 1)) == 0
+    assert (copy / "maze.csv").read_text() == before
+
+
+def test_another_config_is_refused_and_named(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (copy / "maze.csv").read_text()
+    assert main([*command(copy, 0), *SET, "unroll_length=6"]) == 2
+    assert "unroll_length is 5 in the ledger, 6 now" in capsys.readouterr().err
+    assert (copy / "maze.csv").read_text() == before
+
+
+def test_a_report_from_the_ledger_has_the_numbers_of_one_from_folders(copy: Path) -> None:
+    assert main([*PART, "--out", str(copy / "runs"), "--report-only"]) == 0
+    assert main(["report", str(copy / "maze.csv"), "--out", str(copy / "page")]) == 0
+    for name in ("runs.csv", "cells.csv"):
+        there, here = (filled(copy / folder / name) for folder in ("runs", "page"))
+        assert there == here
+
+
+def filled(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if v} for row in rows]
+
+
+def test_a_check_finds_a_changed_number(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check = [*command(copy, 0, 1), "--check", str(copy / "runs")]
+    assert main(check) == 0
+    edit(copy / "maze.csv", "seconds", "12.5")
+    shutil.rmtree(copy / "runs" / "none" / "rnd" / "s1")
+    capsys.readouterr()
+    assert main(check) == 1
+    text = capsys.readouterr().out
+    assert "none/rnd/s0: differs: seconds is 12.5 in the ledger" in text
+    assert "none/rnd/s1: no finished run" in text
+
+
+def edit(path: Path, column: str, value: str | None, name: str = "") -> None:
+    """Change a column in the first run's row, drop it (None), or rename it."""
+    head, *rows = list(csv.reader(path.open()))
+    index = head.index(column)
+    if value is None:
+        head, *rows = [line[:index] + line[index + 1 :] for line in (head, *rows)]
+    else:
+        head[index], rows[0][index] = name or column, value
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([head, *rows])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "name", "message"),
+    [
+        ("seconds", "nan", "", "line 2, column seconds: 'nan'"),
+        ("seed", "one", "", "line 2, column seed: 'one'"),
+        ("seed", "1", "", "line 3 is the same run as line 2"),
+        ("finished", "yes", "", "line 2, column finished"),
+        ("curve", "{", "", "line 2, column curve"),
+        ("seconds", "1", "secs", "line 1: unknown column 'secs'"),
+        ("digest", None, "", "line 1: column 'digest' is missing"),
+    ],
+)
+def test_a_bad_ledger_is_refused_and_left_alone(
+    copy: Path,
+    capsys: pytest.CaptureFixture[str],
+    column: str,
+    value: str | None,
+    name: str,
+    message: str,
+) -> None:
+    edit(copy / "maze.csv", column, value, name)
+    before = (copy / "maze.csv").read_text()
+    assert main(command(copy, 0, 1, 2)) == 2
+    assert message in capsys.readouterr().err
+    assert (copy / "maze.csv").read_text() == before
+
+
+def test_an_older_ledger_with_fewer_numbers_is_read(copy: Path) -> None:
+    edit(copy / "maze.csv", "reward_left", None)
+    assert "reward_left" not in read_ledger(copy / "maze.csv")[0]
+    assert main(["report", str(copy / "maze.csv"), "--out", str(copy / "page")]) == 0
