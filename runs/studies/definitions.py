@@ -166,7 +166,7 @@ def maze_study(name: str) -> Study:
         methods=tuple(map(method, COMPARED)),
         seeds=tuple(range(5, 15)),
         more_methods=(
-            *(method(name) for name in WORLD_MODELS if name not in COMPARED),
+            *map(method, BONUSES[len(COMPARED) :]),
             PSEUDO_COUNTS,
             *map(published, WORLD_MODELS),
             *map(method, ORACLES),
@@ -186,7 +186,7 @@ def noisy_tv() -> Study:
         name="noisy-tv",
         preset="maze",
         worlds=tuple(maze_world(noise, layout) for layout in LAYOUTS for noise in MAZE_NOISES),
-        methods=(*map(method, WORLD_MODELS), PSEUDO_COUNTS, *map(method, ORACLES), RANDOM),
+        methods=(*map(method, BONUSES), PSEUDO_COUNTS, *map(method, ORACLES), RANDOM),
         seeds=tuple(range(5, 15)),
         more_methods=(*map(published, WORLD_MODELS), *controls()),
     )
@@ -250,8 +250,9 @@ def maze_sensitivity() -> Study:
 RANDOM = Variant("random", {"model": "rnd"}, {"learner.policy.uniform": True})
 # NGU's episodic part alone, as RLeXplore names it
 PSEUDO_COUNTS = Variant("pseudo-counts", {"model": "ngu"}, {"learner.world_model.lifelong": False})
-# the models of the papers that Afterwit began with
-COMPARED = ("byol-explore", "byol-hindsight", "rnd", "icm")
+# the models that Afterwit began with; the first one is what the others are compared with
+COMPARED = ("byol-hindsight", "byol-explore", "rnd", "icm")
+BONUSES = (*COMPARED, *(name for name in WORLD_MODELS if name not in COMPARED))
 MAZE_NOISES = ("none", "brownian", "pixel", "on-demand", "sticky", "frozen")
 
 
@@ -283,10 +284,7 @@ def atari() -> Study:
         methods=tuple(map(published, COMPARED)),
         seeds=(0, 1, 2),
         overrides={},
-        more_methods=(
-            *(published(name) for name in WORLD_MODELS if name not in COMPARED),
-            *map(method, WORLD_MODELS),
-        ),
+        more_methods=(*map(published, BONUSES[len(COMPARED) :]), *map(method, WORLD_MODELS)),
         more_worlds=(
             *(
                 Variant(f"MontezumaRevenge-sticky-{sticky:g}", montezuma, {"env.sticky": sticky})

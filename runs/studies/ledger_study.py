@@ -18,6 +18,8 @@ from afterwit.runs.training.many_runs import finished
 def ledger_study(path: Path, home: Path) -> StudyLog:
     """Return the study in a ledger. Its curves have a point per tenth; it has no maps.
 
+    Worlds and methods are in the order of the study's definition.
+
     Args:
       path: the ledger.
       home: the folder that the report goes to.

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from afterwit.runs.command_line.main import main
-from afterwit.runs.studies.ledger import read_ledger
+from afterwit.runs.configs.overrides import changed
+from afterwit.runs.configs.presets import PRESETS
+from afterwit.runs.configs.run_config import to_dict
+from afterwit.runs.studies.ledger import NEUTRAL, digest, read_ledger
 from tests.runs.studies.test_run_study import TINY
 
 pytest.importorskip("rliable.library", reason="pip install -e '.[study]'")
@@ -132,3 +137,17 @@ def test_an_older_ledger_with_fewer_numbers_is_read(copy: Path) -> None:
     edit(copy / "maze.csv", "reward_left", None)
     assert "reward_left" not in read_ledger(copy / "maze.csv")[0]
     assert main(["report", str(copy / "maze.csv"), "--out", str(copy / "page")]) == 0
+
+
+def test_a_field_that_is_newer_than_a_ledger_changes_no_digest_until_it_is_used() -> None:
+    config = PRESETS["maze"](model="rnd")
+    values = to_dict(config)
+    for path, value in NEUTRAL.items():
+        inner = values
+        for part in path[:-1]:
+            inner = inner[part]
+        assert inner.pop(path[-1]) == value, path  # the default changes nothing
+        other = changed(config, ".".join(path), not value if value is False else 0.5)
+        assert digest(other) != digest(config)
+    older = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+    assert digest(config) == older
