@@ -233,7 +233,8 @@ class EpisodicVisits(EpisodicRing):
         if flat.dtype.is_floating_point:
             flat = (flat.float() + 0.0).view(torch.int32)  # + 0.0: there is one zero
         bits = flat.long()
-        return ((bits ^ (bits << 17) ^ (bits << 41)) * self.weights).sum(-1)
+        # the low bits of simple floats are all 0, and those of a product would be, too
+        return ((bits ^ (bits >> 11) ^ (bits >> 23)) * self.weights).sum(-1)
 
     @torch.no_grad()
     def forward(self, trajectory: Trajectory) -> Tensor:

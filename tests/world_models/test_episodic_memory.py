@@ -216,6 +216,8 @@ def test_keys_tell_observations_apart_by_one_number(dtype: torch.dtype) -> None:
     assert len(visits.keys(obs).unique()) == 301
     many = torch.randint(0, 2, (1, 5000, 300)).to(dtype)
     assert len(visits.keys(many).unique()) == len(many[0].unique(dim=0))
+    low = (visits.keys(many)[0] & 0xFFFFFF).unique()
+    assert len(low) > 4900  # also the low bits differ
     assert torch.equal(visits.keys(-torch.zeros(1, 1, 300)), visits.keys(torch.zeros(1, 1, 300)))
 
 
