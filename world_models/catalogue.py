@@ -7,11 +7,14 @@ comparisons, not a method.
 from __future__ import annotations
 
 from afterwit.world_models.base import WorldModel
+from afterwit.world_models.models.ama import AMA
 from afterwit.world_models.models.byol_explore import BYOLExplore
 from afterwit.world_models.models.byol_hindsight import BYOLHindsight
 from afterwit.world_models.models.counts import Counts
+from afterwit.world_models.models.disagreement import Disagreement
 from afterwit.world_models.models.e3b import E3B
 from afterwit.world_models.models.icm import ICM
+from afterwit.world_models.models.lpm import LPM
 from afterwit.world_models.models.ngu import NGU
 from afterwit.world_models.models.noveld import NovelD
 from afterwit.world_models.models.re3 import RE3
@@ -23,6 +26,9 @@ WORLD_MODELS: dict[str, type[WorldModel]] = {
     "byol-hindsight": BYOLHindsight,
     "rnd": RND,
     "icm": ICM,
+    "disagreement": Disagreement,
+    "ama": AMA,
+    "lpm": LPM,
     "ride": RIDE,
     "ngu": NGU,
     "e3b": E3B,

@@ -53,9 +53,10 @@ def maze_targets(study: StudyLog) -> list[Target]:
     kept, above, kept_words, above_words = [], [], [], []
     for world in noises:
         own = study.get(world, HINDSIGHT, "score_all")
-        kept.append(decided(own.iqm >= KEEPS * quiet.iqm, own, quiet))
+        kept.append(decided(own.mean >= KEEPS * quiet.mean, own, quiet))
         kept_words.append(
-            f"{world} {percent(own.iqm / quiet.iqm) if own.runs and quiet.iqm > 0 else 'no data'}"
+            f"{world} "
+            + (percent(own.mean / quiet.mean) if own.runs and quiet.mean > 0 else "no data")
         )
         for method in study.methods:
             rival = study.get(world, method, "score_all")
@@ -82,8 +83,8 @@ def maze_targets(study: StudyLog) -> list[Target]:
     return [
         Target(
             f"Brownian noise, R4 in the last tenth: {HINDSIGHT} in at least {percent(SUCCESS)} of"
-            " the episodes (interquartile mean)",
-            decided(deep.iqm >= SUCCESS, deep),
+            " the episodes (mean)",
+            decided(deep.mean >= SUCCESS, deep),
             f"{HINDSIGHT} {format_estimate(deep)}",
         ),
         Target(
@@ -104,7 +105,7 @@ def maze_targets(study: StudyLog) -> list[Target]:
         ),
         Target(
             f"Without noise, {HINDSIGHT}'s score is at least {EQUALS} x {EXPLORE}'s",
-            decided(quiet.iqm >= EQUALS * explore.iqm, quiet, explore),
+            decided(quiet.mean >= EQUALS * explore.mean, quiet, explore),
             f"{HINDSIGHT} {format_estimate(quiet)}, {EXPLORE} {format_estimate(explore)}",
         ),
         Target(
@@ -125,9 +126,9 @@ def maze_targets(study: StudyLog) -> list[Target]:
 def successes(study: StudyLog) -> list[dict[str, Any]]:
     """Return the rows of BYOL-Hindsight's successful runs.
 
-    Their score is at least KEEPS times its interquartile mean without noise.
+    Their score is at least KEEPS times its mean without noise.
     """
-    quiet = study.get("none", HINDSIGHT, "score_all").iqm
+    quiet = study.get("none", HINDSIGHT, "score_all").mean
     return [
         row
         for row in study.rows
@@ -304,9 +305,12 @@ def leak(study: StudyLog, what: str) -> tuple[str, str]:
             study.get(world, HINDSIGHT, f"leak/{what}_from_{source}")
             for source in ("latent", "noise")
         )
-        if math.isfinite(latent.low) and math.isfinite(noise.iqm):
+        if math.isfinite(latent.low) and math.isfinite(noise.mean):
             found[world, HINDSIGHT] = Estimate(
-                latent.iqm - noise.iqm, latent.low - noise.iqm, latent.high - noise.iqm, latent.runs
+                latent.mean - noise.mean,
+                latent.low - noise.mean,
+                latent.high - noise.mean,
+                latent.runs,
             )
     values = list(found.values())
     result = verdict(

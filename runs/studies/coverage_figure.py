@@ -56,7 +56,7 @@ def coverage_figure(study: StudyLog) -> Figure | None:
                 group = drawn[world, method]
                 draw_maze(ax, map_of(group), group.maps("visits"), ink[method], marks=False)
                 reached = [
-                    study.get(world, method, f"{name}_last").iqm
+                    study.get(world, method, f"{name}_last").mean
                     for name in study.measures
                     if name != "score"
                 ]

@@ -59,7 +59,7 @@ def world_words(config: RunConfig) -> str:
 def curves_figure(study: StudyLog) -> Figure:
     """Return a figure of worlds (rows) and trackers, or cells, rooms and return (columns).
 
-    Lines are interquartile means, bands their 95% intervals.
+    Lines are means, bands their 95% intervals.
     """
     names = [name for name in study.measures if name != "score"]
     trackers = "score" in study.measures
@@ -111,7 +111,7 @@ def curves_figure(study: StudyLog) -> Figure:
                     [0, 0.5, 1], ["0", "50%", "100%"] if ax in panels[names[0]] else ["", "", ""]
                 )
     what = "share of episodes that reach each tracker;  " if trackers else ""
-    what += "line: interquartile mean over seeds, band: its 95% interval"
+    what += "line: mean over seeds, band: its 95% interval"
     figure.text(LABEL / width, 1 - 0.36 / height, what, color=GREY, va="top")
     figure.text(
         (LABEL + (width - LABEL) / 2) / width,
@@ -125,7 +125,7 @@ def curves_figure(study: StudyLog) -> Figure:
 
 
 def series(group: Group, name: str) -> tuple[Array, tuple[Array, Array, Array]]:
-    """Return agent steps, and interquartile mean, low and high [points] of a group.
+    """Return agent steps, and mean, low and high [points] of a group.
 
     They end with the slowest run. Between stretches with ended episodes, which may be far apart, a
     run's line is interpolated.
@@ -211,10 +211,10 @@ def scores_figure(study: StudyLog) -> Figure:
     legend(figure, ink, LABEL, 0.08, width, height)
     highest = max(
         (
-            e.high if np.isfinite(e.high) else e.iqm
+            e.high if np.isfinite(e.high) else e.mean
             for key in study.groups
             for when in WHEN_WORDS
-            if np.isfinite((e := study.get(*key, f"{measure}_{when}")).iqm)
+            if np.isfinite((e := study.get(*key, f"{measure}_{when}")).mean)
         ),
         default=1.0,
     )
@@ -241,7 +241,7 @@ def scores_figure(study: StudyLog) -> Figure:
                     alpha=0.45,
                     solid_capstyle="round",
                 )
-                ax.plot(found.iqm, y, "o", color=ink[method], markersize=4.6)
+                ax.plot(found.mean, y, "o", color=ink[method], markersize=4.6)
             if not column:
                 label_world(
                     figure,

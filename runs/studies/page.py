@@ -94,7 +94,7 @@ def words(
     order = sorted(
         study.methods,
         key=lambda name: (
-            -(value if math.isfinite(value := study.get(world, name, deepest).iqm) else -math.inf)
+            -(value if math.isfinite(value := study.get(world, name, deepest).mean) else -math.inf)
         ),
     )
     figures = [
@@ -108,7 +108,7 @@ def words(
         base, main = study.knobs[0].base, f"{measure}_all"
         best = max(
             (name for name in study.methods if study.get(world, name, main).runs),
-            key=lambda name: study.get(world, name, main).iqm,
+            key=lambda name: study.get(world, name, main).mean,
         )
         result = [
             f"In {world}, the default's {measure} over all of training is"
@@ -148,8 +148,7 @@ def words(
     seeds = sorted({len(group.runs) for group in study.groups.values()})
     result.append(
         f"{seeds[0]}{f' to {seeds[-1]}' if len(seeds) > 1 else ''} runs a cell. Numbers:"
-        " interquartile mean over runs (of five runs, the mean of the middle three; of fewer than"
-        " four, of all) and, in brackets, its 95% stratified-bootstrap interval (rliable)."
+        " mean over runs and, in brackets, its 95% interval of Student's t."
     )
     return result
 
@@ -248,7 +247,7 @@ def write_numbers(
 ) -> None:
     """Write runs.csv, cells.csv, differences.csv and summary.json.
 
-    runs.csv has a row per run. cells.csv has a row per cell, with interquartile mean, low and high.
+    runs.csv has a row per run. cells.csv has a row per cell, with mean, low and high.
     differences.csv has a row per noise and method; a study without costs of noise has no such file.
     summary.json has all of these, and the verdicts.
     """
@@ -260,7 +259,7 @@ def write_numbers(
             "runs": len(study.groups[world, method].runs),
         }
         for name, value in found.items():
-            row |= {name: value.iqm, f"{name}_low": value.low, f"{name}_high": value.high}
+            row |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
         cells.append(row)
     write_csv(study.rows, study.home / RUNS)
     write_csv(cells, study.home / CELLS)

@@ -1,4 +1,4 @@
-"""A study's numbers: a row per run, and over the runs of a cell an interquartile mean.
+"""A study's numbers: a row per run, and over the runs of a cell a mean.
 
 The exploration score of a run is the trackers reached per episode over the number of trackers.
 `all` averages over all of training, `best` is the best tenth, `last` the last tenth. Curiosity

@@ -21,7 +21,7 @@ def number(study: StudyLog, world: str, method: str, name: str) -> str:
         return format_estimate(value)
     if not value.runs:
         return "–"
-    return f"{value.iqm:,.1f}" + (
+    return f"{value.mean:,.1f}" + (
         f" [{value.low:,.1f}, {value.high:,.1f}]" if math.isfinite(value.low) else ""
     )
 
@@ -172,7 +172,7 @@ def instrument_table(study: StudyLog) -> str:
     for world in study.worlds:
         for index, (method, _) in enumerate(study.members(world)):
             values = [
-                f"{v.iqm:.2f}" if (v := study.get(world, method, name)).runs else "–"
+                f"{v.mean:.2f}" if (v := study.get(world, method, name)).runs else "–"
                 for name in study.instruments
             ]
             rows.append(
@@ -182,7 +182,7 @@ def instrument_table(study: StudyLog) -> str:
                 )
             )
     note = (
-        "Last tenth, interquartile means; intervals are in cells.csv. noise/share: pay of steps"
+        "Last tenth, means; intervals are in cells.csv. noise/share: pay of steps"
         " with noise, 1 is like any other step. noise/seeking: how often the agent makes the noise,"
         " over an indifferent policy. leak/critic: the critic's estimate over its ceiling."
         " leak/…_from_…: variance that a linear probe explains. use/latent: reconstruction with z"

@@ -56,7 +56,7 @@ def variants_figure(study: StudyLog, world: str) -> Figure:
             elif study.measures[0] == "score":
                 ax.set_yticklabels([])
         left += unit * weight
-    note = "large: interquartile mean; small: each run; blue: the default"
+    note = "large: mean; small: each run; blue: the default"
     figure.text(LABEL / width, 0.06 / height, note, color=GREY, fontsize=7.5, va="bottom")
     return figure
 
@@ -72,7 +72,7 @@ def draw_knob(ax: Axes, study: StudyLog, world: str, knob: Knob, name: str) -> N
         ax.plot(
             [x] * len(each), each, "o", color=colour, markersize=3, alpha=0.45, markeredgewidth=0
         )
-        ax.plot(x, study.get(world, method, name).iqm, "o", color=colour, markersize=6)
+        ax.plot(x, study.get(world, method, name).mean, "o", color=colour, markersize=6)
     ax.set_xlim(-0.5, len(knob.settings) - 0.5)
     if study.measures[0] == "score":
         ax.set_ylim(-0.04, 1.04)

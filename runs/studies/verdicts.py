@@ -46,7 +46,7 @@ def format_estimate(value: Estimate, ratio: bool = False) -> str:
     word: Callable[[float], str] = (lambda number: f"{number:.2f}") if ratio else percent
     if not value.runs:
         return "no data"
-    return word(value.iqm) + (
+    return word(value.mean) + (
         f" [{word(value.low)}, {word(value.high)}]" if math.isfinite(value.low) else " [one run]"
     )
 
@@ -98,8 +98,8 @@ def against_quiet(
     `above` times.
     """
     here, quiet = study.get(world, method, "score_all"), study.get("none", method, "score_all")
-    share = f", {here.iqm / quiet.iqm:.2f} x" if here.runs and quiet.iqm > 0 else ""
-    result = verdict(here.high < below * quiet.low, here.low > above * quiet.iqm, here, quiet)
+    share = f", {here.mean / quiet.mean:.2f} x" if here.runs and quiet.mean > 0 else ""
+    result = verdict(here.high < below * quiet.low, here.low > above * quiet.mean, here, quiet)
     return (
         result,
         f"{method}: score {format_estimate(here)}, without noise {format_estimate(quiet)}{share}",

@@ -21,10 +21,13 @@ from torch import Tensor, nn
 
 from afterwit.agents.learner import Learner, LearnerConfig
 from afterwit.agents.vmpo import VMPOConfig
+from afterwit.world_models.models.ama import AMAConfig
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
+from afterwit.world_models.models.disagreement import DisagreementConfig
 from afterwit.world_models.models.e3b import E3BConfig
 from afterwit.world_models.models.icm import ICMConfig
+from afterwit.world_models.models.lpm import LPMConfig
 from afterwit.world_models.models.ngu import NGUConfig
 from afterwit.world_models.models.noveld import NovelDConfig
 from afterwit.world_models.models.re3 import RE3Config
@@ -52,6 +55,9 @@ CONFIGS = {
     "byol-explore": LearnerConfig(world_model=BYOLExploreConfig(horizon=3), shared_torso=False),
     "rnd": LearnerConfig(world_model=RNDConfig()),
     "icm": LearnerConfig(world_model=ICMConfig()),
+    "disagreement": LearnerConfig(world_model=DisagreementConfig()),
+    "ama": LearnerConfig(world_model=AMAConfig()),
+    "lpm": LearnerConfig(world_model=LPMConfig()),
     "ride": LearnerConfig(world_model=RIDEConfig()),
     "ngu": LearnerConfig(world_model=NGUConfig()),
     "e3b": LearnerConfig(world_model=E3BConfig()),

@@ -19,11 +19,14 @@ import torch
 
 from afterwit.agents import Learner, LearnerConfig, PolicyConfig
 from afterwit.world_models import data_parallel
+from afterwit.world_models.models.ama import AMAConfig
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.models.counts import CountsConfig
+from afterwit.world_models.models.disagreement import DisagreementConfig
 from afterwit.world_models.models.e3b import E3BConfig
 from afterwit.world_models.models.icm import ICMConfig
+from afterwit.world_models.models.lpm import LPMConfig
 from afterwit.world_models.models.ngu import NGUConfig
 from afterwit.world_models.models.noveld import NovelDConfig
 from afterwit.world_models.models.re3 import RE3Config
@@ -50,6 +53,9 @@ CONFIGS = {
     "rnd": LearnerConfig(world_model=RNDConfig(), shared_torso=False),
     "icm": LearnerConfig(world_model=ICMConfig()),
     "counts": LearnerConfig(world_model=CountsConfig()),
+    "disagreement": LearnerConfig(world_model=DisagreementConfig()),
+    "ama": LearnerConfig(world_model=AMAConfig()),
+    "lpm": LearnerConfig(world_model=LPMConfig()),
     "ride": LearnerConfig(world_model=RIDEConfig()),
     "ngu": LearnerConfig(world_model=NGUConfig()),
     "e3b": LearnerConfig(world_model=E3BConfig()),

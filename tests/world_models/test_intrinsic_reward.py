@@ -214,14 +214,14 @@ def test_only_steps_with_an_outcome_are_paid(name: str, autoreset: str) -> None:
         for b in range(B):
             real = is_real(dones, t, b, autoreset)
             # NovelD pays rises only
-            assert (bonus[t, b] > 0) == real or (name == "noveld" and real), (t, b)
+            assert (bonus[t, b] > 0) == real or (name in ("noveld", "ama", "lpm") and real), (t, b)
     assert bonus.any()
 
 
 @pytest.mark.parametrize("prioritise", (True, False))
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_the_bonus_is_the_error_in_units_of_what_updates_saw(name: str, prioritise: bool) -> None:
-    if name == "re3":
+    if name in ("re3", "lpm"):
         pytest.skip("its first batch pays nothing, so there is no unit yet")
     config = replace(WORLD_MODELS[name].Config(), prioritise=prioritise, expected_error="off")
     intrinsic = curiosity(config, reward_decay=0.9)
@@ -440,10 +440,12 @@ def test_the_first_bonus_is_in_the_unit_of_all_later_ones(name: str) -> None:
     intrinsic = curiosity(replace(WORLD_MODELS[name].Config(), prioritise=False))
     obs, actions, dones = steps()
     before = intrinsic.reward(obs, actions, dones)
-    if name == "re3":
+    if name in ("re3", "lpm"):
         assert not before.any()  # it has nothing to compare with
         return
     real = [[is_real(dones, t, b, "next-step") for b in range(B)] for t in range(T)]
-    assert before[np.array(real)].std() == pytest.approx(1, rel=0.01)  # in its own deviation
+    # in its own deviation; AMA's first rewards lie so far from 0 that the floor of 1% shows
+    rel = 0.05 if name == "ama" else 0.01
+    assert before[np.array(real)].std() == pytest.approx(1, rel=rel)
     np.testing.assert_array_equal(intrinsic.reward(*steps()), before, "paying changes nothing")
     assert float(intrinsic.normaliser.raw.first.weight) == 0

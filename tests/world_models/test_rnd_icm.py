@@ -274,3 +274,9 @@ def test_icm_learns_what_it_sees_again() -> None:
 def test_a_weight_out_of_range_is_named(weight: float) -> None:
     with pytest.raises(ValueError, match=f"forward_weight is {weight}"):
         ICMConfig(forward_weight=weight)
+
+
+def test_rnd_keeps_the_names_of_its_state() -> None:
+    """Checkpoints of earlier versions load."""
+    names = {name for name in rnd().state_dict() if not name.startswith(("fixed", "predictor"))}
+    assert {"mean", "square", "count"} <= names and not any("whiten" in name for name in names)

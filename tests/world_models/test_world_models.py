@@ -12,6 +12,7 @@ from torch import Tensor
 from afterwit.world_models import WORLD_MODELS, find_model, make_world_model
 from afterwit.world_models.base import WorldModel, WorldModelOutput
 from afterwit.world_models.instruments import effective_rank
+from afterwit.world_models.models.lpm import LPM
 from afterwit.world_models.models.re3 import RE3
 from afterwit.world_models.registry import MIXTURES
 from afterwit.world_models.torso import Torso
@@ -65,8 +66,9 @@ def reconstruction(output: WorldModelOutput) -> Tensor:
 
 def warm_up(pair: tuple[Torso, WorldModel], trajectory: Trajectory) -> None:
     """Some bonuses compare with what was seen before, so the first batch is worth nothing."""
-    if isinstance(pair[1], RE3):
-        see(pair, trajectory)
+    for _ in range(2):
+        if isinstance(pair[1], RE3 | LPM):
+            see(pair, trajectory)
 
 
 def train(pair: tuple[Torso, WorldModel], seeds: range) -> torch.optim.Optimizer:
@@ -233,6 +235,8 @@ class TestWorldModel:
         pair = make(name)
         if pair[1].memory.names:
             pytest.skip("each episode begins anew; see test_episodic_memory.py")
+        if name in ("disagreement", "ama", "lpm"):
+            pytest.skip("at first it pays little; see below. LPM pays as long as the error falls")
         warm_up(pair, random_trajectory(seed=1))
         before = reconstruction(see(pair, random_trajectory(seed=0))).sum()
         for _ in range(100):
@@ -261,3 +265,16 @@ def test_effective_rank_counts_directions() -> None:
     )
     assert rank(two) == pytest.approx(2, rel=0.05)
     assert rank(torch.ones(B, A)) == 0
+
+
+@pytest.mark.parametrize("name", ["disagreement", "ama"])
+def test_at_first_it_pays_little_and_in_the_end_nothing(name: str) -> None:
+    """Members agree before they learn, and AMA expects a variance of 1."""
+    pair, paid = make(name), []
+    for _ in range(60):
+        train(pair, range(1))
+        paid.append(float(see(pair, random_trajectory(seed=0)).reward.abs().sum()))
+    for _ in range(600):
+        train(pair, range(1))
+    after = float(see(pair, random_trajectory(seed=0)).reward.abs().sum())
+    assert after < 0.5 * max(paid)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models import data_parallel
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.running_scale import RunningScale
 from afterwit.world_models.torso import Encoder, Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
+from afterwit.world_models.whitening import Whitening
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class RNDConfig(ModelConfig):
         return cls(predictor_layers=2, predictor_hidden=512)
 
 
-class RND(WorldModel):
+class RND(WorldModel, Whitening):
     """RND: the error of a network that learns to predict a fixed random one.
 
     Args:
@@ -92,10 +92,6 @@ class RND(WorldModel):
         "environments.",
     )
 
-    mean: Tensor
-    square: Tensor
-    count: Tensor
-
     def __init__(self, config: RNDConfig, torso: Torso, spec: EnvSpec, seed: int):
         super().__init__(seed)
         self.normalise = config.normalise_observations
@@ -108,9 +104,7 @@ class RND(WorldModel):
             else nn.Identity()
         )
         self.target_scale = RunningScale(config.size_decay)
-        self.register_buffer("mean", torch.zeros(spec.observation_shape))
-        self.register_buffer("square", torch.zeros(spec.observation_shape))
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.add_moments(spec.observation_shape)
 
     def forward(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
@@ -147,17 +141,3 @@ class RND(WorldModel):
                 self.target_scale.update(target.square().mean(-1).sqrt(), real)
         error = (self.head(self.predictor(obs)) - target).square().mean(-1)
         return error / self.target_scale.size.square()
-
-    @torch.no_grad()
-    def observe(self, obs: Tensor, real: Tensor) -> None:
-        """Add the observations of the real steps to the running moments."""
-        seen = data_parallel.num_learners() * data_parallel.average(real.sum())
-        self.count += seen
-        rate = (seen / self.count.clamp(min=1)).float()
-        self.mean.lerp_(data_parallel.average(masked_mean(obs, real)), rate)
-        self.square.lerp_(data_parallel.average(masked_mean(obs.square(), real)), rate)
-
-    def whiten(self, obs: Tensor) -> Tensor:
-        """Observations in units of their running deviation about their mean, clipped to +-5."""
-        deviation = (self.square - self.mean.square()).clamp(min=0).sqrt()
-        return ((obs - self.mean) / deviation.clamp(min=1e-2)).clamp(-5, 5)
