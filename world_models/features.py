@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +34,24 @@ class FixedFeatures(nn.Module):
         if self.training:
             self.scale.update(features[1:].square().mean(-1).sqrt(), real)
         return features / self.scale.size
+
+
+class Outcome(nn.Module):
+    """What is predicted of an observation: itself if an mlp reads it, else fixed random features.
+
+    Args:
+      config: Sizes of the features.
+      shape: Shape of an observation.
+    """
+
+    def __init__(self, config: TorsoConfig, shape: tuple[int, ...]):
+        super().__init__()
+        self.features = None if config.encoder == "mlp" else FixedFeatures(config, shape)
+        self.size = prod(shape) if self.features is None else config.embedding
+
+    def forward(self, obs: Tensor, real: Tensor) -> Tensor:
+        """Targets [T, B, N] of whitened observations [T+1, B, ...]; `real` is bool [T, B]."""
+        return (obs.flatten(2) if self.features is None else self.features(obs, real))[1:]
 
 
 @torch.no_grad()

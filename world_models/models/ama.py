@@ -9,7 +9,6 @@ The reward may be negative.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,7 +18,7 @@ from torch.nn import functional as F
 
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
-from afterwit.world_models.features import FixedFeatures, spread
+from afterwit.world_models.features import Outcome, spread
 from afterwit.world_models.torso import Encoder, Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 from afterwit.world_models.whitening import Whitening
@@ -88,13 +87,8 @@ class AMA(WorldModel, Whitening):
         super().__init__(seed)
         self.num_actions, self.config = spec.num_actions, config
         self.add_moments(spec.observation_shape)
-        self.features = (
-            None
-            if torso.config.encoder == "mlp"
-            else FixedFeatures(torso.config, spec.observation_shape)
-        )
-        size = torso.config.embedding
-        outputs = math.prod(spec.observation_shape) if self.features is None else size
+        self.outcome = Outcome(torso.config, spec.observation_shape)
+        size, outputs = torso.config.embedding, self.outcome.size
         self.encoder = Encoder(torso.config, spec.observation_shape)
         self.mu = mlp(size + spec.num_actions, config.hidden, outputs, 1)
         self.log_variance = mlp(size + spec.num_actions, config.hidden, outputs, 1)
@@ -105,8 +99,7 @@ class AMA(WorldModel, Whitening):
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         real, obs = trajectory.real, self.whitened(trajectory)
         action = F.one_hot(trajectory.action, self.num_actions).to(obs.dtype)
-        outcome = obs.flatten(2) if self.features is None else self.features(obs, real)
-        target = outcome[1:]
+        target = self.outcome(obs, real)
         inputs = torch.cat([self.encoder(obs[:-1]), action], -1)
         log_variance = self.log_variance(inputs).clamp(-10, 10)
         square = (target - self.mu(inputs)).square()  # [T, B, N]

@@ -8,7 +8,6 @@ x is the outcome; g has learnt the log errors of earlier batches. The reward may
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,7 +18,7 @@ from torch.nn import functional as F
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
-from afterwit.world_models.features import FixedFeatures
+from afterwit.world_models.features import Outcome
 from afterwit.world_models.torso import Encoder, Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 from afterwit.world_models.whitening import Whitening
@@ -88,13 +87,8 @@ class LPM(WorldModel, Whitening):
         self.num_actions, self.config = spec.num_actions, config
         self.add_moments(spec.observation_shape)
         self.register_buffer("seen", torch.zeros(()))
-        self.features = (
-            None
-            if torso.config.encoder == "mlp"
-            else FixedFeatures(torso.config, spec.observation_shape)
-        )
-        size = torso.config.embedding
-        outputs = math.prod(spec.observation_shape) if self.features is None else size
+        self.outcome = Outcome(torso.config, spec.observation_shape)
+        size, outputs = torso.config.embedding, self.outcome.size
         self.encoder = Encoder(torso.config, spec.observation_shape)
         self.model = mlp(size + spec.num_actions, config.hidden, outputs, 1)
         self.error_encoder = Encoder(torso.config, spec.observation_shape)
@@ -106,8 +100,7 @@ class LPM(WorldModel, Whitening):
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         real, obs = trajectory.real, self.whitened(trajectory)
         action = F.one_hot(trajectory.action, self.num_actions).to(obs.dtype)
-        outcome = obs.flatten(2) if self.features is None else self.features(obs, real)
-        target = outcome[1:]
+        target = self.outcome(obs, real)
         predicted = self.model(torch.cat([self.encoder(obs[:-1]), action], -1))
         error = (predicted - target).square().mean(-1)  # [T, B]
         log_error = (error.detach() + self.config.floor).log()
