@@ -68,9 +68,9 @@ class LPM(WorldModel, Whitening):
     pays = "the expected log error less the log error"
     source = "Hou, An and Du (ICLR 2026), on learning progress monitoring, arXiv 2509.25438"
     deviations = (
-        "g learns each batch's log errors once, and nothing is paid for the first learner steps; the "
-        "paper has a queue of past errors, pays nothing until it is full, and updates g every few "
-        "steps.",
+        "g learns each batch's log errors once, and nothing is paid for the first learner steps; "
+        "the paper has a queue of past errors, pays nothing until it is full, and updates g every "
+        "few steps.",
         "The floor under the error is added on both sides; the released code has it in g's target "
         "only.",
         "The reward is the paper's, in the log domain; the released Atari code pays 0.4 exp(g) "
