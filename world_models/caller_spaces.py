@@ -1,9 +1,9 @@
 """Spaces that networks do not read themselves, turned into a Box and a Discrete.
 
 Observations: Discrete and MultiDiscrete become one number for each value, 1 where it is taken.
-MultiBinary becomes its bits. Dict and Tuple become their parts, flattened and joined; if one part
-is an image, it alone is read. Parts without numbers (MiniGrid's mission) are left out. The logger
-"afterwit" says what is left out.
+MultiBinary becomes its bits. Dict and Tuple become their parts, flattened and joined, bytes as 0 to
+1; if one part is an image, it alone is read. Parts without numbers (MiniGrid's mission) are left
+out. The logger "afterwit" says what is left out.
 
 Actions: MultiDiscrete and MultiBinary become one Discrete that counts all combinations.
 """
@@ -34,6 +34,8 @@ class Reading:
 
     space: Box
     read: Read
+    #: of an observation, what is read of it
+    trim: Callable[[Any], Any] = lambda value: value
 
 
 @dataclass(frozen=True)
@@ -137,12 +139,20 @@ def joined(space: Dict | Tuple) -> Reading:
             raise ValueError(f"{name} is no {kind} with {key!r}; give {space}")
         return readings[key].read(found, f"{name}[{key!r}]")
 
+    def trim(value: Any) -> Any:
+        try:
+            return {key: readings[key].trim(value[key]) for key in kept}
+        except (KeyError, IndexError, TypeError):
+            return value  # reading it will say what is wrong
+
     if images:
-        return Reading(readings[images[0]].space, lambda v, name: part_of(v, name, images[0]))
+        only = images[0]
+        return Reading(readings[only].space, lambda v, name: part_of(v, name, only), trim)
 
     def read(value: Any, name: str) -> Array:
         parts = [
             flat(part_of(value, name, key), readings[key].space.shape, f"{name}[{key!r}]")
+            / (255 if view_of(readings[key].space).dtype == "uint8" else 1)
             for key in kept
         ]
         if len({part.shape[:2] for part in parts}) > 1:
@@ -153,7 +163,7 @@ def joined(space: Dict | Tuple) -> Reading:
         return np.concatenate(parts, -1)
 
     size = sum(prod(readings[key].space.shape) for key in kept)
-    return Reading(Box(-np.inf, np.inf, (size,)), read)
+    return Reading(Box(-np.inf, np.inf, (size,)), read, trim)
 
 
 def is_image(space: Box) -> bool:

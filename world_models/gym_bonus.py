@@ -114,7 +114,7 @@ class IntrinsicBonus(VectorWrapper):
             options=options,
         )
         self.state = self.update_state = self.curiosity.initial_state(self.num_envs)
-        self.observations = [deepcopy(observations)]
+        self.observations = [deepcopy(self.curiosity.observations.trim(observations))]
         self.actions: list[Array] = []
         self.dones: list[Array] = []
         return observations, infos
@@ -133,7 +133,7 @@ class IntrinsicBonus(VectorWrapper):
         for name in (EXTRINSIC, INTRINSIC):
             if name in infos:
                 raise ValueError(f"infos have {name} already; one IntrinsicBonus can be laid on")
-        self.observations.append(deepcopy(observations))
+        self.observations.append(deepcopy(self.curiosity.observations.trim(observations)))
         self.actions.append(np.array(actions))
         self.dones.append(np.asarray(terminated | truncated))
         last = stack(self.observations[-2:]), self.actions[-1][None], self.dones[-1][None]

@@ -181,9 +181,10 @@ class IntrinsicReward:
             raise ValueError(f"num_envs is {num_envs!r}; it must be an integer of at least 1")
         opens = torch.ones(int(num_envs), dtype=torch.bool)
         core = torch.zeros(len(opens), self.torso.config.belief)
-        return StreamState(
-            core, torch.zeros(len(opens), dtype=torch.int64), opens, ~opens, self.autoreset
-        )
+        action = torch.zeros(len(opens), dtype=torch.int64)
+        rows = self.model.memory.blank_rows(len(opens))
+        memory = {name: row.cpu() for name, row in rows.items()}
+        return StreamState(core, action, opens, ~opens, self.autoreset, memory)
 
     @in_own_modes
     def update(
@@ -353,16 +354,13 @@ class IntrinsicReward:
     def _memory_of(
         self, state: StreamState | None, trajectory: Trajectory
     ) -> AbstractContextManager[None]:
-        """A context in which the model remembers what `state` remembers.
-
-        Without a state, or with a fresh one, it remembers nothing.
-        """
-        rows = state.memory if state is not None else {}
-        blank = self.model.memory.blank_rows(trajectory.action.shape[1])
-        given = {
-            name: rows[name].to(self.device) if name in rows else blank[name] for name in blank
-        }
-        return self.model.memory.lending(given)
+        """A context in which the model remembers what `state` remembers; without one, nothing."""
+        rows = (
+            self.model.memory.blank_rows(trajectory.action.shape[1])
+            if state is None
+            else {name: row.to(self.device) for name, row in state.memory.items()}
+        )
+        return self.model.memory.lending(rows)
 
     def _beliefs_and_embeddings(self, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
         """Beliefs [T+1, B, M] and embeddings [T+1, B, N]."""

@@ -40,6 +40,11 @@ class RunningMean(nn.Module):
         """The mean; 0 before the first update."""
         return self.total / self.weight.clamp(min=1e-8)
 
+    def mean_or_of(self, values: Tensor, mask: Tensor) -> Tensor:
+        """The mean; before the first update that of these values [T, B] where `mask` [T, B]."""
+        own = data_parallel.average(masked_mean(values, mask))
+        return torch.where(self.weight > 0, self.mean, own)
+
 
 # The smallest deviation, as a share of the root mean square. A floor in absolute units would
 # suppress small numbers.
@@ -82,7 +87,15 @@ class RunningScale(nn.Module):
         It is 1 before the first update, and if all values were 0. BYOL-Explore (Guo et al., 2022)
         has 1e-8 in place of the last term, for errors of order 1.
         """
-        variance = (self.second.mean - self.first.mean.square()).clamp(min=0)
-        return torch.where(
-            self.second.mean > 0, (variance + (FLOOR * self.size).square()).sqrt(), 1.0
-        )
+        return deviation_of(self.first.mean, self.second.mean)
+
+    def or_of(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation; before the first update those of values [T, B] where `mask`."""
+        first = self.first.mean_or_of(values, mask)
+        return first, deviation_of(first, self.second.mean_or_of(values.square(), mask))
+
+
+def deviation_of(first: Tensor, second: Tensor) -> Tensor:
+    """The deviation of a first and a second moment, with its floor. It is 1 if all is 0."""
+    variance = (second - first.square()).clamp(min=0)
+    return torch.where(second > 0, (variance + FLOOR**2 * second).sqrt(), 1.0)

@@ -43,7 +43,7 @@ class StreamState:
           autoreset: next-step or same-step.
           memory: The model's blank rows [B, ...] by name.
         """
-        rows_fit = not self.memory or {name: row.shape for name, row in self.memory.items()} == {
+        rows_fit = {name: row.shape for name, row in self.memory.items()} == {
             name: row.shape for name, row in memory.items()
         }
         flags_fit = all(

@@ -14,6 +14,7 @@ from gymnasium.spaces import (
     Discrete,
     MultiBinary,
     MultiDiscrete,
+    OneOf,
     Sequence,
     Space,
     Text,
@@ -179,3 +180,28 @@ def test_frozen_lake_and_a_dict_pay_through_the_wrapper() -> None:
     bonus.action_space.seed(0)
     paid = [bonus.step(bonus.action_space.sample())[4]["intrinsic_reward"] for _ in range(20)]
     assert np.isfinite(paid).all() and np.any(np.array(paid) > 0)
+
+
+def test_bytes_are_read_alike_alone_and_in_a_dict() -> None:
+    bytes_of = np.full((1, 1, 7, 7, 3), 255, np.uint8)
+    read = observations_of(Dict({"view": VIEW, "n": Discrete(2)})).read(
+        {"view": bytes_of, "n": np.array([[1]])}, "obs"
+    )
+    assert read.max() == 1 and read.shape == (1, 1, 149)
+
+
+@pytest.mark.parametrize("part", [Sequence(Discrete(3)), OneOf((Discrete(2), Box(0, 1, (2,))))])
+def test_the_wrapper_never_touches_a_part_that_is_left_out(part: Space[Any]) -> None:
+    class WithPart(gym.ObservationWrapper):  # type: ignore[type-arg]
+        observation_space = Dict({"place": Discrete(16), "part": part})
+
+        def observation(self, observation: Any) -> dict[str, Any]:
+            return {"place": observation, "part": part.sample()}
+
+    envs = gym.vector.SyncVectorEnv([lambda: WithPart(gym.make("FrozenLake-v1"))] * B)
+    bonus = IntrinsicBonus(envs, "rnd", weight=0.1, update_every=4, seed=0)
+    bonus.reset(seed=0)
+    bonus.action_space.seed(0)
+    for _ in range(9):
+        *_, infos = bonus.step(bonus.action_space.sample())
+    assert np.isfinite(infos["intrinsic_reward"]).all()

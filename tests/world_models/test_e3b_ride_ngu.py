@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
+from afterwit.world_models import IntrinsicReward
 from afterwit.world_models.base import ModelConfig, WorldModel
 from afterwit.world_models.models.e3b import E3B, E3BConfig
 from afterwit.world_models.models.ngu import NGU, NGUConfig
@@ -275,3 +278,44 @@ def test_e3b_knows_what_ignorance_pays() -> None:
     obs = torch.eye(6)[torch.tensor([0, 1])]
     out = model(stream(obs), NOTHING, NOTHING)
     close(out.reward[0, 0], out.ignorance)
+
+
+def test_before_the_first_update_ngu_s_unit_is_that_of_the_batch() -> None:
+    """Two places with a little jitter: the way between them stands out from the first call on."""
+    jitter = 1e-5 * torch.randn(13, 6, generator=torch.Generator().manual_seed(0))
+    obs = jitter + torch.cat([torch.zeros(6, 6), torch.ones(7, 6)])
+    reward = episodic(make(EPISODIC).eval(), obs)
+    assert float(reward[5]) > 20 * float(reward[[0, 1, 2, 3, 4, 7, 8, 9]].max())
+    whole = make(NGUConfig(), given=False).eval()
+    assert isinstance(whole, NGU)
+    errors = torch.arange(10.0).view(5, 2)
+    factor = whole.factor(errors, torch.ones(5, 2, dtype=torch.bool))
+    assert float(factor.max()) == pytest.approx(1 + 4.5 / float(errors.std(correction=0)), rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0, 1000.0])
+def test_e3b_s_unit_holds_from_the_first_call_on(size: float) -> None:
+    curiosity = IntrinsicReward("e3b", Box(-np.inf, np.inf, (6,)), Discrete(3), seed=0)
+    rng, ranges = np.random.default_rng(0), []
+    state = curiosity.initial_state(4)
+    raw: list[Tensor] = []
+    curiosity.model.register_forward_hook(lambda module, inputs, output: raw.append(output.reward))
+    for _ in range(3):
+        obs = (size * rng.normal(size=(51, 4, 6))).astype(np.float32)
+        block = obs, rng.integers(0, 3, (50, 4)), np.zeros((50, 4), bool)
+        _, after = curiosity.reward(*block, state=state)
+        real = raw[-1][raw[-1] != 0]
+        ranges.append((float(real.min()), float(real.max())))
+        curiosity.update(*block, state=state)
+        state = after
+    assert all(low > 0 and high < 60 for low, high in ranges), ranges
+
+
+def test_e3b_is_exact_for_features_that_are_thousands_of_times_lambda() -> None:
+    obs = 1000 * torch.randn(201, 6, generator=torch.Generator().manual_seed(0)) + 3000
+    reward = make(PLAIN)(stream(obs), NOTHING, NOTHING).reward[:, 0].double()
+    total = torch.eye(6, dtype=torch.float64) * 0.1
+    for t, feature in enumerate(obs.double()):
+        if t:
+            close(reward[t - 1], feature @ torch.linalg.solve(total, feature), 1e-3)
+        total += torch.outer(feature, feature)

@@ -272,7 +272,7 @@ def test_a_state_of_another_memory_is_refused() -> None:
     for name in ("ride", "ngu", "rnd"):
         curiosity = IntrinsicReward(name, VECTOR, ACTIONS, seed=0)
         _, states[name] = curiosity.reward(obs, actions, dones, state=curiosity.initial_state(4))
-    for name in ("ride", "ngu"):
+    for name in ("ride", "ngu", "rnd"):
         curiosity = IntrinsicReward("e3b", VECTOR, ACTIONS, seed=0)
         with pytest.raises(ValueError, match="state is the state of 4 environments; it must come"):
             curiosity.reward(obs, actions, dones, state=states[name])

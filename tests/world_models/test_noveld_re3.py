@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
+from afterwit.world_models import IntrinsicReward
 from afterwit.world_models.base import ModelConfig, WorldModel
 from afterwit.world_models.models.noveld import NovelD, NovelDConfig
 from afterwit.world_models.models.re3 import RE3, RE3Config
@@ -86,16 +89,22 @@ def line(*places: float) -> Tensor:
     return obs
 
 
+def apart(model: RE3, features: Tensor) -> Tensor:
+    """Distances of features [T, B, N] of steps that all happened."""
+    return model.distance(features, features, torch.ones(features.shape[:2], dtype=torch.bool))
+
+
 def test_re3_knows_the_distances_on_a_line() -> None:
     model = re3()
     first = model(stream(line(0, 10, 20, 40)), NOTHING, NOTHING)
-    assert not first.reward.any()  # nothing to compare with
+    # at first within the batch: 10, 20 and 40 from the other two
+    size = math.sqrt((30**2 + 20**2 + 30**2) / 3)
+    close(first.reward[:, 0], torch.tensor([math.log(1 + d / size) for d in (30, 20, 30)]))
     model.eval()
     # 10, 20 and 40 are stored; the start of an episode is no outcome
-    features = line(10, 15, 0, 41)[:, None]
-    close(model.distance(features)[:, 0], torch.tensor([10.0, 5, 20, 21]))
+    close(apart(model, line(10, 15, 0, 41)[:, None])[:, 0], torch.tensor([10.0, 5, 20, 21]))
     out = model(stream(line(0, 10, 15, 0, 41)), NOTHING, NOTHING)
-    size = float(model.scale.size)
+    size = float(model.square.mean.sqrt())
     close(out.reward[:, 0], torch.tensor([math.log(1 + d / size) for d in (10, 5, 20, 21)]))
     # asked twice, counted not at all
     assert int(model.stored) == 3
@@ -120,10 +129,36 @@ def test_re3_s_distances_are_those_of_a_loop() -> None:
     model(random_trajectory(seed=1), NOTHING, NOTHING)
     features = model.fixed(random_trajectory(seed=2).obs[1:]) + 10
     kept = model.store[: int(model.stored)].double()
+    found = apart(model, features)
     for t in range(T):
         for b in range(B):
-            apart = (kept - features[t, b].double()).norm(dim=-1).sort().values
-            assert float(model.distance(features)[t, b]) == pytest.approx(float(apart[2]), 1e-3)
+            known = (kept - features[t, b].double()).norm(dim=-1).sort().values
+            assert float(found[t, b]) == pytest.approx(float(known[2]), 1e-4)
+
+
+def test_re3_pays_nothing_for_places_that_it_has_seen_often() -> None:
+    """Equal places are at a distance of exactly 0, not of a rounding error."""
+    model = make(RE3Config(neighbours=3, memory=256))
+    places = torch.randn(12, 6, generator=torch.Generator().manual_seed(0)) * 3 + 10
+    random = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        which = torch.randint(0, 12, (T + 1, B), generator=random)
+        trajectory = replace(random_trajectory(resets=()), obs=places[which])
+        reward = model(trajectory, NOTHING, NOTHING).reward
+    assert float(reward.max()) < 1e-4
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0, 30.0])
+def test_re3_has_a_unit_from_the_first_batch_on(size: float) -> None:
+    curiosity = IntrinsicReward("re3", Box(-np.inf, np.inf, (6,)), Discrete(3), seed=0)
+    rng = np.random.default_rng(0)
+    paid = []
+    for _ in range(4):
+        obs = (size * rng.normal(size=(17, 4, 6))).astype(np.float32)
+        block = obs, rng.integers(0, 3, (16, 4)), np.zeros((16, 4), bool)
+        paid.append(curiosity.reward(*block).mean())
+        curiosity.update(*block)
+    assert min(paid) > 0.5 and max(paid) < 8 and max(paid) < 2.5 * min(paid), paid
 
 
 def test_a_batch_must_fit_re3_s_store() -> None:

@@ -82,7 +82,9 @@ class E3B(WorldModel):
         super().__init__(seed)
         self.config = config
         self.inverse = InverseDynamics(torso, spec, config.features, config.hidden)
-        self.memory = EpisodicMemory({"matrix": torch.eye(config.features) / config.ridge})
+        # in float64: features that are thousands of times longer than lambda would cancel
+        blank = torch.eye(config.features, dtype=torch.float64) / config.ridge
+        self.memory = EpisodicMemory({"matrix": blank})
         self.square = RunningMean(0.99)
 
     def forward(
@@ -101,9 +103,10 @@ class E3B(WorldModel):
         """Features [T+1, B, N] in units of their running length, if the config says so."""
         if not self.config.unit_features:
             return features
+        square = features[1:].square().sum(-1)
         if self.training:
-            self.square.update(features[1:].square().sum(-1), trajectory.real)
-        return features / torch.where(self.square.weight > 0, (self.square.mean + 1e-8).sqrt(), 1.0)
+            self.square.update(square, trajectory.real)
+        return features / (self.square.mean_or_of(square, trajectory.real) + 1e-8).sqrt()
 
     @torch.no_grad()
     def ellipse(self, features: Tensor, trajectory: Trajectory) -> Tensor:
@@ -112,15 +115,15 @@ class E3B(WorldModel):
         matrix = rows["matrix"]  # C^-1 [B, N, N]
         for t, opens, new in steps_of(trajectory):
             self.memory.clear(rows, opens)
-            feature = features[t, :, :, None]  # [B, N, 1]
+            feature = features[t, :, :, None].double()  # [B, N, 1]
             seen = matrix @ feature
-            size = (feature * seen).sum((1, 2))
+            size = (feature * seen).sum((1, 2)).clamp(min=0)
             bonus.append(size)
             # the inverse after adding f f' (Sherman and Morrison)
             step = seen * (new / (1 + size))[:, None, None]
             matrix -= step @ seen.transpose(1, 2)
         self.memory.keep(trajectory, rows)
-        return torch.stack(bonus[1:])
+        return torch.stack(bonus[1:]).to(features.dtype)
 
     def inspect(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor

@@ -8,11 +8,12 @@
     reward of the transition into o_{t+1} = episodic * min(max(alpha, 1), L)
 
 The features f tell the action (inverse_dynamics.py). Without the lifelong factor alpha this is what
-RLeXplore calls pseudo-counts: the n-th visit of one place, n < k, pays 1 / (sqrt(n) + c).
+RLeXplore calls pseudo-counts: the n-th return to one place, n < k, pays 1 / (sqrt(n) + c).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -133,7 +134,10 @@ class NGU(WorldModel):
             reward = reward * self.factor(known.reward, real)
             metrics["reconstruction"] = known.loss.detach()
         reward = torch.where(real, reward, 0.0)
-        nothing = torch.full_like(loss, 1 / self.config.pseudo_count).detach()
+        # where all neighbours are at the mean distance
+        kernel = self.config.kernel / (max(1 - self.config.cluster, 0) + self.config.kernel)
+        similarity = math.sqrt(self.config.neighbours * kernel) + self.config.pseudo_count
+        nothing = torch.full_like(loss, 1 / similarity).detach()
         return WorldModelOutput(loss, reward, {"episodic": reward}, metrics, nothing)
 
     @torch.no_grad()
@@ -141,11 +145,11 @@ class NGU(WorldModel):
         """1 / s of each outcome: [T, B]."""
         config, squares = self.config, self.nearest(features, trajectory)  # [T, B, k]
         there = squares.isfinite()
+        mean = torch.where(there, squares, 0.0).sum(-1) / there.sum(-1).clamp(min=1)
+        known = trajectory.real & there.any(-1)
         if self.training:
-            count = there.sum(-1).clamp(min=1)
-            mean = torch.where(there, squares, 0.0).sum(-1) / count
-            self.distance.update(mean, trajectory.real & there.any(-1))
-        relative = squares / self.distance.mean.clamp(min=1e-12)
+            self.distance.update(mean, known)
+        relative = squares / self.distance.mean_or_of(mean, known).clamp(min=1e-12)
         kernel = config.kernel / ((relative - config.cluster).clamp(min=0) + config.kernel)
         similarity = torch.where(there, kernel, 0.0).sum(-1).sqrt() + config.pseudo_count
         return torch.where(similarity > config.most_similar, 0.0, 1 / similarity)
@@ -173,7 +177,8 @@ class NGU(WorldModel):
         """The lifelong factor [T, B] of RND's errors [T, B]."""
         if self.training:
             self.life_scale.update(error, real)
-        alpha = 1 + (error - self.life_scale.mean) / self.life_scale.deviation
+        mean, deviation = self.life_scale.or_of(error, real)
+        alpha = 1 + (error - mean) / deviation
         return alpha.clamp(1, self.config.most_lifelong)
 
     def inspect(

@@ -19,7 +19,7 @@ from torch import Tensor
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
-from afterwit.world_models.running_scale import RunningScale
+from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.torso import Encoder, Torso
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -82,8 +82,8 @@ class RE3(WorldModel):
         " Exploration, arXiv 2102.09430"
     )
     deviations = (
-        "Observations are compared with those of earlier batches; the authors compare them with a "
-        "replay or a batch that holds themselves.",
+        "Observations are compared with those of earlier batches, at first with the others of "
+        "their own batch; the authors compare them with a replay that holds themselves.",
         "Distances are divided by their running root mean square; the authors divide by their "
         "running deviation.",
         "The bonus is divided by its own running deviation, with a constant weight; the authors' "
@@ -99,7 +99,7 @@ class RE3(WorldModel):
         self.fixed = Encoder(torso.config, spec.observation_shape).requires_grad_(False)
         self.register_buffer("store", torch.zeros(config.memory + 1, torso.config.embedding))
         self.register_buffer("stored", torch.zeros((), dtype=torch.int64))
-        self.scale = RunningScale(config.distance_decay)
+        self.square = RunningMean(config.distance_decay)  # of distances
 
     @torch.no_grad()
     def forward(
@@ -107,33 +107,43 @@ class RE3(WorldModel):
     ) -> WorldModelOutput:
         """Raw intrinsic reward (see WorldModel.forward and the equations above). The loss is 0."""
         real, features = trajectory.real, self.fixed(trajectory.obs[1:])
-        distance = self.distance(features)
+        whole = data_parallel.gather(features, 1)  # with several learners, of all
+        happened = data_parallel.gather(real, 1)
+        distance = self.distance(features, whole, happened)
         if self.training:
-            self.scale.update(distance, real & (self.stored >= self.config.neighbours))
-            self.insert(features, real)
-        reward = torch.where(real, (distance / self.scale.size).log1p(), 0.0)
+            self.square.update(distance.square(), real)
+            self.insert(whole.flatten(0, 1), happened.flatten())
+        size = self.square.mean_or_of(distance.square(), real).sqrt()
+        relative = distance / torch.where(size > 0, size, 1.0)
+        reward = torch.where(real, relative.log1p(), 0.0)
         loss = reward.new_zeros(())
         nothing = torch.full_like(loss, math.log(2))  # at the usual distance
         metrics = {"distance": masked_mean(distance, real)}
         return WorldModelOutput(loss, reward, {"entropy": reward}, metrics, nothing)
 
-    def distance(self, features: Tensor) -> Tensor:
-        """Distances [T, B] of features from their k-th nearest in the store.
+    def distance(self, features: Tensor, whole: Tensor, happened: Tensor) -> Tensor:
+        """Distances [T, B] of features [T, B, N] from their k-th nearest in the store.
 
-        They are 0 while the store has fewer than k.
+        While the store has fewer than k, they are compared with the others of the batch: `whole`
+        [T, B of all learners, N], where `happened`. With fewer than k there, too, it is 0.
         """
-        # about their mean, where matrix products lose little
-        centre = self.store[:-1].sum(0) / self.stored.clamp(1, self.config.memory)
-        apart = torch.cdist(features.flatten(0, 1) - centre, self.store[:-1] - centre)
-        there = torch.arange(self.config.memory, device=apart.device) < self.stored
-        nearest = torch.where(there, apart, torch.inf).topk(self.config.neighbours, largest=False)
-        last = nearest.values[:, -1].unflatten(0, features.shape[:2])
-        return torch.where(last.isfinite(), last, 0.0)
+        numbers = torch.arange(happened.numel(), device=features.device).view(happened.shape)
+        own = data_parallel.own_share(numbers, 1).flatten()  # these features' places in the batch
+        among = torch.cat([self.store[:-1], whole.flatten(0, 1)])
+        stored = torch.arange(self.config.memory, device=own.device) < self.stored
+        first = (self.stored < self.config.neighbours) & happened.flatten()
+        there = torch.cat([stored, first]).repeat(len(own), 1)
+        there.scatter_(1, (self.config.memory + own)[:, None], False)  # not with itself
+        flat = features.flatten(0, 1)
+        # Matrix products find the nearest fast, but their rounding tells equal places apart.
+        apart = torch.where(there, torch.cdist(flat, among), torch.inf)
+        nearest = apart.topk(self.config.neighbours, largest=False)
+        exact = (among[nearest.indices] - flat[:, None]).square().sum(-1).sqrt().amax(-1)
+        enough = nearest.values.isfinite().all(-1)
+        return torch.where(enough, exact, 0.0).unflatten(0, features.shape[:2])
 
-    def insert(self, features: Tensor, real: Tensor) -> None:
-        """Store the features [T, B, N] of real steps. With several learners, those of all."""
-        features = data_parallel.gather(features, 1).flatten(0, 1)
-        chosen = data_parallel.gather(real, 1).flatten()
-        place = (self.stored + chosen.cumsum(0) - 1) % self.config.memory
-        self.store[torch.where(chosen, place, self.config.memory)] = features
-        self.stored += chosen.sum()
+    def insert(self, features: Tensor, happened: Tensor) -> None:
+        """Store the features [n, N] where `happened` [n]."""
+        place = (self.stored + happened.cumsum(0) - 1) % self.config.memory
+        self.store[torch.where(happened, place, self.config.memory)] = features
+        self.stored += happened.sum()
