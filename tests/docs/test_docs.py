@@ -122,14 +122,11 @@ def test_every_page_is_in_a_table_of_contents() -> None:
 
 def test_the_numbers_of_the_noises_are_those_of_the_results() -> None:
     page = (DOCS / "noises.md").read_text(encoding="utf-8")
-    results = "".join(
-        (DOCS / "results" / f"{name}.md").read_text(encoding="utf-8")
-        for name in ("maze-mended", "maze-study")
-    )
+    results = (DOCS / "results" / "method.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| [a-z-]+ \| 0\..*", page, re.M)
-    assert len(rows) == 4 + 6
+    assert len(rows) == 6
     for row in rows:
-        for number in re.findall(r"-?\d\.\d\d \[[^]]+\]", row):
-            assert number in results, row
-    older = [row for row in rows if row.count("[") == 4]
-    assert len(older) == 6 and all(row in results for row in older)
+        name, *numbers = re.findall(r"[a-z-]+(?= \|)|-?\d\.\d\d \[[^]]+\]|0\.\d\d|\d+%", row)
+        assert len(numbers) == 8
+        there = "".join(line for line in results.splitlines() if line.startswith(f"| {name} |"))
+        assert [number for number in numbers if number not in there] == [], row
