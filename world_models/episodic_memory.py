@@ -81,11 +81,8 @@ class EpisodicMemory(nn.Module):
             getattr(self, name)[index] = data_parallel.gather(self.latest[name], 0)
 
     @contextmanager
-    def lending(self, rows: Rows | None) -> Iterator[None]:
-        """Inside this context these rows [B, ...] are recalled, and none are written.
-
-        None: blank ones, for trajectories that open episodes at obs[0].
-        """
+    def lending(self, rows: Rows) -> Iterator[None]:
+        """Inside this context these rows [B, ...] are recalled, and none are written."""
         before, self.lent = self.lent, rows
         try:
             yield
@@ -146,10 +143,10 @@ class JoinedMemory(EpisodicMemory):
             memory.write(trajectory)
 
     @contextmanager
-    def lending(self, rows: Rows | None) -> Iterator[None]:
+    def lending(self, rows: Rows) -> Iterator[None]:
         with ExitStack() as stack:
             for key, memory in self.memories[0].items():
-                own = {name: rows[f"{key}.{name}"] for name in memory.names} if rows else None
+                own = {name: rows[f"{key}.{name}"] for name in memory.names}
                 stack.enter_context(memory.lending(own))
             yield
 
