@@ -23,6 +23,7 @@ from afterwit.world_models.expected_error import ExpectedError
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.registry import make_world_model
+from afterwit.world_models.regulariser import make_regulariser
 from afterwit.world_models.reward_normaliser import RewardNormaliser
 from afterwit.world_models.running_scale import RunningScale
 from afterwit.world_models.torso import Torso, TorsoConfig
@@ -146,6 +147,7 @@ class Learner(nn.Module):
                 config.torso.belief,
                 spec.num_actions,
             )
+        self.regulariser = make_regulariser(curiosity, stream(seed, "regulariser"))
         self.trust_region = TrustRegion(config.vmpo)
         self.intrinsic = RewardNormaliser(
             curiosity.prioritise, config.reward_decay, curiosity.absolute_zero
@@ -215,7 +217,11 @@ class Learner(nn.Module):
         loss = (
             policy_loss + config.value_weight * value_loss - config.entropy_weight * policy_entropy
         )
-        loss = loss + config.world_model.loss_scale * model.loss + expected_loss
+        model_loss, apart = model.loss, dict[str, Tensor]()
+        if self.regulariser is not None:
+            penalty, apart = self.regulariser(embeddings, real)
+            model_loss = model_loss + penalty
+        loss = loss + config.world_model.loss_scale * model_loss + expected_loss
 
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -231,7 +237,7 @@ class Learner(nn.Module):
         parts = {f"intrinsic_{name}": masked_mean(part, real) for name, part in model.parts.items()}
         return {
             **metrics,
-            **{f"model_{name}": value for name, value in model.metrics.items()},
+            **{f"model_{name}": value for name, value in (model.metrics | apart).items()},
             **parts,
             "loss": loss.detach(),
             "ignorance_left": masked_mean(model.reward, real) / model.ignorance,

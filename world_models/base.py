@@ -45,6 +45,12 @@ class ModelConfig:
     absolute_zero: float = 0.0
     """Smallest deviation that errors are divided by, as a share of the error of a model that knows
     nothing. So pay ends when everything is known (our option; not published). 0: no such floor."""
+    dispersion_weight: float = 0.0
+    """Weight of a loss that spreads embeddings evenly over the sphere (regulariser.py; after
+    MSBReg, our form). 0: no such loss."""
+    brownian_weight: float = 0.0
+    """Weight of a loss that moves each embedding in a random direction (regulariser.py; after
+    MSBReg; 0.1 in a third party's code). 0: no such loss."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "world_model.")
@@ -57,6 +63,12 @@ class ModelConfig:
             raise ValueError(
                 f"world_model.absolute_zero is {self.absolute_zero}; it is a share, between 0 and 1"
             )
+
+        for name in ("dispersion_weight", "brownian_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(
+                    f"world_model.{name} is {getattr(self, name)}; it must be 0 (off) or more"
+                )
 
     @classmethod
     def published(cls) -> Self | None:

@@ -32,6 +32,7 @@ from afterwit.world_models.callers import (
 from afterwit.world_models.expected_error import ExpectedError
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.registry import find_model, make_world_model, world_model_name
+from afterwit.world_models.regulariser import make_regulariser
 from afterwit.world_models.reward_normaliser import RewardNormaliser
 from afterwit.world_models.stream_state import StreamState, read_autoreset
 from afterwit.world_models.torso import Torso, TorsoConfig
@@ -147,14 +148,16 @@ class IntrinsicReward:
                 self.spec.num_actions,
             )
         self.normaliser = RewardNormaliser(config.prioritise, reward_decay, config.absolute_zero)
-        self.modules = nn.ModuleDict(
-            {
-                "torso": self.torso,
-                "model": self.model,
-                "normaliser": self.normaliser,
-                "expected": self.expected,
-            }
-        ).to(self.device)
+        self.regulariser = make_regulariser(config, stream(seed, "regulariser"))
+        modules: dict[str, nn.Module] = {
+            "torso": self.torso,
+            "model": self.model,
+            "normaliser": self.normaliser,
+            "expected": self.expected,
+        }
+        if self.regulariser is not None:
+            modules["regulariser"] = self.regulariser
+        self.modules = nn.ModuleDict(modules).to(self.device)
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         head = set(self.expected.parameters())
         groups = [
@@ -218,7 +221,10 @@ class IntrinsicReward:
         with self._memory_of(state, trajectory):
             out = self.model(trajectory, beliefs, embeddings)
         surprise, expected_loss = self.expected(out.reward, out.ignorance, trajectory, beliefs)
-        loss = out.loss + expected_loss
+        loss, apart = out.loss + expected_loss, dict[str, Tensor]()
+        if self.regulariser is not None:
+            penalty, apart = self.regulariser(embeddings, trajectory.real)
+            loss = loss + penalty
         self.optimiser.zero_grad(set_to_none=True)
         if loss.requires_grad:  # a model may have nothing to train
             loss.backward()
@@ -233,6 +239,7 @@ class IntrinsicReward:
         self.normaliser.update(surprise, trajectory.real, out.ignorance)
         metrics = {
             **out.metrics,
+            **apart,
             "loss": out.loss.detach(),
             "gradient_norm": norm,
             "scale": self.normaliser.deviation,

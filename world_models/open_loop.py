@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from afterwit.world_models import data_parallel
+from afterwit.world_models.trajectory import masked_mean
 
 Edges = Literal["whole", "sum"]
 
@@ -68,12 +69,33 @@ def pair_mean(errors: Tensor, valid: Tensor) -> Tensor:
 
 
 def by_transition(values: Tensor) -> Tensor:
-    """Sum over p + q = t + 1, [K, T, B] to [T, B]."""
+    """Sum over p + q = t + 1, [K, T, B, ...] to [T, B, ...]."""
     total = torch.zeros_like(values[0])
     # the pair (p, q = index + 1) concerns transition p + q - 1
     for index, row in enumerate(values):
         total[index:] += row[: len(row) - index]
     return total
+
+
+def outcome_loss(error: Tensor, views: Tensor, valid: Tensor, forgiven: float) -> Tensor:
+    """The mean error of each outcome's predictions, less a share of their disagreement: [].
+
+    The mean of |p - y|^2 over the predictions p of one outcome y is |c - y|^2, of their centroid c,
+    and the mean of |p - c|^2, their disagreement.
+
+    Args:
+      error: |p - y|^2 of the pairs, float [K, T, B].
+      views: Their predictions p, float [K, T, B, N].
+      valid: bool [K, T, B].
+      forgiven: Share of the disagreement that costs nothing, from 0 to 1.
+    """
+    count = by_transition(valid.float())  # [T, B]: predictions of each outcome
+    views = torch.where(valid.unsqueeze(-1), views, 0.0)
+    centroid = by_transition(views) / count.clamp(min=1).unsqueeze(-1)
+    square = by_transition(views.square().sum(-1)) / count.clamp(min=1)
+    disagreement = square - centroid.square().sum(-1)
+    mean = by_transition(torch.where(valid, error, 0.0)) / count.clamp(min=1)
+    return masked_mean(mean - forgiven * disagreement, count > 0)
 
 
 class TransitionReward(nn.Module):

@@ -41,7 +41,18 @@ OWN = ("study", "commit", "torch", "digest", *PARTS)  # what a row has beside ru
 
 # Fields that are newer than the first ledger, at the values that change nothing. They are left out
 # of digests, so that older rows still belong to their configs.
-NEUTRAL = {("learner", "intrinsic_discount"): 0.99, ("learner", "policy", "two_values"): False}
+NEUTRAL: dict[tuple[str, ...], Any] = {
+    ("learner", "intrinsic_discount"): 0.99,
+    ("learner", "policy", "two_values"): False,
+    ("learner", "world_model", "dispersion_weight"): 0.0,
+    ("learner", "world_model", "brownian_weight"): 0.0,
+    ("learner", "world_model", "centroid"): 0.0,
+    ("learner", "world_model", "predictor"): "mlp",
+    ("learner", "world_model", "predictor_decay"): 0.3,
+    ("learner", "world_model", "predictor_floor"): 0.1,
+    ("learner", "world_model", "predictor_every"): 1,
+    ("learner", "world_model", "weight_decay"): 0.0,
+}
 
 
 def digest(config: RunConfig) -> str:
@@ -51,7 +62,7 @@ def digest(config: RunConfig) -> str:
         inner = values
         for part in path:
             inner = inner[part]
-        if inner[name] == value:
+        if name in inner and inner[name] == value:
             del inner[name]
     text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -50,6 +50,16 @@ CONFIGS = {
         world_model=BYOLHindsightConfig(purity="critic", contrast_size=4, critic="mlp")
     ),
     "innovation": LearnerConfig(world_model=BYOLHindsightConfig(horizon=2)),
+    "direct-pred": LearnerConfig(
+        world_model=BYOLExploreConfig(
+            horizon=3, predictor="direct-pred", weight_decay=1e-3, centroid=0.5
+        )
+    ),
+    "regularised": LearnerConfig(
+        world_model=BYOLExploreConfig(
+            predictor="linear", dispersion_weight=1.0, brownian_weight=0.1
+        )
+    ),
     "rnd": LearnerConfig(world_model=RNDConfig(), shared_torso=False),
     "icm": LearnerConfig(world_model=ICMConfig()),
     "counts": LearnerConfig(world_model=CountsConfig()),

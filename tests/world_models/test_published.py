@@ -26,7 +26,20 @@ from tests.helpers import random_trajectory, tiny_spec
 # The value that a paper states, or None: no paper states one (then DEVIATIONS says what stands
 # there instead).
 UNUSED = "unused"  # has no effect in the published form
-OUR_OPTIONS = {"expected_error": "none", "expected_floor": UNUSED, "absolute_zero": 0.0}
+OUR_OPTIONS = {
+    "expected_error": "none",
+    "expected_floor": UNUSED,
+    "absolute_zero": 0.0,
+    "dispersion_weight": 0.0,
+    "brownian_weight": 0.0,
+}
+PREDICTOR = {
+    "predictor": "mlp",
+    "predictor_decay": UNUSED,
+    "predictor_floor": UNUSED,
+    "predictor_every": UNUSED,
+    "weight_decay": 0.0,
+}
 PLAIN = {"loss_scale": 1.0, "prioritise": False, **OUR_OPTIONS}
 PRINTED: dict[str, dict[str, Any]] = {
     "byol-explore": {
@@ -35,8 +48,10 @@ PRINTED: dict[str, dict[str, Any]] = {
         "target_decay": 0.99,
         "standardise_decay": "off",
         "hidden": None,
+        "centroid": 0.0,
         "loss_scale": 5.0,
         "prioritise": True,
+        **PREDICTOR,
         **OUR_OPTIONS,
     },
     "byol-hindsight": {
@@ -63,6 +78,7 @@ PRINTED: dict[str, dict[str, Any]] = {
         "critic_rate": "the agent's",
         "loss_scale": 5.0,
         "prioritise": True,
+        **PREDICTOR,
         **OUR_OPTIONS,
     },
     "rnd": {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from afterwit.world_models.base import ModelConfig, check_choices
+from afterwit.world_models.base import ModelConfig, check_choices, check_sizes
 from afterwit.world_models.open_loop import Edges
+from afterwit.world_models.predictors import Kind, MLPPredictor, SquarePredictor
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,22 @@ class BYOLConfig(ModelConfig):
     standardise_decay: float | None = 0.95
     """Share of the embeddings' running mean and size that is kept at each learner step; targets are
     in these units (our choice; not published). None: unit vectors, as published."""
+    predictor: Kind = "mlp"
+    """From a belief to the embedding of the outcome. mlp: one hidden layer, as published; linear:
+    two matrices; direct-pred, direct-copy: the second matrix is set from statistics of the features
+    (Tian et al., 2021; Wang et al., 2021)."""
+    predictor_decay: float = 0.3
+    """Share of the features' statistics that direct-pred and direct-copy keep at each learner step
+    (DirectPred: rho, 0.3)."""
+    predictor_floor: float = 0.1
+    """What direct-pred and direct-copy add to all eigenvalues, of which the largest is 1
+    (DirectPred: epsilon, 0.1)."""
+    predictor_every: int = 1
+    """Learner steps from one setting by direct-pred and direct-copy to the next; in between the
+    matrix is trained (DirectPred: freq, 1 or 5)."""
+    weight_decay: float = 0.0
+    """Share of the encoder's and the predictor's weights that is lost at each learner step, so that
+    features which nothing predicts fade (our unit; DirectPred's 4e-4 at rate 0.03 is 1.2e-5)."""
     loss_scale: float = 5.0
     """Weight of the world model's loss in the total (BYOL-Explore's value for Atari)."""
     prioritise: bool = True
@@ -36,7 +53,22 @@ class BYOLConfig(ModelConfig):
             raise ValueError(
                 f"world_model.horizon is {self.horizon}; at least 1 step must be predicted"
             )
-        check_choices(self, reward_edges=Edges)
+        check_choices(self, reward_edges=Edges, predictor=Kind)
+        check_sizes(self, "predictor_every")
+        if not 0 <= self.predictor_decay < 1:
+            raise ValueError(
+                f"world_model.predictor_decay is {self.predictor_decay}; it must be at least 0 and"
+                " below 1"
+            )
+        if not self.predictor_floor >= 0:
+            raise ValueError(
+                f"world_model.predictor_floor is {self.predictor_floor}; it must be 0 or more"
+            )
+        if not 0 <= self.weight_decay < 1:
+            raise ValueError(
+                f"world_model.weight_decay is {self.weight_decay}; it is a share, at least 0 and"
+                " below 1"
+            )
         if not 0 <= self.target_decay <= 1:
             raise ValueError(
                 f"world_model.target_decay is {self.target_decay}; it must lie between 0 and 1"
@@ -54,3 +86,24 @@ class BYOLConfig(ModelConfig):
                 f"world_model.horizon is {self.horizon}; the horizon K must be at most the {steps}"
                 " steps T of an unroll"
             )
+
+    def make_predictor(
+        self, belief: int, hidden: int, embedding: int
+    ) -> MLPPredictor | SquarePredictor:
+        """The predictor from beliefs [..., M] to embeddings [..., N].
+
+        Args:
+          belief: M.
+          hidden: Width of an mlp's hidden layer.
+          embedding: N.
+        """
+        if self.predictor == "mlp":
+            return MLPPredictor(belief, hidden, embedding)
+        return SquarePredictor(
+            self.predictor,
+            belief,
+            embedding,
+            self.predictor_decay,
+            self.predictor_floor,
+            self.predictor_every,
+        )

@@ -14,8 +14,16 @@ from torch import Tensor
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.models.byol_config import BYOLConfig
-from afterwit.world_models.open_loop import OpenLoop, TransitionReward, future, pair_mask, pair_mean
-from afterwit.world_models.torso import Torso, mlp
+from afterwit.world_models.open_loop import (
+    OpenLoop,
+    TransitionReward,
+    future,
+    outcome_loss,
+    pair_mask,
+    pair_mean,
+)
+from afterwit.world_models.predictors import shrink
+from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory
 
 
@@ -28,9 +36,17 @@ class BYOLExploreConfig(BYOLConfig):
     hidden: int = 128
     """Width of the predictor's hidden layer. 512 in re-implementations; not published."""
 
+    centroid: float = 0.0
+    """Share of the K predictions' disagreement about one outcome that the loss forgives (after
+    MSBReg's centroid term, our form). 0: each is to be right, as published; 1: only their mean."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(self, "hidden")
+        if not 0 <= self.centroid <= 1:
+            raise ValueError(
+                f"world_model.centroid is {self.centroid}; it is a share, between 0 and 1"
+            )
 
     @classmethod
     def published(cls) -> BYOLExploreConfig:
@@ -73,7 +89,8 @@ class BYOLExplore(WorldModel):
         self.open_loop = OpenLoop(
             sizes.belief, sizes.action_embedding, spec.num_actions, config.horizon
         )
-        self.predictor = mlp(sizes.belief, config.hidden, sizes.embedding, 1)
+        self.predictor = config.make_predictor(sizes.belief, config.hidden, sizes.embedding)
+        self.weight_decay, self.centroid = config.weight_decay, config.centroid
 
     def forward(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
@@ -83,20 +100,29 @@ class BYOLExplore(WorldModel):
         valid = pair_mask(trajectory.real, self.horizon)  # [K, T, B]
         target = future(self.target(trajectory), self.horizon, length)  # [K, T, B, N]
         ahead = self.open_loop(beliefs, trajectory.action)[1:]  # [K, T, B, M]
-        error = self.target.error(self.predictor(ahead), target)
-        loss, reward = pair_mean(error, valid), self.reward(error, valid)
+        prediction = self.predictor(ahead, valid)
+        error = self.target.error(prediction, target)
+        loss = mean_error = pair_mean(error, valid)
+        reward = self.reward(error, valid)
+        if self.centroid:
+            views = self.target.coordinates(prediction)
+            loss = outcome_loss(error, views, valid, self.centroid)
         return WorldModelOutput(
             loss,
             reward,
             {"reconstruction": reward},
-            {"reconstruction": loss.detach()},
+            {"reconstruction": mean_error.detach()},
             self.horizon * self.target.ignorance(target[0], valid[0]),
         )
 
     def inspect(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> dict[str, Tensor]:
-        return {"spread/target": self.target.spread(self.target(trajectory), trajectory.real)}
+        spread = self.target.spread(self.target(trajectory), trajectory.real)
+        return {"spread/target": spread, **self.predictor.readings()}
 
     def after_step(self) -> None:
+        shrink(self.target.online[0], self.weight_decay)
+        shrink(self.predictor, self.weight_decay)
+        self.predictor.after_step()
         self.target.update()

@@ -44,6 +44,7 @@ from afterwit.world_models.models.hindsight_config import BYOLHindsightConfig
 from afterwit.world_models.models.hindsight_critic import Critic
 from afterwit.world_models.models.hindsight_invariance import Invariance
 from afterwit.world_models.open_loop import OpenLoop, TransitionReward, future, pair_mask, pair_mean
+from afterwit.world_models.predictors import shrink
 from afterwit.world_models.torso import Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -111,7 +112,7 @@ class BYOLHindsight(WorldModel):
             config.layers,
         )
         self.predictor = (
-            mlp(sizes.belief, config.hidden, sizes.embedding, 1)
+            config.make_predictor(sizes.belief, config.hidden, sizes.embedding)
             if config.foresight_weight
             else None
         )
@@ -134,7 +135,7 @@ class BYOLHindsight(WorldModel):
         config = self.config
         valid = pair_mask(trajectory.real, config.horizon)  # [K, T, B]
         target, ahead, state = self.unroll(trajectory, beliefs)
-        foreseen = self.foresee(ahead)
+        foreseen = self.foresee(ahead, valid)
         latent, nats = self.generate(state, foreseen, target)
         outcome = self.reconstruct(ahead, latent, foreseen)
         reconstruction = self.target.error(outcome, target)
@@ -199,6 +200,8 @@ class BYOLHindsight(WorldModel):
             "rank/latent": effective_rank(z, once),
             "spread/target": self.target.spread(target[0], once),
         }
+        if self.predictor is not None:
+            readings |= self.predictor.readings()
         if self.invariance is not None:
             readings["leak/critic"] = self.invariance.share_of_most(state, latent, valid)
         return probes | readings
@@ -237,9 +240,12 @@ class BYOLHindsight(WorldModel):
         target = future(self.target(trajectory), horizon, length)
         return target, loop[1:], torch.cat([loop[:-1].detach(), action], -1)
 
-    def foresee(self, ahead: Tensor) -> Tensor | None:
-        """The outcome's embedding [..., N] from b_{t,i} [..., M] alone. None: not learnt."""
-        return None if self.predictor is None else self.predictor(ahead)
+    def foresee(self, ahead: Tensor, valid: Tensor | None = None) -> Tensor | None:
+        """The outcome's embedding [..., N] from b_{t,i} [..., M] alone. None: not learnt.
+
+        A predictor that is set from statistics learns them from the pairs `valid`, bool [...].
+        """
+        return None if self.predictor is None else self.predictor(ahead, valid)
 
     def generate(
         self, state: Tensor, foreseen: Tensor | None, target: Tensor
@@ -285,6 +291,10 @@ class BYOLHindsight(WorldModel):
         return known + foreseen.detach() if self.adds and foreseen is not None else known
 
     def after_step(self) -> None:
+        shrink(self.target.online[0], self.config.weight_decay)
+        if self.predictor is not None:
+            shrink(self.predictor, self.config.weight_decay)
+            self.predictor.after_step()
         self.target.update()
         if self.invariance is not None:
             self.invariance.learn()

@@ -122,6 +122,11 @@ class BYOLHindsightConfig(BYOLConfig):
                 "world_model.foresight_weight is 0; what was not foreseen (generator_reads"
                 " innovation) needs a foresight: set it above 0, or generator_reads to outcome"
             )
+        if self.predictor != "mlp" and self.foresight_weight == 0:
+            raise ValueError(
+                f"world_model.predictor is {self.predictor}, but nothing is predicted without z;"
+                " set world_model.foresight_weight above 0, or predictor to mlp"
+            )
         if self.invariance_in_reward and self.purity != "critic":
             raise ValueError(
                 "world_model.invariance_in_reward needs a critic; set world_model.purity to critic"
