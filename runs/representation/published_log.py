@@ -22,7 +22,7 @@ from afterwit.envs.atari_labels import labels_of
 from afterwit.envs.seeds import stream
 from afterwit.runs.representation.frame_log import FrameLog, on_disk
 
-STREAMS, STEPS = 8, 50_000  # games side by side, and agent steps of all of them together
+STREAMS = 8  # games side by side
 SKIP, NOOPS = 4, 30
 HEIGHT, WIDTH = 210, 160
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue
@@ -102,7 +102,7 @@ class Game:
 
 
 def published_log(
-    game: str, seed: int, folder: Path | None = None, steps: int = STEPS, streams: int = STREAMS
+    game: str, seed: int, folder: Path | None, steps: int, streams: int = STREAMS
 ) -> FrameLog:
     """Log a game with the authors' random agent.
 
