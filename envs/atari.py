@@ -228,6 +228,7 @@ class Atari:
         )
         self.over = np.ones(config.num_envs, bool)  # the next step is a reset
         self.frame: Array | None = None
+        self.ram: Array | None = None  # uint8 [B, 128], of the last step; ALE's has none
 
     def reset(self) -> TimeStep:
         """Start new episodes in all games."""
@@ -265,6 +266,7 @@ class Atari:
             "lives": info["lives"].astype(np.int64),
             "episode_frames": info["elapsed_step"].astype(np.int64) * self.config.frame_skip,
         }
+        self.ram = info["ram"].copy() if "ram" in info else None
         if self.position_bytes:
             known["room"], *place = info["ram"][:, self.position_bytes].astype(np.int64).T
             if place:

@@ -20,6 +20,7 @@ from afterwit.runs.command_line.options import (
     Report,
     Scores,
     Separation,
+    StateProbe,
     StudyOptions,
     Train,
     at_home,
@@ -37,6 +38,7 @@ from afterwit.runs.evaluation import evaluation_result
 from afterwit.runs.evaluation import scores as scoring
 from afterwit.runs.evaluation.intervals import rliable
 from afterwit.runs.output.text import quoted
+from afterwit.runs.representation import state_probe as state_probing
 from afterwit.runs.studies.definitions import STUDIES, Cell, Study
 from afterwit.runs.studies.ledger import append, recorded, run_row
 from afterwit.runs.studies.ledger_study import check_ledger
@@ -131,6 +133,43 @@ def probe_command(args: list[str]) -> int:
     folder = chosen.out or chosen.run
     print(latent_swap_text.table(result))
     print_paths(folder / probing.NAME, folder / probing.PICTURE)
+    return 0
+
+
+def state_probe_command(args: list[str]) -> int:
+    """Show what a model knows of the world's state: afterwit state-probe RUN"""
+    chosen = parsed(StateProbe, args, "afterwit state-probe")
+
+    def tell(words: str) -> None:
+        print(f"{words} ...", flush=True)
+
+    if chosen.published is not None:
+        folder = chosen.out or OUT / f"state-probe-{chosen.published}"
+        result = state_probing.probe_game(
+            chosen.published,
+            folder,
+            state_probing.PUBLISHED_STEPS if chosen.steps is None else chosen.steps,
+            state_probing.PUBLISHED_SEED if chosen.seed is None else chosen.seed,
+            chosen.supervised_epochs or 0,
+            tell=tell,
+        )
+    else:
+        assert chosen.run is not None  # StateProbe checks it
+        folder = chosen.out or chosen.run
+        result = state_probing.probe_run(
+            chosen.run,
+            30_000 if chosen.steps is None else chosen.steps,
+            Evaluate.seed if chosen.seed is None else chosen.seed,
+            chosen.policy,
+            10 if chosen.supervised_epochs is None else chosen.supervised_epochs,
+            chosen.out,
+            chosen.frames,
+            chosen.save_frames,
+            chosen.checkpoint,
+            tell,
+        )
+    print(state_probing.table(result))
+    print_paths(folder / state_probing.NAME, folder / state_probing.PICTURE)
     return 0
 
 
@@ -319,6 +358,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": evaluate_command,
     "scores": scores_command,
     "probe": probe_command,
+    "state-probe": state_probe_command,
     "report": report_command,
     "study": study_command,
     "benchmark": benchmark_command,

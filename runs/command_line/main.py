@@ -51,5 +51,5 @@ def overview() -> str:
         "",
     ]
     for name, command in COMMANDS.items():
-        lines.append(f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}")
+        lines.append(f"  {name:<11} {(command.__doc__ or '').splitlines()[0]}")
     return "\n".join(lines)

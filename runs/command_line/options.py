@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import tyro
 
@@ -124,6 +124,64 @@ class Probe:
     """Seed of environments and draws. Training uses small seeds."""
     out: Path | None = None
     """Folder for probe.json and probe.png. Unset: the run folder."""
+
+
+@dataclass(frozen=True)
+class StateProbe:
+    """Probe what a run's networks know of the world's state, by category: numbers and a picture.
+
+    Linear probes read the game's RAM (mazes and grids: what the environment declares) from the
+    frozen embeddings and beliefs of a checkpoint, beside majority, random networks of the same
+    architecture, and the same encoder trained on the labels. With --published GAME it repeats
+    AtariARI (Anand et al., 2019) instead.
+    """
+
+    run: tyro.conf.Positional[Path | None] = None
+    """Run folder. Leave it out with --published."""
+    published: str | None = None
+    """Game on which to repeat AtariARI, such as MontezumaRevenge: majority and a random CNN, with a
+    random agent and no sticky actions."""
+    steps: int | None = None
+    """Agent steps to play, over all environments. Unset: 30,000; with --published the paper's
+    50,000."""
+    policy: Literal["agent", "random"] = "agent"
+    """Who plays: the run's agent, or random actions."""
+    supervised_epochs: int | None = None
+    """Epochs that the encoder is trained on the labels, at most; 0 leaves it out. Unset: 10; with
+    --published 0, as it takes hours on a CPU."""
+    frames: Path | None = None
+    """A log of frames to read instead of playing, so that runs compare on the same frames."""
+    save_frames: Path | None = None
+    """New folder in which to keep the log of frames."""
+    checkpoint: str = NAME
+    """Which checkpoint: the name of its file, or best."""
+    seed: int | None = None
+    """Seed of environments, draws, random weights and probes. Unset: 1,000,000; with --published
+    the authors' 42."""
+    out: Path | None = None
+    """Folder for state-probe.json and state-probe.png. Unset: the run folder; with --published
+    runs/out/state-probe-GAME."""
+
+    def __post_init__(self) -> None:
+        if (self.run is None) == (self.published is None):
+            raise ValueError(
+                "state-probe takes one of a run folder and --published GAME: afterwit state-probe"
+                " RUN"
+            )
+        if self.published is not None:
+            given = {
+                "--policy": self.policy != "agent",
+                "--frames": self.frames is not None,
+                "--save-frames": self.save_frames is not None,
+                "--checkpoint": self.checkpoint != NAME,
+            }
+            wrong = [name for name, there in given.items() if there]
+            if wrong:
+                raise ValueError(f"{wrong[0]} does not go with --published; leave it out")
+        if self.supervised_epochs is not None and self.supervised_epochs < 0:
+            raise ValueError(
+                f"supervised-epochs is {self.supervised_epochs}; it must be at least 0 (0: none)"
+            )
 
 
 @dataclass(frozen=True)

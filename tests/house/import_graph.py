@@ -19,7 +19,7 @@ ORDER = (
     ("configs",),
     ("training",),
     ("evaluation", "benchmarks", "drills"),
-    ("diagnostics", "reports"),
+    ("diagnostics", "reports", "representation"),
     ("studies",),
     ("command_line",),
 )
