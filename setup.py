@@ -46,6 +46,7 @@ setup(
         "imageio-ffmpeg>=0.6,<0.9",
         "matplotlib>=3.10,<3.12",
         "pillow>=11,<14",
+        "safetensors>=0.6,<0.9",
         "tqdm>=4.67,<5",
         "tyro>=1.0,<1.1",
     ],

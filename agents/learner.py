@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
 from afterwit.world_models.base import ModelConfig, WorldModelOutput
+from afterwit.world_models.encoder_file import adopt_encoder
 from afterwit.world_models.expected_error import ExpectedError
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
@@ -353,6 +355,15 @@ class Learner(nn.Module):
             return representation(beliefs, embeddings, trajectory.real) | self.world_model.inspect(
                 trajectory, beliefs, embeddings
             )
+
+    def adopt_encoder(self, path: Path | str) -> None:
+        """Start from the encoder in a file of `afterwit pretrain`, in acting and in targets, too.
+
+        Raises:
+          ValueError: The file is missing or damaged, or its encoder has another form.
+        """
+        adopt_encoder(self, path)
+        self.acting = self._snapshot()
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs.

@@ -29,6 +29,7 @@ from afterwit.world_models.callers import (
     read_spaces,
     read_steps,
 )
+from afterwit.world_models.encoder_file import adopt_encoder
 from afterwit.world_models.expected_error import ExpectedError
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.registry import find_model, make_world_model, world_model_name
@@ -158,6 +159,8 @@ class IntrinsicReward:
         if self.regulariser is not None:
             modules["regulariser"] = self.regulariser
         self.modules = nn.ModuleDict(modules).to(self.device)
+        if self.torso.config.init is not None:
+            adopt_encoder(self.modules, self.torso.config.init)
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         head = set(self.expected.parameters())
         groups = [

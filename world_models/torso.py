@@ -46,6 +46,8 @@ class TorsoConfig:
     """Size M of the belief b, the state of the GRU."""
     action_embedding: int = 16
     """Size of the learned embedding of the previous action."""
+    init: str | None = None
+    """File of `afterwit pretrain` that a new run's encoder starts from. Unset: random weights."""
     bfloat16: bool = False
     """Encode images in bfloat16; weights and embeddings stay float32. For GPUs: on CPUs it is many
     times slower."""

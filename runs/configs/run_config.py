@@ -100,6 +100,11 @@ class RunConfig:
             raise ValueError(f"learners is {self.learners}; it must be at least 1")
         if not self.actor_patience > 0:
             raise ValueError(f"actor_patience is {self.actor_patience}; it must be above 0")
+        if self.cluster is not None and self.learner.torso.init is not None:
+            raise ValueError(
+                "learner.torso.init does not go with --cluster, whose processes may not see the"
+                " file; leave one of them out"
+            )
         if self.cluster is None and self.learners > 1:
             raise ValueError(
                 f"learners is {self.learners}, but that is for a cluster; add --cluster local, auto"

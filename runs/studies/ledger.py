@@ -44,6 +44,7 @@ OWN = ("study", "commit", "torch", "digest", *PARTS)  # what a row has beside ru
 NEUTRAL: dict[tuple[str, ...], Any] = {
     ("learner", "intrinsic_discount"): 0.99,
     ("learner", "policy", "two_values"): False,
+    ("learner", "torso", "init"): None,
     ("learner", "world_model", "dispersion_weight"): 0.0,
     ("learner", "world_model", "brownian_weight"): 0.0,
     ("learner", "world_model", "centroid"): 0.0,

@@ -139,6 +139,8 @@ def _train(run: Run, folder: Path, progress: bool) -> bool:
     if state is not None:
         run.load_state(state)
         pending, saved = unstacked(state.get("pending", {}), run.learner.device), run.agent_steps
+    elif config.learner.torso.init is not None:
+        run.learner.adopt_encoder(config.learner.torso.init)
     print_observations(run)
     record(folder)
     log = Log(folder, run.agent_steps)

@@ -1,0 +1,117 @@
+"""Encoders in safetensors files, which other programs can read without this package.
+
+The file has the tensors of `Encoder.layers`, and as metadata (text) the encoder's form, the shape
+of an observation and what trained it. uint8 observations are divided by 255 before the first layer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from afterwit.world_models.base import TargetEncoder
+from afterwit.world_models.torso import Encoder, Torso, TorsoConfig
+
+KIND = "afterwit encoder"
+FORM = ("encoder", "hidden", "channels", "blocks", "embedding")  # the fields that shape an encoder
+
+
+def encoder_bytes(encoder: Encoder, config: TorsoConfig, about: Mapping[str, Any]) -> bytes:
+    """The content of an encoder's file.
+
+    Args:
+      encoder: The encoder.
+      config: The torso's config that it was made from.
+      about: What trained it, as JSON.
+    """
+    form = {name: asdict(config.resolved(encoder.shape))[name] for name in FORM}
+    metadata = {
+        "kind": KIND,
+        "form": json.dumps(form),
+        "observation_shape": json.dumps(encoder.shape),
+        "about": json.dumps(about),
+    }
+    tensors = {name: value.contiguous() for name, value in encoder.layers.state_dict().items()}
+    return save(tensors, metadata)
+
+
+def read_encoder(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the metadata of an encoder's file.
+
+    Raises:
+      ValueError: It is missing, damaged, or no encoder's file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} cannot be read as an encoder ({reason}); write one with afterwit pretrain"
+        ) from error
+    if metadata.get("kind") != KIND:
+        raise ValueError(
+            f"{path} is a safetensors file, but not an encoder of afterwit pretrain; name one"
+        )
+    return tensors, {name: json.loads(metadata[name]) for name in metadata if name != "kind"}
+
+
+def load_encoder(path: Path | str) -> tuple[Encoder, TorsoConfig, dict[str, Any]]:
+    """The encoder in a file, the form of its torso, and what trained it.
+
+    Raises:
+      ValueError: The file is missing, damaged, or no encoder's.
+    """
+    tensors, metadata = read_encoder(path)
+    form = {**metadata["form"], "channels": tuple(metadata["form"]["channels"])}
+    config = TorsoConfig(**form)
+    encoder = Encoder(config, tuple(metadata["observation_shape"]))
+    encoder.layers.load_state_dict(tensors)
+    return encoder, config, metadata["about"]
+
+
+def adopt_encoder(modules: nn.Module, path: Path | str) -> None:
+    """Put the weights of a file into every torso's encoder within `modules`, and into its targets.
+
+    Raises:
+      ValueError: The file is missing or damaged, or its encoder has another form.
+    """
+    tensors, metadata = read_encoder(path)
+    torsos = [module for module in modules.modules() if isinstance(module, Torso)]
+    for torso in torsos:
+        form, wanted = metadata["form"], asdict(torso.config)
+        shape, differ = tuple(metadata["observation_shape"]), []
+        for name in FORM:
+            ours = list(wanted[name]) if isinstance(wanted[name], tuple) else wanted[name]
+            if ours != form[name]:
+                differ.append(f"{name} {form[name]}, not {ours}")
+        if shape != tuple(torso.encoder.shape):
+            differ.append(f"observations {shape}, not {tuple(torso.encoder.shape)}")
+        relevant = [text for text in differ if matters(text, torso.config.encoder)]
+        if relevant:
+            raise ValueError(
+                f"the encoder in {path} does not fit this torso: it has {'; '.join(relevant)}"
+            )
+        torso.encoder.layers.load_state_dict(tensors)
+    for module in modules.modules():
+        if isinstance(module, TargetEncoder):
+            module.slow.load_state_dict(module.online[0].state_dict())
+
+
+def matters(difference: str, encoder: str) -> bool:
+    """Whether an encoder of this kind has the field that differs."""
+    unused = {
+        "mlp": ("channels", "blocks"),
+        "conv": ("channels", "blocks", "hidden"),
+        "small": ("blocks", "hidden"),
+        "resnet": ("hidden",),
+    }
+    return not difference.startswith(unused.get(encoder, ()))
