@@ -26,6 +26,7 @@ from afterwit.runs.command_line.options import (
     at_home,
 )
 from afterwit.runs.command_line.preset_options import default_name, from_preset, parsed, presets
+from afterwit.runs.command_line.representation_commands import objectives_command, pretrain_command
 from afterwit.runs.configs.overrides import assignments
 from afterwit.runs.diagnostics import latent_swap as probing
 from afterwit.runs.diagnostics import latent_swap_text
@@ -359,6 +360,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "scores": scores_command,
     "probe": probe_command,
     "state-probe": state_probe_command,
+    "pretrain": pretrain_command,
+    "objectives": objectives_command,
     "report": report_command,
     "study": study_command,
     "benchmark": benchmark_command,

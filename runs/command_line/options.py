@@ -185,6 +185,67 @@ class StateProbe:
 
 
 @dataclass(frozen=True)
+class Pretrain:
+    """Log frames of a random policy, train an encoder on them, and write it as safetensors.
+
+    A run starts from it with --learner.torso.init FILE.
+    """
+
+    objective: tyro.conf.Positional[str]
+    """What it is trained by: random (nothing), a world model, or one of linear, direct-pred,
+    direct-copy, dispersion, brownian, centroid, vididi, vididi-byol, vicreg and clips-byol."""
+    preset: str = "atari-small"
+    """The preset whose environment and torso are used."""
+    game: str | None = None
+    """An Atari game. Unset: the preset's."""
+    steps: int = 100_000
+    """Agent steps to log, over all environments."""
+    updates: int = 4_000
+    """Optimiser steps, of 336 frames each."""
+    seed: int = 0
+    """Seed of weights and draws. The frames are the same for all seeds."""
+    set: tuple[str, ...] = ()
+    """Changes to the preset: --set env.frame_stack=4 learner.torso.embedding=256."""
+    out: Path | None = None
+    """The file. Unset: runs/out/OBJECTIVE-WORLD-sSEED.safetensors."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "updates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """Train one encoder for each objective, game and seed on the same frames, and probe them all.
+
+    Rows go to a CSV file. What is there is not trained again.
+    """
+
+    objectives: tuple[str, ...] = ("random", "byol-explore", "direct-pred", "vididi")
+    """Objectives, as of afterwit pretrain."""
+    games: tuple[str, ...] = ("MontezumaRevenge", "PrivateEye", "Freeway")
+    """Atari games. None with a preset of another world."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One encoder each."""
+    preset: str = "atari-small"
+    """The preset whose environment and torso are used."""
+    steps: int = 100_000
+    """Agent steps to log for each game, over all environments."""
+    updates: int = 4_000
+    """Optimiser steps of each encoder."""
+    set: tuple[str, ...] = ()
+    """Changes to the preset: --set env.frame_stack=4."""
+    out: Path = OUT / "objectives.csv"
+    """The file of rows."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "updates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass(frozen=True)
 class Report:
     """Compare runs side by side in one self-contained HTML page."""
 

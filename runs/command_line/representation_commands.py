@@ -1,0 +1,85 @@
+"""The commands that train and compare encoders: pretrain and objectives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from afterwit.runs.command_line.options import OUT, Objectives, Pretrain
+from afterwit.runs.command_line.preset_options import parsed
+from afterwit.runs.configs.overrides import assignments, changed, suggestion
+from afterwit.runs.configs.presets import PRESETS
+from afterwit.runs.configs.run_config import RunConfig
+from afterwit.runs.output.files import atomic_write, checked_outputs
+from afterwit.runs.output.provenance import commit
+from afterwit.runs.output.text import quoted
+from afterwit.runs.representation import objectives, pretrain
+from afterwit.world_models.encoder_file import encoder_bytes
+
+
+def configured(preset: str, game: str | None, texts: tuple[str, ...]) -> RunConfig:
+    """The preset's run, with another game and with changes.
+
+    Raises:
+      ValueError: The preset, the game or a field is unknown.
+    """
+    if preset not in PRESETS:
+        raise ValueError(
+            f"unknown preset {preset!r}{suggestion(preset, PRESETS)}; choose from"
+            f" {', '.join(PRESETS)}"
+        )
+    config = PRESETS[preset]()
+    changes = {} if game is None else {"env.game": game}
+    for path, value in {**changes, **assignments(texts)}.items():
+        config = changed(config, path, value)
+    return config
+
+
+def pretrain_command(args: list[str]) -> int:
+    """Train an encoder on logged frames, for --learner.torso.init: afterwit pretrain OBJECTIVE"""
+    chosen = parsed(Pretrain, args, "afterwit pretrain")
+    pretrain.check_objective(chosen.objective)
+    config = configured(chosen.preset, chosen.game, chosen.set)
+    world = objectives.world_name(config.env)
+    torch.set_num_threads(config.threads)
+    path = chosen.out or OUT / f"{chosen.objective}-{world}-s{chosen.seed}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with checked_outputs(path):
+        print(f"playing {world} ...", flush=True)
+        log = objectives.log_for(config.env, chosen.steps)
+        torso = config.learner.torso.resolved(log.obs.shape[2:])
+        trained = pretrain.pretrain(chosen.objective, log, torso, chosen.updates, chosen.seed)
+        about = {
+            "objective": chosen.objective,
+            "log": {name: str(value) for name, value in log.meta.items()},
+            "steps": chosen.steps,
+            "updates": chosen.updates,
+            "seed": chosen.seed,
+            "commit": commit(),
+        }
+        with atomic_write(path) as file:
+            file.write(encoder_bytes(trained.encoder, torso, about))
+    numbers = ", ".join(f"{name} {value:.3g}" for name, value in trained.metrics.items())
+    print(f"{chosen.updates} updates in {trained.seconds:.0f} s: {numbers or 'nothing trained'}")
+    print(f"encoder: {quoted(path)}")
+    return 0
+
+
+def objectives_command(args: list[str]) -> int:
+    """Compare what encoders know after different objectives: afterwit objectives"""
+    chosen = parsed(Objectives, args, "afterwit objectives")
+    config = configured(chosen.preset, None, chosen.set)
+    rows = objectives.compare(
+        config,
+        chosen.games,
+        chosen.objectives,
+        chosen.seeds,
+        chosen.steps,
+        chosen.updates,
+        chosen.out,
+        tell=lambda words: print(words, flush=True),
+    )
+    print(objectives.text(rows))
+    print(f"table: {quoted(Path(chosen.out))}")
+    return 0

@@ -1,0 +1,226 @@
+"""`afterwit pretrain`: train an encoder on logged frames by one objective, with no policy.
+
+World models learn through `IntrinsicReward`, from pieces of episodes. The others learn from windows
+of consecutive observations. Every update shows about the same number of frames to the encoder.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from tqdm import tqdm
+
+from afterwit.envs.arrays import Array
+from afterwit.envs.seeds import stream
+from afterwit.runs.representation.frame_log import FrameLog
+from afterwit.world_models import IntrinsicReward
+from afterwit.world_models.base import ModelConfig
+from afterwit.world_models.models.byol_explore import BYOLExploreConfig
+from afterwit.world_models.objectives.vididi import ViDiDi, ViDiDiConfig
+from afterwit.world_models.registry import WORLD_MODELS
+from afterwit.world_models.torso import Encoder, Torso, TorsoConfig
+
+LENGTH, SEQUENCES = 20, 16  # agent steps of a piece, and pieces of an update
+FRAMES = (LENGTH + 1) * SEQUENCES  # that an update shows to the encoder
+RANDOM = "random"
+# BYOL-Explore with one idea on embeddings each
+VARIANTS: dict[str, Mapping[str, Any]] = {
+    "linear": {"predictor": "linear"},
+    "direct-pred": {"predictor": "direct-pred"},
+    "direct-copy": {"predictor": "direct-copy"},
+    "dispersion": {"dispersion_weight": 1.0},
+    "brownian": {"brownian_weight": 0.1},
+    "centroid": {"horizon": 4, "centroid": 1.0},
+}
+CLIPS: dict[str, Mapping[str, Any]] = {
+    "vididi": {"loss": "vicreg"},
+    "vididi-byol": {"loss": "byol"},
+    "vicreg": {"loss": "vicreg", "derivatives": False},
+    "clips-byol": {"loss": "byol", "derivatives": False},
+}
+OBJECTIVES = (RANDOM, *WORLD_MODELS, *VARIANTS, *CLIPS)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """An encoder and how it was trained."""
+
+    encoder: Encoder
+    torso: TorsoConfig
+    metrics: dict[str, float]  # of the last tenth of the updates, means
+    seconds: float  # of the updates, without logging
+
+
+def check_objective(objective: str) -> None:
+    """Raise a ValueError if there is no such objective."""
+    if objective not in OBJECTIVES:
+        raise ValueError(f"unknown objective {objective!r}; choose from {', '.join(OBJECTIVES)}")
+
+
+def pretrain(
+    objective: str,
+    log: FrameLog,
+    torso: TorsoConfig,
+    updates: int,
+    seed: int,
+    learning_rate: float = 1e-3,
+    progress: bool = True,
+) -> Pretrained:
+    """Train an encoder.
+
+    Args:
+      objective: A name in OBJECTIVES.
+      log: The frames.
+      torso: The form of encoder and memory.
+      updates: Optimiser steps.
+      seed: Of weights and draws. All objectives start from the same encoder.
+      learning_rate: Adam's step size.
+      progress: Whether to show a bar.
+
+    Raises:
+      ValueError: The objective is unknown, or no piece of the log is long enough.
+    """
+    check_objective(objective)
+    if updates < 1:
+        raise ValueError(f"updates is {updates}; it must be at least 1")
+    rng = np.random.default_rng(stream(seed, "pretrain", "draws"))
+    if objective in WORLD_MODELS or objective in VARIANTS:
+        model: ModelConfig = (
+            WORLD_MODELS[objective].Config()
+            if objective in WORLD_MODELS
+            else BYOLExploreConfig(**VARIANTS[objective])
+        )
+        encoder, step = model_step(model, log, torso, seed, learning_rate, rng)
+    else:
+        encoder = fresh_encoder(log, torso, seed)
+        if objective == RANDOM:
+            return Pretrained(encoder, torso, {}, 0.0)
+        config = ViDiDiConfig(**CLIPS[objective])
+        stacked = log.meta.get("semantics", {}).get("stack_num", 1)
+        config = replace(config, gap=stacked)  # clips that follow directly upon each other
+        step = clip_step(config, log, encoder, torso, seed, learning_rate, rng)
+    start, losses = time.perf_counter(), list[dict[str, float]]()
+    bar = tqdm(
+        range(updates),
+        desc=objective,
+        unit="update",
+        disable=not progress,
+        dynamic_ncols=True,
+        file=sys.stdout,
+        leave=False,
+    )
+    for _ in bar:
+        losses.append(step())
+    seconds = time.perf_counter() - start
+    last = losses[-max(1, updates // 10) :]
+    means = {name: float(np.mean([each[name] for each in last])) for name in last[0]}
+    return Pretrained(encoder, torso, means, seconds)
+
+
+def fresh_encoder(log: FrameLog, torso: TorsoConfig, seed: int) -> Encoder:
+    """The encoder that every objective starts from."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(stream(seed, "weights"))
+        return Torso(torso, log.obs.shape[2:], log.num_actions).encoder
+
+
+def model_step(
+    model: ModelConfig,
+    log: FrameLog,
+    torso: TorsoConfig,
+    seed: int,
+    learning_rate: float,
+    rng: np.random.Generator,
+) -> tuple[Encoder, Callable[[], dict[str, float]]]:
+    """The encoder, and a function that makes one update of a world model on pieces of the log."""
+    uint8 = log.obs.dtype == np.uint8
+    space = Box(0, 255, log.obs.shape[2:], np.uint8) if uint8 else Box(-10, 10, log.obs.shape[2:])
+    curiosity = IntrinsicReward(
+        model, space, Discrete(log.num_actions), seed, torso, learning_rate=learning_rate
+    )
+    pieces = draws(log, LENGTH + 2, SEQUENCES, rng, whole=False)
+
+    def step() -> dict[str, float]:
+        times, envs = next(pieces)
+        first = log.first[times, envs]  # [LENGTH + 2, SEQUENCES]
+        return curiosity.update(
+            log.obs[times[:-1], envs],
+            log.action[times[:-2], envs],
+            first[2:],
+            previous_dones=first[1],
+        )
+
+    return curiosity.torso.encoder, step
+
+
+def clip_step(
+    config: ViDiDiConfig,
+    log: FrameLog,
+    encoder: Encoder,
+    torso: TorsoConfig,
+    seed: int,
+    learning_rate: float,
+    rng: np.random.Generator,
+) -> Callable[[], dict[str, float]]:
+    """A function that makes one update on windows of the log."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(stream(seed, "pretrain", "heads"))
+        objective = ViDiDi(config, encoder, torso.embedding, stream(seed, "pretrain", "orders"))
+    optimiser = torch.optim.Adam(
+        [p for p in objective.parameters() if p.requires_grad], learning_rate
+    )
+    windows = draws(log, config.window, FRAMES // 2, rng, whole=True)
+
+    def step() -> dict[str, float]:
+        times, envs = next(windows)
+        loss, metrics = objective(torch.from_numpy(log.obs[times, envs]))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        objective.after_step()
+        return {"loss": float(loss.detach()), **{k: float(v) for k, v in metrics.items()}}
+
+    return step
+
+
+def draws(
+    log: FrameLog, length: int, count: int, rng: np.random.Generator, whole: bool
+) -> Iterator[tuple[Array, Array]]:
+    """Random places of `count` windows of the log, for ever: times [length, count], environments.
+
+    Args:
+      log: The frames.
+      length: Consecutive observations of a window.
+      count: Windows at a time.
+      rng: Of the draws.
+      whole: Whether a window must lie in one episode.
+
+    Raises:
+      ValueError: No window fits.
+    """
+    steps, batch = log.first.shape
+    if steps < length:
+        raise ValueError(
+            f"the log has {steps} steps of each environment, and this objective needs {length} in a"
+            " row; log more steps"
+        )
+    allowed = np.ones((steps - length + 1, batch), bool)
+    if whole:
+        for later in range(1, length):
+            allowed &= ~log.first[later : later + len(allowed)]
+    starts, envs = allowed.nonzero()
+    if not len(starts):
+        raise ValueError(
+            f"no episode of the log has {length} observations in a row; this objective needs longer"
+            " episodes, or a smaller frame_stack"
+        )
+    while True:
+        chosen = rng.integers(0, len(starts), count)
+        yield starts[chosen] + np.arange(length)[:, None], envs[chosen]
