@@ -156,7 +156,7 @@ def probe(
       ValueError: a part has fewer frames than a batch.
     """
     random = np.random.default_rng(stream(seed, "probe draws"))
-    truth = [torch.from_numpy(np.asarray(values, np.int64)) for values in targets.values()]
+    truth = [torch.from_numpy(np.array(values, np.int64)) for values in targets.values()]
     train = torch.from_numpy(np.concatenate(parts.train))
     values = {
         name: np.unique(each[train].numpy()) for name, each in zip(targets, truth, strict=True)

@@ -201,6 +201,7 @@ def probe_game(
     """
     if steps < STREAMS:
         raise ValueError(f"steps is {steps}; it must be at least {STREAMS}, one for each game")
+    check_epochs(supervised_epochs)
     readers = {RANDOM_CNN: frames_reader(NatureCNN(seed))}
     readers |= {name: frames_reader(encode) for name, encode in (encoders or {}).items()}
     network = NatureCNN(seed + 1)
@@ -252,6 +253,7 @@ def probe_run(
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; it must be at least 1")
+    check_epochs(supervised_epochs)
     if save_frames is not None and save_frames.exists():
         raise ValueError(f"{save_frames} exists; choose another --save-frames")
     config = read_config(run)
@@ -300,6 +302,14 @@ def probe_run(
             "seed": seed,
         }
         return finish(head | result | {"config": to_dict(config)}, target)
+
+
+def check_epochs(supervised_epochs: int) -> None:
+    if supervised_epochs < 0:
+        raise ValueError(
+            f"supervised epochs are {supervised_epochs}; they must be at least 0 (0: no supervised"
+            " encoder)"
+        )
 
 
 def play(
