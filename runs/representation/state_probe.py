@@ -36,7 +36,13 @@ from afterwit.runs.representation.encoders import (
     random_torso,
 )
 from afterwit.runs.representation.frame_log import FrameLog, log_game, read_log, save_log
-from afterwit.runs.representation.linear_probe import ProbeConfig, majority, probe
+from afterwit.runs.representation.linear_probe import (
+    HOUSE,
+    ProbeConfig,
+    majority,
+    probe,
+    standardised,
+)
 from afterwit.runs.representation.log_split import Parts, split, usable_targets
 from afterwit.runs.representation.published_log import STREAMS, published_log
 from afterwit.runs.training import checkpoint
@@ -149,6 +155,8 @@ def probe_table(
         )
     if not features.isfinite().all():
         raise ValueError("the encoder returned features that are not finite")
+    if config.standardise:
+        features = standardised(features, parts)
     return probe(lambda frames: features[frames], features.shape[1], targets, parts, config, seed)
 
 
@@ -289,8 +297,7 @@ def probe_run(
             supervised = Supervised(encoder, torso.config.embedding, supervised_epochs)
         # The views of small worlds recur by nature: there all test frames are known.
         apart = isinstance(config.env, AtariConfig)
-        rules = ProbeConfig(min_episode=1)
-        result = score_features(log, readers, seed, rules, apart, supervised, tell)
+        result = score_features(log, readers, seed, HOUSE, apart, supervised, tell)
         head = {
             "mode": "house",
             "run": str(run),

@@ -14,6 +14,7 @@ from afterwit.runs.representation.linear_probe import (
     batches,
     majority,
     probe,
+    standardised,
     weighted_f1,
 )
 from afterwit.runs.representation.log_split import (
@@ -112,6 +113,25 @@ def test_a_probe_reads_what_is_there_and_nothing_else() -> None:
     # chance is 0.25, of 160 test frames
     assert probe(noise.__getitem__, 4, targets, parts, config, 0)["value"] < 0.4
     assert majority(targets, parts)["value"] < 0.2
+
+
+def test_features_are_standardised_by_the_training_frames() -> None:
+    """Tiny features are read as well as large ones. Of test frames nothing is used."""
+    parts, values = fixed(40), np.random.default_rng(1).integers(0, 4, 800)
+    told = torch.nn.functional.one_hot(torch.from_numpy(values), 4).float()
+    small = torch.cat([3 + 1e-4 * told, torch.full((800, 1), 0.7)], 1)
+    config = ProbeConfig(rate=0.05, batch=16, epochs=15)
+    found = standardised(small, parts)
+    train = found[torch.from_numpy(np.concatenate(parts.train))]
+    assert torch.allclose(train[:, :4].mean(0), torch.zeros(4), atol=1e-2)
+    assert torch.allclose(train[:, :4].std(0), torch.ones(4), atol=1e-2)
+    assert (found[:, 4] == 0).all()
+    score = probe(found.__getitem__, 5, {"value": values}, parts, config, 0)["value"]
+    assert score == 1.0 > probe(small.__getitem__, 5, {"value": values}, parts, config, 0)["value"]
+    moved = small.clone()
+    moved[torch.from_numpy(np.concatenate(parts.test))] *= 9
+    kept = torch.from_numpy(np.concatenate(parts.train))
+    assert torch.equal(standardised(moved, parts)[kept], found[kept])
 
 
 def test_a_network_may_be_trained_too() -> None:
