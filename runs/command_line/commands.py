@@ -144,22 +144,11 @@ def state_probe_command(args: list[str]) -> int:
     def tell(words: str) -> None:
         print(f"{words} ...", flush=True)
 
-    if chosen.published is not None:
-        folder = chosen.out or OUT / f"state-probe-{chosen.published}"
-        result = state_probing.probe_game(
-            chosen.published,
-            folder,
-            state_probing.PUBLISHED_STEPS if chosen.steps is None else chosen.steps,
-            state_probing.PUBLISHED_SEED if chosen.seed is None else chosen.seed,
-            chosen.supervised_epochs or 0,
-            tell=tell,
-        )
-    else:
-        assert chosen.run is not None  # StateProbe checks it
+    if chosen.published is None and chosen.run is not None:
         folder = chosen.out or chosen.run
         result = state_probing.probe_run(
             chosen.run,
-            30_000 if chosen.steps is None else chosen.steps,
+            chosen.steps or 30_000,
             Evaluate.seed if chosen.seed is None else chosen.seed,
             chosen.policy,
             10 if chosen.supervised_epochs is None else chosen.supervised_epochs,
@@ -168,6 +157,24 @@ def state_probe_command(args: list[str]) -> int:
             chosen.save_frames,
             chosen.checkpoint,
             tell,
+        )
+    elif chosen.published is not None and chosen.run is None:
+        for name in ("policy", "frames", "save_frames", "checkpoint"):
+            if getattr(chosen, name) != getattr(StateProbe, name):
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} does not go with --published; leave it out")
+        folder = chosen.out or OUT / f"state-probe-{chosen.published}"
+        result = state_probing.probe_game(
+            chosen.published,
+            folder,
+            chosen.steps or state_probing.PUBLISHED_STEPS,
+            state_probing.PUBLISHED_SEED if chosen.seed is None else chosen.seed,
+            chosen.supervised_epochs or 0,
+            tell=tell,
+        )
+    else:
+        raise ValueError(
+            "state-probe takes one of a run folder and --published GAME: afterwit state-probe RUN"
         )
     print(state_probing.table(result))
     print_paths(folder / state_probing.NAME, folder / state_probing.PICTURE)

@@ -162,27 +162,6 @@ class StateProbe:
     """Folder for state-probe.json and state-probe.png. Unset: the run folder; with --published
     runs/out/state-probe-GAME."""
 
-    def __post_init__(self) -> None:
-        if (self.run is None) == (self.published is None):
-            raise ValueError(
-                "state-probe takes one of a run folder and --published GAME: afterwit state-probe"
-                " RUN"
-            )
-        if self.published is not None:
-            given = {
-                "--policy": self.policy != "agent",
-                "--frames": self.frames is not None,
-                "--save-frames": self.save_frames is not None,
-                "--checkpoint": self.checkpoint != NAME,
-            }
-            wrong = [name for name, there in given.items() if there]
-            if wrong:
-                raise ValueError(f"{wrong[0]} does not go with --published; leave it out")
-        if self.supervised_epochs is not None and self.supervised_epochs < 0:
-            raise ValueError(
-                f"supervised-epochs is {self.supervised_epochs}; it must be at least 0 (0: none)"
-            )
-
 
 @dataclass(frozen=True)
 class Pretrain:

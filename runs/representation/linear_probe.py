@@ -39,6 +39,13 @@ class ProbeConfig:
     least_rate: float = 1e-5
     min_episode: int = 64  # only longer episodes are used
     min_entropy: float = 0.6  # nats; labels with less are dropped
+    # Frozen features are centred and scaled by their deviations in the training frames. Otherwise a
+    # probe of features that hardly vary does not get far, and scores compare sizes of features.
+    standardise: bool = False
+
+
+# For a run's networks, whose features have any size (our default; not published).
+HOUSE = ProbeConfig(rate=1e-3, min_episode=1, standardise=True)
 
 
 def weighted_f1(truth: Array, guess: Array) -> float:
@@ -63,6 +70,17 @@ def majority(targets: Mapping[str, Array], parts: Parts) -> dict[str, float]:
         found, counts = np.unique(values[train], return_counts=True)
         scores[name] = weighted_f1(values[test], np.full(len(test), found[counts.argmax()]))
     return scores
+
+
+def standardised(features: Tensor, parts: Parts) -> Tensor:
+    """Features [F, N] less their mean over the training frames, and over their deviation there.
+
+    Features that do not vary there become 0.
+    """
+    train = features[torch.from_numpy(np.concatenate(parts.train))]
+    deviation, mean = torch.std_mean(train, 0, correction=0)
+    alive = deviation > 1e-6 * mean.abs().clamp(min=1e-6)
+    return torch.where(alive, (features - mean) / deviation.clamp(min=1e-12), 0.0)
 
 
 class Schedule:
@@ -156,7 +174,7 @@ def probe(
       ValueError: a part has fewer frames than a batch.
     """
     random = np.random.default_rng(stream(seed, "probe draws"))
-    truth = [torch.from_numpy(np.asarray(values, np.int64)) for values in targets.values()]
+    truth = [torch.from_numpy(np.array(values, np.int64)) for values in targets.values()]
     train = torch.from_numpy(np.concatenate(parts.train))
     values = {
         name: np.unique(each[train].numpy()) for name, each in zip(targets, truth, strict=True)

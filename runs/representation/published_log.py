@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from afterwit.envs.arrays import Array
-from afterwit.envs.atari_config import AtariConfig, games
+from afterwit.envs.atari_config import games
 from afterwit.envs.atari_labels import labels_of
 from afterwit.envs.seeds import stream
 from afterwit.runs.representation.frame_log import FrameLog, on_disk
 
 STREAMS = 8  # games side by side
 SKIP, NOOPS = 4, 30
-HEIGHT, WIDTH = 210, 160
+HEIGHT, WIDTH = 210, 160  # of all games that have labels
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue
 
 
@@ -35,15 +35,11 @@ class Game:
       name: the game, such as "MontezumaRevenge".
       random: draws the no-ops.
       seed: of the emulator.
-
-    Raises:
-      ValueError: the game's frames have another size.
     """
 
     def __init__(self, name: str, random: np.random.Generator, seed: int):
         import ale_py
 
-        AtariConfig(game=name)  # raises for an unknown game, and names the nearest
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self.ale, self.random = ale_py.ALEInterface(), random
         self.ale.setInt("random_seed", seed)
@@ -54,12 +50,6 @@ class Game:
         self.actions = self.ale.getMinimalActionSet()
         self.fires = ale_py.Action.FIRE in self.actions
         self.lives, self.lost = 0, True  # the whole game is over
-        size = tuple(self.ale.getScreenDims())
-        if size != (HEIGHT, WIDTH):
-            raise ValueError(
-                f"{name} has frames of {size[0]}x{size[1]} pixels, and the published mode reads"
-                f" {HEIGHT}x{WIDTH}; use another game, or the house mode"
-            )
         self.screens = np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)
 
     def step(self, action: int) -> bool:
@@ -117,17 +107,18 @@ def published_log(
       The log. `obs` is [T, streams, 1, 210, 160]. `first` opens an episode, which is a life.
 
     Raises:
-      ValueError: the game has no labels, or has frames of another size, or there is no room.
+      ValueError: the game has no labels, or there is no room for the frames.
     """
     table = labels_of(game)
-    random = np.random.default_rng(stream(seed, "published log"))
-    running = [
-        Game(game, random, stream(seed, "published game", index) >> 33) for index in range(streams)
-    ]
+    running = []
+    for index in range(streams):
+        own = stream(seed, "published game", index)
+        running.append(Game(game, np.random.default_rng(own), own >> 33))
     shape = (steps // streams, streams)
     number = len(running[0].actions)
     obs = on_disk(folder, np.uint8, (*shape, 1, HEIGHT, WIDTH))
     rams, first = np.zeros((*shape, 128), np.uint8), np.zeros(shape, bool)
+    random = np.random.default_rng(stream(seed, "published actions"))
     played = random.integers(1, number, (shape[0] + 1, streams))
     for one in running:
         one.reset()

@@ -36,7 +36,13 @@ from afterwit.runs.representation.encoders import (
     random_torso,
 )
 from afterwit.runs.representation.frame_log import FrameLog, log_game, read_log, save_log
-from afterwit.runs.representation.linear_probe import ProbeConfig, majority, probe
+from afterwit.runs.representation.linear_probe import (
+    HOUSE,
+    ProbeConfig,
+    majority,
+    probe,
+    standardised,
+)
 from afterwit.runs.representation.log_split import Parts, split, usable_targets
 from afterwit.runs.representation.published_log import STREAMS, published_log
 from afterwit.runs.training import checkpoint
@@ -149,6 +155,8 @@ def probe_table(
         )
     if not features.isfinite().all():
         raise ValueError("the encoder returned features that are not finite")
+    if config.standardise:
+        features = standardised(features, parts)
     return probe(lambda frames: features[frames], features.shape[1], targets, parts, config, seed)
 
 
@@ -201,6 +209,7 @@ def probe_game(
     """
     if steps < STREAMS:
         raise ValueError(f"steps is {steps}; it must be at least {STREAMS}, one for each game")
+    check_epochs(supervised_epochs)
     readers = {RANDOM_CNN: frames_reader(NatureCNN(seed))}
     readers |= {name: frames_reader(encode) for name, encode in (encoders or {}).items()}
     network = NatureCNN(seed + 1)
@@ -252,6 +261,7 @@ def probe_run(
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; it must be at least 1")
+    check_epochs(supervised_epochs)
     if save_frames is not None and save_frames.exists():
         raise ValueError(f"{save_frames} exists; choose another --save-frames")
     config = read_config(run)
@@ -287,8 +297,7 @@ def probe_run(
             supervised = Supervised(encoder, torso.config.embedding, supervised_epochs)
         # The views of small worlds recur by nature: there all test frames are known.
         apart = isinstance(config.env, AtariConfig)
-        rules = ProbeConfig(min_episode=1)
-        result = score_features(log, readers, seed, rules, apart, supervised, tell)
+        result = score_features(log, readers, seed, HOUSE, apart, supervised, tell)
         head = {
             "mode": "house",
             "run": str(run),
@@ -300,6 +309,14 @@ def probe_run(
             "seed": seed,
         }
         return finish(head | result | {"config": to_dict(config)}, target)
+
+
+def check_epochs(supervised_epochs: int) -> None:
+    if supervised_epochs < 0:
+        raise ValueError(
+            f"supervised epochs are {supervised_epochs}; they must be at least 0 (0: no supervised"
+            " encoder)"
+        )
 
 
 def play(

@@ -18,6 +18,7 @@ from afterwit.runs.command_line.options import (
     Report,
     Scores,
     Separation,
+    StateProbe,
     StudyOptions,
     Train,
 )
@@ -32,6 +33,7 @@ OPTIONS = {
     "evaluate": Evaluate,
     "probe": Probe,
     "report": Report,
+    "state-probe": StateProbe,
     "scores": Scores,
     "drill": Drill,
 }

@@ -23,6 +23,7 @@ from afterwit.runs.command_line.options import (
     Report,
     Scores,
     Separation,
+    StateProbe,
     StudyOptions,
     Train,
 )
@@ -58,6 +59,7 @@ def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("afterwit.runs.training.loop._train_in", begin)
     monkeypatch.setattr(commands.benchmarking, "Run", begin)
     monkeypatch.setattr("afterwit.runs.diagnostics.separation.run_all", begin)
+    monkeypatch.setattr(commands.state_probing, "published_log", begin)
     monkeypatch.setattr("afterwit.runs.studies.run_study.train_all", begin)
     monkeypatch.setattr(afterwit.runs.studies.demo, "train_all", begin)
     monkeypatch.setattr("afterwit.runs.reports.comparison_page.write_page", begin)
@@ -95,6 +97,7 @@ ARGUMENTS: dict[str, tuple[list[str], list[str]]] = {  # first arguments and opt
     ),
     "evaluate": (["run"], options(Evaluate)),
     "probe": (["run"], options(Probe)),
+    "state-probe": (["run"], options(StateProbe)),
     "report": (["run"], options(Report)),
     "scores": (["run"], options(Scores)),
     "demo": ([], options(Demo)),
