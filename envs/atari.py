@@ -20,6 +20,7 @@ from afterwit.envs.arrays import Array
 from afterwit.envs.atari_ale import ALEGames
 from afterwit.envs.atari_config import AtariConfig, games
 from afterwit.envs.atari_noise import FrameNoise
+from afterwit.envs.atari_sound import SoundGames
 from afterwit.envs.images import view_of
 from afterwit.envs.interface import Interface
 from afterwit.envs.noise import NOOP
@@ -61,6 +62,8 @@ def make_pool(config: AtariConfig, seeds: list[int], settings: dict[str, Any]) -
     """Make the object that steps the games, with EnvPool's interface. Also returns its version."""
     if config.backend == "ale":
         return ALEGames(games()[config.game], seeds, config.threads, settings), version("ale-py")
+    if config.backend == "sound":
+        return SoundGames(games()[config.game], seeds, settings), version("ale-py")
     import envpool
 
     task = f"{config.game}-v5"
@@ -189,9 +192,7 @@ class Atari:
         if config.noise != "none":
             self.noise = make_frame_noise(config, np.random.default_rng(stream(seed, "noise")))
         # ALE's vector environment does not expose the RAM.
-        self.position_bytes = (
-            POSITION_BYTES.get(config.game, ()) if config.backend == "envpool" else ()
-        )
+        self.position_bytes = POSITION_BYTES.get(config.game, ()) if config.backend != "ale" else ()
         names = action_names(config.game, config.full_action_space)
         tells = ["lives", "episode_frames", *["noise_on"] * (self.noise is not None)]
         tells += ["room"] * bool(self.position_bytes) + ["cell"] * (len(self.position_bytes) == 3)
@@ -229,6 +230,8 @@ class Atari:
         self.over = np.ones(config.num_envs, bool)  # the next step is a reset
         self.frame: Array | None = None
         self.ram: Array | None = None  # uint8 [B, 128], of the last step; ALE's has none
+        # uint8 [B, frame_skip, 512]: the last step's samples; with backend "sound" only
+        self.sound: Array | None = None
 
     def reset(self) -> TimeStep:
         """Start new episodes in all games."""
@@ -267,6 +270,7 @@ class Atari:
             "episode_frames": info["elapsed_step"].astype(np.int64) * self.config.frame_skip,
         }
         self.ram = info["ram"].copy() if "ram" in info else None
+        self.sound = info.get("sound")
         if self.position_bytes:
             known["room"], *place = info["ram"][:, self.position_bytes].astype(np.int64).T
             if place:

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from afterwit.envs.atari_noise import NOISES, Overflow
 from afterwit.envs.checks import THREADS, check_numbers, is_reading
 
-Backend = Literal["envpool", "ale"]
+Backend = Literal["envpool", "ale", "sound"]
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class AtariConfig:
     threads: int = 0
     """Threads that step the games. 0: the backend chooses."""
     backend: Backend = "envpool"
-    """What steps the games: envpool, or ale (ALE's own vector environment). envs/atari_ale.py lists
-    the differences."""
+    """What steps the games: envpool; ale (ALE's own vector environment; envs/atari_ale.py lists the
+    differences); sound (ALE's games one by one, slower, with their sound: envs/atari_sound.py)."""
 
     def __post_init__(self) -> None:
         check_numbers(self, counts=("episode_frames",))
@@ -120,6 +120,17 @@ class AtariConfig:
                 "episodic_life with backend 'ale' would start the whole game anew after each life;"
                 " use backend 'envpool'"
             )
+        if self.backend == "sound":
+            for name, good in (
+                ("episodic_life", False),
+                ("fire_reset", False),
+                ("grayscale", True),
+            ):
+                if getattr(self, name) != good:
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)}, which backend 'sound' does not have; use"
+                        " backend 'envpool'"
+                    )
         if not is_reading() and self.game not in games():
             raise ValueError(f"unknown game {self.game!r}; {_suggestion(self.game)}")
 

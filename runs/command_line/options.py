@@ -172,7 +172,8 @@ class Pretrain:
 
     objective: tyro.conf.Positional[str]
     """What it is trained by: random (nothing), a world model, or one of linear, direct-pred,
-    direct-copy, dispersion, brownian, centroid, vididi, vididi-byol, vicreg and clips-byol."""
+    direct-copy, dispersion, brownian, centroid, vididi, vididi-byol, vicreg, clips-byol and slap
+    (which needs --set env.backend=sound)."""
     preset: str = "atari-small"
     """The preset whose environment and torso are used."""
     game: str | None = None

@@ -135,7 +135,7 @@ def rules(environment: Mapping[str, Any]) -> str:
     e = environment
     return (
         f"{e['task']} on {e['backend']}: sticky {e['repeat_action_probability']} a frame, skip"
-        f" {e['frame_skip']}, {1 if e['backend'] == 'envpool' else 0} to {e['noop_max']} no-ops at"
+        f" {e['frame_skip']}, {0 if e['backend'] == 'ale' else 1} to {e['noop_max']} no-ops at"
         f" the start, at most {e['episode_frames']:,} frames ({e['episode_frames'] / 3600:.0f}"
         f" min), {'all 18' if e['full_action_space'] else 'the minimal set of'} actions,"
         f" {'an episode ends with a life' if e['episodic_life'] else 'a lost life ends nothing'},"

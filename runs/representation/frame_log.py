@@ -20,6 +20,7 @@ import numpy as np
 from afterwit.envs.arrays import Array
 from afterwit.envs.atari import Atari
 from afterwit.envs.atari_labels import labels_of
+from afterwit.envs.atari_sound import SAMPLES
 from afterwit.envs.make import EnvConfig, make_env
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import TimeStep, VectorEnv
@@ -212,8 +213,12 @@ def log_game(
         kind = np.uint8 if isinstance(env, Atari) else np.int64
         labels = {name: np.zeros(shape, kind) for name in categories}
         step = env.reset()
+        heard = isinstance(env, Atari) and env.sound is not None
+        sound = np.zeros((*shape, spec.frames_per_step, SAMPLES), np.uint8) if heard else None
         for time in range(steps):
             obs[time], first[time] = step.observation, step.first
+            if sound is not None and isinstance(env, Atari) and env.sound is not None:
+                sound[time] = env.sound
             for name, values in read_labels(env, step).items():
                 labels[name][time] = values
             action[time] = (
@@ -224,7 +229,7 @@ def log_game(
             step = env.step(action[time])
     about = {"environment": spec.name, "seed": seed, "semantics": dict(spec.semantics)}
     about |= {"policy": "random" if choose is None else "given"} | (meta or {})
-    return FrameLog(obs, action, first, labels, categories, spec.num_actions, None, about)
+    return FrameLog(obs, action, first, labels, categories, spec.num_actions, sound, about)
 
 
 def label_categories(env: VectorEnv) -> dict[str, str]:
@@ -234,7 +239,7 @@ def label_categories(env: VectorEnv) -> dict[str, str]:
       ValueError: it has no labels.
     """
     if isinstance(env, Atari):
-        if env.config.backend != "envpool":
+        if env.config.backend == "ale":
             raise ValueError(
                 f"backend {env.config.backend!r} does not tell a game's RAM; use backend 'envpool'"
             )

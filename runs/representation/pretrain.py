@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
+from torch import Tensor
 from tqdm import tqdm
 
 from afterwit.envs.arrays import Array
+from afterwit.envs.atari_sound import spectrum
 from afterwit.envs.seeds import stream
 from afterwit.runs.representation.frame_log import FrameLog
 from afterwit.world_models import IntrinsicReward
 from afterwit.world_models.base import ModelConfig
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
+from afterwit.world_models.objectives.slap import SLAP, SLAPConfig
 from afterwit.world_models.objectives.vididi import ViDiDi, ViDiDiConfig
 from afterwit.world_models.registry import WORLD_MODELS
 from afterwit.world_models.torso import Encoder, Torso, TorsoConfig
@@ -45,7 +48,8 @@ CLIPS: dict[str, Mapping[str, Any]] = {
     "vicreg": {"loss": "vicreg", "derivatives": False},
     "clips-byol": {"loss": "byol", "derivatives": False},
 }
-OBJECTIVES = (RANDOM, *WORLD_MODELS, *VARIANTS, *CLIPS)
+SOUND = "slap"
+OBJECTIVES = (RANDOM, *WORLD_MODELS, *VARIANTS, *CLIPS, SOUND)
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,13 @@ def pretrain(
         encoder = fresh_encoder(log, torso, seed)
         if objective == RANDOM:
             return Pretrained(encoder, torso, {}, 0.0)
-        config = ViDiDiConfig(**CLIPS[objective])
-        stacked = log.meta.get("semantics", {}).get("stack_num", 1)
-        config = replace(config, gap=stacked)  # clips that follow directly upon each other
-        step = clip_step(config, log, encoder, torso, seed, learning_rate, rng)
+        if objective == SOUND:
+            step = sound_step(log, encoder, torso, seed, learning_rate, rng)
+        else:
+            stacked = log.meta.get("semantics", {}).get("stack_num", 1)
+            # clips that follow directly upon each other
+            config = replace(ViDiDiConfig(**CLIPS[objective]), gap=stacked)
+            step = clip_step(config, log, encoder, torso, seed, learning_rate, rng)
     start, losses = time.perf_counter(), list[dict[str, float]]()
     bar = tqdm(
         range(updates),
@@ -180,14 +187,57 @@ def clip_step(
 
     def step() -> dict[str, float]:
         times, envs = next(windows)
-        loss, metrics = objective(torch.from_numpy(log.obs[times, envs]))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        objective.after_step()
-        return {"loss": float(loss.detach()), **{k: float(v) for k, v in metrics.items()}}
+        return updated(objective, optimiser, torch.from_numpy(log.obs[times, envs]))
 
     return step
+
+
+def sound_step(
+    log: FrameLog,
+    encoder: Encoder,
+    torso: TorsoConfig,
+    seed: int,
+    learning_rate: float,
+    rng: np.random.Generator,
+) -> Callable[[], dict[str, float]]:
+    """A function that makes one update on frames of the log and their sound.
+
+    Raises:
+      ValueError: The log has no sound, or nothing but silence.
+    """
+    if log.sound is None:
+        raise ValueError(
+            f"{SOUND} needs the sound of an Atari game; log it with --set env.backend=sound"
+        )
+    heard = spectrum(log.sound).reshape(*log.first.shape, -1)
+    if not heard.any():
+        raise ValueError(f"the log is silent, and {SOUND} learns from sound; choose another game")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(stream(seed, "pretrain", "heads"))
+        objective = SLAP(SLAPConfig(), encoder, torso.embedding, heard.shape[-1])
+    optimiser = torch.optim.Adam(
+        [p for p in objective.parameters() if p.requires_grad], learning_rate
+    )
+    places = draws(log, 1, FRAMES, rng, whole=False)
+
+    def step() -> dict[str, float]:
+        times, envs = next(places)
+        pixels, sound = log.obs[times[0], envs], heard[times[0], envs]
+        return updated(objective, optimiser, torch.from_numpy(pixels), torch.from_numpy(sound))
+
+    return step
+
+
+def updated(
+    objective: ViDiDi | SLAP, optimiser: torch.optim.Optimizer, *batch: Tensor
+) -> dict[str, float]:
+    """Make one update. Returns the loss and its parts."""
+    loss, metrics = objective(*batch)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    objective.after_step()
+    return {"loss": float(loss.detach()), **{k: float(v) for k, v in metrics.items()}}
 
 
 def draws(
