@@ -40,6 +40,7 @@ from afterwit.runs.evaluation import scores as scoring
 from afterwit.runs.evaluation.intervals import rliable
 from afterwit.runs.output.text import quoted
 from afterwit.runs.representation import state_probe as state_probing
+from afterwit.runs.representation.feature_scores import table as state_probe_table
 from afterwit.runs.studies.definitions import STUDIES, Cell, Study
 from afterwit.runs.studies.ledger import append, recorded, run_row
 from afterwit.runs.studies.ledger_study import check_ledger
@@ -148,7 +149,7 @@ def state_probe_command(args: list[str]) -> int:
         folder = chosen.out or chosen.run
         result = state_probing.probe_run(
             chosen.run,
-            chosen.steps or 30_000,
+            30_000 if chosen.steps is None else chosen.steps,
             Evaluate.seed if chosen.seed is None else chosen.seed,
             chosen.policy,
             10 if chosen.supervised_epochs is None else chosen.supervised_epochs,
@@ -167,7 +168,7 @@ def state_probe_command(args: list[str]) -> int:
         result = state_probing.probe_game(
             chosen.published,
             folder,
-            chosen.steps or state_probing.PUBLISHED_STEPS,
+            state_probing.PUBLISHED_STEPS if chosen.steps is None else chosen.steps,
             state_probing.PUBLISHED_SEED if chosen.seed is None else chosen.seed,
             chosen.supervised_epochs or 0,
             tell=tell,
@@ -176,7 +177,7 @@ def state_probe_command(args: list[str]) -> int:
         raise ValueError(
             "state-probe takes one of a run folder and --published GAME: afterwit state-probe RUN"
         )
-    print(state_probing.table(result))
+    print(state_probe_table(result))
     print_paths(folder / state_probing.NAME, folder / state_probing.PICTURE)
     return 0
 

@@ -74,7 +74,7 @@ def compose(result: Mapping[str, Any]) -> Figure:
                 clip_on=False,
             )
     words = [
-        "mean over categories" if category == "mean" else category if label is None else f"{label}"
+        name_of(category, label, result["categories"])
         for category, label in reversed([("mean", None), *rows])
     ]
     ax.set_yticks(range(len(words)), words, fontsize=7)
@@ -104,6 +104,16 @@ def compose(result: Mapping[str, Any]) -> Figure:
     figure.text(0.03, 1 - 0.34 / height, subtitle(result), color=GREY, va="top", fontsize=7)
     figure.text(0.03, 0.1 / height, foot(result), color=OTHER, fontsize=6.5, va="bottom")
     return figure
+
+
+def name_of(category: str, label: str | None, categories: Mapping[str, str]) -> str:
+    """What stands beside a row. A category of one label is named with it."""
+    if label is not None:
+        return label
+    if category == "mean":
+        return "mean over categories"
+    labels = [name for name, of in categories.items() if of == category]
+    return f"{category}: {labels[0]}" if len(labels) == 1 else category
 
 
 def title(result: Mapping[str, Any]) -> str:

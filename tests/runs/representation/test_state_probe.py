@@ -18,17 +18,12 @@ from afterwit.agents.actor import Actor
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.presets import maze
-from afterwit.runs.representation import state_probe
+from afterwit.runs.representation import feature_scores
 from afterwit.runs.representation.encoders import frames_reader, perceive
+from afterwit.runs.representation.feature_scores import score_features, summary, table
 from afterwit.runs.representation.frame_log import FrameLog, save_log
 from afterwit.runs.representation.linear_probe import ProbeConfig
-from afterwit.runs.representation.state_probe import (
-    probe_game,
-    probe_run,
-    score_features,
-    summary,
-    table,
-)
+from afterwit.runs.representation.state_probe import probe_game, probe_run
 from afterwit.runs.training.run import Run
 from tests.runs.representation.logs import made_up
 
@@ -130,7 +125,7 @@ def test_a_run_is_probed_beside_its_controls(
 
 def test_a_game_is_probed_as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = replace(ProbeConfig(), epochs=2, min_episode=16)
-    monkeypatch.setattr(state_probe, "ProbeConfig", lambda: quick)
+    monkeypatch.setattr(feature_scores, "ProbeConfig", lambda: quick)
 
     def corners(frames: Tensor) -> Tensor:
         assert frames.dtype == torch.uint8 and frames.shape[1:] == (1, 210, 160)
@@ -153,6 +148,7 @@ def test_a_game_is_probed_as_published(tmp_path: Path, monkeypatch: pytest.Monke
         (["--published", "Pong", "--policy", "random"], "--policy does not go with --published"),
         (["--published", "Alien"], "Alien has no labels"),
         (["--published", "Pong", "--steps", "3"], "steps is 3"),
+        (["run", "--steps", "0"], "steps is 0"),
         (["run", "--supervised-epochs", "-1"], "supervised epochs are -1"),
         (["nowhere"], "no run folder"),
     ],
