@@ -189,11 +189,6 @@ class Pretrain:
     out: Path | None = None
     """The file. Unset: runs/out/OBJECTIVE-WORLD-sSEED.safetensors."""
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "updates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1")
-
 
 @dataclass(frozen=True)
 class Objectives:
@@ -218,11 +213,6 @@ class Objectives:
     """Changes to the preset: --set env.frame_stack=4."""
     out: Path = OUT / "objectives.csv"
     """The file of rows."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "updates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1")
 
 
 @dataclass(frozen=True)

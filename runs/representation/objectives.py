@@ -37,7 +37,13 @@ READ = 4096  # frames whose embeddings give rank and spread
 
 
 def log_for(config: EnvConfig, steps: int) -> FrameLog:
-    """The frames that all encoders of a world learn from and are judged on: a random policy's."""
+    """The frames that all encoders of a world learn from and are judged on: a random policy's.
+
+    Raises:
+      ValueError: `steps` is below 1, or the world has no labels.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; it must be at least 1")
     return log_game(config, max(2, steps // config.num_envs), seed=0)
 
 
@@ -75,7 +81,7 @@ def compare(
         of steps or updates.
     """
     for objective in objectives:
-        check_objective(objective)
+        check_objective(objective, updates)
     envs = [changed(config, "env.game", game).env for game in games] if games else [config.env]
     torch.set_num_threads(config.threads)
     out.parent.mkdir(parents=True, exist_ok=True)

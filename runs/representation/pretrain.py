@@ -62,8 +62,10 @@ class Pretrained:
     seconds: float  # of the updates, without logging
 
 
-def check_objective(objective: str) -> None:
-    """Raise a ValueError if there is no such objective."""
+def check_objective(objective: str, updates: int = 1) -> None:
+    """Raise a ValueError if there is no such objective, or nothing to do."""
+    if updates < 1:
+        raise ValueError(f"updates is {updates}; it must be at least 1")
     if objective not in OBJECTIVES:
         raise ValueError(f"unknown objective {objective!r}; choose from {', '.join(OBJECTIVES)}")
 
@@ -91,9 +93,7 @@ def pretrain(
     Raises:
       ValueError: The objective is unknown, or no piece of the log is long enough.
     """
-    check_objective(objective)
-    if updates < 1:
-        raise ValueError(f"updates is {updates}; it must be at least 1")
+    check_objective(objective, updates)
     rng = np.random.default_rng(stream(seed, "pretrain", "draws"))
     if objective in WORLD_MODELS or objective in VARIANTS:
         model: ModelConfig = (

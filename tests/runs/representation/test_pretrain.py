@@ -1,0 +1,217 @@
+"""Pretraining encoders on logged frames, and the table that compares objectives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from afterwit.envs.arrays import Array
+from afterwit.envs.atari_sound import SILENCE
+from afterwit.runs.command_line.main import main
+from afterwit.runs.configs.presets import PRESETS
+from afterwit.runs.representation import objectives, pretrain
+from afterwit.runs.representation.frame_log import FrameLog
+from afterwit.runs.representation.pretrain import LENGTH, SEQUENCES, draws
+from afterwit.runs.training import checkpoint
+from afterwit.runs.training.loop import start
+from afterwit.world_models import IntrinsicReward
+from afterwit.world_models.encoder_file import load_encoder
+from tests.helpers import tiny_torso_config
+
+STEPS, ENVS, SHAPE = 120, 3, (2, 24, 26)
+TORSO = tiny_torso_config("small")
+
+
+def log(steps: int = STEPS, sound: bool = True, episode: int = 40) -> FrameLog:
+    """A bright bar that moves with the action; a new episode every 40 steps."""
+    rng = np.random.default_rng(0)
+    action = rng.integers(0, 3, (steps, ENVS))
+    place = (action - 1).cumsum(0) % SHAPE[1]
+    obs = np.zeros((steps, ENVS, *SHAPE), np.uint8)
+    for t in range(steps):
+        for b in range(ENVS):
+            obs[t, b, :, place[t, b]] = 200
+            obs[t, b, 0, 0, :8] = rng.integers(0, 100, 8)  # no two frames are the same
+    first = np.zeros((steps, ENVS), bool)
+    first[::episode] = True
+    heard = rng.integers(0, 256, (steps, ENVS, 4, 512)).astype(np.uint8) if sound else None
+    labels = {"place": place.astype(np.int64)}
+    return FrameLog(obs, action, first, labels, {"place": "agent"}, 3, heard, {"game": "bar"})
+
+
+@pytest.mark.parametrize("objective", ["byol-hindsight", "rnd", *pretrain.VARIANTS, "slap"])
+def test_an_objective_trains_the_encoder_that_all_start_from(objective: str) -> None:
+    before = pretrain.pretrain("random", log(), TORSO, 1, 3, progress=False).encoder
+    trained = pretrain.pretrain(objective, log(), TORSO, 2, 3, progress=False)
+    start_, end = before.state_dict(), trained.encoder.state_dict()
+    change = max(float((end[name] - start_[name]).abs().max()) for name in start_)
+    assert (change < 0.05) and (change > 0 or objective == "rnd")  # two steps; RND has its own
+    assert all(np.isfinite(value) for value in trained.metrics.values())
+
+
+@pytest.mark.parametrize("objective", pretrain.CLIPS)
+def test_clips_train_it_too(objective: str) -> None:
+    before = pretrain.pretrain("random", log(), TORSO, 1, 3, progress=False).encoder
+    trained = pretrain.pretrain(objective, log(), TORSO, 4, 3, progress=False)
+    pairs = zip(before.parameters(), trained.encoder.parameters(), strict=True)
+    assert any(not torch.equal(one, two) for one, two in pairs)
+
+
+def test_pieces_reach_the_bonus_as_they_were_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Array, ...]] = []
+
+    def record(self: Any, *arrays: Array, previous_dones: Array) -> dict[str, float]:
+        seen.append((*arrays, previous_dones))
+        return {"loss": 0.0}
+
+    monkeypatch.setattr(IntrinsicReward, "update", record)
+    source = log()
+    pretrain.pretrain("byol-explore", source, TORSO, 3, 0, progress=False)
+    obs, actions, dones, previous = seen[0]
+    assert obs.shape == (LENGTH + 1, SEQUENCES, *SHAPE)
+    for b in range(SEQUENCES):
+        starts = [
+            (t, env)
+            for env in range(ENVS)
+            for t in range(STEPS - LENGTH - 1)
+            if np.array_equal(source.obs[t : t + LENGTH + 1, env], obs[:, b])
+            and np.array_equal(source.action[t : t + LENGTH, env], actions[:, b])
+        ]
+        assert starts
+        t, env = starts[0]
+        first = source.first[t : t + LENGTH + 2, env]
+        # an observation opens an episode one step after the done: next-step autoreset
+        assert np.array_equal(dones[:, b], first[2:])
+        assert previous[b] == first[1]
+
+
+def test_windows_lie_in_one_episode() -> None:
+    source = log()
+    times, envs = next(draws(source, 5, 500, np.random.default_rng(0), whole=True))
+    assert times.shape == (5, 500)
+    assert not source.first[times[1:], envs].any()
+    assert (np.diff(times, axis=0) == 1).all()
+    assert set(envs) == {0, 1, 2}
+    across, envs = next(draws(source, 5, 500, np.random.default_rng(0), whole=False))
+    assert source.first[across[1:], envs].any()
+
+
+@pytest.mark.parametrize(
+    ("objective", "changes", "message"),
+    [
+        ("simclr", {}, "unknown objective 'simclr'; choose from random, byol-explore"),
+        ("slap", {"sound": None}, "slap needs the sound of an Atari game"),
+        ("slap", {"sound": np.full((STEPS, ENVS, 4, 512), SILENCE, np.uint8)}, "log is silent"),
+        ("vididi", {"first": np.ones((STEPS, ENVS), bool)}, "no episode of the log has 4 obs"),
+    ],
+)
+def test_what_cannot_be_learnt_is_said(
+    objective: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        pretrain.pretrain(objective, replace(log(), **changes), TORSO, 1, 0, progress=False)
+
+
+def test_a_short_log_and_no_updates_are_refused() -> None:
+    with pytest.raises(ValueError, match="the log has 10 steps of each environment"):
+        pretrain.pretrain("byol-explore", log(10), TORSO, 1, 0, progress=False)
+    with pytest.raises(ValueError, match="updates is 0; it must be at least 1"):
+        pretrain.pretrain("byol-explore", log(), TORSO, 0, 0, progress=False)
+
+
+def table(out: Path, names: tuple[str, ...], updates: int = 2) -> tuple[list[Any], list[str]]:
+    config, told = PRESETS["atari-small"](), list[str]()
+    config = replace(
+        config, learner=replace(config.learner, torso=TORSO), env=replace(config.env, num_envs=2)
+    )
+    rows = objectives.compare(
+        config, ["bar"], names, [0], 240, updates, out, progress=False, tell=told.append
+    )
+    return rows, told
+
+
+@pytest.fixture
+def bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = log(1200, episode=100)
+    monkeypatch.setattr(objectives, "log_for", lambda config, steps: long)
+    monkeypatch.setattr(objectives, "changed", lambda config, path, value: _Named(value))
+
+
+class _Named:
+    def __init__(self, game: str):
+        self.env = self
+        self.game = game
+
+
+@pytest.mark.usefixtures("bars")
+def test_a_comparison_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    out = tmp_path / "t.csv"
+    rows, told = table(out, ("random",))
+    assert told == ["bar, random, seed 0"]
+    assert float(rows[0]["mean"]) > 2 * float(rows[0]["majority"])  # a bar is easily read
+    kept = out.read_text().splitlines()
+    rows, told = table(out, ("random", "vididi"))
+    assert told == ["bar, vididi, seed 0"]
+    assert out.read_text().splitlines()[:2] == kept
+    assert [row["objective"] for row in rows] == ["random", "vididi"]
+    assert table(out, ("random", "vididi"))[1] == []
+    assert "bar" in objectives.text(rows)
+    with pytest.raises(ValueError, match="has rows with updates 2; use the same"):
+        table(out, ("random",), updates=3)
+    out.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="no table of objectives"):
+        table(out, ("random",))
+
+
+def test_the_command_writes_an_encoder_that_a_run_starts_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "e.safetensors"
+    words = "--steps 400 --updates 2 --game Freeway --set env.num_envs=2 threads=1 --out"
+    assert main(["pretrain", "direct-pred", *words.split(), str(path)]) == 0
+    assert "2 updates in" in capsys.readouterr().out
+    encoder, _, about = load_encoder(path)
+    assert (about["objective"], about["updates"]) == ("direct-pred", 2)
+    config = PRESETS["atari-small"](game="Freeway")
+    torso = replace(config.learner.torso, init=str(path))
+    learner = replace(config.learner, torso=torso, learning_rate=1e-9)
+    config = replace(
+        config, env=replace(config.env, num_envs=2), learner=learner, total_steps=40, threads=1
+    )
+    assert start(config, tmp_path / "run", progress=False)
+    saved = checkpoint.load(tmp_path / "run", config)
+    for name, value in encoder.state_dict().items():
+        kept = saved["learner"]["acting"][f"torso.encoder.{name}"]
+        assert torch.allclose(kept, value, atol=1e-5)
+
+
+def test_a_missing_encoder_leaves_no_run(tmp_path: Path) -> None:
+    config = PRESETS["atari-small"](game="Freeway")
+    learner = replace(config.learner, torso=replace(config.learner.torso, init="nowhere"))
+    config = replace(config, env=replace(config.env, num_envs=2), learner=learner)
+    with pytest.raises(ValueError, match="nowhere cannot be read as an encoder"):
+        start(config, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("pretrain random --preset mase", "unknown preset 'mase'; did you mean 'maze'"),
+        ("pretrain random --steps 0", "steps is 0; it must be at least 1"),
+        ("pretrain random --game Nothing", "unknown game 'Nothing'"),
+        ("objectives --objectives simclr", "unknown objective 'simclr'"),
+    ],
+)
+def test_bad_words_are_answered_in_a_line(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
