@@ -14,6 +14,8 @@ from afterwit.runs.command_line.options import (
     Demo,
     Drill,
     Evaluate,
+    Objectives,
+    Pretrain,
     Probe,
     Report,
     Scores,
@@ -31,6 +33,8 @@ from tests.house.import_graph import SOURCE
 OPTIONS = {
     "demo": Demo,
     "evaluate": Evaluate,
+    "objectives": Objectives,
+    "pretrain": Pretrain,
     "probe": Probe,
     "report": Report,
     "state-probe": StateProbe,
