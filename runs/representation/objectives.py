@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,14 @@ from afterwit.runs.configs.run_config import RunConfig
 from afterwit.runs.output.files import atomic_write, locked_folder
 from afterwit.runs.output.provenance import commit
 from afterwit.runs.representation.encoders import frames_reader
+from afterwit.runs.representation.feature_scores import score_features
 from afterwit.runs.representation.frame_log import FrameLog, log_game
-from afterwit.runs.representation.linear_probe import ProbeConfig
+from afterwit.runs.representation.linear_probe import HOUSE
 from afterwit.runs.representation.pretrain import check_objective, pretrain
-from afterwit.runs.representation.state_probe import score_features
 from afterwit.world_models.instruments import effective_rank, spread
 
 # Fewer and larger steps than AtariARI's, so that a row takes seconds. The same for all rows.
-# Features are divided by their deviations about the mean: encoders differ in scale by far.
-PROBE = ProbeConfig(rate=1e-3, batch=256, epochs=30, patience=8)
+PROBE = replace(HOUSE, batch=256, epochs=30, patience=8, min_episode=64)
 PLACE = ("environment", "objective", "seed")
 NUMBERS = ("steps", "updates")
 MEASURES = ("mean", "rank", "spread", "seconds_per_1000")
@@ -118,8 +118,7 @@ def judged(
     trained = pretrain(objective, log, config.learner.torso, updates, seed, progress=progress)
     encoder = trained.encoder.eval()
     features = frames_reader(encoder)(log)
-    unit = (features - features.mean(0)) / features.std(0).clamp(min=1e-12)
-    result = score_features(log, {objective: lambda _: unit}, seed, PROBE)
+    result = score_features(log, {objective: lambda _: features}, seed, PROBE)
     embeddings = features[:: max(1, len(features) // READ)][None]
     everywhere = torch.ones(embeddings.shape[:2], dtype=torch.bool)
     column = result["columns"][objective]
