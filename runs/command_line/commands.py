@@ -20,13 +20,16 @@ from afterwit.runs.command_line.options import (
     Report,
     Scores,
     Separation,
-    StateProbe,
     StudyOptions,
     Train,
     at_home,
 )
 from afterwit.runs.command_line.preset_options import default_name, from_preset, parsed, presets
-from afterwit.runs.command_line.representation_commands import objectives_command, pretrain_command
+from afterwit.runs.command_line.representation_commands import (
+    objectives_command,
+    pretrain_command,
+    state_probe_command,
+)
 from afterwit.runs.configs.overrides import assignments
 from afterwit.runs.diagnostics import latent_swap as probing
 from afterwit.runs.diagnostics import latent_swap_text
@@ -38,9 +41,7 @@ from afterwit.runs.evaluation import evaluate as evaluating
 from afterwit.runs.evaluation import evaluation_result
 from afterwit.runs.evaluation import scores as scoring
 from afterwit.runs.evaluation.intervals import rliable
-from afterwit.runs.output.text import quoted
-from afterwit.runs.representation import state_probe as state_probing
-from afterwit.runs.representation.feature_scores import table as state_probe_table
+from afterwit.runs.output.text import print_paths, quoted
 from afterwit.runs.studies.definitions import STUDIES, Cell, Study
 from afterwit.runs.studies.ledger import append, recorded, run_row
 from afterwit.runs.studies.ledger_study import check_ledger
@@ -135,50 +136,6 @@ def probe_command(args: list[str]) -> int:
     folder = chosen.out or chosen.run
     print(latent_swap_text.table(result))
     print_paths(folder / probing.NAME, folder / probing.PICTURE)
-    return 0
-
-
-def state_probe_command(args: list[str]) -> int:
-    """Show what a model knows of the world's state: afterwit state-probe RUN"""
-    chosen = parsed(StateProbe, args, "afterwit state-probe")
-
-    def tell(words: str) -> None:
-        print(f"{words} ...", flush=True)
-
-    if chosen.published is None and chosen.run is not None:
-        folder = chosen.out or chosen.run
-        result = state_probing.probe_run(
-            chosen.run,
-            30_000 if chosen.steps is None else chosen.steps,
-            Evaluate.seed if chosen.seed is None else chosen.seed,
-            chosen.policy,
-            10 if chosen.supervised_epochs is None else chosen.supervised_epochs,
-            chosen.out,
-            chosen.frames,
-            chosen.save_frames,
-            chosen.checkpoint,
-            tell,
-        )
-    elif chosen.published is not None and chosen.run is None:
-        for name in ("policy", "frames", "save_frames", "checkpoint"):
-            if getattr(chosen, name) != getattr(StateProbe, name):
-                option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} does not go with --published; leave it out")
-        folder = chosen.out or OUT / f"state-probe-{chosen.published}"
-        result = state_probing.probe_game(
-            chosen.published,
-            folder,
-            state_probing.PUBLISHED_STEPS if chosen.steps is None else chosen.steps,
-            state_probing.PUBLISHED_SEED if chosen.seed is None else chosen.seed,
-            chosen.supervised_epochs or 0,
-            tell=tell,
-        )
-    else:
-        raise ValueError(
-            "state-probe takes one of a run folder and --published GAME: afterwit state-probe RUN"
-        )
-    print(state_probe_table(result))
-    print_paths(folder / state_probing.NAME, folder / state_probing.PICTURE)
     return 0
 
 
@@ -376,8 +333,3 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "drill": drill_command,
     "list": list_command,
 }
-
-
-def print_paths(*paths: Path) -> None:
-    """Print the paths of results."""
-    print("written: " + " and ".join(map(quoted, paths)))

@@ -1,21 +1,64 @@
-"""The commands that train and compare encoders: pretrain and objectives."""
+"""The commands that judge, train and compare encoders: state-probe, pretrain and objectives."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-from afterwit.runs.command_line.options import OUT, Objectives, Pretrain
+from afterwit.runs.command_line.options import OUT, Evaluate, Objectives, Pretrain, StateProbe
 from afterwit.runs.command_line.preset_options import parsed
 from afterwit.runs.configs.overrides import assignments, changed, suggestion
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig
 from afterwit.runs.output.files import atomic_write, checked_outputs
 from afterwit.runs.output.provenance import commit
-from afterwit.runs.output.text import quoted
-from afterwit.runs.representation import objectives, pretrain
+from afterwit.runs.output.text import print_paths
+from afterwit.runs.representation import objectives, pretrain, state_probe
+from afterwit.runs.representation.feature_scores import table
 from afterwit.world_models.encoder_file import encoder_bytes
+
+
+def state_probe_command(args: list[str]) -> int:
+    """Show what a model knows of the world's state: afterwit state-probe RUN"""
+    chosen = parsed(StateProbe, args, "afterwit state-probe")
+
+    def tell(words: str) -> None:
+        print(f"{words} ...", flush=True)
+
+    if chosen.published is None and chosen.run is not None:
+        folder = chosen.out or chosen.run
+        result = state_probe.probe_run(
+            chosen.run,
+            30_000 if chosen.steps is None else chosen.steps,
+            Evaluate.seed if chosen.seed is None else chosen.seed,
+            chosen.policy,
+            10 if chosen.supervised_epochs is None else chosen.supervised_epochs,
+            chosen.out,
+            chosen.frames,
+            chosen.save_frames,
+            chosen.checkpoint,
+            tell,
+        )
+    elif chosen.published is not None and chosen.run is None:
+        for name in ("policy", "frames", "save_frames", "checkpoint"):
+            if getattr(chosen, name) != getattr(StateProbe, name):
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} does not go with --published; leave it out")
+        folder = chosen.out or OUT / f"state-probe-{chosen.published}"
+        result = state_probe.probe_game(
+            chosen.published,
+            folder,
+            state_probe.PUBLISHED_STEPS if chosen.steps is None else chosen.steps,
+            state_probe.PUBLISHED_SEED if chosen.seed is None else chosen.seed,
+            chosen.supervised_epochs or 0,
+            tell=tell,
+        )
+    else:
+        raise ValueError(
+            "state-probe takes one of a run folder and --published GAME: afterwit state-probe RUN"
+        )
+    print(table(result))
+    print_paths(folder / state_probe.NAME, folder / state_probe.PICTURE)
+    return 0
 
 
 def configured(preset: str, game: str | None, texts: tuple[str, ...]) -> RunConfig:
@@ -62,7 +105,7 @@ def pretrain_command(args: list[str]) -> int:
             file.write(encoder_bytes(trained.encoder, torso, about))
     numbers = ", ".join(f"{name} {value:.3g}" for name, value in trained.metrics.items())
     print(f"{chosen.updates} updates in {trained.seconds:.0f} s: {numbers or 'nothing trained'}")
-    print(f"encoder: {quoted(path)}")
+    print_paths(path)
     return 0
 
 
@@ -81,5 +124,5 @@ def objectives_command(args: list[str]) -> int:
         tell=lambda words: print(words, flush=True),
     )
     print(objectives.text(rows))
-    print(f"table: {quoted(Path(chosen.out))}")
+    print_paths(chosen.out)
     return 0

@@ -39,3 +39,8 @@ def spelled_byte(byte: int) -> str:
     if plain in "\\'":
         return f"\\{plain}"
     return plain if 32 <= byte < 127 else f"\\{byte:03o}"
+
+
+def print_paths(*paths: Path) -> None:
+    """Print the paths of results."""
+    print("written: " + " and ".join(map(quoted, paths)))
