@@ -259,6 +259,19 @@ class TestColourfulStackedPongOnALE(EnvContract):
     )
 
 
+class TestStackedQbertWithSound(EnvContract):
+    config = AtariConfig(
+        "Qbert",
+        num_envs=B,
+        sticky=0.25,
+        frame_stack=2,
+        image_size=42,
+        episode_frames=20 * 4,
+        backend="sound",
+        noise="on-demand",
+    )
+
+
 class NotDrawn:
     """CartPole draws with pygame, which is not installed here.
 
