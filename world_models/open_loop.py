@@ -80,11 +80,11 @@ def by_transition(values: Tensor) -> Tensor:
 def outcome_loss(error: Tensor, views: Tensor, valid: Tensor, forgiven: float) -> Tensor:
     """The mean error of each outcome's predictions, less a share of their disagreement: [].
 
-    The mean of |p - y|^2 over the predictions p of one outcome y is |c - y|^2, of their centroid c,
-    and the mean of |p - c|^2, their disagreement.
+    The mean squared distance of the predictions p of one outcome y is that of their centroid c, and
+    the mean squared distance of p from c, their disagreement.
 
     Args:
-      error: |p - y|^2 of the pairs, float [K, T, B].
+      error: Squared distance of p and y, of the pairs, float [K, T, B].
       views: Their predictions p, float [K, T, B, N].
       valid: bool [K, T, B].
       forgiven: Share of the disagreement that costs nothing, from 0 to 1.
