@@ -2,14 +2,14 @@
 
 `python -m afterwit.runs.representation.slap_study --out slap.csv` plays random games, trains one
 model for each game, seed and weight between the modalities, and measures it on environments that it
-was not trained on. Two controls: a model without updates, and one that learned shuffled pairs.
+was not trained on. One model has slower targets. There are two controls: a model without updates,
+and one that learned shuffled pairs.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import tyro
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from afterwit.envs.arrays import Array
@@ -41,6 +42,7 @@ TORSO = TorsoConfig(encoder="small", channels=(16, 32, 32), embedding=128)
 ENVS, HELD_OUT, SIZE = 8, 2, 42  # environments of a log, those that are judged, pixels
 JUDGED, AMONG = 2048, 128  # held-out pairs, and candidates of a retrieval
 WEIGHTS = (0.0, 0.2, 0.5, 0.8, 1.0)
+SLOWER = 0.99  # decay of a slower copy than the published 0.95
 
 
 class Pairs(NamedTuple):
@@ -138,14 +140,16 @@ def judge(model: SLAP, pairs: Pairs, count: int = JUDGED) -> dict[str, float]:
 
     Returns:
       `loss`, `inter` and `intra`: as in training. `recall pixels` and `recall sound`: R@1 among 128
-      from pixels to sound, and back. `best recall`: what different sounds and frames allow, since
-      equal ones cannot be told apart. `distance` and `accuracy`: the modality gap. `rank ...`,
-      `spread ...`: of the encoder's embedding and of both q (world_models/instruments.py). All
-      vectors point the same way if a spread is 0; a rank does not see that.
+      by q, from pixels to sound, and back. `best recall`: what different sounds and frames allow,
+      since equal ones cannot be told apart. `distance ...`, `accuracy ...`: the modality gap of
+      unit q and z. `rank ...`, `spread ...`: of the encoder's embedding and of both q
+      (world_models/instruments.py). All vectors point the same way if a spread is 0; a rank does
+      not see that.
     """
     order = np.random.default_rng(0).permutation(len(pairs.sound))[:count]
     pixels, sound = pairs.at(order)
     q = model.embed(pixels, sound)
+    z = [F.normalize(net(x), dim=-1) for net, x in zip(model.online, (pixels, sound), strict=True)]
     vectors = {"embedding": model.encoder(pixels), "pixels": q[0], "sound": q[1]}
     everything = torch.ones(len(order), dtype=torch.bool)
     loss, parts = model(pixels, sound)
@@ -158,22 +162,71 @@ def judge(model: SLAP, pairs: Pairs, count: int = JUDGED) -> dict[str, float]:
         "recall pixels": recall(*q, AMONG),
         "recall sound": recall(q[1], q[0], AMONG),
         "best recall": float(np.mean(different)) / AMONG,
-        "distance": centroid_distance(*q),
-        "accuracy": separability(*q),
-        **{
-            f"{measure.__name__.removeprefix('effective_')} {name}": float(
-                measure(each, everything)
-            )
-            for measure in (effective_rank, spread)
-            for name, each in vectors.items()
-        },
+        "distance q": centroid_distance(*q),
+        "distance z": centroid_distance(*z),
+        "accuracy q": separability(*q),
+        "accuracy z": separability(*z),
+        **{f"rank {n}": float(effective_rank(x, everything)) for n, x in vectors.items()},
+        **{f"spread {n}": float(spread(x, everything)) for n, x in vectors.items()},
     }
+
+
+def study_game(
+    game: str,
+    seed: int,
+    steps: int,
+    updates: int,
+    batch: int,
+    micro_batches: int,
+    learning_rate: float,
+) -> Iterator[dict[str, Any]]:
+    """Play a game, then train and measure one model after another. Yields a row for each."""
+    config = AtariConfig(game, num_envs=ENVS, image_size=SIZE, backend="sound")
+    log = log_game(config, max(1, steps // ENVS), seed)
+    assert log.sound is not None
+    learned, judged = split(log)
+    mixed = np.random.default_rng(seed).permutation(len(learned.sound))
+    shuffled = learned._replace(sound=learned.sound[mixed])
+    models = [("true", SLAPConfig(weight), learned, updates) for weight in WEIGHTS]
+    models += [
+        ("true", SLAPConfig(target_decay=SLOWER), learned, updates),
+        ("shuffled", SLAPConfig(), shuffled, updates),
+        ("untrained", SLAPConfig(), learned, 0),
+    ]
+    for pairs, model_config, source, count in models:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(stream(seed, "weights"))
+            encoder = Encoder(TORSO, log.obs.shape[2:])
+        model = learn_slap(
+            source,
+            encoder,
+            TORSO.embedding,
+            model_config,
+            count,
+            batch,
+            micro_batches,
+            seed,
+            learning_rate,
+            progress=sys.stdout.isatty(),
+        )
+        yield {
+            "game": game,
+            "seed": seed,
+            "pairs": pairs,
+            "inter_weight": model_config.inter_weight,
+            "target_decay": model_config.target_decay,
+            "steps": steps,
+            "updates": count,
+            "batch": batch,
+            "silent": silent_share(log.sound[~log.first]),
+            **judge(model, judged),
+        }
 
 
 def main(
     out: Path,
-    games: Sequence[str] = ("PrivateEye", "Freeway"),
-    seeds: Sequence[int] = (0,),
+    games: tuple[str, ...] = ("PrivateEye", "Freeway"),
+    seeds: tuple[int, ...] = (0,),
     steps: int = 20_000,
     updates: int = 600,
     batch: int = 128,
@@ -195,40 +248,15 @@ def main(
     torch.set_num_threads(1)
     out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
+    made_by = commit() or ""
     for seed in seeds:
         for game in games:
-            config = AtariConfig(game, num_envs=ENVS, image_size=SIZE, backend="sound")
-            log = log_game(config, max(1, steps // ENVS), seed)
-            assert log.sound is not None
-            silent = silent_share(log.sound[~log.first])
-            learned, judged = split(log)
-            mixed = np.random.default_rng(seed).permutation(len(learned.sound))
-            shuffled = learned._replace(sound=learned.sound[mixed])
-            runs = [("true", weight, learned, updates) for weight in WEIGHTS]
-            runs += [("shuffled", 0.5, shuffled, updates), ("untrained", 0.5, learned, 0)]
-            for pairs, weight, source, count in runs:
-                with torch.random.fork_rng(devices=[]):
-                    torch.default_generator.manual_seed(stream(seed, "weights"))
-                    encoder = Encoder(TORSO, log.obs.shape[2:])
-                model = learn_slap(
-                    source,
-                    encoder,
-                    TORSO.embedding,
-                    replace(SLAPConfig(), inter_weight=weight),
-                    count,
-                    batch,
-                    micro_batches,
-                    seed,
-                    learning_rate,
-                )
-                about = {"game": game, "seed": seed, "pairs": pairs, "inter_weight": weight}
-                about |= {"steps": steps, "updates": count, "batch": batch, "silent": silent}
-                rows.append({**about, **judge(model, judged), "commit": commit() or ""})
+            sizes = (steps, updates, batch, micro_batches, learning_rate)
+            for row in study_game(game, seed, *sizes):
+                rows.append({**row, "commit": made_by})
                 write_table(out, rows)
-                values = rows[-1]
-                names = ("recall pixels", "recall sound", "distance", "spread pixels", "spread sound")
-                shown = ", ".join(f"{name} {values[name]:.3f}" for name in names)
-                print(f"{game}, seed {seed}, {pairs}, weight {weight}: {shown}", flush=True)
+                shown = ", ".join(f"{k} {v:.3g}" for k, v in row.items() if isinstance(v, float))
+                print(f"{game}, seed {seed}, {row['pairs']}: {shown}", flush=True)
 
 
 if __name__ == "__main__":
