@@ -41,7 +41,7 @@ def area_means(values: Array, parts: int, axis: int) -> Array:
 
 
 def spectrum(sound: Array, bands: int = BANDS) -> Array:
-    """Loudness by pitch: the logarithm of the mean magnitude in equal bands of frequency.
+    """Loudness by pitch: the logarithm of the largest magnitude in equal bands of frequency.
 
     Args:
       sound: uint8 [..., 512].
@@ -56,6 +56,15 @@ def spectrum(sound: Array, bands: int = BANDS) -> Array:
     loudness = np.stack([part.max(-1) for part in parts], -1)
     result: Array = (np.log1p(100 * loudness) / np.log(101)).astype(np.float32)
     return result
+
+
+def silent_share(sound: Array) -> float:
+    """The share of emulator frames that are silent: all of their samples are the same number.
+
+    Args:
+      sound: uint8 [..., 512].
+    """
+    return float((sound == sound[..., :1]).all(-1).mean())
 
 
 class Game:

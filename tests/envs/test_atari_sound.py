@@ -9,7 +9,7 @@ import pytest
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.atari import Atari, AtariConfig
-from afterwit.envs.atari_sound import SAMPLES, SILENCE, area_means, spectrum
+from afterwit.envs.atari_sound import SAMPLES, SILENCE, area_means, silent_share, spectrum
 
 FIELDS = ("reward", "terminal", "truncated", "first")
 
@@ -96,6 +96,14 @@ def test_a_tone_is_loudest_in_its_band_and_silence_is_nothing() -> None:
         assert loudness.argmax() == (cycles - 1) // 8
         assert 0.8 < loudness.max() <= 1.01
     assert not spectrum(np.full((2, SAMPLES), SILENCE, np.uint8)).any()
+
+
+def test_silence_is_a_level_that_stays() -> None:
+    sound = np.full((2, 2, SAMPLES), SILENCE, np.uint8)
+    sound[0, 1] = 7
+    assert silent_share(sound) == 1
+    sound[1, 1, 3] += 1
+    assert silent_share(sound) == 0.75
 
 
 @pytest.mark.parametrize("name", ["episodic_life", "fire_reset"])
