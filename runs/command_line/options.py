@@ -212,7 +212,7 @@ class Objectives:
     set: tuple[str, ...] = ()
     """Changes to the preset: --set env.frame_stack=4."""
     out: Path = OUT / "objectives.csv"
-    """The file of rows."""
+    """The file of rows. A picture goes beside it."""
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,9 @@ def pretrain_command(args: list[str]) -> int:
 
 def objectives_command(args: list[str]) -> int:
     """Compare what encoders know after different objectives: afterwit objectives"""
+    # late import: it needs matplotlib, which is slow to import
+    from afterwit.runs.representation.objectives_figure import draw_objectives
+
     chosen = parsed(Objectives, args, "afterwit objectives")
     config = configured(chosen.preset, None, chosen.set)
     rows = objectives.compare(
@@ -124,5 +127,6 @@ def objectives_command(args: list[str]) -> int:
         tell=lambda words: print(words, flush=True),
     )
     print(objectives.text(rows))
-    print_paths(chosen.out)
+    picture = draw_objectives(rows, chosen.out)
+    print_paths(chosen.out, chosen.out.with_name(picture.file))
     return 0

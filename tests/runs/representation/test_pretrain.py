@@ -16,6 +16,7 @@ from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.representation import objectives, pretrain
 from afterwit.runs.representation.frame_log import FrameLog
+from afterwit.runs.representation.objectives_figure import draw_objectives
 from afterwit.runs.representation.pretrain import LENGTH, SEQUENCES, draws
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.loop import start
@@ -161,6 +162,9 @@ def test_a_comparison_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert [row["objective"] for row in rows] == ["random", "vididi"]
     assert table(out, ("random", "vididi"))[1] == []
     assert "bar" in objectives.text(rows)
+    picture = draw_objectives(rows, out)
+    assert picture.png == (tmp_path / picture.file).read_bytes()
+    assert "random, vididi in bar" in picture.alt
     with pytest.raises(ValueError, match="has rows with updates 2; use the same"):
         table(out, ("random",), updates=3)
     out.write_text("a,b\n1,2\n")
