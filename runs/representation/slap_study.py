@@ -163,9 +163,9 @@ def judge(model: SLAP, pairs: Pairs, count: int = JUDGED) -> dict[str, float]:
         "recall sound": recall(q[1], q[0], AMONG),
         "best recall": float(np.mean(different)) / AMONG,
         "distance q": centroid_distance(*q),
-        "distance z": centroid_distance(*z),
+        "distance z": centroid_distance(z[0], z[1]),
         "accuracy q": separability(*q),
-        "accuracy z": separability(*z),
+        "accuracy z": separability(z[0], z[1]),
         **{f"rank {n}": float(effective_rank(x, everything)) for n, x in vectors.items()},
         **{f"spread {n}": float(spread(x, everything)) for n, x in vectors.items()},
     }
@@ -187,7 +187,7 @@ def study_game(
     learned, judged = split(log)
     mixed = np.random.default_rng(seed).permutation(len(learned.sound))
     shuffled = learned._replace(sound=learned.sound[mixed])
-    models = [("true", SLAPConfig(weight), learned, updates) for weight in WEIGHTS]
+    models = [("true", SLAPConfig(inter_weight=weight), learned, updates) for weight in WEIGHTS]
     models += [
         ("true", SLAPConfig(target_decay=SLOWER), learned, updates),
         ("shuffled", SLAPConfig(), shuffled, updates),
