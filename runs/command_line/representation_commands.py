@@ -87,7 +87,6 @@ def pretrain_command(args: list[str]) -> int:
     world = objectives.world_name(config.env)
     torch.set_num_threads(config.threads)
     path = chosen.out or OUT / f"{chosen.objective}-{world}-s{chosen.seed}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with checked_outputs(path):
         print(f"playing {world} ...", flush=True)
         log = objectives.log_for(config.env, chosen.steps)

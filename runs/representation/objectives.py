@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from afterwit.envs.checks import check_counts
 from afterwit.envs.make import EnvConfig
 from afterwit.runs.configs.overrides import changed
 from afterwit.runs.configs.run_config import RunConfig
-from afterwit.runs.output.files import atomic_write, locked_folder
+from afterwit.runs.output.files import atomic_write, checked_outputs
 from afterwit.runs.output.provenance import commit
 from afterwit.runs.representation.encoders import frames_reader
 from afterwit.runs.representation.feature_scores import score_features
@@ -42,8 +43,7 @@ def log_for(config: EnvConfig, steps: int) -> FrameLog:
     Raises:
       ValueError: `steps` is below 1, or the world has no labels.
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; it must be at least 1")
+    check_counts(steps=steps)
     return log_game(config, max(2, steps // config.num_envs), seed=0)
 
 
@@ -84,11 +84,10 @@ def compare(
         check_objective(objective, updates)
     envs = [changed(config, "env.game", game).env for game in games] if games else [config.env]
     torch.set_num_threads(config.threads)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with locked_folder(out.parent, patience=0):
-        rows = read_table(out)
+    rows = read_table(out)
+    with checked_outputs(out):
         for row in rows:
-            wrong = [n for n, v in (("steps", steps), ("updates", updates)) if int(row[n]) != v]
+            wrong = [n for n, v in (("steps", steps), ("updates", updates)) if row[n] != str(v)]
             if wrong:
                 raise ValueError(
                     f"{out} has rows with {wrong[0]} {row[wrong[0]]}; use the same, or another file"
@@ -142,8 +141,12 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         return []
-    rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8"), newline="")))
-    missing = [name for name in (*PLACE, *NUMBERS, *MEASURES) if rows and name not in rows[0]]
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text("utf-8"), newline=""), strict=True)
+        rows, head = list(reader), reader.fieldnames or ()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as a table ({error}); name another") from error
+    missing = [name for name in (*PLACE, *NUMBERS, *MEASURES) if name not in head]
     if missing:
         raise ValueError(
             f"{path} has no column {missing[0]!r}, so it is no table of objectives; name another"

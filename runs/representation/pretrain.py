@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.atari_sound import spectrum
+from afterwit.envs.checks import check_counts
 from afterwit.envs.seeds import stream
 from afterwit.runs.representation.frame_log import FrameLog
 from afterwit.world_models import IntrinsicReward
@@ -64,8 +65,7 @@ class Pretrained:
 
 def check_objective(objective: str, updates: int = 1) -> None:
     """Raise a ValueError if there is no such objective, or nothing to do."""
-    if updates < 1:
-        raise ValueError(f"updates is {updates}; it must be at least 1")
+    check_counts(updates=updates)
     if objective not in OBJECTIVES:
         raise ValueError(f"unknown objective {objective!r}; choose from {', '.join(OBJECTIVES)}")
 

@@ -12,13 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from afterwit.runs.command_line import commands
+from afterwit.runs.command_line import commands, representation_commands
 from afterwit.runs.command_line.main import main
 from afterwit.runs.command_line.options import (
     Benchmark,
     Demo,
     Drill,
     Evaluate,
+    Objectives,
+    Pretrain,
     Probe,
     Report,
     Scores,
@@ -30,6 +32,7 @@ from afterwit.runs.command_line.options import (
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig
 from afterwit.runs.diagnostics.separation import SeparationConfig
+from afterwit.runs.representation.pretrain import OBJECTIVES
 from afterwit.runs.studies.definitions import STUDIES
 from tests.properties.strategies import BASES, NAMES, leaves
 from tests.runs.written_runs import log, make, small
@@ -59,7 +62,8 @@ def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("afterwit.runs.training.loop._train_in", begin)
     monkeypatch.setattr(commands.benchmarking, "Run", begin)
     monkeypatch.setattr("afterwit.runs.diagnostics.separation.run_all", begin)
-    monkeypatch.setattr(commands.state_probing, "published_log", begin)
+    monkeypatch.setattr(representation_commands.state_probe, "published_log", begin)
+    monkeypatch.setattr(representation_commands.objectives, "log_game", begin)
     monkeypatch.setattr("afterwit.runs.studies.run_study.train_all", begin)
     monkeypatch.setattr(afterwit.runs.studies.demo, "train_all", begin)
     monkeypatch.setattr("afterwit.runs.reports.comparison_page.write_page", begin)
@@ -98,6 +102,8 @@ ARGUMENTS: dict[str, tuple[list[str], list[str]]] = {  # first arguments and opt
     "evaluate": (["run"], options(Evaluate)),
     "probe": (["run"], options(Probe)),
     "state-probe": (["run"], options(StateProbe)),
+    "pretrain": ([*OBJECTIVES], options(Pretrain)),
+    "objectives": ([], options(Objectives)),
     "report": (["run"], options(Report)),
     "scores": (["run"], options(Scores)),
     "demo": ([], options(Demo)),

@@ -43,7 +43,7 @@ def test_what_is_written_is_read(tmp_path: Path, kind: str) -> None:
 
 
 def test_it_loads_without_this_package(tmp_path: Path) -> None:
-    """The ten lines of docs/guides/pretrain.md."""
+    """The ten lines of docs/pretrain.md."""
     encoder = written(tmp_path / "e.safetensors")
     with safe_open(tmp_path / "e.safetensors", "pt") as file:
         form = json.loads(file.metadata()["form"])
