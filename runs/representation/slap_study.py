@@ -2,21 +2,22 @@
 
 `python -m afterwit.runs.representation.slap_study --out slap.csv` plays random games, trains one
 model for each game, seed and weight between the modalities, and measures it on environments that it
-was not trained on. One model has slower targets. There are two controls: a model without updates,
-and one that learned shuffled pairs.
+was not trained on. One model has slower targets, and one the BatchNorm that our SLAP leaves out.
+There are two controls: a model without updates, and one that learned shuffled pairs.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import tyro
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -42,6 +43,7 @@ TORSO = TorsoConfig(encoder="small", channels=(16, 32, 32), embedding=128)
 ENVS, HELD_OUT, SIZE = 8, 2, 42  # environments of a log, those that are judged, pixels
 JUDGED, AMONG = 2048, 128  # held-out pairs, and candidates of a retrieval
 WEIGHTS = (0.0, 0.2, 0.5, 0.8, 1.0)
+NORMED = "true, BatchNorm"
 SLOWER = 0.99  # decay of a slower copy than the published 0.95
 
 
@@ -56,6 +58,28 @@ class Pairs(NamedTuple):
         return torch.from_numpy(self.pixels[chosen]), torch.from_numpy(self.sound[chosen])
 
 
+def add_batch_norm(model: SLAP) -> None:
+    """Put BatchNorm after each hidden layer but the encoder's, as published for the predictors.
+
+    Gradients are then no longer exact over parts of a batch.
+    """
+
+    def normed(layers: nn.Module) -> nn.Sequential:
+        parts: list[nn.Module] = []
+        for layer in layers.children():
+            if isinstance(layer, nn.ReLU):
+                width = parts[-1].out_features
+                assert isinstance(width, int)
+                parts.append(nn.BatchNorm1d(width))
+            parts.append(layer)
+        return nn.Sequential(*parts)
+
+    model.pixels[1], model.sound = normed(model.pixels[1]), normed(model.sound)
+    model.predict = nn.ModuleList([normed(each) for each in model.predict])
+    model.slow = nn.ModuleList([deepcopy(model.pixels), deepcopy(model.sound)])
+    model.slow.requires_grad_(False)
+
+
 def learn_slap(
     pairs: Pairs,
     encoder: Encoder,
@@ -67,6 +91,7 @@ def learn_slap(
     seed: int,
     learning_rate: float,
     progress: bool = True,
+    batch_norm: bool = False,
 ) -> SLAP:
     """Train an encoder of pixels, beside one of sound, on random batches.
 
@@ -81,9 +106,10 @@ def learn_slap(
       seed: Of the other networks' weights, and of the draws.
       learning_rate: Adam's step size.
       progress: Whether to show a bar.
+      batch_norm: Whether to use `add_batch_norm`.
 
     Returns:
-      The trained objective.
+      The trained objective, in evaluation mode.
 
     Raises:
       ValueError: No frame has any sound, or a batch has fewer pairs than parts.
@@ -96,6 +122,8 @@ def learn_slap(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream(seed, "slap", "heads"))
         model = SLAP(config, encoder, size, pairs.sound.shape[-1])
+    if batch_norm:
+        add_batch_norm(model)
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], learning_rate)
     random = np.random.default_rng(stream(seed, "slap", "draws"))
     bar = tqdm(
@@ -114,7 +142,7 @@ def learn_slap(
         accumulate(lambda *part: model(*part)[0], chosen, micro_batches)
         optimiser.step()
         model.after_step()
-    return model
+    return model.eval()
 
 
 def split(log: FrameLog, held_out: int = HELD_OUT) -> tuple[Pairs, Pairs]:
@@ -190,6 +218,7 @@ def study_game(
     models = [("true", SLAPConfig(inter_weight=weight), learned, updates) for weight in WEIGHTS]
     models += [
         ("true", SLAPConfig(target_decay=SLOWER), learned, updates),
+        (NORMED, SLAPConfig(), learned, updates),
         ("shuffled", SLAPConfig(), shuffled, updates),
         ("untrained", SLAPConfig(), learned, 0),
     ]
@@ -204,10 +233,11 @@ def study_game(
             model_config,
             count,
             batch,
-            micro_batches,
+            1 if pairs == NORMED else micro_batches,
             seed,
             learning_rate,
             progress=sys.stdout.isatty(),
+            batch_norm=pairs == NORMED,
         )
         yield {
             "game": game,
@@ -242,7 +272,7 @@ def main(
       steps: Agent steps that are logged, over all environments.
       updates: Optimiser steps of each model.
       batch: Pairs of an update.
-      micro_batches: Parts that a batch goes through in.
+      micro_batches: Parts that a batch goes through in; 1 with BatchNorm.
       learning_rate: Adam's step size.
     """
     torch.set_num_threads(1)

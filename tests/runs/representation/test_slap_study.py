@@ -11,7 +11,15 @@ import torch
 
 from afterwit.envs.atari_sound import SILENCE, spectrum
 from afterwit.runs.representation.frame_log import FrameLog
-from afterwit.runs.representation.slap_study import AMONG, Pairs, judge, learn_slap, main, split
+from afterwit.runs.representation.slap_study import (
+    AMONG,
+    Pairs,
+    add_batch_norm,
+    judge,
+    learn_slap,
+    main,
+    split,
+)
 from afterwit.world_models.objectives.slap import SLAP, SLAPConfig
 from afterwit.world_models.torso import Encoder
 from tests.helpers import EMBEDDING, tiny_torso_config
@@ -79,6 +87,24 @@ def test_parts_of_a_batch_train_the_same_model() -> None:
         assert any(not torch.allclose(a, b, atol=1e-4) for a, b in changed)
 
 
+def test_batch_norm_takes_away_what_all_vectors_share() -> None:
+    source, model = pairs(AMONG), learned(pairs(AMONG), steps=0)
+    before = judge(model, source)
+    add_batch_norm(model)
+    model.train()
+    shapes = [[p.shape for p in part.parameters()] for part in (model.slow, *model.online)]
+    assert shapes[0] == shapes[1] + shapes[2]  # so that the slow copies follow the right ones
+    for p in (p for network in model.online for p in network.parameters()):
+        assert p.requires_grad
+    assert not any(p.requires_grad for p in model.slow.parameters())
+    norms = [
+        sum(isinstance(m, torch.nn.BatchNorm1d) for m in part.modules())
+        for part in (model.pixels, model.sound, *model.predict, model.slow)
+    ]
+    assert norms == [1, 2, 1, 1, 3]
+    assert judge(model, source)["spread sound"] > 5 * before["spread sound"]
+
+
 def test_the_best_recall_counts_what_differs() -> None:
     source = pairs(AMONG * 2)
     source.sound[:] = source.sound[:1]
@@ -105,6 +131,7 @@ def test_the_study_writes_a_row_per_model(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [(row["pairs"], float(row["inter_weight"])) for row in rows] == [
         *(("true", weight) for weight in (0, 0.2, 0.5, 0.8, 1, 0.5)),
+        ("true, BatchNorm", 0.5),
         ("shuffled", 0.5),
         ("untrained", 0.5),
     ]
