@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from afterwit.envs.arrays import Array
-from afterwit.envs.atari_ale import ALEGames
+from afterwit.envs.atari_ale import ALEGames, emulator
 from afterwit.envs.atari_config import AtariConfig, games
 from afterwit.envs.atari_noise import FrameNoise
 from afterwit.envs.atari_sound import SoundGames
@@ -50,12 +50,7 @@ def action_names(game: str, full_action_space: bool) -> tuple[str, ...]:
 
     if full_action_space:
         return tuple(ale_py.Action.__members__)
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-    ale = ale_py.ALEInterface()
-    rom = ale_py.roms.get_rom_path(games()[game])
-    assert rom is not None, f"ale-py has no ROM of {game}"
-    ale.loadROM(rom)
-    return tuple(action.name for action in ale.getMinimalActionSet())
+    return tuple(action.name for action in emulator(games()[game]).getMinimalActionSet())
 
 
 def make_pool(config: AtariConfig, seeds: list[int], settings: dict[str, Any]) -> tuple[Any, str]:

@@ -1,4 +1,4 @@
-"""ALE's own vector environment behind EnvPool's interface, as a second implementation.
+"""ALE: single games, and its own vector environment behind EnvPool's interface.
 
 For the same game, seed and actions the two agree bit for bit in observations, rewards and endings,
 with sticky actions too, as long as their games open alike (tests/envs/test_atari_ale.py). They
@@ -20,6 +20,38 @@ from typing import Any
 import numpy as np
 
 from afterwit.envs.arrays import Array
+
+
+def emulator(rom: str, seed: int = 0, sticky: float = 0.0, sound: bool = False) -> Any:
+    """One game in ALE's own interface, loaded and quiet.
+
+    Args:
+      rom: The name of its ROM, such as montezuma_revenge.
+      seed: Of the emulator's draws, below 2**31.
+      sticky: Probability, per emulator frame, that the previous action is repeated.
+      sound: Whether it gives its sound.
+    """
+    import ale_py
+
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    ale = ale_py.ALEInterface()
+    ale.setInt("random_seed", seed)
+    ale.setFloat("repeat_action_probability", sticky)
+    ale.setBool("sound_obs", sound)
+    path = ale_py.roms.get_rom_path(rom)
+    assert path is not None, f"ale-py has no ROM of {rom}"
+    ale.loadROM(path)
+    return ale
+
+
+def open_with_noops(ale: Any, random: np.random.Generator, most: int) -> None:
+    """Start a new game with 1 to `most` no-ops (emulator frames, drawn uniformly)."""
+    noop = ale.getMinimalActionSet()[0]
+    ale.reset_game()
+    for _ in range(int(random.integers(1, most + 1))):
+        ale.act(noop)
+        if ale.game_over():
+            ale.reset_game()
 
 
 class ALEGames:

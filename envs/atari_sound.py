@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from afterwit.envs.arrays import Array
+from afterwit.envs.atari_ale import emulator, open_with_noops
 
 SAMPLES, SILENCE = 512, 128
 BANDS = 32  # of a frame's spectrum
@@ -71,16 +72,8 @@ class Game:
     """One game: its emulator, its no-ops and its frames."""
 
     def __init__(self, rom: str, seed: int, settings: dict[str, Any]):
-        import ale_py
-
-        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-        self.ale, self.settings = ale_py.ALEInterface(), settings
-        self.ale.setInt("random_seed", seed % 2**31)
-        self.ale.setFloat("repeat_action_probability", settings["repeat_action_probability"])
-        self.ale.setBool("sound_obs", True)
-        path = ale_py.roms.get_rom_path(rom)
-        assert path is not None, f"ale-py has no ROM of {rom}"
-        self.ale.loadROM(path)
+        sticky = settings["repeat_action_probability"]
+        self.ale, self.settings = emulator(rom, seed % 2**31, sticky, sound=True), settings
         full = settings["full_action_space"]
         self.actions: Sequence[Any] = (
             self.ale.getLegalActionSet() if full else self.ale.getMinimalActionSet()
@@ -94,11 +87,7 @@ class Game:
 
     def reset(self) -> None:
         """Start an episode with 1 to `noop_max` no-ops, and FIRE if it is asked for."""
-        self.ale.reset_game()
-        for _ in range(int(self.random.integers(1, self.settings["noop_max"] + 1))):
-            self.ale.act(self.actions[0])
-            if self.ale.game_over():
-                self.ale.reset_game()
+        open_with_noops(self.ale, self.random, self.settings["noop_max"])
         self.sound[:] = SILENCE
         self.sound[-1] = self.ale.getAudio()
         self.length = 0

@@ -21,6 +21,13 @@ from afterwit.world_models.torso import Encoder, Torso, TorsoConfig
 
 KIND = "afterwit encoder"
 FORM = ("encoder", "hidden", "channels", "blocks", "embedding")  # the fields that shape an encoder
+# those of them that only some kinds of encoder have
+SHAPED_BY = {
+    "mlp": ("hidden",),
+    "conv": (),
+    "small": ("channels",),
+    "resnet": ("channels", "blocks"),
+}
 
 
 def encoder_bytes(encoder: Encoder, config: TorsoConfig, about: Mapping[str, Any]) -> bytes:
@@ -85,33 +92,21 @@ def adopt_encoder(modules: nn.Module, path: Path | str) -> None:
       ValueError: The file is missing or damaged, or its encoder has another form.
     """
     tensors, metadata = read_encoder(path)
-    torsos = [module for module in modules.modules() if isinstance(module, Torso)]
-    for torso in torsos:
-        form, wanted = metadata["form"], asdict(torso.config)
-        shape, differ = tuple(metadata["observation_shape"]), []
-        for name in FORM:
-            ours = list(wanted[name]) if isinstance(wanted[name], tuple) else wanted[name]
-            if ours != form[name]:
-                differ.append(f"{name} {form[name]}, not {ours}")
+    form, shape = metadata["form"], tuple(metadata["observation_shape"])
+    for torso in [module for module in modules.modules() if isinstance(module, Torso)]:
+        ours = json.loads(json.dumps(asdict(torso.config)))  # tuples as lists, as in the file
+        differ = [
+            f"{name} {form[name]}, not {ours[name]}"
+            for name in ("encoder", *SHAPED_BY[torso.config.encoder], "embedding")
+            if ours[name] != form[name]
+        ]
         if shape != tuple(torso.encoder.shape):
             differ.append(f"observations {shape}, not {tuple(torso.encoder.shape)}")
-        relevant = [text for text in differ if matters(text, torso.config.encoder)]
-        if relevant:
+        if differ:
             raise ValueError(
-                f"the encoder in {path} does not fit this torso: it has {'; '.join(relevant)}"
+                f"the encoder in {path} does not fit this torso: it has {'; '.join(differ)}"
             )
         torso.encoder.layers.load_state_dict(tensors)
     for module in modules.modules():
         if isinstance(module, TargetEncoder):
             module.slow.load_state_dict(module.online[0].state_dict())
-
-
-def matters(difference: str, encoder: str) -> bool:
-    """Whether an encoder of this kind has the field that differs."""
-    unused = {
-        "mlp": ("channels", "blocks"),
-        "conv": ("channels", "blocks", "hidden"),
-        "small": ("blocks", "hidden"),
-        "resnet": ("hidden",),
-    }
-    return not difference.startswith(unused.get(encoder, ()))

@@ -180,14 +180,12 @@ def clip_step(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream(seed, "pretrain", "heads"))
         objective = ViDiDi(config, encoder, torso.embedding, stream(seed, "pretrain", "orders"))
-    optimiser = torch.optim.Adam(
-        [p for p in objective.parameters() if p.requires_grad], learning_rate
-    )
+    update = updater(objective, learning_rate)
     windows = draws(log, config.window, FRAMES // 2, rng, whole=True)
 
     def step() -> dict[str, float]:
         times, envs = next(windows)
-        return updated(objective, optimiser, torch.from_numpy(log.obs[times, envs]))
+        return update(torch.from_numpy(log.obs[times, envs]))
 
     return step
 
@@ -215,29 +213,32 @@ def sound_step(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream(seed, "pretrain", "heads"))
         objective = SLAP(SLAPConfig(), encoder, torso.embedding, heard.shape[-1])
-    optimiser = torch.optim.Adam(
-        [p for p in objective.parameters() if p.requires_grad], learning_rate
-    )
+    update = updater(objective, learning_rate)
     places = draws(log, 1, FRAMES, rng, whole=False)
 
     def step() -> dict[str, float]:
         times, envs = next(places)
         pixels, sound = log.obs[times[0], envs], heard[times[0], envs]
-        return updated(objective, optimiser, torch.from_numpy(pixels), torch.from_numpy(sound))
+        return update(torch.from_numpy(pixels), torch.from_numpy(sound))
 
     return step
 
 
-def updated(
-    objective: ViDiDi | SLAP, optimiser: torch.optim.Optimizer, *batch: Tensor
-) -> dict[str, float]:
-    """Make one update. Returns the loss and its parts."""
-    loss, metrics = objective(*batch)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
-    objective.after_step()
-    return {"loss": float(loss.detach()), **{k: float(v) for k, v in metrics.items()}}
+def updater(objective: ViDiDi | SLAP, learning_rate: float) -> Callable[..., dict[str, float]]:
+    """A function that makes one update on a batch, and returns the loss and its parts."""
+    optimiser = torch.optim.Adam(
+        [p for p in objective.parameters() if p.requires_grad], learning_rate
+    )
+
+    def update(*batch: Tensor) -> dict[str, float]:
+        loss, metrics = objective(*batch)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        objective.after_step()
+        return {"loss": float(loss.detach()), **{k: float(v) for k, v in metrics.items()}}
+
+    return update
 
 
 def draws(

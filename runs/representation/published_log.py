@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from afterwit.envs.arrays import Array
+from afterwit.envs.atari_ale import emulator, open_with_noops
 from afterwit.envs.atari_config import games
 from afterwit.envs.atari_labels import labels_of
 from afterwit.envs.seeds import stream
@@ -40,13 +41,7 @@ class Game:
     def __init__(self, name: str, random: np.random.Generator, seed: int):
         import ale_py
 
-        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-        self.ale, self.random = ale_py.ALEInterface(), random
-        self.ale.setInt("random_seed", seed)
-        self.ale.setFloat("repeat_action_probability", 0.0)
-        rom = ale_py.roms.get_rom_path(games()[name])
-        assert rom is not None, f"ale-py has no ROM of {name}"
-        self.ale.loadROM(rom)
+        self.ale, self.random = emulator(games()[name], seed), random
         self.actions = self.ale.getMinimalActionSet()
         self.fires = ale_py.Action.FIRE in self.actions
         self.lives, self.lost = 0, True  # the whole game is over
@@ -76,11 +71,7 @@ class Game:
         if not self.lost:
             self.step(0)
             return
-        self.ale.reset_game()
-        for _ in range(int(self.random.integers(1, NOOPS + 1))):
-            self.ale.act(self.actions[0])
-            if self.ale.game_over():
-                self.ale.reset_game()
+        open_with_noops(self.ale, self.random, NOOPS)
         for screen in self.screens:
             self.ale.getScreenRGB(screen)
         self.lives, self.lost = self.ale.lives(), False
