@@ -1,8 +1,8 @@
-"""ALE: single games, and its own vector environment behind EnvPool's interface.
+"""ALE's single games, and its vector environment as a second implementation of EnvPool's interface.
 
-For the same game, seed and actions the two agree bit for bit in observations, rewards and endings,
-with sticky actions too, as long as their games open alike (tests/envs/test_atari_ale.py). They
-differ in these points, and neither is wrong:
+For the same game, seed and actions EnvPool and the vector environment agree bit for bit in
+observations, rewards and endings, with sticky actions too, as long as their games open alike
+(tests/envs/test_atari_ale.py). They differ in these points, and neither is wrong:
 
 - EnvPool opens an episode with 1 to `noop_max` no-ops, ALE with 0 to `noop_max`. Each draws them in
   its own way.
