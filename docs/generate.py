@@ -29,7 +29,8 @@ from afterwit.runs.configs.run_config import RunConfig, to_dict
 from afterwit.runs.drills.cluster_faults import CLUSTER_FAULTS
 from afterwit.runs.drills.faults import FAULTS
 from afterwit.runs.reports.groups import flat
-from afterwit.runs.studies.definitions import STUDIES, Study, Variant
+from afterwit.runs.studies.definitions import STUDIES
+from afterwit.runs.studies.study import Study, Variant
 from afterwit.world_models import WORLD_MODELS
 from afterwit.world_models.published import SHARED_DEVIATIONS
 from afterwit.world_models.registry import ALL_MODELS

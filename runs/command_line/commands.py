@@ -42,10 +42,11 @@ from afterwit.runs.evaluation import evaluation_result
 from afterwit.runs.evaluation import scores as scoring
 from afterwit.runs.evaluation.intervals import rliable
 from afterwit.runs.output.text import print_paths, quoted
-from afterwit.runs.studies.definitions import STUDIES, Cell, Study
+from afterwit.runs.studies.definitions import STUDIES
 from afterwit.runs.studies.ledger import append, recorded, run_row
 from afterwit.runs.studies.ledger_study import check_ledger
 from afterwit.runs.studies.run_study import run_study
+from afterwit.runs.studies.study import Cell, Study
 from afterwit.runs.training.loop import start, train
 from afterwit.runs.training.many_runs import RunsFailed
 from afterwit.runs.training.train_folder import finish

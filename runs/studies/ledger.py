@@ -21,9 +21,9 @@ from afterwit.runs.configs.run_config import RunConfig, to_dict
 from afterwit.runs.output.files import atomic_write, read_json
 from afterwit.runs.reports.groups import MEASURES
 from afterwit.runs.reports.run_results import RunLog, read_run
-from afterwit.runs.studies.definitions import Cell, Study
 from afterwit.runs.studies.results import INSTRUMENTS, SOUGHT, measured, numbers
 from afterwit.runs.studies.run_study import plain
+from afterwit.runs.studies.study import Cell, Study
 from afterwit.runs.training.episode_statistics import NUM_WINDOWS
 
 Row = dict[str, Any]

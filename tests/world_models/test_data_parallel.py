@@ -35,6 +35,8 @@ from afterwit.world_models.models.rnd import RNDConfig
 from afterwit.world_models.trajectory import BATCH_AXIS, Trajectory, join_trajectories
 from tests.helpers import random_trajectory, tiny_spec, tiny_torso_config
 
+pytestmark = pytest.mark.xdist_group("data_parallel")
+
 BATCH, CELLS = 6, 11
 # the last of three learners gets nothing that happened
 NEVER_HERE = [(t, b) for t in range(9) for b in (4, 5)]

@@ -17,6 +17,8 @@ from afterwit.runs.configs.run_config import to_dict
 from afterwit.runs.studies.ledger import NEUTRAL, digest, read_ledger
 from tests.runs.studies.test_run_study import TINY
 
+pytestmark = pytest.mark.xdist_group("ledger")
+
 pytest.importorskip("rliable.library", reason="pip install -e '.[study]'")
 SET = ["--set", *(f"{name}={value}" for name, value in TINY.items())]
 PART = ["study", "maze", "--worlds", "none", "--methods", "rnd", "--jobs", "2", *SET]

@@ -21,11 +21,12 @@ from afterwit.runs.configs.run_config import write_config
 from afterwit.runs.evaluation.intervals import estimate, intervals
 from afterwit.runs.studies.claims import claims as claims_of
 from afterwit.runs.studies.claims import targets as targets_of
-from afterwit.runs.studies.definitions import STUDIES, Study, Variant
+from afterwit.runs.studies.definitions import STUDIES
 from afterwit.runs.studies.differences import study_costs
 from afterwit.runs.studies.page import write_study_report
 from afterwit.runs.studies.results import StudyLog, read_study
 from afterwit.runs.studies.run_study import merge_manifest, write_manifest
+from afterwit.runs.studies.study import Study, Variant
 from afterwit.runs.studies.verdicts import cost, trapped_words
 from afterwit.runs.training.run_log import MAPS, METRICS
 from tests.runs.written_runs import Page

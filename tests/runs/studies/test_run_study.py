@@ -18,8 +18,10 @@ from afterwit.runs.configs.overrides import assignments, changed
 from afterwit.runs.configs.presets import maze as maze_preset
 from afterwit.runs.configs.run_config import read_config
 from afterwit.runs.output.files import locked_folder
-from afterwit.runs.studies.definitions import STUDIES, Study, Variant, different, varied
+from afterwit.runs.studies.definitions import STUDIES
 from afterwit.runs.studies.run_study import read_manifest, run_study
+from afterwit.runs.studies.study import Study, Variant, different
+from afterwit.runs.studies.variants import varied
 from afterwit.runs.training.many_runs import RunsFailed, finished
 from afterwit.runs.training.run_log import last_entry, read_metrics
 
