@@ -70,7 +70,7 @@ def evaluate(
       name: the checkpoint's file, or best.
       max_steps: agent steps of each environment after which to stop (or a few more: unrolls are
         complete). The result's `limit` then says what is missing.
-      max_seconds: seconds of play after which to stop, likewise.
+      max_seconds: seconds of play after which to stop, likewise (when the unroll is complete).
       resources: RESOURCES of the config that differ from training, such as {"device": "cpu"}.
 
     Returns:
@@ -79,8 +79,7 @@ def evaluate(
     Raises:
       ValueError: an argument is wrong, or OUT cannot be written. Raised before anything is played.
     """
-    limits = ("max_steps", max_steps), ("max_seconds", max_seconds)
-    for what, value in (("episodes", episodes), *limits):
+    for what, value in (("episodes", episodes), ("max_steps", max_steps)):
         if value is not None and value < 1:
             raise ValueError(f"{what} is {value}; at least one is needed")
     config = read_config(folder)
@@ -199,7 +198,7 @@ def play(
         ) as bar,
         SilenceNotice(message) as waiting,
     ):
-        while missing.any() and steps < most and time.monotonic() < end:
+        while missing.any() and steps < most:
             trajectory = actor.unroll()
             with own_modes():
                 appraised, bonus = run.learner.appraise(trajectory, remember=True)
@@ -218,6 +217,8 @@ def play(
                     bar.update()
                     waiting.progress()
             statistics.episodes.clear()
+            if time.monotonic() >= end:
+                break
     if not missing.any():
         return played, {}
     unfinished = [
@@ -226,6 +227,7 @@ def play(
     ]
     limit = {
         "max_steps": max_steps,
+        "max_seconds": max_seconds,
         "agent_steps": steps,
         "asked": episodes,
         "unfinished": summaries(unfinished),

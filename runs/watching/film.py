@@ -15,7 +15,7 @@ from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from afterwit.runs.configs.run_config import config_of
 from afterwit.runs.evaluation.evaluate import evaluate
@@ -99,14 +99,7 @@ class Film:
     def _start(self, newest: Hashable) -> None:
         self.number, self.filmed, self.started = self.number + 1, newest, time.monotonic()
         with (self.scratch / f"{self.folder.name}.txt").open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", __name__, self.run.absolute(), self.folder],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the server, which then ends this process
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
+            self.process = play_apart(self.run, self.folder, output)
 
     def _collect(self) -> None:
         """Read what the process that has ended left, and remove it."""
@@ -138,6 +131,18 @@ class Film:
             self.process.wait()
 
 
+def play_apart(run: Path, out: Path, output: BinaryIO) -> subprocess.Popen[bytes]:
+    """Return a new process that plays an episode of `run` into `out`, and prints to `output`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__, run.absolute(), out],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C is for the server, which then ends this process
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
 def caption(result: dict[str, Any]) -> str:
     """Return what the episode of an evaluation came to, as HTML."""
     cut = result.get("limit")
@@ -150,9 +155,10 @@ def caption(result: dict[str, Any]) -> str:
     reached = [name for name, value in numbers.items() if name[0] == "R" and value]
     parts += [f"reached {', '.join(reached)}"] if reached else []
     parts += [f"{numbers[name]:,.0f} {name}" for name in ("rooms", "cells") if name in numbers]
+    checkpoint_steps = f"{result['trained_agent_steps']:,} agent steps"
     return (
-        f'<p class="note">One episode of the checkpoint at {result["trained_agent_steps"]:,} agent'
-        f" steps: {escape('; '.join(parts))}. Below the game: the intrinsic reward of each step; red"
+        f'<p class="note">One episode of the checkpoint at {checkpoint_steps}:'
+        f" {escape('; '.join(parts))}. Below the game: the intrinsic reward of each step; red"
         " wedges mark its peaks.</p>"
     )
 

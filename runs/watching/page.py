@@ -9,12 +9,7 @@ from pathlib import Path
 from afterwit.runs.output import html
 
 # The sections of the page, in its order, and their headings.
-SECTIONS = {
-    "head": "",
-    "film": "The newest episode",
-    "map": "Where it was",
-    "curves": "The run so far",
-}
+SECTIONS = {"head": "", "film": "The newest episode", "map": "The map", "curves": "The run so far"}
 STYLE = """
 .facts{margin:.2rem 0 .7rem;color:#444;font-variant-numeric:tabular-nums}
 .state{display:inline-block;padding:0 .6rem;margin-right:.5rem;border-radius:1rem;color:#fff;
@@ -25,7 +20,7 @@ STYLE = """
 .problem{color:#b42318;max-width:46rem;overflow-wrap:anywhere}
 h2{margin-top:2rem} section:has(>.part:empty){display:none}
 #lost{position:sticky;top:0;margin:0;padding:.4rem .8rem;background:#fdecea;color:#b42318}
-video{margin:0 0 .4rem}
+video{width:auto;max-width:min(100%,640px);max-height:26rem;margin:0 0 .4rem}
 """
 SECONDS = 2  # from one look at a part to the next
 # A part is fetched with the version that the page has, and answered with 204 if that is the newest.
@@ -44,9 +39,9 @@ async function refresh(part) {
         await Promise.allSettled(pictures.map(picture => picture.decode()));
         part.replaceChildren(fresh.content);
         part.dataset.version = answer.headers.get("X-Version");
-        const title = part.querySelector(".lead");
-        if (title) document.title = title.dataset.title;
       }
+      const lead = part.querySelector(".lead");
+      if (lead) document.title = lead.dataset.title;
       lost.hidden = answer.ok;
       lost.textContent = answer.ok ? "" : text;
     }

@@ -15,7 +15,7 @@ from afterwit.envs.atari import CELLS, SIDE
 from afterwit.envs.infos import ROOMS
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.run_config import config_of
-from afterwit.runs.output.figure_style import GREY, PALE, Picture, count_words, save
+from afterwit.runs.output.figure_style import GREY, PALE, count_words, save
 from afterwit.runs.output.html import image
 from afterwit.runs.reports.curves import Curve, colour, curves, draw_lines, label_ends
 from afterwit.runs.reports.groups import Group, world_name
@@ -166,7 +166,8 @@ def rooms_html(run: RunLog, scratch: Path) -> str:
     numbers = np.flatnonzero(rooms).tolist()
     if not numbers:
         return ""
-    picture = draw_rooms(numbers, cells, colour(group_of(run)), scratch)
+    figure = rooms_figure(numbers, cells, colour(group_of(run)))
+    picture = save(figure, scratch, "map", "The rooms that the run has seen")
     words = f"{len(numbers)} room{'s' * (len(numbers) > 1)} seen so far, by all episodes together"
     squares = "; coloured: the squares that the player was in" if cells is not None else ""
     return (
@@ -175,14 +176,13 @@ def rooms_html(run: RunLog, scratch: Path) -> str:
     )
 
 
-def draw_rooms(numbers: Sequence[int], cells: Array | None, ink: str, scratch: Path) -> Picture:
-    """Draw a tile for each room, with the squares that were seen in it if they are known.
+def rooms_figure(numbers: Sequence[int], cells: Array | None, ink: str) -> Figure:
+    """Return a tile for each room, with the squares that were seen in it if they are known.
 
     Args:
       numbers: the rooms.
       cells: bool [ROOMS, SIDE, SIDE], y upwards, or None.
       ink: the colour of what was seen.
-      scratch: a folder for the figure.
     """
     columns = 8
     rows = -(-len(numbers) // columns)
@@ -204,4 +204,4 @@ def draw_rooms(numbers: Sequence[int], cells: Array | None, ink: str, scratch: P
         for spine in ax.spines.values():
             spine.set(visible=True, color=PALE)
     figure.tight_layout(pad=0.4)
-    return save(figure, scratch, "map", "The rooms that the run has seen")
+    return figure

@@ -67,11 +67,11 @@ class Part:
                 begun = time.monotonic()
                 try:
                     self.good = self.shown = self.make()
+                    self.made_of = made_of
                 except (ValueError, OSError) as error:
                     self.shown = (
                         f'<p class="problem">{escape(in_one_line(str(error)))}</p>{self.good}'
                     )
-                self.made_of = made_of
                 if self.files:
                     self.next = time.monotonic() + REST * (time.monotonic() - begun)
             return self.known()
