@@ -23,6 +23,7 @@ from afterwit.runs.evaluation.evaluation_result import VIDEO, read_evaluation
 from afterwit.runs.output import html
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.exit_codes import run_and_report
+from afterwit.runs.watching.page import problem
 
 SEED = 1_000_000  # as of `afterwit evaluate`; training uses small seeds
 # a film shows at most so many agent steps, and they take at most so many seconds to play
@@ -117,7 +118,7 @@ class Film:
             self.shown = html.film((self.folder / VIDEO).read_bytes()) + caption(result)
             self.problem = ""
         except (ValueError, OSError) as error:
-            self.problem = f'<p class="problem">No newer film: {escape(str(error))}</p>'
+            self.problem = problem(f"No newer film: {error}")
         for path in (output, *self.folder.glob("*")):
             path.unlink()
         if self.folder.exists():

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 from afterwit.runs.output import html
+from afterwit.runs.output.text import in_one_line
 
 # The sections of the page, in its order, and their headings.
 SECTIONS = {"head": "", "film": "The newest episode", "map": "The map", "curves": "The run so far"}
@@ -22,6 +23,7 @@ h2{margin-top:2rem} section:has(>.part:empty){display:none}
 #lost{position:sticky;top:0;margin:0;padding:.4rem .8rem;background:#fdecea;color:#b42318}
 video{width:auto;max-width:min(100%,640px);max-height:26rem;margin:0 0 .4rem}
 """
+LOST = '<p id="lost" hidden>afterwit watch has ended: this is what it showed last.</p>'
 SECONDS = 2  # from one look at a part to the next
 # A part is fetched with the version that the page has, and answered with 204 if that is the newest.
 # A new version is swapped in once its pictures are decoded, so that nothing flickers.
@@ -32,22 +34,20 @@ async function refresh(part) {
     if (!document.hidden) {
       const answer = await fetch(`/part/${part.id}?have=${part.dataset.version}`);
       const text = await answer.text();
-      if (answer.status === 200) {
+      lost.hidden = true;
+      if (text) {
         const fresh = document.createElement("template");
         fresh.innerHTML = text;
         const pictures = [...fresh.content.querySelectorAll("img")];
         await Promise.allSettled(pictures.map(picture => picture.decode()));
         part.replaceChildren(fresh.content);
-        part.dataset.version = answer.headers.get("X-Version");
+        part.dataset.version = answer.headers.get("X-Version") || "";
       }
       const lead = part.querySelector(".lead");
       if (lead) document.title = lead.dataset.title;
-      lost.hidden = answer.ok;
-      lost.textContent = answer.ok ? "" : text;
     }
   } catch (error) {
     lost.hidden = false;
-    lost.textContent = "afterwit watch has ended: this is what it showed last.";
   }
   setTimeout(refresh, SECONDS * 1000, part);
 }
@@ -62,7 +62,7 @@ def whole_page(folder: Path, parts: Mapping[str, tuple[str, str]]) -> str:
       folder: the run folder.
       parts: name -> HTML and version of what is known of a part already.
     """
-    body = ['<p id="lost" hidden></p>', f"<h1>Afterwit: watching {escape(str(folder))}</h1>"]
+    body = [LOST, f"<h1>Afterwit: watching {escape(str(folder))}</h1>"]
     for name, heading in SECTIONS.items():
         content, version = parts.get(name, ("", ""))
         title = f"<h2>{heading}</h2>" if heading else ""
@@ -70,3 +70,8 @@ def whole_page(folder: Path, parts: Mapping[str, tuple[str, str]]) -> str:
         body.append(f"<section>{title}{part}</section>")
     body.append(f"<script>const SECONDS = {SECONDS};{SCRIPT}</script>")
     return html.page("Afterwit", body, STYLE)
+
+
+def problem(text: str) -> str:
+    """Return what went wrong as one line of HTML."""
+    return f'<p class="problem">{escape(in_one_line(text))}</p>'

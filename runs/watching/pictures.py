@@ -52,8 +52,7 @@ def read_so_far(folder: Path) -> RunLog | None:
     Raises:
       ValueError or OSError: a file is missing or damaged.
     """
-    config = config_of(folder)
-    return None if last_entry(folder) is None else replace(read_run(folder), config=config)
+    return None if last_entry(folder) is None else read_run(folder)
 
 
 def group_of(run: RunLog) -> Group:
@@ -139,7 +138,7 @@ def maze_figure(group: Group) -> Figure:
     """Return the maps of visits and pay in the newest tenth, one above the other."""
     maze = map_of(group)
     wide, high = map_size(maze, WIDTH, HEIGHT)
-    width, height = WIDTH + 0.1, 2 * (high + 0.28)
+    width, height = WIDTH + 0.1, 2 * (high + 0.36)
     figure = Figure(figsize=(width, height), dpi=180)
     for number, (name, words) in enumerate(TITLES):
         top = height - number * height / 2

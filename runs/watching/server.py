@@ -13,7 +13,6 @@ import traceback
 import webbrowser
 from collections.abc import Callable, Hashable
 from contextlib import closing, suppress
-from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,11 +23,11 @@ import matplotlib
 
 from afterwit.runs.configs.run_config import config_of
 from afterwit.runs.output.figure_style import STYLE
-from afterwit.runs.output.text import in_one_line, quoted
+from afterwit.runs.output.text import quoted
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.run_log import MAPS, METRICS
 from afterwit.runs.watching.film import Film, stamp
-from afterwit.runs.watching.page import SECTIONS, whole_page
+from afterwit.runs.watching.page import SECTIONS, problem, whole_page
 from afterwit.runs.watching.pictures import curves_html, map_html
 from afterwit.runs.watching.status import head
 
@@ -69,9 +68,7 @@ class Part:
                     self.good = self.shown = self.make()
                     self.made_of = made_of
                 except (ValueError, OSError) as error:
-                    self.shown = (
-                        f'<p class="problem">{escape(in_one_line(str(error)))}</p>{self.good}'
-                    )
+                    self.shown = problem(str(error)) + self.good
                 if self.files:
                     self.next = time.monotonic() + REST * (time.monotonic() - begun)
             return self.known()
@@ -171,8 +168,8 @@ class Handler(BaseHTTPRequestHandler):
             text, version = self.server.watch.look(name)
         except Exception:
             traceback.print_exc()
-            line = f"{name} could not be made: a fault of Afterwit; the terminal has its traceback"
-            return self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, line)
+            line = f"{name}: a fault of Afterwit; the terminal shows its traceback"
+            return self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, problem(line))
         if parse_qs(address.query).get("have") == [version]:
             return self._answer(HTTPStatus.NO_CONTENT, "", version)
         return self._answer(HTTPStatus.OK, text, version)

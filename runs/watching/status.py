@@ -9,11 +9,13 @@ from html import escape
 from pathlib import Path
 
 from afterwit.runs.configs.run_config import RunConfig, config_of
+from afterwit.runs.evaluation.evaluation_result import is_number
 from afterwit.runs.output.files import is_locked
 from afterwit.runs.output.text import quoted
 from afterwit.runs.reports.groups import world_name
 from afterwit.runs.training.loop import ERROR
 from afterwit.runs.training.run_log import METRICS, last_entry
+from afterwit.runs.watching.page import problem
 
 TRACE_LINES = 12  # of an error, the last ones; the whole is in the run's folder
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
@@ -31,12 +33,12 @@ def head(folder: Path) -> str:
     done, total = entry.get("agent_steps", 0), config.total_steps
     state = state_of(folder, done, total)
     facts = [f"preset {config.preset}", f"{done:,} of {total:,} agent steps ({done / total:.0%})"]
-    speed = entry.get("agent_steps_per_second")
-    if isinstance(speed, int | float) and speed > 0 and math.isfinite(speed):
+    speed, seconds = (entry.get(name) for name in ("agent_steps_per_second", "seconds"))
+    if is_number(speed) and math.isfinite(speed):
         facts.append(f"{speed:,.0f} agent steps/s")
-        if state == "training":
-            facts.append(f"{duration((total - done) / speed)} left")
     if state == "training":
+        if done and is_number(seconds) and math.isfinite(seconds):
+            facts.append(f"{duration((total - done) * seconds / done)} left")
         facts.append(last_logged(folder, config))
     lines = [
         f'<p class="lead" data-title="{done / total:.0%} {escape(config.title)}">'
@@ -75,7 +77,7 @@ def trace(folder: Path) -> list[str]:
     except OSError:
         return []
     return [
-        f'<p class="problem">An environment raised an error: {escape(str(path))}</p>',
+        problem(f"An environment raised an error: {path}"),
         f"<pre>{escape(chr(10).join(lines[-TRACE_LINES:]))}</pre>",
     ]
 

@@ -150,10 +150,8 @@ def test_a_fault_is_named_on_the_page(
     served: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(server, "head", lambda folder: 1 / 0)
-    assert get(served, "/part/head")[:2] == (
-        500,
-        "head could not be made: a fault of Afterwit; the terminal has its traceback",
-    )
+    code, text, _ = get(served, "/part/head")
+    assert code == 500 and "head: a fault of Afterwit" in text
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
