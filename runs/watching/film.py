@@ -27,7 +27,7 @@ from afterwit.runs.watching.page import problem
 
 SEED = 1_000_000  # as of `afterwit evaluate`; training uses small seeds
 # a film shows at most so many agent steps, and they take at most so many seconds to play
-MAX_STEPS, MAX_SECONDS = 600, 15.0
+MAX_STEPS, MAX_SECONDS = 600, 8.0
 REST = 2.0  # after a film, for so many times as long as it took, no other is played
 BACKGROUND = {"device": "cpu", "threads": 1, "acting_threads": 1, "compile": False}
 

@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from afterwit.runs.configs.run_config import RunConfig, config_of
 from afterwit.runs.evaluation.evaluation_result import is_number
@@ -33,11 +34,11 @@ def head(folder: Path) -> str:
     done, total = entry.get("agent_steps", 0), config.total_steps
     state = state_of(folder, done, total)
     facts = [f"preset {config.preset}", f"{done:,} of {total:,} agent steps ({done / total:.0%})"]
-    speed, seconds = (entry.get(name) for name in ("agent_steps_per_second", "seconds"))
-    if is_number(speed) and math.isfinite(speed):
+    speed, seconds = (number(entry, name) for name in ("agent_steps_per_second", "seconds"))
+    if speed is not None:
         facts.append(f"{speed:,.0f} agent steps/s")
     if state == "training":
-        if done and is_number(seconds) and math.isfinite(seconds):
+        if done and seconds is not None:
             facts.append(f"{duration((total - done) * seconds / done)} left")
         facts.append(last_logged(folder, config))
     lines = [
@@ -52,6 +53,12 @@ def head(folder: Path) -> str:
         lines.append(f'<p class="note">Go on with: <code>{escape(command)}</code></p>')
         lines += trace(folder)
     return "\n".join(lines)
+
+
+def number(entry: dict[str, Any], name: str) -> float | None:
+    """Return a number of a log entry, None if it is missing or none."""
+    value: Any = entry.get(name)
+    return float(value) if is_number(value) and math.isfinite(value) else None
 
 
 def state_of(folder: Path, done: int, total: int) -> str:
