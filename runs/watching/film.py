@@ -118,7 +118,7 @@ class Film:
             self.shown = html.film((self.folder / VIDEO).read_bytes()) + caption(result)
             self.problem = ""
         except (ValueError, OSError) as error:
-            self.problem = problem(f"No newer film: {error}")
+            self.problem = problem(f"No new film: {error}")
         for path in (output, *self.folder.glob("*")):
             path.unlink()
         if self.folder.exists():

@@ -36,11 +36,11 @@ async function refresh(part) {
       const text = await answer.text();
       lost.hidden = true;
       if (text) {
-        const fresh = document.createElement("template");
+        const fresh = document.createElement("div");
         fresh.innerHTML = text;
-        const pictures = [...fresh.content.querySelectorAll("img")];
+        const pictures = [...fresh.querySelectorAll("img")];
         await Promise.allSettled(pictures.map(picture => picture.decode()));
-        part.replaceChildren(fresh.content);
+        part.replaceChildren(...fresh.childNodes);
         part.dataset.version = answer.headers.get("X-Version") || "";
       }
       const lead = part.querySelector(".lead");

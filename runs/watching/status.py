@@ -77,9 +77,14 @@ def last_logged(folder: Path, config: RunConfig) -> str:
 
 
 def trace(folder: Path) -> list[str]:
-    """Return the end of the error that an environment raised, as HTML; nothing if there is none."""
-    path = folder / ERROR
+    """Return the end of the error with which an environment stopped the run, as HTML.
+
+    Nothing if there is none, or if the run has gone on since.
+    """
+    path, log = folder / ERROR, folder / METRICS
     try:
+        if log.is_file() and log.stat().st_mtime > path.stat().st_mtime:
+            return []
         lines = path.read_text(encoding="utf-8", errors="backslashreplace").splitlines()
     except OSError:
         return []
