@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -121,9 +122,7 @@ def map_html(folder: Path, scratch: Path) -> str:
 
 def maze_html(run: RunLog, scratch: Path) -> str:
     if run.maps is None or not run.maps["visits"].any():
-        interval = run.config.checkpoint_interval
-        text = f"The map comes with the first checkpoint, after {interval:,} agent steps."
-        return f'<p class="note">{" ".join([text, *run.notes])}</p>'
+        return without_map(run)
     group, total = group_of(run), run.config.total_steps
     window = int(np.flatnonzero(run.maps["visits"].any(1))[-1])
     picture = save(maze_figure(group), scratch, "map", "Where the agent was, and was paid")
@@ -132,6 +131,13 @@ def maze_html(run: RunLog, scratch: Path) -> str:
         f'<div class="wide">{image(picture)}</div><p class="note">From {begin} to {end} agent'
         " steps, as of the newest checkpoint. Circles are the trackers.</p>"
     )
+
+
+def without_map(run: RunLog) -> str:
+    """Return why there is no map yet, as HTML."""
+    interval = run.config.checkpoint_interval
+    coming = f"The map comes with the first checkpoint, after {interval:,} agent steps."
+    return f'<p class="note">{escape(" ".join(run.notes) or coming)}</p>'
 
 
 def maze_figure(group: Group) -> Figure:
@@ -153,9 +159,7 @@ def maze_figure(group: Group) -> Figure:
 def rooms_html(run: RunLog, scratch: Path) -> str:
     """Return a picture of the rooms that the run has seen, as of its newest checkpoint."""
     if not (run.folder / checkpoint.NAME).is_file():
-        interval = run.config.checkpoint_interval
-        text = f"The rooms come with the first checkpoint, after {interval:,} agent steps."
-        return f'<p class="note">{text}</p>'
+        return without_map(run)
     arrays = checkpoint.load(run.folder, run.config)["statistics"]["arrays"]
     found = {name: array.numpy() for name, array in arrays.items()}
     rooms = unpacked(found.get("explored_rooms"), np.zeros(ROOMS, bool))
@@ -171,7 +175,7 @@ def rooms_html(run: RunLog, scratch: Path) -> str:
     squares = "; coloured: the squares that the player was in" if cells is not None else ""
     return (
         f'<div class="wide">{image(picture)}</div><p class="note">{words}, as of the newest'
-        f" checkpoint{squares}. The numbers are the game's.</p>"
+        f" checkpoint{squares}. The numbers are the environment's.</p>"
     )
 
 

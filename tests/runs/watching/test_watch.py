@@ -179,6 +179,15 @@ def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
         assert "the first log entry comes after 50 agent steps" in watch.look("head")[0]
 
 
+def test_maps_of_another_maze_are_left_out(tmp_path: Path) -> None:
+    folder = make(tmp_path / "<run>", small(), log(0.5))
+    np.savez(folder / "maps.npz", visits=np.ones((10, 4)), pay=np.ones((10, 4)))
+    text = pictures.map_html(folder, tmp_path)
+    assert text.startswith('<p class="note">&lt;run&gt; has maps of another version of the maze')
+    (folder / "maps.npz").unlink()
+    assert "The map comes with the first checkpoint" in pictures.map_html(folder, tmp_path)
+
+
 def test_a_run_trains_while_its_folder_is_locked(tmp_path: Path) -> None:
     folder = make(tmp_path / "run", small(), log(0.5)[:4])
     with locked_folder(folder, 0):
