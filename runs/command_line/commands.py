@@ -22,6 +22,7 @@ from afterwit.runs.command_line.options import (
     Separation,
     StudyOptions,
     Train,
+    Watch,
     at_home,
 )
 from afterwit.runs.command_line.preset_options import default_name, from_preset, parsed, presets
@@ -117,6 +118,15 @@ def evaluate_command(args: list[str]) -> int:
         folder / evaluation_result.NAME,
         *([folder / evaluation_result.VIDEO] if chosen.video else []),
     )
+    return 0
+
+
+def watch_command(args: list[str]) -> int:
+    """Look at a run while it trains, in a browser: afterwit watch RUN"""
+    from afterwit.runs.watching.server import watch  # late import: it needs matplotlib
+
+    chosen = parsed(Watch, args, "afterwit watch")
+    watch(chosen.run, chosen.port, chosen.open)
     return 0
 
 
@@ -322,6 +332,7 @@ def list_command(args: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo_command,
     "train": train_command,
+    "watch": watch_command,
     "evaluate": evaluate_command,
     "scores": scores_command,
     "probe": probe_command,

@@ -87,6 +87,22 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """Look at a run while it trains: a page on this machine that refreshes itself.
+
+    It has the progress, the curves so far, a film of the newest checkpoint, and the map of where
+    the agent was. The run folder is only read.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    port: int = 0
+    """Port of the page on 127.0.0.1. 0: any free one, which is printed."""
+    open: bool = False
+    """Open the page in a browser."""
+
+
+@dataclass(frozen=True)
 class Scores:
     """Aggregate the evaluations of runs over seeds and games.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -48,6 +50,8 @@ def evaluate(
     out: Path | None = None,
     name: str = checkpoint.NAME,
     max_steps: int | None = None,
+    max_seconds: float | None = None,
+    resources: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Play whole episodes and write OUT/evaluation.json, and OUT/video.mp4 of the first episode.
 
@@ -66,6 +70,8 @@ def evaluate(
       name: the checkpoint's file, or best.
       max_steps: agent steps of each environment after which to stop (or a few more: unrolls are
         complete). The result's `limit` then says what is missing.
+      max_seconds: seconds of play after which to stop, likewise (when the unroll is complete).
+      resources: RESOURCES of the config that differ from training, such as {"device": "cpu"}.
 
     Returns:
       What is written to evaluation.json.
@@ -83,7 +89,7 @@ def evaluate(
         env_config = changed(env_config, path, value)
     if greedy and config.learner.policy.uniform:
         raise ValueError(f"{folder} acts at random: no action is the likeliest; leave out --greedy")
-    config = replace(config.alone(), env=env_config, seed=seed)
+    config = replace(config.alone(), env=env_config, seed=seed, **(resources or {}))
     if video:
         check_video_support()
     target = folder if out is None else out
@@ -101,7 +107,7 @@ def evaluate(
             env, run.learner.policy, config.unroll_length, seed, run.learner.device, greedy
         )
         actor.set_weights(run.learner.acting, run.learner.version)
-        played, limit = play(run, actor, episodes, progress, max_steps)
+        played, limit = play(run, actor, episodes, progress, max_steps, max_seconds)
         result: dict[str, Any] = {
             "run": str(folder),
             "checkpoint": name,
@@ -157,9 +163,14 @@ def evaluation_env(config: EnvConfig, video: bool) -> EnvConfig:
 
 
 def play(
-    run: Run, actor: Actor, episodes: int, progress: bool, max_steps: int | None
+    run: Run,
+    actor: Actor,
+    episodes: int,
+    progress: bool,
+    max_steps: int | None,
+    max_seconds: float | None = None,
 ) -> tuple[list[dict[str, float]], dict[str, Any]]:
-    """Play until each environment has its share of whole episodes, or has taken `max_steps`.
+    """Play until each environment has its share of whole episodes, or a limit is reached.
 
     Returns:
       The episodes that ended, and what is missing (empty if nothing is).
@@ -167,6 +178,7 @@ def play(
     batch = actor.env.spec.num_envs
     missing = np.full(batch, episodes // batch) + (np.arange(batch) < episodes % batch)
     statistics, played, steps = Statistics(actor.env.spec, 1), list[dict[str, float]](), 0
+    most, end = max_steps or math.inf, time.monotonic() + (max_seconds or math.inf)
 
     def message(silence: float) -> str:
         return (
@@ -186,7 +198,7 @@ def play(
         ) as bar,
         SilenceNotice(message) as waiting,
     ):
-        while missing.any() and (max_steps is None or steps < max_steps):
+        while missing.any() and steps < most:
             trajectory = actor.unroll()
             with own_modes():
                 appraised, bonus = run.learner.appraise(trajectory, remember=True)
@@ -205,6 +217,8 @@ def play(
                     bar.update()
                     waiting.progress()
             statistics.episodes.clear()
+            if time.monotonic() >= end:
+                break
     if not missing.any():
         return played, {}
     unfinished = [
@@ -213,6 +227,7 @@ def play(
     ]
     limit = {
         "max_steps": max_steps,
+        "max_seconds": max_seconds,
         "agent_steps": steps,
         "asked": episodes,
         "unfinished": summaries(unfinished),

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from afterwit.runs.output.text import quoted
 
 LOCK, TEMPORARY = ".lock", ".tmp"
+GLANCE = 0.05  # seconds for which every refusal is doubted once: `is_locked` may just be looking
 TRIAL_BYTES = 1 << 16  # must fit on the disk before work begins
 
 
@@ -195,7 +196,7 @@ def locked_folder(home: Path, patience: float) -> Iterator[int]:
     started, announced = time.monotonic(), False
     while (file := try_to_lock(home)) is None:
         waited = time.monotonic() - started
-        if waited >= patience:
+        if waited >= max(patience, GLANCE):
             raise ValueError(
                 f"{home} is in use by another afterwit process (number {lock_owner(home)}); "
                 "wait until it ends, stop it, or choose another folder"
@@ -230,6 +231,18 @@ def try_to_lock(home: Path) -> BinaryIO | None:
                 return None
             except FileNotFoundError:  # its owner has just removed the folder
                 continue
+
+
+def is_locked(home: Path) -> bool:
+    """Return whether a process has locked a folder. Nothing is made or changed in it."""
+    try:
+        with (home / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock, or one that may not be read
+        return False
+    return False
 
 
 def lock_owner(home: Path) -> str:

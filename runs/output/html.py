@@ -46,20 +46,25 @@ summary{cursor:pointer;padding:.2rem 0} code{font-size:.88em;overflow-wrap:anywh
 """
 
 
-def write_html(title: str, body: Sequence[str], out: Path) -> Path:
-    """Write OUT/report.html with the parts of `body`. Returns its path."""
+def page(title: str, body: Sequence[str], style: str = "") -> str:
+    """Return a whole page with the parts of `body`. `style` is CSS of its own."""
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width,'
         f' initial-scale=1"><title>{escape(title)}</title>'
     )
-    page = (
-        f'<!doctype html>\n<html lang="en"><head>{head}<style>{CSS}</style></head>\n<body>\n'
+    return (
+        f'<!doctype html>\n<html lang="en"><head>{head}<style>{CSS}{style}</style></head>\n<body>\n'
         + "\n".join(body)
         + "\n</body></html>\n"
     )
+
+
+def write_html(title: str, body: Sequence[str], out: Path) -> Path:
+    """Write OUT/report.html with the parts of `body`. Returns its path."""
     path = out / PAGE
     with atomic_write(path) as file:
-        file.write(page.encode(errors="backslashreplace"))  # a folder's name need not be Unicode
+        # a folder's name need not be Unicode
+        file.write(page(title, body).encode(errors="backslashreplace"))
     return path
 
 
@@ -67,6 +72,15 @@ def image(picture: Picture) -> str:
     """Return an <img> tag with the picture embedded."""
     data = base64.b64encode(picture.png).decode()
     return f'<img alt="{escape(picture.alt)}" src="data:image/png;base64,{data}">'
+
+
+def film(video: bytes) -> str:
+    """Return a <video> tag with an mp4 embedded, which plays by itself, again and again."""
+    data = base64.b64encode(video).decode()
+    return (
+        f'<video autoplay loop muted controls playsinline src="data:video/mp4;base64,{data}">'
+        "</video>"
+    )
 
 
 def table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:

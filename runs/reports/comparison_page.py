@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from html import escape
@@ -15,7 +14,7 @@ from afterwit.runs.configs.run_config import to_dict
 from afterwit.runs.evaluation.evaluation_result import HUMAN
 from afterwit.runs.output.figure_style import MAX_VIDEO, STYLE, save
 from afterwit.runs.output.files import checked_outputs, write_json
-from afterwit.runs.output.html import PAGE, as_text, image, table, write_html
+from afterwit.runs.output.html import PAGE, as_text, film, image, table, write_html
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.reports.curves import curves, panel
@@ -259,11 +258,7 @@ def evaluation(run: RunLog) -> str:
     if run.video is not None:
         size = run.video.stat().st_size
         if size < MAX_VIDEO:
-            data = base64.b64encode(run.video.read_bytes()).decode()
-            html += (
-                "<video autoplay loop muted controls playsinline"
-                f' src="data:video/mp4;base64,{data}"></video>'
-            )
+            html += film(run.video.read_bytes())
         else:
             html += (
                 f"<p class='note'>Video ({size / 1e6:.1f} MB, too large to embed):"

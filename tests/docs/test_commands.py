@@ -23,6 +23,7 @@ from afterwit.runs.command_line.options import (
     StateProbe,
     StudyOptions,
     Train,
+    Watch,
 )
 from afterwit.runs.command_line.preset_options import from_preset, parsed
 from afterwit.runs.configs.overrides import assignments
@@ -40,6 +41,7 @@ OPTIONS = {
     "state-probe": StateProbe,
     "scores": Scores,
     "drill": Drill,
+    "watch": Watch,
 }
 # docs/results/ keeps the commands of the commits that were measured
 PAGES = [SOURCE / "README.md", *(SOURCE / "docs").glob("*.md")]

@@ -20,7 +20,7 @@ ORDER = (
     ("training",),
     ("evaluation", "benchmarks", "drills"),
     ("diagnostics", "reports", "representation"),
-    ("studies",),
+    ("studies", "watching"),
     ("command_line",),
 )
 

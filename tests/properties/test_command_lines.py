@@ -28,6 +28,7 @@ from afterwit.runs.command_line.options import (
     StateProbe,
     StudyOptions,
     Train,
+    Watch,
 )
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig
@@ -64,6 +65,7 @@ def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("afterwit.runs.diagnostics.separation.run_all", begin)
     monkeypatch.setattr(representation_commands.state_probe, "published_log", begin)
     monkeypatch.setattr(representation_commands.objectives, "log_game", begin)
+    monkeypatch.setattr("afterwit.runs.watching.server.serve", begin)
     monkeypatch.setattr("afterwit.runs.studies.run_study.train_all", begin)
     monkeypatch.setattr(afterwit.runs.studies.demo, "train_all", begin)
     monkeypatch.setattr("afterwit.runs.reports.comparison_page.write_page", begin)
@@ -99,6 +101,7 @@ ARGUMENTS: dict[str, tuple[list[str], list[str]]] = {  # first arguments and opt
         [*PRESETS, "--separation"],
         options(Benchmark, Separation, SeparationConfig) + FIELDS,
     ),
+    "watch": (["run"], options(Watch)),
     "evaluate": (["run"], options(Evaluate)),
     "probe": (["run"], options(Probe)),
     "state-probe": (["run"], options(StateProbe)),
