@@ -12,6 +12,14 @@ So alpha crosses orders of magnitude in tens of steps. `temperature_ratio` and `
 show how well the constraints are met: each is a KL divided by its epsilon, and is 1 if the
 constraint is met with equality.
 
+The published weights of the samples are exp(A / eta), of the better half. They prefer an action
+whose advantage varies to one whose advantage does not, also if both have the same mean, as only its
+better outcomes count. So an agent seeks noise for which it is paid nothing on average. With
+`weights: linear` (ours) the weights are A / eta over all samples, the first order of exp(A / eta) -
+1. That is a policy gradient within the same trust region, and variance means nothing to it. There
+eta is rms(A) / sqrt(2 epsilon_eta), to which the solution of its problem tends for small
+epsilon_eta.
+
 At MIN_ALPHA the trust region does not bind: the learning rate limits the policy, and the ratio
 stays below 1. At MAX_ALPHA the trust region is broken: one step of Adam moves the policy further
 than the constraint allows, and the ratio stays above 1.
@@ -20,6 +28,7 @@ than the constraint allows, and the ratio stays above 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +37,7 @@ from afterwit.envs.checks import check_numbers
 from afterwit.world_models import data_parallel
 from afterwit.world_models.trajectory import masked_mean
 
+Weights = Literal["exponential", "linear"]
 # Limits of alpha. It returns from MIN_ALPHA within a hundred steps. Above MAX_ALPHA Adam jitters.
 MIN_ALPHA, MAX_ALPHA = 1e-2, 1e2
 MAX_EXCESS = 4.0  # limit of KL / epsilon - 1 in one step of alpha
@@ -42,6 +52,9 @@ class VMPOConfig:
     temperature_epsilon: float = 0.01
     """KL, in nats, of the improved distribution over samples from the uniform one (epsilon_eta).
     Larger: only the best samples count."""
+    weights: Weights = "exponential"
+    """exponential: of the better half of the samples, as published; they prefer actions whose
+    advantage varies. linear: of all samples; only the mean advantage of an action counts (ours)."""
     trust_region_epsilon: float = 0.005
     """Mean KL, in nats, that is allowed from the acting to the trained policy (epsilon_alpha). The
     acting policy is that of the recorded steps; with a policy lag it is older than the newest one.
@@ -62,6 +75,10 @@ class VMPOConfig:
             raise ValueError(
                 f"vmpo.temperature_epsilon is {self.temperature_epsilon}; it must be at least 1e-5,"
                 " the resolution of float32"
+            )
+        if self.weights not in get_args(Weights):
+            raise ValueError(
+                f"unknown vmpo.weights {self.weights!r}; choose from {', '.join(get_args(Weights))}"
             )
         for name in ("trust_region_epsilon", "trust_region_rate"):
             if not getattr(self, name) > 0:
@@ -149,6 +166,39 @@ def top_half(advantage: Tensor, real: Tensor) -> Tensor:
     return chosen.view_as(real)
 
 
+def sample_weights(
+    advantage: Tensor, real: Tensor, config: VMPOConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """How much the log-probability of each taken action counts in the policy loss.
+
+    Args:
+      advantage: [T, B], of all learners.
+      real: bool [T, B]: steps that happened.
+      config: The constants.
+
+    Returns:
+      The weights [T, B], eta [] and the KL [] that stands against epsilon_eta. Exponential weights
+      sum to 1. Linear ones may be below 0, and their KL is its first order: epsilon_eta.
+    """
+    if config.weights == "linear":
+        count = real.sum().clamp(min=1)
+        size = (torch.where(real, advantage, 0.0).square().sum() / count).sqrt()
+        temperature = size * (2 * config.temperature_epsilon) ** -0.5
+        weights = advantage / torch.where(temperature > 0, temperature, 1.0) / count
+        return (
+            torch.where(real, weights, 0.0),
+            temperature,
+            size.new_tensor(config.temperature_epsilon),
+        )
+    chosen = top_half(advantage, real)
+    temperature, sharpness = solve_temperature(
+        advantage.flatten(), chosen.flatten(), config.temperature_epsilon
+    )
+    scaled = (advantage / temperature).masked_fill(~chosen, -torch.inf)
+    weights = torch.where(chosen, torch.softmax(scaled.flatten(), 0).view_as(scaled), 0.0)
+    return weights, temperature, sharpness
+
+
 def vmpo_loss(
     *,
     log_probs: Tensor,
@@ -181,13 +231,9 @@ def vmpo_loss(
         and log_probs.shape[:2] == action.shape == advantage.shape == real.shape
     )
     assert not advantage.requires_grad and not behaviour.requires_grad and not alpha.requires_grad
-    all_advantages = data_parallel.gather(advantage, 1)
-    chosen = top_half(all_advantages, data_parallel.gather(real, 1))
-    temperature, sharpness = solve_temperature(
-        all_advantages.flatten(), chosen.flatten(), config.temperature_epsilon
+    weights, temperature, sharpness = sample_weights(
+        data_parallel.gather(advantage, 1), data_parallel.gather(real, 1), config
     )
-    scaled = (all_advantages / temperature).masked_fill(~chosen, -torch.inf)
-    weights = torch.where(chosen, torch.softmax(scaled.flatten(), 0).view_as(scaled), 0.0)
     taken = log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
     policy_loss = (
         -(data_parallel.own_share(weights, 1) * taken).sum() * data_parallel.num_learners()

@@ -45,6 +45,7 @@ NEUTRAL: dict[tuple[str, ...], Any] = {
     ("learner", "intrinsic_discount"): 0.99,
     ("learner", "policy", "two_values"): False,
     ("learner", "torso", "init"): None,
+    ("learner", "vmpo", "weights"): "exponential",
     ("learner", "world_model", "dispersion_weight"): 0.0,
     ("learner", "world_model", "brownian_weight"): 0.0,
     ("learner", "world_model", "centroid"): 0.0,
