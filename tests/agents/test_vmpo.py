@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +15,9 @@ from afterwit.agents.vmpo import (
     MIN_ALPHA,
     TrustRegion,
     VMPOConfig,
+    Weights,
     entropy,
+    sample_weights,
     solve_temperature,
     top_half,
     vmpo_loss,
@@ -270,40 +271,79 @@ def test_entropy_is_that_of_numpy() -> None:
     close(entropy(torch.zeros(A).log_softmax(-1)), torch.tensor(float(np.log(A))))
 
 
-def test_it_finds_the_best_arm_of_a_bandit() -> None:
+def play(config: VMPOConfig, mean: list[float], deviation: list[float], steps: int) -> Tensor:
+    """Chances of a bandit's arms after every ten learner steps of 320 samples, float [n, arms]."""
     random = torch.Generator().manual_seed(0)
-    means = torch.tensor([0.0, 0.2, 1.0, 0.4, -1.0, 0.6, 0.1])
-    logits = torch.zeros(A, requires_grad=True)
-    region = TrustRegion(VMPOConfig())
-    real = torch.ones(T, B, dtype=torch.bool)
+    means, deviations = torch.tensor(mean), torch.tensor(deviation)
+    logits = torch.zeros(len(mean), requires_grad=True)
+    region, real = TrustRegion(config), torch.ones(20, 16, dtype=torch.bool)
     optimiser = torch.optim.Adam([logits], 0.02)
     chances = []
-    for step in range(500):
+    for step in range(steps):
         if step % 10 == 0:
             acting = logits.detach().log_softmax(-1)
-            chances.append(float(acting[2].exp()))
-        behaviour = acting.expand(T, B, A)
-        action = torch.multinomial(acting.exp(), T * B, replacement=True, generator=random).view(
-            T, B
-        )
-        reward = means[action] + 0.3 * torch.randn(T, B, generator=random)
+            chances.append(acting.exp())
+        action = torch.multinomial(acting.exp(), 320, replacement=True, generator=random)
+        reward = means[action] + deviations[action] * torch.randn(320, generator=random)
         advantage = reward - (acting.exp() * means).sum()
         loss, metrics = vmpo_loss(
-            log_probs=logits.log_softmax(-1).expand(T, B, A),
-            behaviour=behaviour,
-            action=action,
-            advantage=advantage,
+            log_probs=logits.log_softmax(-1).expand(20, 16, len(mean)),
+            behaviour=acting.expand(20, 16, len(mean)),
+            action=action.view(20, 16),
+            advantage=advantage.view(20, 16),
             real=real,
             alpha=region.alpha,
-            config=VMPOConfig(),
+            config=config,
         )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         region.follow(metrics["kl"], real.any())
-    assert chances[0] < 0.2 and chances[-1] > 0.8
-    # inside the trust region
-    assert max(after - before for before, after in pairwise(chances)) < 0.3
+    return torch.stack(chances)
+
+
+@pytest.mark.parametrize("weights", ("exponential", "linear"))
+def test_it_finds_the_best_arm_of_a_bandit(weights: Weights) -> None:
+    means = [0.0, 0.2, 1.0, 0.4, -1.0, 0.6, 0.1]
+    best = play(VMPOConfig(weights=weights), means, [0.3] * 7, 500)[:, 2]
+    assert best[0] < 0.2 and best[-1] > 0.8
+    assert best.diff().max() < 0.3  # inside the trust region
+
+
+def test_noise_that_pays_nothing_is_sought_with_the_published_weights_and_not_with_linear() -> None:
+    # the last arm is noise; the first is better on average, by a tenth of the noise
+    means, deviations = [0.1, 0.0, 0.0, 0.0], [0.2, 0.2, 0.2, 1.0]
+    published = play(VMPOConfig(temperature_epsilon=0.1), means, deviations, 400)[-1]
+    ours = play(VMPOConfig(temperature_epsilon=0.1, weights="linear"), means, deviations, 400)[-1]
+    assert published[3] > 0.9
+    assert ours[0] > 0.8 and ours[3] < 0.1
+
+
+def test_linear_weights_are_the_first_order_of_exponential_ones() -> None:
+    random = torch.Generator().manual_seed(0)
+    advantage = torch.randn(T, B, generator=random)
+    advantage -= advantage.mean()
+    real = torch.ones(T, B, dtype=torch.bool)
+    config = VMPOConfig(temperature_epsilon=3e-4, weights="linear")
+    weights, temperature, kl = sample_weights(advantage, real, config)
+    exact, reached = solve_temperature(advantage.flatten(), real.flatten(), 3e-4)
+    np.testing.assert_allclose(temperature, exact, rtol=0.02)
+    np.testing.assert_allclose(kl, reached, rtol=0.01)
+    improved = torch.softmax((advantage / exact).flatten(), 0).view(T, B)
+    np.testing.assert_allclose(weights, improved - 1 / (T * B), atol=2e-3 / (T * B))
+
+
+def test_linear_weights_ignore_steps_that_did_not_happen_and_bear_a_batch_without_any() -> None:
+    data = batch(1)
+    config = VMPOConfig(weights="linear")
+    weights, temperature, _ = sample_weights(data.advantage, data.real, config)
+    assert (weights[~data.real] == 0).all() and temperature > 0
+    happened = data.advantage[data.real].double().numpy()
+    eta = np.sqrt(np.mean(happened**2) / (2 * config.temperature_epsilon))
+    np.testing.assert_allclose(weights[data.real], happened / eta / len(happened), rtol=1e-5)
+    for advantage in (data.advantage, torch.zeros(T, B)):
+        none, _, _ = sample_weights(advantage, torch.zeros_like(data.real), config)
+        assert (none == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -315,3 +355,5 @@ def test_values_out_of_range_are_named(name: str) -> None:
         VMPOConfig(**{name: 0})
     with pytest.raises(ValueError, match="target_period is 0"):
         VMPOConfig(target_period=0)
+    with pytest.raises(ValueError, match=r"unknown vmpo\.weights 'square'; choose from exp"):
+        VMPOConfig(weights="square")  # type: ignore[arg-type]
