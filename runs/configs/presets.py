@@ -67,12 +67,15 @@ def atari_small(
     # still 2.87 of 2.89 after 100,000 steps. The target network is updated twice as often. As on
     # the maze, samples are chosen more sharply, and the first, large errors are soon forgotten. The
     # trust region allows the speed that the policy has in the first half of a run, and no more
-    # later (docs/results/maze-mended.md).
+    # later (docs/results/maze-mended.md). The weights are linear: with the published ones the agent
+    # seeks noise for which it is paid nothing on average (docs/results/atari-noise.md).
     learner = LearnerConfig(
         torso=torso,
         world_model=model_config(model, variant, "ours", rate=1e-3),
         learning_rate=1e-3,
-        vmpo=VMPOConfig(temperature_epsilon=0.1, trust_region_epsilon=1.5e-3, target_period=5),
+        vmpo=VMPOConfig(
+            temperature_epsilon=0.1, weights="linear", trust_region_epsilon=1.5e-3, target_period=5
+        ),
         **curiosity(variant, reward_decay=0.95),
     )
     return RunConfig(

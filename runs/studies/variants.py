@@ -11,6 +11,10 @@ from afterwit.runs.studies.study import Values, Variant
 from afterwit.world_models.registry import WORLD_MODELS
 
 RANDOM = Variant("random", {"model": "rnd"}, {"learner.policy.uniform": True})
+# V-MPO's published weights, which prefer actions whose pay varies
+EXPONENTIAL = Variant(
+    "exponential-weights", {"model": "byol-hindsight"}, {"learner.vmpo.weights": "exponential"}
+)
 # NGU's episodic part alone, as RLeXplore names it
 PSEUDO_COUNTS = Variant("pseudo-counts", {"model": "ngu"}, {"learner.world_model.lifelong": False})
 # the models that Afterwit began with; the first one is what the others are compared with

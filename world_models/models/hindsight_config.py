@@ -44,7 +44,8 @@ class BYOLHindsightConfig(BYOLConfig):
     """What keeps z from telling place and action. price: z is Gaussian, and its divergence from
     N(0, 1) is priced (our default; not published). critic: a critic looks for state and action in
     z, as published."""
-    latent_price: float = 0.05
+    # With 0.05, z stays unused on Atari: a price that is too high at first empties z for good.
+    latent_price: float = 0.002
     """Price of a nat of divergence of z from N(0, 1), as a share of the mean error without z
     (purity price; our default; not published). Small: z explains more of the noise; large: less."""
     prioritise: bool = False
