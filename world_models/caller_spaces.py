@@ -231,3 +231,22 @@ def stack(values: Sequence[Any]) -> Any:
     if isinstance(first, tuple):
         return tuple(stack(parts) for parts in zip(*values, strict=True))
     return np.stack(values)
+
+
+def row_of(values: Any, b: int) -> Any:
+    """The observation of environment b, of observations [B, ...] in arrays, dicts and tuples."""
+    if isinstance(values, Mapping):
+        return {key: row_of(value, b) for key, value in values.items()}
+    if isinstance(values, tuple):
+        return tuple(row_of(value, b) for value in values)
+    return values[b]
+
+
+def choose_rows(mask: Array, one: Any, other: Any) -> Any:
+    """Observations [B, ...]: those of `one` where `mask`, bool [B], and else of `other`."""
+    if isinstance(one, Mapping):
+        return {key: choose_rows(mask, value, other[key]) for key, value in one.items()}
+    if isinstance(one, tuple):
+        return tuple(choose_rows(mask, *pair) for pair in zip(one, other, strict=True))
+    one = np.asarray(one)
+    return np.where(mask.reshape(-1, *[1] * (one.ndim - 1)), one, other)

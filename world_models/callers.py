@@ -165,20 +165,45 @@ def read_steps(
     actions = interface.from_environment(actions)
     if dones.dtype != np.bool_:
         raise ValueError(f"dones has dtype {dones.dtype}; it must be bool (terminated | truncated)")
+    check_values(spec, obs, "obs")
+    return interface.view(obs), actions, dones
+
+
+def read_final(spec: EnvSpec, final: Array) -> Array:
+    """Check the last observations of N episodes, [N, ...] as a space of Box says.
+
+    Returns:
+      float32 or uint8 [N, ...] as networks read them.
+
+    Raises:
+      ValueError: They have a wrong shape or type, or are not finite or too large.
+    """
+    assert spec.interface is not None
+    view = spec.interface.view
+    if final.shape[1:] != view.raw:
+        raise ValueError(
+            f"final_observations hold observations of shape {final.shape[1:]}; they must be"
+            f" {view.raw}, like those in obs"
+        )
+    check_values(spec, final, "final_observations")
+    return view(final)
+
+
+def check_values(spec: EnvSpec, obs: Array, name: str) -> None:
+    """Raise a ValueError if networks cannot read these observations' type or size."""
     if spec.observation_dtype == "uint8" and obs.dtype.kind not in "iu":
         raise ValueError(
-            f"obs has dtype {obs.dtype}, but the observation space is uint8: give bytes 0..255,"
+            f"{name} has dtype {obs.dtype}, but the observation space is uint8: give bytes 0..255,"
             " or a space of floats"
         )
     if obs.dtype.kind not in "biuf":
-        raise ValueError(f"obs has dtype {obs.dtype}; it must hold numbers")
+        raise ValueError(f"{name} has dtype {obs.dtype}; it must hold numbers")
     least, most = float(obs.min()), float(obs.max())
     if not (least >= -MAX_OBSERVATION and most <= MAX_OBSERVATION):  # also if NaN
         raise ValueError(
-            f"obs must be finite and of order 1 (at most {MAX_OBSERVATION:g}); scale them first."
+            f"{name} must be finite and of order 1 (at most {MAX_OBSERVATION:g}); scale them first."
             " Nothing was changed"
         )
-    return interface.view(obs), actions, dones
 
 
 def read_previous_dones(previous_dones: Any, batch: int, autoreset: str) -> Array:

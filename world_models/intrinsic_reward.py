@@ -18,6 +18,7 @@ from afterwit.envs.checks import MAX_NUMBER, is_number
 from afterwit.envs.seeds import read_seed, stream
 from afterwit.world_models.base import ModelConfig
 from afterwit.world_models.caller_spaces import actions_of, observations_of
+from afterwit.world_models.caller_trajectory import CallerTrajectory, make_trajectory, read_finals
 from afterwit.world_models.callers import (
     ArrayOrTensor,
     Observations,
@@ -72,8 +73,9 @@ class IntrinsicReward:
       torso: Encoder and recurrent network. None: the encoder follows the observations.
       autoreset: How the environments reset, as a name or as Gymnasium's AutoresetMode. "next-step"
           (Gymnasium's vector environments): obs[t+1] after a done is the true last observation, and
-          the step after it only resets. "same-step": obs[t+1] after a done opens the next episode,
-          so the outcome of the last transition is unknown and not predicted.
+          the step after it only resets. "same-step": obs[t+1] after a done opens the next episode.
+          The outcome of the last transition is then not predicted, unless it is given apart, as
+          `final_observations`.
       learning_rate: Step size of Adam.
       reward_decay: Share of the bonus's running statistics that is kept at each `update`, from 0 to
           below 1.
@@ -200,6 +202,7 @@ class IntrinsicReward:
         dones: ArrayOrTensor,
         previous_dones: ArrayOrTensor | None = None,
         state: StreamState | None = None,
+        final_observations: Observations | None = None,
     ) -> dict[str, float]:
         """Make one optimiser step, and update the bonus's statistics.
 
@@ -210,6 +213,9 @@ class IntrinsicReward:
           previous_dones: bool [B]: the dones of the step before actions[0]. Only for next-step
               autoreset without `state`.
           state: The state before these steps, the one that `reward` was given.
+          final_observations: What the steps that ended an episode led to, for same-step autoreset:
+              [T, B, ...] like obs, where `dones`; or an object array [T, B] of observations, None
+              where it is not known. None: nothing is known.
 
         Returns:
           Metrics by name.
@@ -219,7 +225,8 @@ class IntrinsicReward:
               large.
           FloatingPointError: The gradient is not finite. No weight was changed.
         """
-        trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
+        steps = self._read(obs, actions, dones, previous_dones, state, final_observations)
+        trajectory = steps.trajectory
         beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
         with self._memory_of(state, trajectory):
             out = self.model(trajectory, beliefs, embeddings)
@@ -257,11 +264,18 @@ class IntrinsicReward:
         dones: ArrayOrTensor,
         previous_dones: ArrayOrTensor | None = None,
         state: None = None,
+        final_observations: Observations | None = None,
     ) -> Array: ...
 
     @overload
     def reward(
-        self, obs: Observations, actions: ArrayOrTensor, dones: ArrayOrTensor, *, state: StreamState
+        self,
+        obs: Observations,
+        actions: ArrayOrTensor,
+        dones: ArrayOrTensor,
+        *,
+        state: StreamState,
+        final_observations: Observations | None = None,
     ) -> tuple[Array, StreamState]: ...
 
     @in_own_modes
@@ -272,6 +286,7 @@ class IntrinsicReward:
         dones: ArrayOrTensor,
         previous_dones: ArrayOrTensor | None = None,
         state: StreamState | None = None,
+        final_observations: Observations | None = None,
     ) -> Array | tuple[Array, StreamState]:
         """The bonus of each transition. Changes no weight and no statistic.
 
@@ -282,6 +297,9 @@ class IntrinsicReward:
           previous_dones: bool [B]: the dones of the step before actions[0]. Only for next-step
               autoreset without `state`.
           state: The state before these steps.
+          final_observations: What the steps that ended an episode led to, for same-step autoreset:
+              [T, B, ...] like obs, where `dones`; or an object array [T, B] of observations, None
+              where it is not known. None: nothing is known.
 
         Returns:
           The bonus, float32 [T, B], normalised. It is 0 for steps that only reset. If `state` is
@@ -291,20 +309,23 @@ class IntrinsicReward:
           ValueError: An array has a wrong shape or type, or observations are not finite or too
               large.
         """
-        trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
+        steps = self._read(obs, actions, dones, previous_dones, state, final_observations)
+        trajectory = steps.trajectory
         with torch.no_grad(), self.model.watching(), self._memory_of(state, trajectory):
             beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
             out, real = self.model(trajectory, beliefs, embeddings), trajectory.real
             raw, _ = self.expected(out.reward, out.ignorance, trajectory, beliefs)
             normaliser = self.normaliser.with_statistics(raw, real, out.ignorance)
-            bonus = normaliser(raw, real).cpu().numpy()
+            bonus = steps.of_steps(normaliser(raw, real)).cpu().numpy()
         if state is None:
             return bonus
         ended = torch.from_numpy(as_array("dones", dones)[-1].copy())
         # A GRU's output is its state. This is the memory before obs[-1], the next call's obs[0].
-        last = beliefs[-2].cpu(), trajectory.action[-1].cpu(), trajectory.first[-1].cpu()
+        core = steps.of_steps(beliefs)[-1].cpu()
+        action = steps.of_steps(trajectory.action)[-1].cpu()
+        opens = ended if self.autoreset == "same-step" else trajectory.first[-1].cpu()
         memory = {name: row.cpu() for name, row in self.model.memory.latest.items()}
-        return bonus, StreamState(*last, ended, self.autoreset, memory)
+        return bonus, StreamState(core, action, opens, ended, self.autoreset, memory)
 
     @in_own_modes
     def inspect(
@@ -314,6 +335,7 @@ class IntrinsicReward:
         dones: ArrayOrTensor,
         previous_dones: ArrayOrTensor | None = None,
         state: StreamState | None = None,
+        final_observations: Observations | None = None,
     ) -> dict[str, float]:
         """The instruments of world_models/instruments.py on these transitions. Changes nothing.
 
@@ -324,6 +346,9 @@ class IntrinsicReward:
           previous_dones: bool [B]: the dones of the step before actions[0]. Only for next-step
               autoreset without `state`.
           state: The state before these steps.
+          final_observations: What the steps that ended an episode led to, for same-step autoreset:
+              [T, B, ...] like obs, where `dones`; or an object array [T, B] of observations, None
+              where it is not known. None: nothing is known.
 
         Returns:
           Readings by name.
@@ -332,7 +357,8 @@ class IntrinsicReward:
           ValueError: An array has a wrong shape or type, or observations are not finite or too
               large.
         """
-        trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
+        steps = self._read(obs, actions, dones, previous_dones, state, final_observations)
+        trajectory = steps.trajectory
         with torch.no_grad(), self.model.watching(), self._memory_of(state, trajectory):
             beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
             readings = representation(beliefs, embeddings, trajectory.real) | self.model.inspect(
@@ -376,17 +402,18 @@ class IntrinsicReward:
         """Beliefs [T+1, B, M] and embeddings [T+1, B, N]."""
         return self.torso(*trajectory.inputs)[:2]
 
-    def _trajectory(
+    def _read(
         self,
         obs: Observations,
         actions: ArrayOrTensor,
         dones: ArrayOrTensor,
         previous_dones: ArrayOrTensor | None,
         state: StreamState | None,
-    ) -> Trajectory:
+        final_observations: Observations | None,
+    ) -> CallerTrajectory:
         obs, actions = self.observations.read(obs, "obs"), self.actions.read(actions, "actions")
         obs, actions, dones = read_steps(self.spec, self.config, obs, actions, dones)
-        length, batch = actions.shape
+        batch = dones.shape[1]
         if previous_dones is not None:
             previous_dones = read_previous_dones(previous_dones, batch, self.autoreset)
         if state is None:
@@ -408,20 +435,13 @@ class IntrinsicReward:
                 f" object, or be the state that reward(..., state=...) returned for {batch}"
                 " environments"
             )
-        first = np.zeros((length + 1, batch), bool)
-        first[0] = state.opens.numpy()
-        if self.autoreset == "next-step":
-            first[1] = state.ended.numpy() if previous_dones is None else previous_dones
-        shift = 2 if self.autoreset == "next-step" else 1
-        first[shift:] = dones[: length + 1 - shift]
-        floats = torch.zeros(length, batch)
-        return Trajectory(
-            obs=torch.from_numpy(obs),
-            first=torch.from_numpy(first),
-            action=torch.from_numpy(actions),
-            behaviour=floats[..., None],
-            reward=floats,
-            terminal=torch.zeros(length, batch, dtype=torch.bool),
-            core=state.core,
-            prev_action=state.action,
-        ).to(self.device)
+        final = None
+        if final_observations is not None:
+            if self.autoreset == "next-step":
+                raise ValueError(
+                    "final_observations is for same-step autoreset; with next-step an episode's"
+                    " last observation is in obs: leave it out"
+                )
+            final = read_finals(self.spec, self.observations, final_observations, dones)
+        steps = make_trajectory(obs, actions, dones, state, final, previous_dones)
+        return steps.to(self.device)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
+
+from afterwit.envs.arrays import Array
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ class StreamState:
         core_fits = self.core.shape == (batch, belief)
         return flags_fit and actions_fit and core_fits and rows_fit and self.autoreset == autoreset
 
+    def opened(self, mask: Array) -> StreamState:
+        """This state, where the next obs[0] opens an episode too where `mask`, bool [B]."""
+        return replace(self, opens=self.opens | torch.from_numpy(mask))
+
     def __repr__(self) -> str:
         return f"the state of {len(self.opens)} environments"
 
@@ -72,19 +78,30 @@ def read_autoreset(mode: Any) -> str:
     >>> read_autoreset("NEXT_STEP")
     'next-step'
     """
+    name = autoreset_name(mode)
+    if name == "disabled":
+        raise ValueError(
+            "autoreset is disabled, so that you reset yourself; choose same-step if obs[t+1] after"
+            " a done opens the next episode (final_observations are then what the dones led to),"
+            " next-step if it is the last observation of the old one and a step that only resets"
+            " follows"
+        )
+    return name
+
+
+def autoreset_name(mode: Any) -> str:
+    """next-step, same-step or disabled, from a name in any spelling or an AutoresetMode.
+
+    Raises:
+      ValueError: The mode is unknown.
+    """
     written = mode.value if isinstance(mode, AutoresetMode) else mode
     letters = (
         "".join(letter for letter in written.lower() if letter.isalpha())
         if isinstance(written, str)
         else None
     )
-    if letters == "disabled":
-        raise ValueError(
-            "autoreset is disabled, so that you reset yourself; choose same-step if obs[t+1] after"
-            " a done opens the next episode, next-step if it is the last observation of the old one"
-            " and a step that only resets follows"
-        )
-    names = {"nextstep": "next-step", "samestep": "same-step"}
+    names = {"nextstep": "next-step", "samestep": "same-step", "disabled": "disabled"}
     if letters not in names:
         raise ValueError(f"unknown autoreset {mode!r}; choose next-step or same-step")
     return names[letters]

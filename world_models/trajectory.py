@@ -37,6 +37,9 @@ class Trajectory:
     info: Mapping[str, Tensor] = field(default_factory=dict)
     #: int64 [B]: which environments of the run these are. None: 0, 1, ..., B - 1
     environments: Tensor | None = None
+    #: bool [T+1, B]: rows past the end of an environment's steps. They are `first` too, and no
+    #: memory takes them in. None: there are none
+    padding: Tensor | None = None
 
     @property
     def rows(self) -> Tensor:
