@@ -93,13 +93,15 @@ def find_device(name: Any) -> torch.device:
     return device
 
 
-def read_spaces(observation_space: Box, action_space: Discrete) -> EnvSpec:
-    """Facts about a caller's environment, from its spaces.
+def read_spaces(observation_space: Box, action_space: Discrete | Box) -> EnvSpec:
+    """Facts about a caller's environment, from its spaces. A Box of actions is a vector.
 
     Raises:
       ValueError: Networks cannot use them.
     """
-    interface = interface_of("the agent", observation_space, action_space)
+    continuous = isinstance(action_space, Box)
+    counted = Discrete(action_space.shape[0]) if isinstance(action_space, Box) else action_space
+    interface = interface_of("the agent", observation_space, counted)
     view = interface.view
     return EnvSpec(
         "yours",
@@ -109,6 +111,7 @@ def read_spaces(observation_space: Box, action_space: Discrete) -> EnvSpec:
         interface.num_actions,
         semantics={"observations": str(view)},
         interface=interface,
+        continuous=continuous,
     )
 
 
@@ -134,11 +137,11 @@ def read_steps(
       spec: The caller's environment.
       config: The world model, which may need a certain batch.
       obs: [T+1, B, ...] as the observation space says.
-      actions: Integers [T, B] as the action space counts them.
+      actions: Integers [T, B] as the action space counts them, or numbers [T, B, A].
       dones: bool [T, B].
 
     Returns:
-      Observations as networks read them, actions counted from 0, and dones.
+      Observations as networks read them, actions counted from 0 or as they are, and dones.
 
     Raises:
       ValueError: An array has a wrong shape or type, or observations are not finite or too large.
@@ -147,22 +150,20 @@ def read_steps(
     dones = as_array("dones", dones)
     interface = spec.interface
     assert interface is not None
-    if actions.ndim != 2 or dones.shape != actions.shape:
-        raise ValueError(
-            f"actions have shape {actions.shape} and dones {dones.shape}; both must be [T, B]"
-        )
-    length, batch = actions.shape
+    steps = actions.shape[:-1] if spec.continuous else actions.shape
+    if len(steps) != 2 or dones.shape != steps:
+        raise ValueError(f"actions have shape {steps} and dones {dones.shape}; both must be [T, B]")
+    length, batch = steps
     if length < 1 or batch < 1:
-        raise ValueError(
-            f"actions have shape {actions.shape}; at least 1 step of 1 environment is needed"
-        )
+        raise ValueError(f"actions have shape {steps}; at least 1 step of 1 environment is needed")
     config.check_batch(length, batch)
     if obs.shape != (length + 1, batch, *interface.view.raw):
         raise ValueError(
             f"obs has shape {obs.shape}; for these actions it must be"
             f" {(length + 1, batch, *interface.view.raw)}"
         )
-    actions = interface.from_environment(actions)
+    if not spec.continuous:
+        actions = interface.from_environment(actions)
     if dones.dtype != np.bool_:
         raise ValueError(f"dones has dtype {dones.dtype}; it must be bool (terminated | truncated)")
     check_values(spec, obs, "obs")

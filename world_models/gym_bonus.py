@@ -108,11 +108,11 @@ class IntrinsicBonus(VectorWrapper):
         """Begin new episodes, in all environments or where options["reset_mask"], bool [B], says.
 
         With a mask, or where autoreset is disabled, steps that wait for an update are kept: they
-        were taken, and are learned from. Else a reset begins anew, and they are dropped.
+        were taken, and are learned from. Else a reset begins anew, and they are dropped. The first
+        reset needs all environments.
 
         Raises:
           ValueError: `reset_mask` is no bool [B], or the environments reset in the next step.
-          ResetNeeded: There is a mask, and some environments have not begun.
         """
         opens = self._read_mask(options)
         if opens is None and self.autoreset == "disabled" and self.observations:

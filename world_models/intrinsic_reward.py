@@ -49,8 +49,8 @@ class IntrinsicReward:
     Call `reward` first and then `update`: the bonus pays for what was not known before these steps
     were learned from.
 
-    Arrays are time-major: obs [T+1, B, ...], actions [T, B] and dones [T, B] for T agent steps of B
-    environments. They may be tensors. dones[t] says that the transition of actions[t] ended an
+    Arrays are time-major: obs [T+1, B, ...], actions [T, B, ...] and dones [T, B] for T agent steps
+    of B environments. They may be tensors. dones[t] says that the transition of actions[t] ended an
     episode.
 
     If a stream of steps is cut into calls, carry a state. Start with `initial_state(B)`. Then pass
@@ -68,7 +68,8 @@ class IntrinsicReward:
       model: A name in WORLD_MODELS, `package.module:Class`, or a config of a world model.
       observation_space: That of one environment: a Box of images (see envs/images.py) or of numbers
           of order 1; or Discrete, MultiDiscrete, MultiBinary, Dict or Tuple (see caller_spaces.py).
-      action_space: That of one environment: Discrete, MultiDiscrete or MultiBinary.
+      action_space: That of one environment: Discrete, MultiDiscrete or MultiBinary; or a Box of up
+          to 64 numbers, which are scaled to -1 to 1 where they are bounded on both sides.
       seed: Seed of the weights and of all random draws. None: a new one each time.
       torso: Encoder and recurrent network. None: the encoder follows the observations.
       autoreset: How the environments reset, as a name or as Gymnasium's AutoresetMode. "next-step"
@@ -140,6 +141,7 @@ class IntrinsicReward:
                 torso or default_torso(self.spec),
                 self.spec.observation_shape,
                 self.spec.num_actions,
+                self.spec.continuous,
             )
             self.model = make_world_model(
                 config, self.torso, self.spec, stream(seed, "world model")
@@ -189,7 +191,11 @@ class IntrinsicReward:
             raise ValueError(f"num_envs is {num_envs!r}; it must be an integer of at least 1")
         opens = torch.ones(int(num_envs), dtype=torch.bool)
         core = torch.zeros(len(opens), self.torso.config.belief)
-        action = torch.zeros(len(opens), dtype=torch.int64)
+        action = (
+            torch.zeros(len(opens), self.spec.num_actions)
+            if self.spec.continuous
+            else torch.zeros(len(opens), dtype=torch.int64)
+        )
         rows = self.model.memory.blank_rows(len(opens))
         memory = {name: row.cpu() for name, row in rows.items()}
         return StreamState(core, action, opens, ~opens, self.autoreset, memory)
@@ -208,7 +214,7 @@ class IntrinsicReward:
 
         Args:
           obs: [T+1, B, ...] as the observation space says; a dict or tuple of such arrays for one.
-          actions: Integers [T, B] or [T, B, n] as the action space counts them.
+          actions: [T, B, ...] as the action space says: integers, or numbers within its bounds.
           dones: bool [T, B]: terminated | truncated.
           previous_dones: bool [B]: the dones of the step before actions[0]. Only for next-step
               autoreset without `state`.
@@ -292,7 +298,7 @@ class IntrinsicReward:
 
         Args:
           obs: [T+1, B, ...] as the observation space says; a dict or tuple of such arrays for one.
-          actions: Integers [T, B] or [T, B, n] as the action space counts them.
+          actions: [T, B, ...] as the action space says: integers, or numbers within its bounds.
           dones: bool [T, B]: terminated | truncated.
           previous_dones: bool [B]: the dones of the step before actions[0]. Only for next-step
               autoreset without `state`.
@@ -341,7 +347,7 @@ class IntrinsicReward:
 
         Args:
           obs: [T+1, B, ...] as the observation space says; a dict or tuple of such arrays for one.
-          actions: Integers [T, B] or [T, B, n] as the action space counts them.
+          actions: [T, B, ...] as the action space says: integers, or numbers within its bounds.
           dones: bool [T, B]: terminated | truncated.
           previous_dones: bool [B]: the dones of the step before actions[0]. Only for next-step
               autoreset without `state`.
@@ -424,11 +430,7 @@ class IntrinsicReward:
                 " leave previous_dones out"
             )
         elif not isinstance(state, StreamState) or not state.fits(
-            batch,
-            self.torso.config.belief,
-            self.spec.num_actions,
-            self.autoreset,
-            self.model.memory.blank_rows(batch),
+            self.initial_state(batch), self.spec.num_actions
         ):
             raise ValueError(
                 f"state is {reprlib.repr(state)}; it must come from initial_state({batch}) of this"
