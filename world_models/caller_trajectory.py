@@ -14,6 +14,7 @@ last observation, and the next call begins with b0.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +94,7 @@ def where(values: Any, mask: Array) -> Any:
     Raises:
       ValueError: They are not [T, B, ...].
     """
-    if isinstance(values, dict):
+    if isinstance(values, Mapping):
         return {key: where(value, mask) for key, value in values.items()}
     if isinstance(values, tuple):
         return tuple(where(value, mask) for value in values)
