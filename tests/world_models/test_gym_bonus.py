@@ -149,9 +149,9 @@ class Stacked(gymnasium.vector.VectorWrapper):
         return *rest, infos
 
 
-def paid_by(wrapped: IntrinsicBonus, steps: int = 3 * T) -> np.ndarray:
+def paid_by(wrapped: IntrinsicBonus) -> np.ndarray:
     wrapped.reset(seed=1)
-    return np.stack([step[-1]["intrinsic_reward"] for step in roll(wrapped, steps)])
+    return np.stack([step[-1]["intrinsic_reward"] for step in roll(wrapped, 3 * T)])
 
 
 def test_the_last_step_gets_no_bonus_if_its_outcome_is_not_told() -> None:
@@ -160,16 +160,13 @@ def test_the_last_step_gets_no_bonus_if_its_outcome_is_not_told() -> None:
         for wrapper in (lambda env: env, Quiet, Stacked)
     )
     paid, unpaid = paid_by(told), paid_by(quiet)
-    dones = np.stack([step[3] | step[4] for step in start(walks(AutoresetMode.SAME_STEP), 3 * T)])
+    plain = walks(AutoresetMode.SAME_STEP)
+    plain.reset(seed=1)
+    dones = np.stack([step[3] | step[4] for step in roll(plain, 3 * T)])
     assert dones[T:].any() and paid[T:].all()
     np.testing.assert_array_equal(unpaid[T:] == 0, dones[T:])
     np.testing.assert_array_equal(paid_by(stacked), paid)
     assert equal_states(stacked.curiosity.state_dict(), told.curiosity.state_dict())
-
-
-def start(env: Any, steps: int) -> list[tuple[Any, ...]]:
-    env.reset(seed=1)
-    return roll(env, steps)
 
 
 @pytest.mark.parametrize("make", (Walk, lambda: Named(Walk())), ids=("array", "dict"))
