@@ -32,13 +32,14 @@ class EnvSpec:
     num_envs: int
     observation_shape: tuple[int, ...]
     observation_dtype: str  #: "uint8" (0..255) or "float32"
-    num_actions: int
+    num_actions: int  #: or, if continuous, the numbers of an action
     frames_per_step: int = 1  #: emulator frames per agent step
     max_episode_steps: int | None = None  #: agent steps without the reset step; None: no limit
     action_names: tuple[str, ...] = ()
     semantics: Mapping[str, Any] = field(default_factory=dict)  #: recorded with every result
     tells: tuple[str, ...] = ()  #: the entries of `info` that are read (envs/infos.py)
     interface: Interface | None = None  #: how an agent acts in a user's environment of this kind
+    continuous: bool = False  #: whether an action is `num_actions` numbers, and not one of as many
 
 
 @dataclass(frozen=True)

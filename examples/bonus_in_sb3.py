@@ -43,7 +43,7 @@ class CuriousVecEnv(VecEnvWrapper):
     ):
         super().__init__(venv)
         # SB3 resets in the step that ends an episode: obs is then the first of the next episode.
-        # The true last one, infos[b]["terminal_observation"], is not paid for: its bonus is 0.
+        # What the last step led to is infos[b]["terminal_observation"].
         self.curiosity = IntrinsicReward(
             model, venv.observation_space, venv.action_space, seed, autoreset="same-step"
         )
@@ -55,6 +55,7 @@ class CuriousVecEnv(VecEnvWrapper):
         self.observations: list[Any] = [self.venv.reset()]
         self.actions: list[Any] = []
         self.dones: list[Any] = []
+        self.final: list[Any] = []
         return self.observations[0]
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -65,8 +66,13 @@ class CuriousVecEnv(VecEnvWrapper):
         obs, rewards, dones, infos = self.venv.step_wait()
         self.observations.append(obs)
         self.dones.append(dones)
+        self.final.append(np.full(self.num_envs, None, object))
+        for b in np.flatnonzero(dones):
+            self.final[-1][b] = infos[b]["terminal_observation"]
         last = np.stack(self.observations[-2:]), self.actions[-1][None], dones[None]
-        bonus, self.state = self.curiosity.reward(*last, state=self.state)  # [1, B]
+        bonus, self.state = self.curiosity.reward(
+            *last, state=self.state, final_observations=self.final[-1][None]
+        )  # [1, B]
         # Before the first update the bonus has no unit.
         weight = self.weight if self.metrics else 0.0
         for info, reward in zip(infos, rewards, strict=True):
@@ -78,9 +84,11 @@ class CuriousVecEnv(VecEnvWrapper):
     def update(self) -> None:
         """Learn from the last `update_every` steps of each environment, which have been paid."""
         steps = np.stack(self.observations), np.stack(self.actions), np.stack(self.dones)
-        self.metrics = self.curiosity.update(*steps, state=self.update_state)
+        self.metrics = self.curiosity.update(
+            *steps, state=self.update_state, final_observations=np.stack(self.final)
+        )
         self.observations, self.actions, self.dones = self.observations[-1:], [], []
-        self.update_state = self.state
+        self.final, self.update_state = [], self.state
 
 
 class CountCells(gymnasium.Wrapper):

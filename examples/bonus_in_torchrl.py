@@ -51,8 +51,10 @@ class Curious:
         last = batch["next", "observation"][:, -1:]
         obs = torch.cat([batch["observation"], last], 1).transpose(0, 1)  # [T+1, B, ...]
         actions, dones = batch["action"].T, batch["next", "done"].squeeze(-1).T
-        bonus, next_state = self.bonus.reward(obs, actions, dones, state=self.state)
-        metrics = self.bonus.update(obs, actions, dones, state=self.state)
+        final = batch["next", "observation"].transpose(0, 1)  # read where an episode ended
+        steps = {"state": self.state, "final_observations": final}
+        bonus, next_state = self.bonus.reward(obs, actions, dones, **steps)
+        metrics = self.bonus.update(obs, actions, dones, **steps)
         self.state = next_state
         batch["next", "extrinsic_reward"] = batch["next", "reward"]
         paid = torch.from_numpy(bonus).T.unsqueeze(-1)  # [B, T, 1]

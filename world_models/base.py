@@ -143,6 +143,8 @@ class WorldModel(nn.Module, ABC):
     pays: ClassVar[str] = ""  #: for tables: what its bonus is
     source: ClassVar[str] = ""  #: the paper
     deviations: ClassVar[tuple[str, ...]] = ()  #: how the published form differs from the paper
+    #: whether it takes continuous actions, `trajectory.action` as float32 [T, B, A]
+    continuous_actions: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

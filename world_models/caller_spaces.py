@@ -1,11 +1,12 @@
-"""Spaces that networks do not read themselves, turned into a Box and a Discrete.
+"""Spaces that networks do not read themselves, turned into a Box, and a Discrete or numbers.
 
 Observations: Discrete and MultiDiscrete become one number for each value, 1 where it is taken.
 MultiBinary becomes its bits. Dict and Tuple become their parts, flattened and joined, bytes as 0 to
 1; if one part is an image, it alone is read. Parts without numbers (MiniGrid's mission) are left
 out. The logger "afterwit" says what is left out.
 
-Actions: MultiDiscrete and MultiBinary become one Discrete that counts all combinations.
+Actions: MultiDiscrete and MultiBinary become one Discrete that counts all combinations. Those of a
+Box stay numbers, scaled to -1 to 1 where they are bounded on both sides.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.images import MIN_IMAGE_SIZE, view_of
-from afterwit.world_models.callers import as_array
+from afterwit.world_models.callers import MAX_OBSERVATION, as_array
 
 MOST = 4096  # values of an observation, and combinations of an action, that are told apart
+MOST_NUMBERS = 64  # of a continuous action
 Read = Callable[[Any, str], Array]  # a caller's value and its name, to an array [T, B, ...]
 
 
@@ -40,9 +42,9 @@ class Reading:
 
 @dataclass(frozen=True)
 class ActionReading:
-    """How a caller's actions become integers, and their space."""
+    """How a caller's actions become integers [T, B] or numbers [T, B, A], and their space."""
 
-    space: Discrete
+    space: Discrete | Box
     read: Read
 
 
@@ -172,14 +174,16 @@ def is_image(space: Box) -> bool:
     return view.image and min(view.shape[-2:]) >= MIN_IMAGE_SIZE
 
 
-def flat(array: Array, shape: tuple[int, ...], name: str, dtype: Any = np.float32) -> Array:
+def flat(
+    array: Array, shape: tuple[int, ...], name: str, dtype: Any = np.float32, length: str = "T + 1"
+) -> Array:
     """Values [T, B, *shape] as [T, B, n].
 
     Raises:
       ValueError: They have another shape.
     """
     if array.ndim != 2 + len(shape) or array.shape[2:] != shape:
-        wanted = ", ".join(["T + 1", "B", *map(str, shape)])
+        wanted = ", ".join([length, "B", *map(str, shape)])
         raise ValueError(f"{name} has shape {array.shape}; it must be [{wanted}]")
     return array.reshape(*array.shape[:2], -1).astype(dtype)
 
@@ -188,13 +192,15 @@ def actions_of(space: gymnasium.Space[Any]) -> ActionReading:
     """How actions of `space`, in time-major batches, are read.
 
     Raises:
-      ValueError: There are too many combinations, or actions are not integers.
+      ValueError: There are too many combinations or numbers, or the space is of another kind.
     """
     if isinstance(space, Discrete):
         return ActionReading(space, as_numbers)
+    if isinstance(space, Box):
+        return numbers_of(space)
     if not isinstance(space, MultiDiscrete | MultiBinary):
         raise ValueError(
-            f"action_space is {space}; Discrete, MultiDiscrete and MultiBinary are supported"
+            f"action_space is {space}; Discrete, MultiDiscrete, MultiBinary and Box are supported"
         )
     shape = space.shape
     if isinstance(space, MultiBinary):
@@ -223,6 +229,50 @@ def actions_of(space: gymnasium.Space[Any]) -> ActionReading:
     return ActionReading(Discrete(combinations), read)
 
 
+def numbers_of(space: Box) -> ActionReading:
+    """The numbers of continuous actions.
+
+    A number that is bounded on both sides is scaled to -1 to 1. What lies outside by no more than
+    rounding is clipped. Other numbers are read as they are. Bounds above MAX_OBSERVATION are none.
+
+    Raises:
+      ValueError: There are no numbers, or too many.
+    """
+    size = prod(space.shape)
+    if not 1 <= size <= MOST_NUMBERS:
+        raise ValueError(
+            f"action_space is a Box of {size:,} numbers; 1 to {MOST_NUMBERS} are supported"
+        )
+    low, high = (np.asarray(end, np.float64).ravel() for end in (space.low, space.high))
+    low = np.where(low < -MAX_OBSERVATION, -np.inf, low)
+    high = np.where(high > MAX_OBSERVATION, np.inf, high)
+    bounded = np.isfinite(low) & np.isfinite(high)
+    least, most = (np.where(bounded, end, 0) for end in (low, high))
+    centre = (least + most) / 2
+    half = np.where(most > least, (most - least) / 2, 1)
+    rounding = 1e-4 * half + 1e-6 * abs(centre)
+
+    def read(value: Any, name: str) -> Array:
+        numbers = flat(as_numbers(value, name), space.shape, name, np.float64, "T")
+        bad = ~(abs(numbers) <= MAX_OBSERVATION)  # also if NaN
+        if bad.any():
+            raise ValueError(
+                f"{name} has {numbers[bad][0]:g}; actions must be finite and of order 1 (at most"
+                f" {MAX_OBSERVATION:g}). Nothing was changed"
+            )
+        bad = (numbers < low - rounding) | (numbers > high + rounding)
+        if bad.any():
+            which = int(bad.nonzero()[-1][0])
+            raise ValueError(
+                f"{name} has {numbers[bad][0]:g}, but number {which} of an action lies in"
+                f" {low[which]:g}..{high[which]:g}; clip actions as the environment does"
+            )
+        scaled = (numbers - centre) / half
+        return np.where(bounded, scaled.clip(-1, 1), numbers).astype(np.float32)
+
+    return ActionReading(Box(-1, 1, (size,)), read)
+
+
 def stack(values: Sequence[Any]) -> Any:
     """Observations of T steps as one time-major batch: arrays, or dicts and tuples of arrays."""
     first = values[0]
@@ -231,3 +281,22 @@ def stack(values: Sequence[Any]) -> Any:
     if isinstance(first, tuple):
         return tuple(stack(parts) for parts in zip(*values, strict=True))
     return np.stack(values)
+
+
+def row_of(values: Any, b: int) -> Any:
+    """The observation of environment b, of observations [B, ...] in arrays, dicts and tuples."""
+    if isinstance(values, Mapping):
+        return {key: row_of(value, b) for key, value in values.items()}
+    if isinstance(values, tuple):
+        return tuple(row_of(value, b) for value in values)
+    return values[b]
+
+
+def choose_rows(mask: Array, one: Any, other: Any) -> Any:
+    """Observations [B, ...]: those of `one` where `mask`, bool [B], and else of `other`."""
+    if isinstance(one, Mapping):
+        return {key: choose_rows(mask, value, other[key]) for key, value in one.items()}
+    if isinstance(one, tuple):
+        return tuple(choose_rows(mask, *pair) for pair in zip(one, other, strict=True))
+    one = np.asarray(one)
+    return np.where(mask.reshape(-1, *[1] * (one.ndim - 1)), one, other)

@@ -93,13 +93,15 @@ def find_device(name: Any) -> torch.device:
     return device
 
 
-def read_spaces(observation_space: Box, action_space: Discrete) -> EnvSpec:
-    """Facts about a caller's environment, from its spaces.
+def read_spaces(observation_space: Box, action_space: Discrete | Box) -> EnvSpec:
+    """Facts about a caller's environment, from its spaces. A Box of actions is a vector.
 
     Raises:
       ValueError: Networks cannot use them.
     """
-    interface = interface_of("the agent", observation_space, action_space)
+    continuous = isinstance(action_space, Box)
+    counted = Discrete(action_space.shape[0]) if isinstance(action_space, Box) else action_space
+    interface = interface_of("the agent", observation_space, counted)
     view = interface.view
     return EnvSpec(
         "yours",
@@ -109,6 +111,7 @@ def read_spaces(observation_space: Box, action_space: Discrete) -> EnvSpec:
         interface.num_actions,
         semantics={"observations": str(view)},
         interface=interface,
+        continuous=continuous,
     )
 
 
@@ -134,11 +137,11 @@ def read_steps(
       spec: The caller's environment.
       config: The world model, which may need a certain batch.
       obs: [T+1, B, ...] as the observation space says.
-      actions: Integers [T, B] as the action space counts them.
+      actions: Integers [T, B] as the action space counts them, or numbers [T, B, A].
       dones: bool [T, B].
 
     Returns:
-      Observations as networks read them, actions counted from 0, and dones.
+      Observations as networks read them, actions counted from 0 or as they are, and dones.
 
     Raises:
       ValueError: An array has a wrong shape or type, or observations are not finite or too large.
@@ -147,38 +150,61 @@ def read_steps(
     dones = as_array("dones", dones)
     interface = spec.interface
     assert interface is not None
-    if actions.ndim != 2 or dones.shape != actions.shape:
-        raise ValueError(
-            f"actions have shape {actions.shape} and dones {dones.shape}; both must be [T, B]"
-        )
-    length, batch = actions.shape
+    steps = actions.shape[:-1] if spec.continuous else actions.shape
+    if len(steps) != 2 or dones.shape != steps:
+        raise ValueError(f"actions have shape {steps} and dones {dones.shape}; both must be [T, B]")
+    length, batch = steps
     if length < 1 or batch < 1:
-        raise ValueError(
-            f"actions have shape {actions.shape}; at least 1 step of 1 environment is needed"
-        )
+        raise ValueError(f"actions have shape {steps}; at least 1 step of 1 environment is needed")
     config.check_batch(length, batch)
     if obs.shape != (length + 1, batch, *interface.view.raw):
         raise ValueError(
             f"obs has shape {obs.shape}; for these actions it must be"
             f" {(length + 1, batch, *interface.view.raw)}"
         )
-    actions = interface.from_environment(actions)
+    if not spec.continuous:
+        actions = interface.from_environment(actions)
     if dones.dtype != np.bool_:
         raise ValueError(f"dones has dtype {dones.dtype}; it must be bool (terminated | truncated)")
+    check_values(spec, obs, "obs")
+    return interface.view(obs), actions, dones
+
+
+def read_final(spec: EnvSpec, final: Array) -> Array:
+    """Check the last observations of N episodes, [N, ...] as a space of Box says.
+
+    Returns:
+      float32 or uint8 [N, ...] as networks read them.
+
+    Raises:
+      ValueError: They have a wrong shape or type, or are not finite or too large.
+    """
+    assert spec.interface is not None
+    view = spec.interface.view
+    if final.shape[1:] != view.raw:
+        raise ValueError(
+            f"final_observations hold observations of shape {final.shape[1:]}; they must be"
+            f" {view.raw}, like those in obs"
+        )
+    check_values(spec, final, "final_observations")
+    return view(final)
+
+
+def check_values(spec: EnvSpec, obs: Array, name: str) -> None:
+    """Raise a ValueError if networks cannot read these observations' type or size."""
     if spec.observation_dtype == "uint8" and obs.dtype.kind not in "iu":
         raise ValueError(
-            f"obs has dtype {obs.dtype}, but the observation space is uint8: give bytes 0..255,"
+            f"{name} has dtype {obs.dtype}, but the observation space is uint8: give bytes 0..255,"
             " or a space of floats"
         )
     if obs.dtype.kind not in "biuf":
-        raise ValueError(f"obs has dtype {obs.dtype}; it must hold numbers")
+        raise ValueError(f"{name} has dtype {obs.dtype}; it must hold numbers")
     least, most = float(obs.min()), float(obs.max())
     if not (least >= -MAX_OBSERVATION and most <= MAX_OBSERVATION):  # also if NaN
         raise ValueError(
-            f"obs must be finite and of order 1 (at most {MAX_OBSERVATION:g}); scale them first."
+            f"{name} must be finite and of order 1 (at most {MAX_OBSERVATION:g}); scale them first."
             " Nothing was changed"
         )
-    return interface.view(obs), actions, dones
 
 
 def read_previous_dones(previous_dones: Any, batch: int, autoreset: str) -> Array:

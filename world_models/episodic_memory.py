@@ -164,13 +164,18 @@ class JoinedMemory(EpisodicMemory):
 def steps_of(trajectory: Trajectory) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Each time t from 0 to T, where obs[t] opens an episode, and where it is not yet in memory.
 
-    obs[0] goes on from the trajectory before, so it is in memory already unless it opens.
+    obs[0] goes on from the trajectory before, so it is in memory already unless it opens. Padding
+    neither opens an episode nor is it remembered.
 
     Returns:
       t, bool [B] and bool [B].
     """
     for t, opens in enumerate(trajectory.first):
-        yield t, opens, torch.ones_like(opens) if t else opens
+        new = torch.ones_like(opens) if t else opens
+        if trajectory.padding is not None:
+            there = ~trajectory.padding[t]
+            opens, new = opens & there, new & there
+        yield t, opens, new
 
 
 class EpisodicRing(EpisodicMemory):

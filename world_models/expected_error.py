@@ -26,8 +26,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from afterwit.world_models.actions import action_numbers
 from afterwit.world_models.torso import mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -49,7 +49,7 @@ class ExpectedError(nn.Module):
       form: One of Form.
       floor: Error, in units of ignorance, below which differences do not count (relative, log).
       belief: M, size of the belief.
-      num_actions: Number of actions.
+      num_actions: Number of actions, or of numbers of a continuous action.
     """
 
     def __init__(self, form: Form, floor: float, belief: int, num_actions: int):
@@ -80,7 +80,7 @@ class ExpectedError(nn.Module):
         """
         if self.form == "off":
             return reward, torch.zeros_like(ignorance)
-        action = F.one_hot(trajectory.action, self.num_actions).to(beliefs.dtype)
+        action = action_numbers(trajectory.action, self.num_actions).to(beliefs.dtype)
         seen = torch.cat([beliefs[:-1].detach(), action], -1)
         h = self.head(seen).squeeze(-1).clamp(-LARGEST, LARGEST)
         error = reward.detach() / ignorance

@@ -12,8 +12,9 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from afterwit.envs.arrays import Array
 from afterwit.envs.checks import MAX_NUMBER, is_number
 from afterwit.world_models.base import ModelConfig
-from afterwit.world_models.caller_spaces import stack
+from afterwit.world_models.caller_spaces import choose_rows, row_of, stack
 from afterwit.world_models.intrinsic_reward import IntrinsicReward
+from afterwit.world_models.stream_state import autoreset_name
 
 EXTRINSIC, INTRINSIC = "extrinsic_reward", "intrinsic_reward"
 
@@ -36,8 +37,9 @@ class IntrinsicBonus(VectorWrapper):
 
     Args:
       env: Vector environment with spaces that IntrinsicReward reads. Its
-          metadata["autoreset_mode"] must be next-step or same-step. With same-step the last step of
-          an episode gets no bonus, as its outcome is not in the observations.
+          metadata["autoreset_mode"] says how it resets. With same-step the last step of an episode
+          is paid for infos["final_obs"], and gets no bonus where that is missing. Where autoreset
+          is disabled, call `reset` with a `reset_mask`, as Gymnasium asks.
       model: A name in WORLD_MODELS, `package.module:Class`, or a config of a world model.
       weight: Factor of the bonus.
       update_every: T, steps of each environment per update. None: pay, but never learn.
@@ -45,8 +47,8 @@ class IntrinsicBonus(VectorWrapper):
       options: Further arguments of IntrinsicReward: torso, learning_rate, reward_decay, device.
 
     Raises:
-      ValueError: The autoreset mode is unknown or disabled, or an argument is out of range, unknown
-          or not supported.
+      ValueError: The autoreset mode is unknown, or an argument is out of range, unknown or not
+          supported.
 
     Example:
       >>> import gymnasium as gym
@@ -86,12 +88,13 @@ class IntrinsicBonus(VectorWrapper):
                 f"update_every is {update_every!r}; it must be an integer of at least 1, or None"
             )
         self.weight, self.update_every = float(weight), update_every
+        self.autoreset = autoreset_name(env.metadata["autoreset_mode"])
         self.curiosity = IntrinsicReward(
             model,
             env.single_observation_space,
             env.single_action_space,
             seed,
-            autoreset=env.metadata["autoreset_mode"],
+            autoreset="same-step" if self.autoreset == "disabled" else self.autoreset,
             **options,
         )
         for steps in {1, update_every or 1}:
@@ -102,21 +105,31 @@ class IntrinsicBonus(VectorWrapper):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin new episodes in all environments. Steps that wait for an update are dropped.
+        """Begin new episodes, in all environments or where options["reset_mask"], bool [B], says.
+
+        With a mask, or where autoreset is disabled, steps that wait for an update are kept: they
+        were taken, and are learned from. Else a reset begins anew, and they are dropped. The first
+        reset needs all environments.
 
         Raises:
-          ValueError: `options` asks to reset some environments only.
+          ValueError: `reset_mask` is no bool [B], or the environments reset in the next step.
         """
-        if options is not None and "reset_mask" in options:
-            raise ValueError("reset_mask resets some environments only; IntrinsicBonus needs all")
+        opens = self._read_mask(options)
+        if opens is None and self.autoreset == "disabled" and self.observations:
+            opens = np.ones(self.num_envs, np.bool_)
         observations, infos = self.env.reset(
             seed=seed,  # type: ignore[arg-type]  # Gymnasium's vectors take lists too
             options=options,
         )
+        begun = deepcopy(self.curiosity.observations.trim(observations))
+        if opens is not None:
+            self._open(begun, opens)
+            return observations, infos
         self.state = self.update_state = self.curiosity.initial_state(self.num_envs)
-        self.observations = [deepcopy(self.curiosity.observations.trim(observations))]
+        self.observations = [begun]
         self.actions: list[Array] = []
         self.dones: list[Array] = []
+        self.finals: list[Array] = []  # object [B] each: what an ending led to, or None
         return observations, infos
 
     def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
@@ -135,16 +148,21 @@ class IntrinsicBonus(VectorWrapper):
                 raise ValueError(f"infos have {name} already; one IntrinsicBonus can be laid on")
         self.observations.append(deepcopy(self.curiosity.observations.trim(observations)))
         self.actions.append(np.array(actions))
-        self.dones.append(np.asarray(terminated | truncated))
+        self.dones.append(np.array(terminated | truncated))
+        self.finals.append(self._final(infos))
         last = stack(self.observations[-2:]), self.actions[-1][None], self.dones[-1][None]
-        bonus, self.state = self.curiosity.reward(*last, state=self.state)
+        bonus, self.state = self.curiosity.reward(
+            *last, state=self.state, final_observations=self._finals(-1)
+        )
         if not self.curiosity.normaliser.has_statistics:
             bonus = np.zeros_like(bonus)  # a few rewards alone would set the unit
         if self.update_every is None:
             self._forget()
         elif len(self.dones) == self.update_every:
             steps = stack(self.observations), np.stack(self.actions), np.stack(self.dones)
-            self.metrics = self.curiosity.update(*steps, state=self.update_state)
+            self.metrics = self.curiosity.update(
+                *steps, state=self.update_state, final_observations=self._finals()
+            )
             self._forget()
         infos = {**infos, EXTRINSIC: np.array(rewards), INTRINSIC: bonus[0]}
         return observations, rewards + self.weight * bonus[0], terminated, truncated, infos
@@ -152,4 +170,56 @@ class IntrinsicBonus(VectorWrapper):
     def _forget(self) -> None:
         """Drop the kept steps. The next ones begin with the last observation."""
         self.observations, self.actions, self.dones = self.observations[-1:], [], []
-        self.update_state = self.state
+        self.finals, self.update_state = [], self.state
+
+    def _final(self, infos: dict[str, Any]) -> Array:
+        """What the last step led to where it ended an episode, and None elsewhere: object [B].
+
+        It is in infos["final_obs"]: an object array, or arrays with one row per environment and a
+        mask, infos["_final_obs"]. Where autoreset is disabled it is the last observation.
+        """
+        found = np.full(self.num_envs, None, object)
+        if self.autoreset == "next-step":
+            return found
+        disabled = self.autoreset == "disabled"
+        given = self.observations[-1] if disabled else infos.get("final_obs")
+        told = True if disabled else infos.get("_final_obs", True)
+        if given is not None:
+            for b in np.flatnonzero(self.dones[-1] & told):
+                found[b] = deepcopy(self.curiosity.observations.trim(row_of(given, int(b))))
+        return found
+
+    def _finals(self, start: int = 0) -> Array | None:
+        """The kept `final_observations` from step `start` on. None for next-step autoreset."""
+        return None if self.autoreset == "next-step" else np.stack(self.finals[start:])
+
+    def _read_mask(self, options: dict[str, Any] | None) -> Array | None:
+        """options["reset_mask"], or None. The environments check it too, but may take it out."""
+        if options is None or "reset_mask" not in options:
+            return None
+        if self.autoreset == "next-step":
+            raise ValueError(
+                "reset_mask is for environments whose autoreset is disabled or same-step; these"
+                " reset by themselves, in the next step"
+            )
+        mask = np.array(options["reset_mask"])
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
+            raise ValueError(
+                f"reset_mask is {mask.dtype} of shape {mask.shape}; it must be bool of shape"
+                f" ({self.num_envs},)"
+            )
+        if not self.observations:
+            raise gymnasium.error.ResetNeeded("call reset() without a reset_mask first")
+        return mask
+
+    def _open(self, begun: Any, opens: Array) -> None:
+        """Begin episodes where `opens`, bool [B], with the rows of `begun`. Keep all steps."""
+        last = self.observations[-1]
+        if self.dones:
+            for b in np.flatnonzero(opens & ~self.dones[-1]):
+                self.finals[-1][b] = row_of(last, int(b))
+            self.dones[-1] |= opens
+        else:
+            self.update_state = self.update_state.opened(opens)
+        self.observations[-1] = choose_rows(opens, begun, last)
+        self.state = self.state.opened(opens)

@@ -18,6 +18,7 @@ from afterwit.envs.checks import MAX_NUMBER, is_number
 from afterwit.envs.seeds import read_seed, stream
 from afterwit.world_models.base import ModelConfig
 from afterwit.world_models.caller_spaces import actions_of, observations_of
+from afterwit.world_models.caller_trajectory import CallerTrajectory, make_trajectory, read_finals
 from afterwit.world_models.callers import (
     ArrayOrTensor,
     Observations,
@@ -48,8 +49,8 @@ class IntrinsicReward:
     Call `reward` first and then `update`: the bonus pays for what was not known before these steps
     were learned from.
 
-    Arrays are time-major: obs [T+1, B, ...], actions [T, B] and dones [T, B] for T agent steps of B
-    environments. They may be tensors. dones[t] says that the transition of actions[t] ended an
+    Arrays are time-major: obs [T+1, B, ...], actions [T, B, ...] and dones [T, B] for T agent steps
+    of B environments. They may be tensors. dones[t] says that the transition of actions[t] ended an
     episode.
 
     If a stream of steps is cut into calls, carry a state. Start with `initial_state(B)`. Then pass
@@ -67,13 +68,15 @@ class IntrinsicReward:
       model: A name in WORLD_MODELS, `package.module:Class`, or a config of a world model.
       observation_space: That of one environment: a Box of images (see envs/images.py) or of numbers
           of order 1; or Discrete, MultiDiscrete, MultiBinary, Dict or Tuple (see caller_spaces.py).
-      action_space: That of one environment: Discrete, MultiDiscrete or MultiBinary.
+      action_space: That of one environment: Discrete, MultiDiscrete or MultiBinary; or a Box of up
+          to 64 numbers, which are scaled to -1 to 1 where they are bounded on both sides.
       seed: Seed of the weights and of all random draws. None: a new one each time.
       torso: Encoder and recurrent network. None: the encoder follows the observations.
       autoreset: How the environments reset, as a name or as Gymnasium's AutoresetMode. "next-step"
           (Gymnasium's vector environments): obs[t+1] after a done is the true last observation, and
-          the step after it only resets. "same-step": obs[t+1] after a done opens the next episode,
-          so the outcome of the last transition is unknown and not predicted.
+          the step after it only resets. "same-step": obs[t+1] after a done opens the next episode.
+          The outcome of the last transition is then not predicted, unless it is given apart, as
+          `final_observations`.
       learning_rate: Step size of Adam.
       reward_decay: Share of the bonus's running statistics that is kept at each `update`, from 0 to
           below 1.
@@ -138,6 +141,7 @@ class IntrinsicReward:
                 torso or default_torso(self.spec),
                 self.spec.observation_shape,
                 self.spec.num_actions,
+                self.spec.continuous,
             )
             self.model = make_world_model(
                 config, self.torso, self.spec, stream(seed, "world model")
@@ -187,7 +191,11 @@ class IntrinsicReward:
             raise ValueError(f"num_envs is {num_envs!r}; it must be an integer of at least 1")
         opens = torch.ones(int(num_envs), dtype=torch.bool)
         core = torch.zeros(len(opens), self.torso.config.belief)
-        action = torch.zeros(len(opens), dtype=torch.int64)
+        action = (
+            torch.zeros(len(opens), self.spec.num_actions)
+            if self.spec.continuous
+            else torch.zeros(len(opens), dtype=torch.int64)
+        )
         rows = self.model.memory.blank_rows(len(opens))
         memory = {name: row.cpu() for name, row in rows.items()}
         return StreamState(core, action, opens, ~opens, self.autoreset, memory)
@@ -200,16 +208,20 @@ class IntrinsicReward:
         dones: ArrayOrTensor,
         previous_dones: ArrayOrTensor | None = None,
         state: StreamState | None = None,
+        final_observations: Observations | None = None,
     ) -> dict[str, float]:
         """Make one optimiser step, and update the bonus's statistics.
 
         Args:
           obs: [T+1, B, ...] as the observation space says; a dict or tuple of such arrays for one.
-          actions: Integers [T, B] or [T, B, n] as the action space counts them.
+          actions: [T, B, ...] as the action space says: integers, or numbers within its bounds.
           dones: bool [T, B]: terminated | truncated.
           previous_dones: bool [B]: the dones of the step before actions[0]. Only for next-step
               autoreset without `state`.
           state: The state before these steps, the one that `reward` was given.
+          final_observations: What the steps that ended an episode led to, for same-step autoreset:
+              [T, B, ...] like obs, where `dones`; or an object array [T, B] of observations, None
+              where it is not known. None: nothing is known.
 
         Returns:
           Metrics by name.
@@ -219,7 +231,8 @@ class IntrinsicReward:
               large.
           FloatingPointError: The gradient is not finite. No weight was changed.
         """
-        trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
+        steps = self._read(obs, actions, dones, previous_dones, state, final_observations)
+        trajectory = steps.trajectory
         beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
         with self._memory_of(state, trajectory):
             out = self.model(trajectory, beliefs, embeddings)
@@ -257,11 +270,18 @@ class IntrinsicReward:
         dones: ArrayOrTensor,
         previous_dones: ArrayOrTensor | None = None,
         state: None = None,
+        final_observations: Observations | None = None,
     ) -> Array: ...
 
     @overload
     def reward(
-        self, obs: Observations, actions: ArrayOrTensor, dones: ArrayOrTensor, *, state: StreamState
+        self,
+        obs: Observations,
+        actions: ArrayOrTensor,
+        dones: ArrayOrTensor,
+        *,
+        state: StreamState,
+        final_observations: Observations | None = None,
     ) -> tuple[Array, StreamState]: ...
 
     @in_own_modes
@@ -272,16 +292,20 @@ class IntrinsicReward:
         dones: ArrayOrTensor,
         previous_dones: ArrayOrTensor | None = None,
         state: StreamState | None = None,
+        final_observations: Observations | None = None,
     ) -> Array | tuple[Array, StreamState]:
         """The bonus of each transition. Changes no weight and no statistic.
 
         Args:
           obs: [T+1, B, ...] as the observation space says; a dict or tuple of such arrays for one.
-          actions: Integers [T, B] or [T, B, n] as the action space counts them.
+          actions: [T, B, ...] as the action space says: integers, or numbers within its bounds.
           dones: bool [T, B]: terminated | truncated.
           previous_dones: bool [B]: the dones of the step before actions[0]. Only for next-step
               autoreset without `state`.
           state: The state before these steps.
+          final_observations: What the steps that ended an episode led to, for same-step autoreset:
+              [T, B, ...] like obs, where `dones`; or an object array [T, B] of observations, None
+              where it is not known. None: nothing is known.
 
         Returns:
           The bonus, float32 [T, B], normalised. It is 0 for steps that only reset. If `state` is
@@ -291,20 +315,23 @@ class IntrinsicReward:
           ValueError: An array has a wrong shape or type, or observations are not finite or too
               large.
         """
-        trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
+        steps = self._read(obs, actions, dones, previous_dones, state, final_observations)
+        trajectory = steps.trajectory
         with torch.no_grad(), self.model.watching(), self._memory_of(state, trajectory):
             beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
             out, real = self.model(trajectory, beliefs, embeddings), trajectory.real
             raw, _ = self.expected(out.reward, out.ignorance, trajectory, beliefs)
             normaliser = self.normaliser.with_statistics(raw, real, out.ignorance)
-            bonus = normaliser(raw, real).cpu().numpy()
+            bonus = steps.of_steps(normaliser(raw, real)).cpu().numpy()
         if state is None:
             return bonus
         ended = torch.from_numpy(as_array("dones", dones)[-1].copy())
         # A GRU's output is its state. This is the memory before obs[-1], the next call's obs[0].
-        last = beliefs[-2].cpu(), trajectory.action[-1].cpu(), trajectory.first[-1].cpu()
+        core = steps.of_steps(beliefs)[-1].cpu()
+        action = steps.of_steps(trajectory.action)[-1].cpu()
+        opens = ended if self.autoreset == "same-step" else trajectory.first[-1].cpu()
         memory = {name: row.cpu() for name, row in self.model.memory.latest.items()}
-        return bonus, StreamState(*last, ended, self.autoreset, memory)
+        return bonus, StreamState(core, action, opens, ended, self.autoreset, memory)
 
     @in_own_modes
     def inspect(
@@ -314,16 +341,20 @@ class IntrinsicReward:
         dones: ArrayOrTensor,
         previous_dones: ArrayOrTensor | None = None,
         state: StreamState | None = None,
+        final_observations: Observations | None = None,
     ) -> dict[str, float]:
         """The instruments of world_models/instruments.py on these transitions. Changes nothing.
 
         Args:
           obs: [T+1, B, ...] as the observation space says; a dict or tuple of such arrays for one.
-          actions: Integers [T, B] or [T, B, n] as the action space counts them.
+          actions: [T, B, ...] as the action space says: integers, or numbers within its bounds.
           dones: bool [T, B]: terminated | truncated.
           previous_dones: bool [B]: the dones of the step before actions[0]. Only for next-step
               autoreset without `state`.
           state: The state before these steps.
+          final_observations: What the steps that ended an episode led to, for same-step autoreset:
+              [T, B, ...] like obs, where `dones`; or an object array [T, B] of observations, None
+              where it is not known. None: nothing is known.
 
         Returns:
           Readings by name.
@@ -332,7 +363,8 @@ class IntrinsicReward:
           ValueError: An array has a wrong shape or type, or observations are not finite or too
               large.
         """
-        trajectory = self._trajectory(obs, actions, dones, previous_dones, state)
+        steps = self._read(obs, actions, dones, previous_dones, state, final_observations)
+        trajectory = steps.trajectory
         with torch.no_grad(), self.model.watching(), self._memory_of(state, trajectory):
             beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
             readings = representation(beliefs, embeddings, trajectory.real) | self.model.inspect(
@@ -376,17 +408,18 @@ class IntrinsicReward:
         """Beliefs [T+1, B, M] and embeddings [T+1, B, N]."""
         return self.torso(*trajectory.inputs)[:2]
 
-    def _trajectory(
+    def _read(
         self,
         obs: Observations,
         actions: ArrayOrTensor,
         dones: ArrayOrTensor,
         previous_dones: ArrayOrTensor | None,
         state: StreamState | None,
-    ) -> Trajectory:
+        final_observations: Observations | None,
+    ) -> CallerTrajectory:
         obs, actions = self.observations.read(obs, "obs"), self.actions.read(actions, "actions")
         obs, actions, dones = read_steps(self.spec, self.config, obs, actions, dones)
-        length, batch = actions.shape
+        batch = dones.shape[1]
         if previous_dones is not None:
             previous_dones = read_previous_dones(previous_dones, batch, self.autoreset)
         if state is None:
@@ -397,31 +430,20 @@ class IntrinsicReward:
                 " leave previous_dones out"
             )
         elif not isinstance(state, StreamState) or not state.fits(
-            batch,
-            self.torso.config.belief,
-            self.spec.num_actions,
-            self.autoreset,
-            self.model.memory.blank_rows(batch),
+            self.initial_state(batch), self.spec.num_actions
         ):
             raise ValueError(
                 f"state is {reprlib.repr(state)}; it must come from initial_state({batch}) of this"
                 f" object, or be the state that reward(..., state=...) returned for {batch}"
                 " environments"
             )
-        first = np.zeros((length + 1, batch), bool)
-        first[0] = state.opens.numpy()
-        if self.autoreset == "next-step":
-            first[1] = state.ended.numpy() if previous_dones is None else previous_dones
-        shift = 2 if self.autoreset == "next-step" else 1
-        first[shift:] = dones[: length + 1 - shift]
-        floats = torch.zeros(length, batch)
-        return Trajectory(
-            obs=torch.from_numpy(obs),
-            first=torch.from_numpy(first),
-            action=torch.from_numpy(actions),
-            behaviour=floats[..., None],
-            reward=floats,
-            terminal=torch.zeros(length, batch, dtype=torch.bool),
-            core=state.core,
-            prev_action=state.action,
-        ).to(self.device)
+        final = None
+        if final_observations is not None:
+            if self.autoreset == "next-step":
+                raise ValueError(
+                    "final_observations is for same-step autoreset; with next-step an episode's"
+                    " last observation is in obs: leave it out"
+                )
+            final = read_finals(self.spec, self.observations, final_observations, dones)
+        steps = make_trajectory(obs, actions, dones, state, final, previous_dones)
+        return steps.to(self.device)

@@ -2,7 +2,9 @@
 
     inverse loss = cross entropy of a_t given (f(o_t), f(o_{t+1}))
 
-Pathak et al. (2017), section 2.2. ICM, RIDE, NGU and E3B learn their features so.
+Pathak et al. (2017), section 2.2. ICM, RIDE, NGU and E3B learn their features so. Continuous
+actions are predicted with a squared error in place of the cross entropy (our choice; the papers
+have discrete actions).
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ from afterwit.world_models.trajectory import Trajectory, masked_mean
 
 
 def inverse_loss(head: nn.Module, features: Tensor, trajectory: Trajectory) -> Tensor:
-    """The mean cross entropy [] of the actions of all real steps.
+    """The mean cross entropy [] of the actions of all real steps; or the mean square error.
 
     Args:
-      head: From two features [..., 2N] to logits [..., A].
+      head: From two features [..., 2N] to logits, or numbers of continuous actions, [..., A].
       features: float32 [T+1, B, N].
       trajectory: The steps.
     """
     logits = head(torch.cat([features[:-1], features[1:]], -1))
+    if trajectory.action.is_floating_point():
+        return masked_mean((logits - trajectory.action).square().mean(-1), trajectory.real)
     loss = F.cross_entropy(logits.flatten(0, 1), trajectory.action.flatten(), reduction="none")
     return masked_mean(loss.view_as(trajectory.reward), trajectory.real)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from afterwit.world_models import data_parallel
+from afterwit.world_models.actions import action_map
 from afterwit.world_models.trajectory import masked_mean
 
 Edges = Literal["whole", "sum"]
@@ -156,14 +157,22 @@ class OpenLoop(nn.Module):
     Args:
       belief: M, size of the belief.
       action_embedding: Size of an action's embedding.
-      num_actions: Number of actions.
+      num_actions: Number of actions, or of numbers of a continuous action.
       horizon: K.
+      continuous: Whether actions are numbers.
     """
 
-    def __init__(self, belief: int, action_embedding: int, num_actions: int, horizon: int):
+    def __init__(
+        self,
+        belief: int,
+        action_embedding: int,
+        num_actions: int,
+        horizon: int,
+        continuous: bool = False,
+    ):
         super().__init__()
         self.horizon = horizon
-        self.action_embedding = nn.Embedding(num_actions, action_embedding)
+        self.action_embedding = action_map(num_actions, action_embedding, continuous)
         self.rnn = nn.GRU(action_embedding, belief)
 
     def forward(self, beliefs: Tensor, action: Tensor) -> Tensor:
@@ -171,7 +180,7 @@ class OpenLoop(nn.Module):
 
         Args:
           beliefs: float [T+1, B, M].
-          action: int64 [T, B].
+          action: int64 [T, B], or float32 [T, B, A].
 
         Returns:
           b_{t,k} for k = 0 .. K: float [K+1, T, B, M].
@@ -179,7 +188,7 @@ class OpenLoop(nn.Module):
         Raises:
           ValueError: The trajectory is shorter than the horizon.
         """
-        length, batch = action.shape
+        length, batch = action.shape[:2]
         if self.horizon > length:
             raise ValueError(
                 f"horizon is {self.horizon} but the trajectory has {length} steps; make the unroll"

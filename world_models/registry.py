@@ -68,14 +68,21 @@ def make_world_model(config: ModelConfig, torso: Torso, spec: EnvSpec, seed: int
       seed: Seed of the model's random draws.
 
     Raises:
-      ValueError: The config belongs to no known world model.
+      ValueError: The config belongs to no known world model, or the model does not take these
+          actions.
     """
     if type(config) not in MODEL_OF:
         raise ValueError(
             f"unknown world model config {type(config).__name__}; choose one of"
             f" {', '.join(ALL_MODELS)}, or import the class that it belongs to"
         )
-    return cast(Any, MODEL_OF[type(config)])(config, torso, spec, seed)
+    model = MODEL_OF[type(config)]
+    if spec.continuous and not model.continuous_actions:
+        raise ValueError(
+            f"{world_model_name(config)} takes no continuous actions; choose another world model,"
+            " or set continuous_actions in its class if it reads them"
+        )
+    return cast(Any, model)(config, torso, spec, seed)
 
 
 def world_model_name(config: ModelConfig) -> str:

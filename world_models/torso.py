@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from afterwit.envs.checks import check_numbers
 from afterwit.envs.images import MIN_IMAGE_SIZE
+from afterwit.world_models.actions import action_map
 
 EncoderName = Literal["mlp", "conv", "small", "resnet", "auto"]
 MIN_IMAGE_SIZES = {"conv": 36, "small": 23}  # smallest height and width, in pixels
@@ -197,14 +198,21 @@ class Torso(nn.Module):
     Args:
       config: Sizes and kind of encoder.
       shape: Shape of an observation, channels first.
-      num_actions: Number of actions.
+      num_actions: Number of actions, or of numbers of a continuous action.
+      continuous: Whether actions are numbers.
     """
 
-    def __init__(self, config: TorsoConfig, shape: tuple[int, ...], num_actions: int):
+    def __init__(
+        self,
+        config: TorsoConfig,
+        shape: tuple[int, ...],
+        num_actions: int,
+        continuous: bool = False,
+    ):
         super().__init__()
         self.config = config = config.resolved(shape)
         self.encoder = Encoder(config, shape)
-        self.action_embedding = nn.Embedding(num_actions, config.action_embedding)
+        self.action_embedding = action_map(num_actions, config.action_embedding, continuous)
         self.rnn = nn.GRU(config.embedding + config.action_embedding, config.belief)
 
     def forward(
@@ -223,7 +231,7 @@ class Torso(nn.Module):
         Args:
           obs: uint8 or float32 [T, B, ...].
           first: bool [T, B]: the observation opens an episode.
-          previous_actions: int64 [T, B]: the action before each observation.
+          previous_actions: int64 [T, B], or float32 [T, B, A]: the action before each observation.
           core: float32 [B, M]: the memory before the first step.
           resets: Times t > 0 at which any environment opens an episode.
 

@@ -27,16 +27,19 @@ class Trajectory:
 
     obs: Tensor  #: uint8 or float32 [T+1, B, ...]: action[t] was chosen on obs[t]
     first: Tensor  #: bool [T+1, B]: obs[t] opens an episode
-    action: Tensor  #: int64 [T, B]
+    action: Tensor  #: int64 [T, B]; if continuous, float32 [T, B, A]
     behaviour: Tensor  #: float32 [T, B, A]: log-probabilities of the acting policy
     reward: Tensor  #: float32 [T, B]: received on reaching obs[t+1]; the environment's own
     terminal: Tensor  #: bool [T, B]: obs[t+1] ends the task (never a time limit)
     core: Tensor  #: float32 [B, M]: recurrent state before obs[0]
-    prev_action: Tensor  #: int64 [B]: the action before obs[0]
+    prev_action: Tensor  #: int64 [B] or float32 [B, A]: the action before obs[0]
     #: [T, B, ...]: the declared entries of the environment's `info` about obs[t+1]
     info: Mapping[str, Tensor] = field(default_factory=dict)
     #: int64 [B]: which environments of the run these are. None: 0, 1, ..., B - 1
     environments: Tensor | None = None
+    #: bool [T+1, B]: rows past the end of an environment's steps. They are `first` too, and no
+    #: memory takes them in. None: there are none
+    padding: Tensor | None = None
 
     @property
     def rows(self) -> Tensor:
@@ -71,7 +74,7 @@ class Trajectory:
 
     @property
     def previous_actions(self) -> Tensor:
-        """int64 [T+1, B]: the action before each observation (without meaning where `first`)."""
+        """[T+1, B, ...]: the action before each observation (without meaning where `first`)."""
         return torch.cat([self.prev_action[None], self.action])
 
     @property

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
 from afterwit.envs.specs import EnvSpec
@@ -114,9 +115,8 @@ def parts(config: RunConfig, seconds: float) -> tuple[Trajectory, EnvSpec, dict[
             for name, rates in measure(works, seconds, lambda: None).items()
         }
         weights = sum(value.nbytes for value in whole.learner.acting.values())
-    fields = [value for value in trajectory.state().values() if not isinstance(value, dict)] + list(
-        trajectory.info.values()
-    )
+    fields = [value for value in trajectory.state().values() if isinstance(value, Tensor)]
+    fields += trajectory.info.values()
     return (
         trajectory,
         acting.spec,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,10 +18,7 @@ from tests.helpers import close
 
 
 def same(left: Trajectory, right: Trajectory) -> bool:
-    plain = [f.name for f in fields(left) if f.name != "info"]
-    return all(torch.equal(getattr(left, name), getattr(right, name)) for name in plain) and all(
-        torch.equal(value, right.info[name]) for name, value in left.info.items()
-    )
+    return equal(left.state(), right.state())
 
 
 def train(actor: Actor, learner: Learner, steps: int) -> list[dict[str, Tensor]]:

@@ -164,7 +164,7 @@ def main() -> None:
                 **{
                     field: mode.from_tensor(value)
                     for field, value in on_host.state().items()
-                    if field != "info"
+                    if isinstance(value, torch.Tensor)
                 },
             )
             on_device.__dict__.update(read)

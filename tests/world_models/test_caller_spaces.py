@@ -143,8 +143,8 @@ def test_bad_observation_spaces_are_named(space: Space[Any], message: str) -> No
 
 
 def test_bad_actions_are_named() -> None:
-    with pytest.raises(ValueError, match="Discrete, MultiDiscrete and MultiBinary are supported"):
-        actions_of(Box(-1, 1, (2,)))
+    with pytest.raises(ValueError, match="MultiDiscrete, MultiBinary and Box are supported"):
+        actions_of(Tuple([Discrete(2)]))
     with pytest.raises(ValueError, match="with 8,192 combinations; at most 4,096"):
         actions_of(MultiBinary(13))
     reading = actions_of(MultiDiscrete([2, 3]))

@@ -401,7 +401,7 @@ def test_floats_for_a_space_of_bytes_are_refused() -> None:
         (lambda: curiosity("byol"), "unknown world model 'byol'; choose from byol-explore"),
         (lambda: curiosity(autoreset="never"), "unknown autoreset 'never'"),
         (lambda: curiosity(space=Text(5)), r"observation_space is Text.*; Box, Discrete"),
-        (lambda: IntrinsicReward("rnd", VECTOR, Box(-1, 1, (2,)), seed=0), "action_space is Box"),
+        (lambda: IntrinsicReward("rnd", VECTOR, Text(5), seed=0), "action_space is Text"),
         (
             lambda: curiosity(BYOLHindsightConfig(horizon=T + 1)).update(*steps()),
             f"horizon is {T + 1}",

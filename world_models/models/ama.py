@@ -14,9 +14,9 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from afterwit.envs.specs import EnvSpec
+from afterwit.world_models.actions import action_numbers
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.features import Outcome, spread
 from afterwit.world_models.torso import Encoder, Torso, mlp
@@ -68,6 +68,7 @@ class AMA(WorldModel, Whitening):
     """
 
     Config = AMAConfig
+    continuous_actions = True
     predicts = "mean and variance of the next observation"
     pays = "the squared error less the expected variance"
     source = (
@@ -98,7 +99,7 @@ class AMA(WorldModel, Whitening):
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         real, obs = trajectory.real, self.whitened(trajectory)
-        action = F.one_hot(trajectory.action, self.num_actions).to(obs.dtype)
+        action = action_numbers(trajectory.action, self.num_actions).to(obs.dtype)
         target = self.outcome(obs, real)
         inputs = torch.cat([self.encoder(obs[:-1]), action], -1)
         log_variance = self.log_variance(inputs).clamp(-10, 10)

@@ -68,6 +68,7 @@ class BYOLExplore(WorldModel):
     """
 
     Config = BYOLExploreConfig
+    continuous_actions = True
     predicts = "its own embedding of the next observations"
     pays = "the error"
     source = (
@@ -87,7 +88,7 @@ class BYOLExplore(WorldModel):
             torso.encoder, sizes.embedding, config.target_decay, config.standardise_decay
         )
         self.open_loop = OpenLoop(
-            sizes.belief, sizes.action_embedding, spec.num_actions, config.horizon
+            sizes.belief, sizes.action_embedding, spec.num_actions, config.horizon, spec.continuous
         )
         self.predictor = config.make_predictor(sizes.belief, config.hidden, sizes.embedding)
         self.weight_decay, self.centroid = config.weight_decay, config.centroid

@@ -34,10 +34,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
+from afterwit.world_models.actions import action_numbers
 from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
 from afterwit.world_models.instruments import effective_rank, explained_variance
 from afterwit.world_models.models.hindsight_config import BYOLHindsightConfig
@@ -62,6 +62,7 @@ class BYOLHindsight(WorldModel):
     """
 
     Config = BYOLHindsightConfig
+    continuous_actions = True
     predicts = "the same, given a latent z of what was not foreseen"
     pays = "the error that is left, less its expectation"
     source = (
@@ -92,7 +93,7 @@ class BYOLHindsight(WorldModel):
             torso.encoder, sizes.embedding, config.target_decay, config.standardise_decay
         )
         self.open_loop = OpenLoop(
-            sizes.belief, sizes.action_embedding, spec.num_actions, config.horizon
+            sizes.belief, sizes.action_embedding, spec.num_actions, config.horizon, spec.continuous
         )
         self.reward = TransitionReward(config.horizon, config.reward_edges)
         self.invariance_reward = (
@@ -180,7 +181,7 @@ class BYOLHindsight(WorldModel):
         once, z = valid[0], latent[0]
         noise = torch.randn(z.shape, generator=self.random).to(z.device)
         known = {
-            "action": (F.one_hot(trajectory.action, self.num_actions).float(), once),
+            "action": (action_numbers(trajectory.action, self.num_actions).float(), once),
             "place": self.place(trajectory, beliefs),
         }
         probes = {
@@ -234,11 +235,9 @@ class BYOLHindsight(WorldModel):
         """
         horizon, length = self.config.horizon, len(trajectory.action)
         loop = self.open_loop(beliefs, trajectory.action)
-        action = F.one_hot(future(trajectory.action, horizon, length), self.num_actions).to(
-            loop.dtype
-        )
+        action = action_numbers(future(trajectory.action, horizon, length), self.num_actions)
         target = future(self.target(trajectory), horizon, length)
-        return target, loop[1:], torch.cat([loop[:-1].detach(), action], -1)
+        return target, loop[1:], torch.cat([loop[:-1].detach(), action.to(loop.dtype)], -1)
 
     def foresee(self, ahead: Tensor, valid: Tensor | None = None) -> Tensor | None:
         """The outcome's embedding [..., N] from b_{t,i} [..., M] alone. None: not learnt.

@@ -12,10 +12,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
+from afterwit.world_models.actions import action_numbers
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.features import FixedFeatures, spread
 from afterwit.world_models.torso import Torso, mlp
@@ -63,6 +63,7 @@ class Disagreement(WorldModel, Whitening):
     """
 
     Config = DisagreementConfig
+    continuous_actions = True
     predicts = "the next features, which are fixed and random, with several models"
     pays = "the variance of the predictions"
     source = (
@@ -93,7 +94,7 @@ class Disagreement(WorldModel, Whitening):
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         real, obs = trajectory.real, self.whitened(trajectory)
-        action = F.one_hot(trajectory.action, self.num_actions).to(obs.dtype)
+        action = action_numbers(trajectory.action, self.num_actions).to(obs.dtype)
         features = self.features(obs, real)
         inputs = torch.cat([features[:-1], action], -1)
         predicted = torch.stack([member(inputs) for member in self.members])  # [M, T, B, N]

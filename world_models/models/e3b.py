@@ -64,6 +64,7 @@ class E3B(WorldModel):
     """
 
     Config = E3BConfig
+    continuous_actions = True
     predicts = "nothing; its features tell the action"
     pays = "f' C^-1 f of this episode"
     source = (

@@ -13,10 +13,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
+from afterwit.world_models.actions import action_numbers
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.instruments import effective_rank
 from afterwit.world_models.inverse_dynamics import inverse_loss
@@ -73,6 +73,7 @@ class ICM(WorldModel):
     """
 
     Config = ICMConfig
+    continuous_actions = True
     predicts = "the next features, which are learnt by telling the action"
     pays = "the error"
     source = (
@@ -99,7 +100,7 @@ class ICM(WorldModel):
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         features = self.features(trajectory.obs)  # [T+1, B, N]
-        action = F.one_hot(trajectory.action, self.num_actions).to(features.dtype)
+        action = action_numbers(trajectory.action, self.num_actions).to(features.dtype)
         known = features if self.config.forward_shapes_features else features.detach()
         predicted = self.forward_model(torch.cat([known[:-1], action], -1))
         error = 0.5 * (predicted - known[1:]).square().sum(-1)  # [T, B]

@@ -13,10 +13,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
+from afterwit.world_models.actions import action_numbers
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.features import Outcome
 from afterwit.world_models.torso import Encoder, Torso, mlp
@@ -64,6 +64,7 @@ class LPM(WorldModel, Whitening):
     """
 
     Config = LPMConfig
+    continuous_actions = True
     predicts = "the next observation, and its own log error"
     pays = "the expected log error less the log error"
     source = "Hou, An and Du (ICLR 2026), on learning progress monitoring, arXiv 2509.25438"
@@ -99,7 +100,7 @@ class LPM(WorldModel, Whitening):
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         real, obs = trajectory.real, self.whitened(trajectory)
-        action = F.one_hot(trajectory.action, self.num_actions).to(obs.dtype)
+        action = action_numbers(trajectory.action, self.num_actions).to(obs.dtype)
         target = self.outcome(obs, real)
         predicted = self.model(torch.cat([self.encoder(obs[:-1]), action], -1))
         error = (predicted - target).square().mean(-1)  # [T, B]

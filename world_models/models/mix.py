@@ -87,6 +87,7 @@ class Mix(WorldModel):
     """
 
     Config = MixConfig
+    continuous_actions = True
     predicts = "what its parts predict"
     pays = "a weighted sum or product of other bonuses"
 

@@ -95,6 +95,7 @@ class NGU(WorldModel):
     """
 
     Config = NGUConfig
+    continuous_actions = True
     predicts = "a fixed random network's output; its features tell the action"
     pays = "1/sqrt(similarity to the episode) x RND"
     source = (

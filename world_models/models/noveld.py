@@ -77,6 +77,7 @@ class NovelD(WorldModel):
     """
 
     Config = NovelDConfig
+    continuous_actions = True
     predicts = "a fixed random network's output on the observation"
     pays = "rise of RND's error, at first visits in the episode"
     source = (

@@ -75,6 +75,7 @@ class RE3(WorldModel):
     """
 
     Config = RE3Config
+    continuous_actions = True
     predicts = "nothing"
     pays = "log distance to the k-th nearest of late"
     source = (

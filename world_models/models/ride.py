@@ -15,10 +15,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
+from afterwit.world_models.actions import action_numbers
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.episodic_memory import EpisodicVisits
 from afterwit.world_models.instruments import effective_rank
@@ -72,6 +72,7 @@ class RIDE(WorldModel):
     """
 
     Config = RIDEConfig
+    continuous_actions = True
     predicts = "the next features, which are learnt by telling the action"
     pays = "change of features / sqrt(visits in this episode)"
     source = (
@@ -103,7 +104,7 @@ class RIDE(WorldModel):
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         config, real = self.config, trajectory.real
         features, inverse = self.inverse(trajectory)
-        action = F.one_hot(trajectory.action, self.num_actions).to(features.dtype)
+        action = action_numbers(trajectory.action, self.num_actions).to(features.dtype)
         predicted = self.forward_model(torch.cat([features[:-1], action], -1))
         # the small number keeps the gradient of a length finite at 0
         error = ((predicted - features[1:]).square().sum(-1) + 1e-12).sqrt()

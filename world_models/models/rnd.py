@@ -75,6 +75,7 @@ class RND(WorldModel, Whitening):
     """
 
     Config = RNDConfig
+    continuous_actions = True
     predicts = "a fixed random network's output on the observation"
     pays = "the error"
     source = "Burda et al. (2018), Exploration by Random Network Distillation, arXiv 1810.12894"
