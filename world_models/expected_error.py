@@ -37,7 +37,14 @@ HIDDEN = 64  # width of the head
 # Multiple of the learning rate at which the head learns. It must know what is always unpredictable
 # before the policy goes there: on Atari, with 1 the policy seeks the noise, with 10 it does not.
 HEAD_RATE = 10
-LARGEST = 10.0  # of |h|, so that exp(h) is finite
+# Bounds of h, where exp(h) is an error in units of ignorance. A head that learns so fast at times
+# says far more than that where it has seen little, and one such step would set the bonus's unit.
+LEAST, MOST = -10.0, 1.4  # exp(MOST) is 4
+
+
+def bounded(h: Tensor) -> Tensor:
+    """h within its bounds. The gradient passes, so that what is beyond them can come back."""
+    return h + (h.clamp(LEAST, MOST) - h).detach()
 
 
 class ExpectedError(nn.Module):
@@ -82,7 +89,7 @@ class ExpectedError(nn.Module):
             return reward, torch.zeros_like(ignorance)
         action = action_numbers(trajectory.action, self.num_actions).to(beliefs.dtype)
         seen = torch.cat([beliefs[:-1].detach(), action], -1)
-        h = self.head(seen).squeeze(-1).clamp(-LARGEST, LARGEST)
+        h = bounded(self.head(seen).squeeze(-1))
         error = reward.detach() / ignorance
         if self.form == "log":
             surprise = (error + self.floor).log() - h

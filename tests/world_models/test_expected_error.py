@@ -82,6 +82,20 @@ def test_noise_is_paid_as_anything_known_and_news_more(form: Form) -> None:
     assert abs(quiet) < 0.12 and abs(paid) < 0.12 and news > (8 if form == "relative" else 0.6)
 
 
+@pytest.mark.parametrize("raw", (50.0, -50.0))
+def test_a_head_that_says_far_too_much_is_bounded_and_comes_back(raw: float) -> None:
+    expected = seeded(lambda: ExpectedError("difference", 0.02, BELIEF, A), 0)
+    reward, trajectory, beliefs = batch(0)
+    last = expected.head[-1]
+    assert isinstance(last, torch.nn.Linear) and last.bias is not None
+    with torch.no_grad():
+        last.bias += raw
+    surprise, loss = expected(reward, UNIT, trajectory, beliefs)
+    assert surprise.abs().max() < 5 * UNIT
+    loss.backward()
+    assert last.bias.grad is not None and last.bias.grad.sign() == torch.tensor(raw).sign()
+
+
 def test_off_pays_the_error_and_has_nothing_to_learn() -> None:
     expected = ExpectedError("off", 0.02, BELIEF, A)
     reward, trajectory, beliefs = batch(0)
