@@ -288,15 +288,15 @@ def test_every_world_model_has_a_config_and_is_judged_unclipped() -> None:
         assert type(config) is model.Config and not config.prioritise
 
 
-def test_a_training_is_repeatable_and_learns() -> None:
+def test_a_training_is_repeatable_and_learns(tmp_path: Path) -> None:
     """RND in the world of jumps, after a few hundred updates.
 
     Places that it knows must pay less than those that it does not know.
     """
     config = replace(TINY, updates=120, batch=32)
-    first, again = (separate(config, "jump", "rnd", 1) for _ in range(2))
+    first, again = (separate(config, "jump", "rnd", 1, tmp_path) for _ in range(2))
     assert first["rewards"] == again["rewards"] and first["auc"] == again["auc"]
-    assert first["auc"] > 0.9 > separate(replace(config, updates=1), "jump", "rnd", 1)["auc"]
+    assert first["auc"] > 0.9 > separate(replace(config, updates=1), "jump", "rnd", 1, tmp_path)["auc"]
 
 
 def test_processes_give_what_one_process_gives(tmp_path: Path) -> None:
@@ -405,7 +405,7 @@ def test_a_mistake_in_a_models_config_is_named(capsys: pytest.CaptureFixture[str
     assert "world_model.invariance_weight" in capsys.readouterr().err
 
 
-def test_a_model_that_breaks_is_named() -> None:
+def test_a_model_that_breaks_is_named(tmp_path: Path) -> None:
     config = replace(TINY, updates=9, learning_rate=1e9)
     with pytest.raises(ValueError, match="rnd in jump, seed 0: the gradient of rnd is"):
-        separate(config, "jump", "rnd", 0)
+        separate(config, "jump", "rnd", 0, tmp_path)
