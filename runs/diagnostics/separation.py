@@ -222,6 +222,7 @@ def separate(
     The held-out transitions are of all three kinds.
     """
     place, sizes = make_place(config, world, seed, folder), config.sizes(world)
+    logs = place.judged_logs(sizes.steps, sizes.batch, np.random.default_rng([seed, 2]))
     start = time.process_time()
     curiosity = IntrinsicReward(
         config.model(model),
@@ -239,7 +240,6 @@ def separate(
     except FloatingPointError as error:
         raise ValueError(f"{model} in {world}, seed {seed}: {error}") from error
     trained = time.process_time() - start
-    logs = place.judged_logs(sizes.steps, sizes.batch, np.random.default_rng([seed, 2]))
     rewards = [curiosity.reward(log.obs, log.action, log.done) for log in logs]
     paid, kinds = flat(rewards), flat([log.kind for log in logs])
     parts = {name: flat([log.parts[name] for log in logs]) for name in logs[0].parts}

@@ -201,5 +201,10 @@ def near(steps: Array) -> Array:
 
 
 def any_within(values: Array, length: int) -> Array:
-    """Return whether any of `length` rows from each row on is true, bool [n + 1 - length, B]."""
+    """Return whether any of `length` rows from each row on is true, bool [n + 1 - length, B].
+
+    With fewer rows than `length` the result has none.
+    """
+    if len(values) < length:
+        return np.zeros((0, *values.shape[1:]), bool)
     return np.asarray(np.lib.stride_tricks.sliding_window_view(values, length, axis=0).any(-1))
