@@ -91,6 +91,9 @@ class AtariLogs:
     Args:
       world: The game and noise that were played.
       play: What was played.
+
+    Raises:
+      ValueError: From its methods: the play has too little of something.
     """
 
     def __init__(self, world: AtariWorld, play: Play):
@@ -135,9 +138,9 @@ class AtariLogs:
         familiar = starts[(starts[:, 1] >= self.trained) & (starts[:, 0] % steps == 0)]
         novel = self.novel_starts(steps)
         logs = []
-        for starts, kinds in ((familiar, (FAMILIAR, NOISY)), (novel, (NOVEL,))):
-            starts = random.permutation(starts)
-            for part in np.array_split(starts, math.ceil(len(starts) / TOGETHER) or 1):
+        for chosen, kinds in ((familiar, (FAMILIAR, NOISY)), (novel, (NOVEL,))):
+            parts = math.ceil(len(chosen) / TOGETHER) or 1
+            for part in np.array_split(random.permutation(chosen), parts):
                 log = self.log(part, steps)
                 log.kind[~np.isin(log.kind, kinds)] = UNJUDGED
                 logs.append(log)
