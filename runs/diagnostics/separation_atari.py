@@ -18,8 +18,8 @@ model's memory is still blank there.
              after them: under sticky actions nobody can tell in which step the picture changes.
              With noise on demand no-ops are noisy as well, because they cover the picture.
   familiar   All other steps in familiar places of the other games.
-  novel      Steps of all games whose outcome is in a held-out place, up to half a stretch after the
-             game came there from a familiar one. No-ops do not count if they cover the picture.
+  novel      Steps of all games from a familiar place into a held-out one, and the two after them
+             whose outcome is held out too. No-ops do not count if they cover the picture.
 
 A change between squares of a room is no noise. With noise `walk` every pixel of every step is
 noisy, so it is part of what is familiar.
@@ -50,7 +50,7 @@ from afterwit.runs.diagnostics.separation_world import (
 
 KNOWN = 0.8  # least share of the log's observations that are in familiar places
 TRAINING = 0.75  # share of the games that models are trained on
-NEAR = 2  # steps before and after a crossing that count as noisy too
+NEAR = 2  # steps before and after a crossing, and after an entry, that count too
 TOGETHER = 64  # stretches that are judged in one call, at most
 
 
@@ -111,15 +111,18 @@ class AtariLogs:
         self.trained = round(TRAINING * place.shape[1])  # games
         happened = ~play.first[1:]
         crossed = (place[1:] != place[:-1]) & self.known[1:] & self.known[:-1] & happened
-        self.crossed = crossed & (self.places == "rooms")  # bool [N, B]
-        self.border = near(self.crossed)
+        # bool [N, B]: steps into another familiar room, and steps near them
+        self.crossed = crossed & (self.places == "rooms")
+        self.border = near(self.crossed, NEAR)
+        # bool [N, B]: steps from familiar places into held-out ones, and the first steps there
+        self.entered = self.known[:-1] & ~self.known[1:] & happened
+        self.news = near(self.entered, 0) & ~self.known[1:]
         self.facts = {
             "places": self.places,
             "familiar_places": sorted(self.familiar.tolist()),
             "held_out_places": sorted(set(place.ravel().tolist()) - set(self.familiar.tolist())),
         }
         self.covered = (play.action == NOOP) & (world.noise == "on-demand")
-        self.entered = self.known[:-1] & ~self.known[1:] & happened
 
     def training_log(self, steps: int, batch: int, random: np.random.Generator) -> Log:
         """Return random stretches of familiar places."""
@@ -176,17 +179,20 @@ class AtariLogs:
     def log(self, starts: Array, steps: int) -> Log:
         """Return the stretches that begin at `starts`, times and games, int [B, 2]."""
         time, game = starts[:, 0] + np.arange(steps + 1)[:, None], starts[:, 1]
-        before, outcome = self.known[time[:-1], game], self.known[time[1:], game]
-        border, covered = self.border[time[:-1], game], self.covered[time[:-1], game]
-        kind = np.where(border | covered, NOISY, FAMILIAR)
-        kind[~before & outcome] = UNJUDGED
-        kind[~outcome] = NOVEL
-        kind[~outcome & covered] = UNJUDGED
+        known, step = self.known[time, game], (time[:-1], game)
+        noisy = self.border[step] | self.covered[step]
+        kind = np.where(noisy, NOISY, FAMILIAR)
+        kind[~(known[1:] & known[:-1])] = UNJUDGED
+        kind[self.news[step] & ~self.covered[step]] = NOVEL
         kind[: steps // 4] = UNJUDGED
-        action = self.play.action[time[:-1], game]
-        crossed = self.crossed[time[:-1], game]
-        parts = {"border": border, "crossing": crossed, "no-op": covered}
-        return Log(self.play.obs[time, game], action, np.zeros_like(border), kind, parts)
+        parts = {
+            "border": self.border[step],
+            "crossing": self.crossed[step],
+            "no-op": self.covered[step],
+            "entry": self.entered[step],
+        }
+        done = np.zeros_like(noisy)
+        return Log(self.play.obs[time, game], self.play.action[step], done, kind, parts)
 
 
 def familiar_places(place: Array) -> Array:
@@ -197,10 +203,9 @@ def familiar_places(place: Array) -> Array:
     return numbers[order][: np.searchsorted(share, KNOWN) + 1]
 
 
-def near(steps: Array) -> Array:
-    """Return the steps that are at most NEAR before or after one of `steps`, bool [N, B]."""
-    padded = np.pad(steps, ((NEAR, NEAR), (0, 0)))
-    return any_within(padded, 2 * NEAR + 1)
+def near(steps: Array, before: int) -> Array:
+    """Return steps at most `before` before one of `steps`, or NEAR after it, bool [N, B]."""
+    return any_within(np.pad(steps, ((NEAR, before), (0, 0))), NEAR + 1 + before)
 
 
 def any_within(values: Array, length: int) -> Array:

@@ -54,20 +54,35 @@ def shares(part: Array, rest: Array) -> dict[str, float]:
 
 
 def judge_parts(paid: Array, kind: Array, parts: Mapping[str, Array]) -> dict[str, Any]:
-    """Return `shares` and mean reward of the noisy steps of each noise, over what is not novel.
+    """Return numbers of the parts of noise and news.
 
     Args:
       paid: rewards [n].
       kind: their kinds [n].
-      parts: for each noise, bool [n]: the steps that it makes noisy. Noises may overlap.
+      parts: by name, bool [n]. "entry" are steps into what is new. All others are noises, with the
+          steps that they make noisy; they may overlap.
+
+    Returns:
+      Count and mean reward of each part that is there. A noise has its `shares` too, and the entry
+      its AUC over each noise.
     """
-    known, found = (kind == FAMILIAR) | (kind == NOISY), {}
+    known = (kind == FAMILIAR) | (kind == NOISY)
+    found: dict[str, Any] = {}
+    entries = paid[parts["entry"] & (kind == NOVEL)] if "entry" in parts else paid[:0]
+    areas = {}
     for name, steps in parts.items():
         part = steps & (kind == NOISY)
-        if part.any():
-            mean = float(paid[part].mean())
-            found[name] = shares(paid[part], paid[known & ~part]) | {"mean": mean}
+        if name != "entry" and part.any():
+            found[name] = size_and_mean(paid[part]) | shares(paid[part], paid[known & ~part])
+            if len(entries):
+                areas[name] = auc(entries, paid[part])
+    if len(entries):
+        found["entry"] = size_and_mean(entries) | {"auc": areas}
     return found
+
+
+def size_and_mean(values: Array) -> dict[str, Any]:
+    return {"count": len(values), "mean": float(values.mean())}
 
 
 def auc(news: Array, noise: Array) -> float:

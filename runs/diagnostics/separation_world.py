@@ -53,7 +53,7 @@ class Log:
     action: Array  # int64 [T, B]
     done: Array  # bool [T, B]: an episode is as long as the log
     kind: Array  # int64 [T, B]: FAMILIAR, NOISY, NOVEL or UNJUDGED
-    # by noise, bool [T, B]: the noisy steps that it makes noisy
+    # by name, bool [T, B]: which noise makes a step noisy, and which steps are entries
     parts: dict[str, Array] = field(default_factory=dict)
 
 

@@ -93,15 +93,17 @@ def test_kinds_are_what_the_module_says(play: Play) -> None:
             near_a_crossing = any(is_crossing(play, t + d, game) for d in range(-2, 3))
             is_noisy = near_a_crossing or play.action[t, game] == 0
             if kind == NOVEL:
-                assert outcome not in familiar and play.action[t, game] != 0
-                assert int(play.room[log.obs[STEPS // 2, b, 0], game]) in familiar
+                rooms = play.room[: t + 2, game].tolist()  # up to the outcome
+                since = next(k for k in range(t + 1) if rooms[-2 - k] in familiar)
+                assert outcome not in familiar and play.action[t, game] != 0 and since <= 2
+                assert log.parts["entry"][k, b] == (since == 0)
             else:
                 assert game >= 12 and outcome in familiar and kind == (NOISY if is_noisy else 0)
                 assert log.parts["border"][k, b] == near_a_crossing
                 assert log.parts["crossing"][k, b] == is_crossing(play, t, game)
                 assert log.parts["no-op"][k, b] == (play.action[t, game] == 0)
             found[int(kind)] += 1
-    assert min(found[kind] for kind in (FAMILIAR, NOISY, NOVEL)) >= 40
+    assert found[FAMILIAR] > 500 and found[NOISY] > 40 and found[NOVEL] >= 12
 
 
 def test_no_step_is_judged_twice(play: Play) -> None:
@@ -115,7 +117,8 @@ def test_without_noise_no_ops_are_like_other_actions(play: Play) -> None:
     quiet = AtariLogs(ATARI_WORLDS["private-eye"], play)
     logs = quiet.judged_logs(STEPS, 16, np.random.default_rng(0))
     assert not any(log.parts["no-op"].any() for log in logs)
-    assert any((log.action[log.kind == NOVEL] == 0).any() for log in logs)
+    assert any((log.action[log.kind >= 0] == 0).any() for log in logs)
+    assert not any((log.action[log.kind == NOVEL] == 0).any() for log in judged(play))
 
 
 def test_the_same_seed_gives_the_same_log(tmp_path: Path) -> None:
@@ -155,9 +158,13 @@ def test_shares_of_pay_and_time() -> None:
     noise = shares(np.array([3.0, -9.0]), np.array([1.0, -1.0, 0.0]))
     assert noise == {"pay": 0.75, "time": 0.4}
     assert shares(np.array([-1.0]), np.array([0.0]))["pay"] == 0
-    paid, kind = np.array([4.0, 1.0, 1.0, 9.0, 9.0]), np.array([NOISY, NOISY, 0, NOVEL, -1])
-    parts = judge_parts(paid, kind, {"a": np.arange(5) != 1, "none": np.zeros(5, bool)})
-    assert parts == {"a": {"pay": 4 / 6, "time": 1 / 3, "mean": 4.0}}
+    paid, kind = np.array([4.0, 1.0, 1.0, 4.0, 9.0]), np.array([NOISY, NOISY, 0, NOVEL, -1])
+    parts = {"a": np.arange(5) != 1, "none": np.zeros(5, bool), "entry": np.arange(5) > 2}
+    assert judge_parts(paid, kind, parts) == {
+        "a": {"pay": 4 / 6, "time": 1 / 3, "mean": 4.0, "count": 1},
+        "entry": {"mean": 4.0, "count": 1, "auc": {"a": 0.5}},
+    }
+    assert judge_parts(paid, kind, {}) == {}
 
 
 def test_sizes_are_those_of_the_world_unless_an_option_says_otherwise(play: Play) -> None:
@@ -184,7 +191,7 @@ def test_models_share_one_log(
     assert runs[0]["count"] == runs[1]["count"] and runs[0]["auc"] != runs[1]["auc"]
     assert set(runs[0]["familiar_places"]) == familiar_rooms(play)
     assert 0 < runs[0]["noise"]["time"] < runs[0]["noise"]["pay"] < 1
-    assert set(runs[0]["parts"]) == {"border", "crossing", "no-op"}
+    assert set(runs[0]["parts"]) == {"border", "crossing", "no-op", "entry"}
 
 
 MISTAKES = {
