@@ -67,8 +67,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 [NAMES[kind] for kind in KINDS] if column == 0 else [""] * len(KINDS),
             )
             if column == 0:
-                decides = "decides" if WORLDS[entry["world"]].relevant else "no matter"
-                ax.set_ylabel(f"{entry['world']}\n({decides})", fontsize=7)
+                ax.set_ylabel(f"{entry['world']}\n({in_short(entry['world'])})", fontsize=7)
         figure.supxlabel("reward (1 = median of what was never seen)", fontsize=7)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
@@ -76,6 +75,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
         drawn.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(
             file, format="png", optimize=True
         )
+
+
+def in_short(world: str) -> str:
+    """Return what a world's noise is, in a word or two."""
+    if world in WORLDS:
+        return "decides" if WORLDS[world].relevant else "no matter"
+    return "real frames"
 
 
 def strips(ax: Any, runs: list[dict[str, Any]]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from afterwit.envs.arrays import Array
-from afterwit.runs.diagnostics.separation_world import KINDS, NOISY, NOVEL
+from afterwit.runs.diagnostics.separation_atari import ATARI_WORLDS
+from afterwit.runs.diagnostics.separation_world import FAMILIAR, KINDS, NOISY, NOVEL
 from afterwit.runs.diagnostics.separation_worlds import WORLDS
 
 # AUC from which news stands out from noise, and up to which noise pays as much as news
@@ -24,7 +25,8 @@ def judge(rewards: Sequence[Array]) -> dict[str, Any]:
       rewards: [n] of each kind, in the order of KINDS.
 
     Returns:
-      Medians, means, AUC, and `ratio`: the median of noisy over that of novel rewards.
+      Medians, means, AUC, `ratio`, which is the median of noisy over that of novel rewards, and
+      `noise`: the share of noisy steps, as `shares` counts it.
     """
     medians = [float(np.median(values)) for values in rewards]
     return {
@@ -33,11 +35,54 @@ def judge(rewards: Sequence[Array]) -> dict[str, Any]:
         "count": {kind: len(values) for kind, values in zip(KINDS, rewards, strict=True)},
         "auc": auc(rewards[NOVEL], rewards[NOISY]),
         "ratio": medians[NOISY] / medians[NOVEL] if medians[NOVEL] > 0 else float("inf"),
+        "noise": shares(rewards[NOISY], rewards[FAMILIAR]),
         "rewards": {
             kind: values[:: max(1, len(values) // DOTS)][:DOTS].tolist()
             for kind, values in zip(KINDS, rewards, strict=True)
         },
     }
+
+
+def shares(part: Array, rest: Array) -> dict[str, float]:
+    """Return the share of `part` [n] in all that is paid above zero, and in all steps.
+
+    `rest` [m] are the rewards of the other steps. Where nothing is paid, the share of pay is 0.
+    """
+    ours, others = part.clip(min=0).sum(), rest.clip(min=0).sum()
+    paid = float(ours / (ours + others)) if ours + others > 0 else 0.0
+    return {"pay": paid, "time": len(part) / (len(part) + len(rest))}
+
+
+def judge_parts(paid: Array, kind: Array, parts: Mapping[str, Array]) -> dict[str, Any]:
+    """Return numbers of the parts of noise and news.
+
+    Args:
+      paid: rewards [n].
+      kind: their kinds [n].
+      parts: by name, bool [n]. "entry" are steps into what is new. All others are noises, with the
+          steps that they make noisy; they may overlap.
+
+    Returns:
+      Count and mean reward of each part that is there. A noise has its `shares` too, and the entry
+      its AUC over each noise.
+    """
+    known = (kind == FAMILIAR) | (kind == NOISY)
+    found: dict[str, Any] = {}
+    entries = paid[parts["entry"] & (kind == NOVEL)] if "entry" in parts else paid[:0]
+    areas = {}
+    for name, steps in parts.items():
+        part = steps & (kind == NOISY)
+        if name != "entry" and part.any():
+            found[name] = size_and_mean(paid[part]) | shares(paid[part], paid[known & ~part])
+            if len(entries):
+                areas[name] = auc(entries, paid[part])
+    if len(entries):
+        found["entry"] = size_and_mean(entries) | {"auc": areas}
+    return found
+
+
+def size_and_mean(values: Array) -> dict[str, Any]:
+    return {"count": len(values), "mean": float(values.mean())}
 
 
 def auc(news: Array, noise: Array) -> float:
@@ -75,8 +120,13 @@ def summarise(
                     "auc_lowest": min(aucs),
                     "auc_highest": max(aucs),
                     "ratio": ratio,
+                    "noise": {
+                        share: float(np.median([run["noise"][share] for run in own]))
+                        for share in ("pay", "time")
+                    },
                     "spread": spread_of(own, "spread/target"),
                     "spread_of_embeddings": spread_of(own, "spread/embedding"),
+                    "use_of_latent": spread_of(own, "use/latent"),
                     "verdict": verdict(float(np.median(aucs)), ratio),
                     "cpu_seconds": float(np.median([run["cpu_seconds"] for run in own])),
                 }
@@ -99,6 +149,14 @@ def verdict(auc: float, ratio: float) -> str:
     return "ok" if ratio <= LEAKS else "leaks"
 
 
+def noise_of(world: str) -> str:
+    """Return what the noise of a world is, in words."""
+    if world in ATARI_WORLDS:
+        return ATARI_WORLDS[world].noisy
+    relevant = WORLDS[world].relevant
+    return f"noise that {'decides' if relevant else 'means nothing for'} what follows"
+
+
 VERDICTS = {
     "ok": f"news stands out (AUC at least {SEPARATED}) and noise pays at most {LEAKS:.0%} of it",
     "leaks": "news stands out, but noise pays more than that",
@@ -110,35 +168,32 @@ VERDICTS = {
 def table(result: dict[str, Any]) -> str:
     """Return the verdicts as text: a block per world, a row per model."""
     rows = [
-        f"{'median reward of':<18}{'familiar':>9}{'noisy':>9}{'novel':>9}   AUC novel/noisy  "
-        " noisy/novel  spread"
+        f"{'':<16}{'median reward of':>23}  {'AUC of news':<14}{'noise':>7}  {'pay, time':<9}",
+        f"{'':<16}{'familiar':>9}{'noisy':>7}{'novel':>7}  {'over noise':<14}{'/ news':>7}"
+        "  of noise",
     ]
     blocks = dict.fromkeys(entry["world"] for entry in result["summary"])
     for world in blocks:
-        relevant = WORLDS[world].relevant
-        rows += [
-            "",
-            (
-                f"{world}: noise that"
-                f" {'decides what follows' if relevant else 'means nothing for what follows'}"
-            ),
-        ]
+        rows += ["", f"{world}: {noise_of(world)}"]
         for entry in (entry for entry in result["summary"] if entry["world"] == world):
-            paid = "".join(f"{entry['median'][kind]:>9.3f}" for kind in KINDS)
-            area = f"{entry['auc']:.3f} ({entry['auc_lowest']:.2f}-{entry['auc_highest']:.2f})"
+            familiar, noisy, novel = (f"{entry['median'][kind]:.2f}" for kind in KINDS)
+            area = f"{entry['auc']:.3f} {entry['auc_lowest']:.2f}-{entry['auc_highest']:.2f}"
             ratio = f"{entry['ratio']:.1%}" if np.isfinite(entry["ratio"]) else "-"
-            wide = "-" if entry["spread"] is None else f"{entry['spread']:.3f}"
+            share = f"{entry['noise']['pay']:.0%}, {entry['noise']['time']:.0%}"
             rows.append(
-                f"  {entry['model']:<16}{paid}   {area:<17}{ratio:>11}{wide:>8}  {entry['verdict']}"
+                f"  {entry['model']:<14}{familiar:>9}{noisy:>7}{novel:>7}  {area:<14}{ratio:>8}"
+                f"  {share:<9} {entry['verdict']}"
             )
     rows += ["", *(f"  {word:<8} {meaning}" for word, meaning in VERDICTS.items())]
-    config = result["config"]
+    rows.append("pay, time of noise: its share of all pay above 0 and of all steps, news left out")
+    sizes = dict.fromkeys((run["updates"], run["steps"], run["batch"]) for run in result["runs"])
+    rows += [
+        f"{updates:,} updates of {steps} steps x {batch} environments"
+        for updates, steps, batch in sizes
+    ]
     slowest = max(run["cpu_seconds"] for run in result["runs"])
-    seeds = f"{config['seeds']} seed{'s' * (config['seeds'] > 1)}"
-    rows.append(
-        f"{config['updates']:,} updates of {config['steps']} steps x {config['batch']}"
-        f" environments, medians of {seeds}"
-    )
+    seeds = result["config"]["seeds"]
+    rows.append(f"medians of {seeds} seeds" if seeds > 1 else "one seed")
     rows.append(
         f"{result['wall_seconds']:,.0f} s in all; the slowest training took {slowest:.0f} s of one"
         " core"

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Box, Discrete
 
 from afterwit.envs.arrays import Array
 
 KINDS = ("familiar", "noisy", "novel")
 FAMILIAR, NOISY, NOVEL = range(3)
+UNJUDGED = -1
 PLACES = 16  # familiar ones; as many again are never seen in training
 ACTIONS = 4
 VIEW = 5
 CELLS = VIEW * VIEW
 CHANNELS = ("look", "thing", "pixels")
+UNSEEN = 1 / 3  # share of judged environments that start in never-seen places
+JUDGED = 8  # judged logs
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How long a training is, where no option says otherwise."""
+
+    updates: int
+    steps: int
+    batch: int
 
 
 @dataclass(frozen=True)
@@ -33,10 +49,12 @@ class State:
 class Log:
     """T steps of B environments, as `IntrinsicReward` takes them, and the kind of each step."""
 
-    obs: Array  # uint8 [T+1, B, 3, 5, 5], values 0 and 255
+    obs: Array  # uint8 [T+1, B, ...]; here [..., 3, 5, 5] of values 0 and 255
     action: Array  # int64 [T, B]
     done: Array  # bool [T, B]: an episode is as long as the log
-    kind: Array  # int64 [T, B]: FAMILIAR, NOISY or NOVEL
+    kind: Array  # int64 [T, B]: FAMILIAR, NOISY, NOVEL or UNJUDGED
+    # by name, bool [T, B]: which noise makes a step noisy, and which steps are entries
+    parts: dict[str, Array] = field(default_factory=dict)
 
 
 class World(ABC):
@@ -44,6 +62,11 @@ class World(ABC):
 
     relevant: bool
     """Whether the noise decides what follows."""
+    sizes = Sizes(updates=600, steps=10, batch=64)
+    observations = Box(0, 255, (len(CHANNELS), VIEW, VIEW), np.uint8)
+    actions = Discrete(ACTIONS)
+    torso = None  # the encoder follows the observations
+    facts: Mapping[str, Any] = MappingProxyType({})  # what JSON says of the world
 
     def __init__(self, seed: int):
         rng = np.random.default_rng([seed, 0])
@@ -135,6 +158,14 @@ class World(ABC):
         obs[:, 1] = self.things[self.thing_in_view(state)]
         obs[:, 2] = state.pixels
         return obs * np.uint8(255)
+
+    def training_log(self, steps: int, batch: int, random: np.random.Generator) -> Log:
+        """Return a log without news."""
+        return self.log(steps, batch, 0.0, random)
+
+    def judged_logs(self, steps: int, batch: int, random: np.random.Generator) -> list[Log]:
+        """Return logs of all three kinds."""
+        return [self.log(steps, batch, UNSEEN, random) for _ in range(JUDGED)]
 
     def log(self, steps: int, batch: int, unseen: float, rng: np.random.Generator) -> Log:
         """Return a log of `steps` random actions in `batch` environments.

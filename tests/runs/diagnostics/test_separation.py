@@ -288,15 +288,17 @@ def test_every_world_model_has_a_config_and_is_judged_unclipped() -> None:
         assert type(config) is model.Config and not config.prioritise
 
 
-def test_a_training_is_repeatable_and_learns() -> None:
+def test_a_training_is_repeatable_and_learns(tmp_path: Path) -> None:
     """RND in the world of jumps, after a few hundred updates.
 
     Places that it knows must pay less than those that it does not know.
     """
     config = replace(TINY, updates=120, batch=32)
-    first, again = (separate(config, "jump", "rnd", 1) for _ in range(2))
+    first, again = (separate(config, "jump", "rnd", 1, tmp_path) for _ in range(2))
     assert first["rewards"] == again["rewards"] and first["auc"] == again["auc"]
-    assert first["auc"] > 0.9 > separate(replace(config, updates=1), "jump", "rnd", 1)["auc"]
+    assert (
+        first["auc"] > 0.9 > separate(replace(config, updates=1), "jump", "rnd", 1, tmp_path)["auc"]
+    )
 
 
 def test_processes_give_what_one_process_gives(tmp_path: Path) -> None:
@@ -348,27 +350,25 @@ def test_the_table_says_what_the_summary_holds() -> None:
         "auc_lowest": 0.9,
         "auc_highest": 1.0,
         "ratio": 0.01,
-        "spread": None,
+        "noise": {"pay": 0.42, "time": 0.28},
         "verdict": "ok",
     }
+    sizes = {"updates": 5, "steps": 4, "batch": 9}
     result = {
-        "summary": [entry],
-        "runs": [{"cpu_seconds": 7.0}],
+        "summary": [entry, entry | {"world": "private-eye", "model": "byol-hindsight"}],
+        "runs": [{"cpu_seconds": 7.0, **sizes}, {"cpu_seconds": 8.0, **sizes}],
         "wall_seconds": 12.0,
-        "config": {"updates": 5, "steps": 4, "batch": 9, "seeds": 1},
+        "config": {"seeds": 1},
     }
-    row = next(line for line in table(result).splitlines() if line.startswith("  rnd"))
+    lines = table(result).splitlines()
+    row = next(line for line in lines if line.startswith("  rnd"))
     assert row.split() == [
-        "rnd",
-        "0.250",
-        "0.500",
-        "50.000",
-        "0.990",
-        "(0.90-1.00)",
-        "1.0%",
-        "-",
-        "ok",
+        *("rnd", "0.25", "0.50", "50.00", "0.990", "0.90-1.00", "1.0%", "42%,", "28%", "ok")
     ]
+    assert "jump: noise that decides what follows" in lines
+    assert "private-eye: steps over familiar borders" in lines
+    assert lines.count("5 updates of 4 steps x 9 environments") == 1
+    assert all(len(line) <= 80 for line in lines if not line.startswith("  leaks"))
 
 
 MISTAKES = {
@@ -405,7 +405,7 @@ def test_a_mistake_in_a_models_config_is_named(capsys: pytest.CaptureFixture[str
     assert "world_model.invariance_weight" in capsys.readouterr().err
 
 
-def test_a_model_that_breaks_is_named() -> None:
+def test_a_model_that_breaks_is_named(tmp_path: Path) -> None:
     config = replace(TINY, updates=9, learning_rate=1e9)
     with pytest.raises(ValueError, match="rnd in jump, seed 0: the gradient of rnd is"):
-        separate(config, "jump", "rnd", 0)
+        separate(config, "jump", "rnd", 0, tmp_path)
