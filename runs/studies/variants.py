@@ -85,9 +85,13 @@ def controls() -> tuple[Variant, ...]:
         "absolute_zero": 0.0,
         "prioritise": True,
     }
+    former = {"latent_price": 0.05}  # the default of docs/results/method.md
     changes: dict[str, Values] = {
         "z-noise": {"control": "noise"},
         "autoencoder": {"control": "autoencoder"},
+        "price-0.05": former,
+        "price-0.05-z-noise": {**former, "control": "noise"},
+        "price-0.05-autoencoder": {**former, "control": "autoencoder"},
         "expected-error-off": {"expected_error": "off", "prioritise": True},
         "critic": critic,
         "invariance-off": {**critic, "invariance_weight": 1e-6},
