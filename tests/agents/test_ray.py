@@ -34,8 +34,6 @@ from afterwit.runs.training.run import Run
 from afterwit.runs.training.run_log import read_metrics
 from tests.helpers import same
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 ONE = replace(
     maze(),
     env=MazeConfig(num_envs=4, episode_steps=17),

@@ -35,8 +35,6 @@ from afterwit.world_models.models.rnd import RNDConfig
 from afterwit.world_models.trajectory import BATCH_AXIS, Trajectory, join_trajectories
 from tests.helpers import random_trajectory, tiny_spec, tiny_torso_config
 
-pytestmark = pytest.mark.xdist_group("data_parallel")
-
 BATCH, CELLS = 6, 11
 # the last of three learners gets nothing that happened
 NEVER_HERE = [(t, b) for t in range(9) for b in (4, 5)]
@@ -143,51 +141,47 @@ def work(address: str, rank: int, learners: int) -> dict[str, Any]:
         data_parallel.leave()
 
 
-@pytest.fixture(scope="module", params=(2, 3))
-def several(request: pytest.FixtureRequest) -> Iterator[list[dict[str, Any]]]:
-    """The results of several learners in processes of their own."""
+def results(learners: int) -> list[dict[str, Any]]:
+    """The results of several learners in processes of their own. They take half a minute."""
     sys.path.insert(0, str(Path(__file__).parents[2]))  # where these processes find this file
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with ProcessPoolExecutor(request.param, get_context("spawn")) as pool:
-        futures = [pool.submit(work, address, rank, request.param) for rank in range(request.param)]
-        yield [future.result(timeout=300) for future in futures]
+    with ProcessPoolExecutor(learners, get_context("spawn")) as pool:
+        futures = [pool.submit(work, address, rank, learners) for rank in range(learners)]
+        found = [future.result(timeout=300) for future in futures]
     sys.path.pop(0)
+    return found
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_they_do_what_one_does(name: str, several: list[dict[str, Any]]) -> None:
-    one = learn(name, 0, 1)
-    for step, whole in enumerate(one["metrics"]):
-        parts = [each[name]["metrics"][step] for each in several]
-        torch.testing.assert_close(
-            torch.cat([part["bonus"] for part in parts], 1), whole["bonus"], rtol=1e-5, atol=1e-9
-        )
-        for metric in whole.keys() - {"bonus"}:
-            mean = torch.stack([part[metric] for part in parts]).mean(0)
-            torch.testing.assert_close(
-                mean, whole[metric], rtol=1e-5, atol=1e-9, msg=f"{metric}, step {step}"
-            )
-    for each in several:
+# one test for all models, so that these processes are started once
+@pytest.mark.parametrize("learners", (2, 3))
+def test_they_do_what_one_does(learners: int) -> None:
+    several = results(learners)
+    for name in CONFIGS:
+        one, each_of = learn(name, 0, 1), [each[name] for each in several]
+        for step, whole in enumerate(one["metrics"]):
+            parts = [each["metrics"][step] for each in each_of]
+            bonus = torch.cat([part["bonus"] for part in parts], 1)
+            close(bonus, whole["bonus"], f"{name}: bonus, step {step}")
+            for metric in whole.keys() - {"bonus"}:
+                mean = torch.stack([part[metric] for part in parts]).mean(0)
+                close(mean, whole[metric], f"{name}: {metric}, step {step}")
         for kind in ("weights", "buffers"):
             for tensor, value in one[kind].items():
-                torch.testing.assert_close(each[name][kind][tensor], value, rtol=1e-5, atol=1e-9)
+                own = [each[kind][tensor] for each in each_of]
+                for other in own:
+                    close(other, value, f"{name}: {tensor}")
+                # all end with the same bits
+                assert all(torch.equal(own[0], other) for other in own), (name, tensor)
+        if "leak/critic" in one["readings"]:  # it is over the whole batch
+            for each in each_of:
+                leak = each["readings"]["leak/critic"]
+                close(leak, one["readings"]["leak/critic"], f"{name}: leak")
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_all_of_them_end_with_the_same_bits(name: str, several: list[dict[str, Any]]) -> None:
-    for kind in ("weights", "buffers"):
-        for tensor, value in several[0][name][kind].items():
-            assert all(torch.equal(each[name][kind][tensor], value) for each in several[1:]), tensor
-
-
-def test_the_critic_s_leak_is_over_the_whole_batch(several: list[dict[str, Any]]) -> None:
-    whole = learn("byol-hindsight", 0, 1)["readings"]["leak/critic"]
-    for each in several:
-        torch.testing.assert_close(
-            each["byol-hindsight"]["readings"]["leak/critic"], whole, rtol=1e-5, atol=1e-9
-        )
+def close(found: torch.Tensor, wanted: torch.Tensor, what: str) -> None:
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-9, msg=what)
 
 
 def test_a_learner_alone_exchanges_nothing() -> None:

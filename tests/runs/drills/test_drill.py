@@ -17,8 +17,6 @@ from afterwit.runs.drills.drill import drill, run_trial, table, undisturbed_run
 from afterwit.runs.drills.faults import FAULTS
 from afterwit.runs.drills.scene import MAZE, Scene
 
-pytestmark = pytest.mark.xdist_group("drill")
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

@@ -22,8 +22,6 @@ from afterwit.runs.evaluation.scores import (
     scores,
 )
 
-pytestmark = pytest.mark.xdist_group("scores")
-
 TABLES = {
     "byol-hindsight": np.array([[3.0, 5.0], [4.0, 9.0], [5.0, 7.0]]),
     "rnd": np.array([[1.0, 6.0], [2.0, 8.0], [3.5, 4.0]]),
