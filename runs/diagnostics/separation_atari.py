@@ -28,7 +28,8 @@ noisy, so it is part of what is familiar.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -37,6 +38,7 @@ from afterwit.envs.arrays import Array
 from afterwit.envs.atari import AtariConfig, action_names
 from afterwit.envs.noise import NOOP
 from afterwit.runs.configs.presets import AtariNoise, atari_small
+from afterwit.runs.configs.run_config import RunConfig
 from afterwit.runs.diagnostics.separation_play import ENVIRONMENTS, Play
 from afterwit.runs.diagnostics.separation_world import (
     FAMILIAR,
@@ -65,10 +67,13 @@ class AtariWorld:
     sizes = Sizes(updates=240, steps=20, batch=16)
 
     def config(self) -> AtariConfig:
-        """Return the settings of the games."""
-        return AtariConfig(
-            game=self.game, noise=self.noise, num_envs=ENVIRONMENTS, image_size=42, threads=1
-        )
+        """Return the settings of the games: those of the preset atari-small, on one thread."""
+        config = cast(AtariConfig, self.preset().env)
+        return replace(config, num_envs=ENVIRONMENTS, threads=1)
+
+    def preset(self) -> RunConfig:
+        """Return what an agent would be trained with here."""
+        return atari_small(game=self.game, noise=self.noise)
 
 
 BORDERS, NO_OPS = "steps over familiar borders", "no-ops, whose picture is covered"
@@ -101,7 +106,7 @@ class AtariLogs:
         self.world, self.play = world, play
         self.observations = Box(0, 255, play.obs.shape[2:], np.uint8)
         self.actions = Discrete(len(action_names(config.game, config.full_action_space)))
-        self.torso = atari_small(game=world.game, noise=world.noise).learner.torso
+        self.torso = world.preset().learner.torso
         self.places, place = "rooms", play.room
         self.familiar = familiar_places(place)
         if np.isin(place, self.familiar).all():

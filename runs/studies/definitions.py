@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from afterwit.envs.maze_art import LAYOUTS
 from afterwit.runs.configs.presets import AtariNoise
-from afterwit.runs.studies.study import Study, Variant, different
+from afterwit.runs.studies.study import Study, Variant, chosen, different
 from afterwit.runs.studies.variants import (
     BONUSES,
     COMPARED,
@@ -165,14 +165,13 @@ def atari_small() -> Study:
     private_eye, venture = (
         [atari_world(game, noise, game == games[0]) for noise in noises] for game in games
     )
-    z_noise, *other_controls = controls()
     return Study(
         name="atari-small",
         preset="atari-small",
         worlds=tuple(private_eye),
         methods=(
             *map(method, ("byol-hindsight", "byol-explore", "rnd")),
-            z_noise,
+            *chosen("method", ("z-noise",), controls()),
             EXPONENTIAL,
             RANDOM,
         ),
@@ -184,7 +183,7 @@ def atari_small() -> Study:
         more_methods=(
             *(method(model) for model in BONUSES if model not in ("rnd", *COMPARED[:2])),
             *map(published, WORLD_MODELS),
-            *other_controls,
+            *(control for control in controls() if control.name != "z-noise"),
         ),
     )
 

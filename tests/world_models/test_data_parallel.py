@@ -163,25 +163,27 @@ def test_they_do_what_one_does(learners: int) -> None:
         for step, whole in enumerate(one["metrics"]):
             parts = [each["metrics"][step] for each in each_of]
             bonus = torch.cat([part["bonus"] for part in parts], 1)
-            close(bonus, whole["bonus"], f"{name}: bonus, step {step}")
+            agree(bonus, whole["bonus"], f"{name}: bonus, step {step}")
             for metric in whole.keys() - {"bonus"}:
                 mean = torch.stack([part[metric] for part in parts]).mean(0)
-                close(mean, whole[metric], f"{name}: {metric}, step {step}")
+                agree(mean, whole[metric], f"{name}: {metric}, step {step}")
         for kind in ("weights", "buffers"):
             for tensor, value in one[kind].items():
                 own = [each[kind][tensor] for each in each_of]
                 for other in own:
-                    close(other, value, f"{name}: {tensor}")
+                    agree(other, value, f"{name}: {tensor}")
                 # all end with the same bits
                 assert all(torch.equal(own[0], other) for other in own), (name, tensor)
         if "leak/critic" in one["readings"]:  # it is over the whole batch
             for each in each_of:
                 leak = each["readings"]["leak/critic"]
-                close(leak, one["readings"]["leak/critic"], f"{name}: leak")
+                agree(leak, one["readings"]["leak/critic"], f"{name}: leak")
 
 
-def close(found: torch.Tensor, wanted: torch.Tensor, what: str) -> None:
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-9, msg=what)
+def agree(found: torch.Tensor, wanted: torch.Tensor, what: str) -> None:
+    torch.testing.assert_close(
+        found, wanted, rtol=1e-5, atol=1e-9, msg=lambda text: f"{what}\n{text}"
+    )
 
 
 def test_a_learner_alone_exchanges_nothing() -> None:
