@@ -233,6 +233,23 @@ def try_to_lock(home: Path) -> BinaryIO | None:
                 continue
 
 
+@contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Wait until no other process is changing a file in the folder of `path`, then keep it so.
+
+    For a file that is read, changed and written again in a moment: a table that grows. The folder
+    is made. Nothing is left in it. Where the disk has no locks, nothing is locked.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number = os.open(path.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
+
+
 def is_locked(home: Path) -> bool:
     """Return whether a process has locked a folder. Nothing is made or changed in it."""
     try:

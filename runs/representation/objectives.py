@@ -20,7 +20,7 @@ from afterwit.envs.checks import check_counts
 from afterwit.envs.make import EnvConfig
 from afterwit.runs.configs.overrides import changed
 from afterwit.runs.configs.run_config import RunConfig
-from afterwit.runs.output.files import atomic_write, checked_outputs
+from afterwit.runs.output.files import atomic_write, checked_outputs, sole_writer
 from afterwit.runs.output.provenance import commit
 from afterwit.runs.representation.encoders import frames_reader
 from afterwit.runs.representation.feature_scores import score_features
@@ -93,21 +93,26 @@ def compare(
                     f"{out} has rows with {wrong[0]} {row[wrong[0]]}; use the same, or another file"
                 )
         for env in envs:
-            known = {tuple(str(row[name]) for name in PLACE) for row in rows}
             log: FrameLog | None = None
             for seed in seeds:
                 for objective in objectives:
-                    name = world_name(env)
-                    if (name, objective, str(seed)) in known:
+                    place = dict(zip(PLACE, (world_name(env), objective, str(seed)), strict=True))
+                    if is_in(read_table(out), place):  # another process may have added it
                         continue
-                    tell(f"{name}, {objective}, seed {seed}")
+                    tell(f"{place['environment']}, {objective}, seed {seed}")
                     if log is None:
                         log = log_for(env, steps)
                     row = judged(objective, log, config, updates, seed, progress)
-                    place = {"environment": name, "objective": objective, "seed": seed}
-                    rows.append({**place, "steps": steps, "updates": updates, **row})
-                    write_table(out, rows)
+                    with sole_writer(out):
+                        rows = read_table(out)
+                        if not is_in(rows, place):
+                            rows.append({**place, "steps": steps, "updates": updates, **row})
+                            write_table(out, rows)
         return read_table(out)
+
+
+def is_in(rows: Sequence[Mapping[str, Any]], place: Mapping[str, str]) -> bool:
+    return any(all(row[name] == value for name, value in place.items()) for row in rows)
 
 
 def judged(

@@ -186,12 +186,20 @@ def noise_costs(
 def study_costs(study: StudyLog) -> list[NoiseCost]:
     """Return the costs of a study in the maze's score over all of training.
 
-    Only finished runs count: the score of half a run is another number. The study's first method
-    is the reference. No costs if a study has no score or no world without noise.
+    The study's first method is the reference. No costs if a study has no score or no world without
+    noise.
     """
     if "score" not in study.measures:
         return []
-    scores = {
+    return noise_costs(finished_scores(study), study.worlds, study.methods)
+
+
+def finished_scores(study: StudyLog) -> dict[Key, dict[int, float]]:
+    """Return the scores over all of training by world and method, then by seed.
+
+    Only finished runs count: the score of half a run is another number.
+    """
+    return {
         key: {
             row["seed"]: row[MEASURE]
             for row in study.rows
@@ -201,7 +209,6 @@ def study_costs(study: StudyLog) -> list[NoiseCost]:
         }
         for key in study.groups
     }
-    return noise_costs(scores, study.worlds, study.methods)
 
 
 def cost_rows(costs: Sequence[NoiseCost]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from afterwit.runs.configs.run_config import RunConfig, to_dict
-from afterwit.runs.output.files import atomic_write, read_json
+from afterwit.runs.output.files import atomic_write, read_json, sole_writer
 from afterwit.runs.reports.groups import MEASURES
 from afterwit.runs.reports.run_results import RunLog, read_run
 from afterwit.runs.studies.results import INSTRUMENTS, SOUGHT, measured, numbers
@@ -195,21 +195,24 @@ def tenths(item: tuple[str, Any]) -> bool:
 
 
 def append(path: Path, new: Sequence[Row]) -> None:
-    """Add rows to a ledger, all or none. It is read again first, and made if it is missing."""
-    rows = read_ledger(path) if path.exists() else []
-    known = {place(row) for row in rows}
-    rows += [row for row in new if place(row) not in known]
-    rows.sort(key=place)  # two ledgers of one study then merge line by line
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in PARTS))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*names, *PARTS], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        compact = {k: json.dumps(row[k], separators=(",", ":")) for k in PARTS if k in row}
-        writer.writerow(row | compact)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+    """Add rows to a ledger, all or none. It is read again first, and made if it is missing.
+
+    Several studies may share a ledger: each takes its turn.
+    """
+    with sole_writer(path):
+        rows = read_ledger(path) if path.exists() else []
+        known = {place(row) for row in rows}
+        rows += [row for row in new if place(row) not in known]
+        rows.sort(key=place)  # two ledgers of one study then merge line by line
+        names = list(dict.fromkeys(name for row in rows for name in row if name not in PARTS))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [*names, *PARTS], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            compact = {k: json.dumps(row[k], separators=(",", ":")) for k in PARTS if k in row}
+            writer.writerow(row | compact)
+        with atomic_write(path) as file:
+            file.write(text.getvalue().encode())
 
 
 def recorded(path: Path, study: Study, cells: Sequence[Cell]) -> set[Path]:

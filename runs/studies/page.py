@@ -28,6 +28,8 @@ from afterwit.runs.studies.differences import NoiseCost, cost_rows, study_costs
 from afterwit.runs.studies.figures import MANY, curves_figure, measure_words, scores_figure
 from afterwit.runs.studies.ledger_study import ledger_study
 from afterwit.runs.studies.results import StudyLog, read_study
+from afterwit.runs.studies.standings import standings, standings_table
+from afterwit.runs.studies.standings_figure import standings_figure
 from afterwit.runs.studies.tables import (
     claim_table,
     control_table,
@@ -161,6 +163,11 @@ def pictures(study: StudyLog) -> list[str]:
         return f'<div class="wide">{image(picture)}</div>'
 
     parts = []
+    order = standings(study) if not study.knobs else None
+    if order is not None:
+        picture = standings_figure(study, order)
+        parts.append(put(picture, "study-standings", "Mean score of each method in each world"))
+        parts.append(standings_table(order))
     if study.measures and len(study.methods) <= MANY:
         parts.append(
             put(

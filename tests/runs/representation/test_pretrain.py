@@ -172,6 +172,24 @@ def test_a_comparison_goes_on_where_it_stopped(tmp_path: Path) -> None:
         table(out, ("random",))
 
 
+@pytest.mark.usefixtures("bars")
+def test_rows_that_another_process_adds_meanwhile_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, judged = tmp_path / "t.csv", objectives.judged
+
+    def beside(*arguments: Any) -> dict[str, Any]:
+        row = judged(*arguments)
+        monkeypatch.setattr(objectives, "judged", judged)
+        table(out, ("random", "vididi"))  # as another process would, while this one trained
+        return row
+
+    monkeypatch.setattr(objectives, "judged", beside)
+    rows, told = table(out, ("random", "byol-explore"))
+    assert [row["objective"] for row in rows] == ["random", "vididi", "byol-explore"]
+    assert told == ["bar, random, seed 0", "bar, byol-explore, seed 0"]
+
+
 def test_the_command_writes_an_encoder_that_a_run_starts_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

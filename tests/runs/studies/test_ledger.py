@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import multiprocessing
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.overrides import changed
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import to_dict
-from afterwit.runs.studies.ledger import NEUTRAL, digest, read_ledger
+from afterwit.runs.studies.ledger import NEUTRAL, Row, append, digest, read_ledger
 from tests.runs.studies.test_run_study import TINY
 
 pytest.importorskip("rliable.library", reason="pip install -e '.[study]'")
@@ -57,6 +59,26 @@ def test_finished_folders_are_collected_after_a_crash(copy: Path) -> None:
     (copy / "maze.csv").unlink()
     assert main(command(copy, 0, 1)) == 0
     assert (copy / "maze.csv").read_text() == before
+
+
+def test_two_studies_may_fill_one_ledger(copy: Path) -> None:
+    """Two processes add rows in turns. None is lost."""
+    row, path = read_ledger(copy / "maze.csv")[0], copy / "shared.csv"
+    children = [
+        multiprocessing.get_context("fork").Process(target=add, args=(path, row, range(k, 60, 2)))
+        for k in (0, 1)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [row["seed"] for row in read_ledger(path)] == list(range(60))
+    assert not [each.name for each in copy.glob(".*")]  # and no lock is left behind
+
+
+def add(path: Path, row: Row, seeds: Iterable[int]) -> None:
+    for seed in seeds:
+        append(path, [row | {"seed": seed}])
 
 
 def test_another_config_is_refused_and_named(
