@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -152,6 +153,26 @@ def work(learner: Learner, trajectory: Trajectory) -> dict[str, int]:
     with FlopCounterMode(display=False) as flops, Traffic() as traffic:
         learner.update(trajectory)
     return {"flop": flops.get_total_flops(), "bytes": traffic.bytes}
+
+
+def memory(fresh: Learner) -> dict[str, int]:
+    """Return the bytes that a world model needs, without gradients and the optimiser's moments.
+
+    `bytes_of_model`: weights, trained or not, statistics, and a store of observations, without a
+    torso that it shares. `bytes_per_environment`: what it remembers of one environment's episode.
+
+    Args:
+      fresh: a learner that has seen nothing, so that no episode is counted as part of the model.
+    """
+    model = fresh.world_model
+    return {
+        "bytes_of_model": size(chain(model.parameters(), model.buffers())),
+        "bytes_per_environment": size(model.memory.blank_rows(1).values()),
+    }
+
+
+def size(tensors: Iterable[Tensor]) -> int:
+    return sum(each.numel() * each.element_size() for each in tensors)
 
 
 def ceilings(device: torch.device) -> dict[str, float]:

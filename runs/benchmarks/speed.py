@@ -22,6 +22,7 @@ from tqdm import tqdm
 from afterwit.agents.learner import Learner
 from afterwit.agents.malloc_settings import keep_memory
 from afterwit.envs.make import make_env
+from afterwit.envs.specs import EnvSpec
 from afterwit.runs.benchmarks import learner_cost
 from afterwit.runs.benchmarks.ppo_rnd_baseline import PPORND
 from afterwit.runs.configs.overrides import changed
@@ -93,6 +94,9 @@ def measured(
         found = measure(works, seconds, run.pipeline.wait, max(1, config.policy_lag), progress)
         rate = {name: float(np.median(rates)) for name, rates in found.items()}
         learner = cost(config, run, trajectory, rate["learning"])
+        kept = {
+            name: learner_cost.memory(fresh(other, run.spec)) for name, other in variants.items()
+        }
     loop = {name: rate[name] for name in parts}
     result: dict[str, Any] = {
         "agent_steps_per_second": loop,
@@ -108,6 +112,7 @@ def measured(
                 "agent_steps_per_second": rate[name],
                 "seconds_per_step": other.env.num_envs * config.unroll_length / rate[name],
                 "x_as_given": median_ratio(found["learning"], found[name]),
+                **kept[name],
             }
             for name, other in variants.items()
         }
@@ -258,12 +263,12 @@ def cost(config: RunConfig, run: Run, trajectory: Trajectory, rate: float) -> di
     """
     run.pipeline.wait()
     step_seconds = trajectory.action.numel() / rate
-    spec = replace(run.spec, num_envs=config.env.num_envs)
-    done = learner_cost.work(
-        Learner(config.learner, spec, config.seed, torch.device("cpu")), trajectory
-    )
+    learner = fresh(config, run.spec)
+    kept = learner_cost.memory(learner)
+    done = learner_cost.work(learner, trajectory)
     device = run.learner.device
     return {
+        **kept,
         "seconds_per_step": step_seconds,
         "share_of_time": learner_cost.split(run.learner, trajectory),
         "flop_per_step": done["flop"],
@@ -277,6 +282,12 @@ def cost(config: RunConfig, run: Run, trajectory: Trajectory, rate: float) -> di
             else f"CPU, {torch.get_num_threads()} threads"
         ),
     }
+
+
+def fresh(config: RunConfig, spec: EnvSpec) -> Learner:
+    """Return a learner on the CPU for all of a run's environments, which has seen nothing."""
+    spec = replace(spec, num_envs=config.env.num_envs)
+    return Learner(config.learner, spec, config.seed, torch.device("cpu"))
 
 
 def varied_configs(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:

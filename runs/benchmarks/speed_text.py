@@ -39,17 +39,17 @@ def table(result: dict[str, Any]) -> str:
             f" of the {ceiling / 1e9:,.0f} reached alone"
         )
     if "growth" in result:
-        rows += [
-            "",
-            f"{'learning alone':<30}{'agent steps/s':>16}{'ms a step':>16}{'x as given':>16}",
-        ]
-        rate, seconds = result["agent_steps_per_second"]["learning"], learner["seconds_per_step"]
-        given = {"agent_steps_per_second": rate, "seconds_per_step": seconds, "x_as_given": 1.0}
+        head = ("agent steps/s", "ms a step", "x as given", "MB of model", "kB per env")
+        rows += ["", f"{'learning alone':<30}" + "".join(f"{word:>16}" for word in head)]
+        rate = result["agent_steps_per_second"]["learning"]
+        given = {**learner, "agent_steps_per_second": rate, "x_as_given": 1.0}
         for name, row in {"as given": given, **result["growth"]}.items():
             cells = (
                 f"{row['agent_steps_per_second']:,.0f}",
                 f"{row['seconds_per_step'] * 1e3:,.1f}",
                 f"{row['x_as_given']:.2f}",
+                f"{row['bytes_of_model'] / 1e6:,.2f}",
+                f"{row['bytes_per_environment'] / 1e3:,.1f}",
             )
             rows.append(f"{name:<30}" + "".join(f"{value:>16}" for value in cells))
     return "\n".join(rows)

@@ -131,6 +131,10 @@ def test_benchmark_measures_every_part(tmp_path: Path) -> None:
     grew = result["growth"]["B = 8"]
     assert grew["seconds_per_step"] == pytest.approx(8 * 5 / np.median(rounds["B = 8"]))
     assert grew["x_as_given"] == pytest.approx(np.median(rounds["learning"] / rounds["B = 8"]))
+    # E3B remembers a matrix of 64 x 64 doubles for each episode, RND nothing
+    assert result["growth"]["e3b"]["bytes_per_environment"] == 64 * 64 * 8
+    assert result["growth"]["rnd"]["bytes_per_environment"] == 0
+    assert result["growth"]["B = 8"]["bytes_of_model"] == result["learner"]["bytes_of_model"] > 1e5
     assert result["ppo_rnd"]["whole_loop_over_it"] == pytest.approx(
         np.median(rounds["whole loop"] / rounds["plain PPO + RND"])
     )
