@@ -23,7 +23,7 @@ from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.studies.claims import claims, targets
 from afterwit.runs.studies.cost_tables import cost_table, difference_table
-from afterwit.runs.studies.coverage_figure import coverage_figure
+from afterwit.runs.studies.coverage_figure import coverage_figure, method_figure
 from afterwit.runs.studies.differences import NoiseCost, cost_rows, study_costs
 from afterwit.runs.studies.figures import MANY, curves_figure, measure_words, scores_figure
 from afterwit.runs.studies.ledger_study import ledger_study
@@ -194,7 +194,7 @@ def pictures(study: StudyLog) -> list[str]:
                 f"Scores by variant in {world}",
             )
         )
-    coverage = coverage_figure(study) if len(study.methods) <= MANY else None
+    coverage = coverage_figure(study)
     if coverage is not None:
         note = (
             "<p class='note'>The last tenth of training, all runs of a cell together; circles are"
@@ -204,6 +204,15 @@ def pictures(study: StudyLog) -> list[str]:
             f"<h2>Where they were</h2>{note}"
             + put(coverage, "study-coverage", "Where the agents were, by world and method")
         )
+    for method in study.methods:
+        figure = method_figure(study, method)
+        if figure is not None:
+            alt = f"Where {method} was and where it was paid, by world"
+            parts.append(
+                f"<details><summary>{escape(method)}: where it was, and where it was paid</summary>"
+                + put(figure, f"study-maps-{method}", alt)
+                + "</details>"
+            )
     return parts
 
 

@@ -46,7 +46,8 @@ def standings(study: StudyLog) -> Standings | None:
             scores.setdefault(method, {})[world] = np.array(by_seed)
     if len(scores) < 2:
         return None
-    common = tuple(w for w in study.worlds if all(w in found for found in scores.values()))
+    worlds = [world for world in study.worlds if any(world in found for found in scores.values())]
+    common = tuple(world for world in worlds if all(world in found for found in scores.values()))
     rows = [
         Standing(method, scores[method], mean_over(scores[method], common))
         for method in study.methods
@@ -54,7 +55,7 @@ def standings(study: StudyLog) -> Standings | None:
     ]
     if common:
         rows.sort(key=lambda row: -row.overall.value)
-    return Standings(tuple(study.worlds), common, tuple(rows))
+    return Standings(tuple(worlds), common, tuple(rows))
 
 
 def mean_over(scores: Mapping[str, Array], worlds: Sequence[str]) -> Contrast:

@@ -65,10 +65,6 @@ def standings_figure(study: StudyLog, found: Standings) -> Figure:
         lines = 0.14 * name.count("\n")
         below = 1 - (0.24 + lines) / height
         figure.text(left, below, words, size=6.5, color=GREY, ha="center", va="top")
-    figure.text(
-        NAMES / width,
-        0.08 / height,
-        "score over all of training: mean over runs; small: the lowest and the highest run",
-        color=GREY,
-    )
+    note = "score over all of training, mean over runs; small: lowest and highest run"
+    figure.text(0.06 / width, 0.08 / height, note, color=GREY, size=7)
     return figure

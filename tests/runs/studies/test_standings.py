@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from afterwit.runs.studies.page import write_study_report
 from afterwit.runs.studies.standings import cells, standings, standings_markdown
@@ -92,4 +93,7 @@ def test_the_page_shows_them_however_many_methods_there_are(tmp_path: Path) -> N
     page = write_study_report(study.home).read_text(encoding="utf-8")
     assert (study.home / "study-standings.png").stat().st_size < 300_000
     assert not (study.home / "study-curves.png").exists()
+    assert all((study.home / f"study-maps-{name}.png").exists() for name in methods)
+    # eight methods are rows, two worlds are columns: eight columns would be 3,600 pixels wide
+    assert Image.open(study.home / "study-coverage.png").width < 2000
     assert "the mean over none, sticky, which all methods have" in page
