@@ -137,7 +137,7 @@ def simulated(
     Returns:
       The agent steps per second that were asked for and reached.
     """
-    from afterwit.agents.ray_pipeline import Cluster  # imports ray
+    from afterwit.agents.cluster.cluster import Cluster  # imports ray
     from afterwit.runs.training.cluster_run import plan
 
     per_batch = config.actors_per_batch

@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import torch
 
+from afterwit.agents.cluster.cluster import Cluster
 from afterwit.agents.learner import Learner
 from afterwit.agents.pipeline import Pipeline
-from afterwit.agents.ray_pipeline import Cluster, Plan
+from afterwit.agents.processes import Plan
 from afterwit.envs.arrays import Array
 from afterwit.runs.configs.run_config import RunConfig
 from afterwit.runs.training.closing import close_safely

@@ -19,8 +19,8 @@ import ray
 import torch
 from ray.cluster_utils import Cluster as Nodes
 
+from afterwit.agents.cluster.remote_pipeline import RemoteTrajectory
 from afterwit.agents.pipeline import LearnerLost
-from afterwit.agents.ray_pipeline import RemoteTrajectory
 from afterwit.envs.gym import GymConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.envs.specs import EnvironmentFault

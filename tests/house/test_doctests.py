@@ -21,6 +21,6 @@ def test_every_example_in_a_docstring_runs(package: ModuleType) -> None:
     names = [info.name for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
     results = {}
     for name in names:
-        if name != "afterwit.agents.ray_pipeline":  # it needs the package ray
+        if ".cluster." not in name:  # it needs the package ray
             results[name] = doctest.testmod(importlib.import_module(name))
     assert {name: result.failed for name, result in results.items() if result.failed} == {}
