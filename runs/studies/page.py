@@ -28,7 +28,13 @@ from afterwit.runs.studies.differences import NoiseCost, cost_rows, study_costs
 from afterwit.runs.studies.figures import MANY, curves_figure, measure_words, scores_figure
 from afterwit.runs.studies.ledger_study import ledger_study
 from afterwit.runs.studies.results import StudyLog, read_study
-from afterwit.runs.studies.standings import standings, standings_table
+from afterwit.runs.studies.standings import (
+    Standings,
+    standings,
+    standings_markdown,
+    standings_table,
+    standings_words,
+)
 from afterwit.runs.studies.standings_figure import standings_figure
 from afterwit.runs.studies.tables import (
     claim_table,
@@ -44,10 +50,11 @@ from afterwit.runs.studies.variants_figure import variants_figure
 from afterwit.runs.studies.verdicts import EXPLORE, HINDSIGHT, Claim, Target, trapped_words
 
 RUNS, CELLS, DIFFERENCES, SUMMARY = "runs.csv", "cells.csv", "differences.csv", "summary.json"
+STANDINGS = "standings.md"
 
 
 def write_study_report(home: Path, ledger: Path | None = None) -> Path:
-    """Write HOME/report.html, its figures, runs.csv, cells.csv, differences.csv and summary.json.
+    """Write HOME/report.html with its figures, and its numbers as `write_numbers` does.
 
     It also works for an unfinished study, and then says so. With a ledger it reads no run folder.
 
@@ -60,16 +67,21 @@ def write_study_report(home: Path, ledger: Path | None = None) -> Path:
     study = read_study(home) if ledger is None else ledger_study(ledger, home)
     home.mkdir(parents=True, exist_ok=True)
     found_targets, found_claims = targets(study), claims(study)
-    costs = study_costs(study)
+    costs, order = study_costs(study), standings(study)
     write_numbers(study, costs, found_targets, found_claims)
+    if order is not None:
+        with atomic_write(home / STANDINGS) as file:
+            file.write((standings_markdown(order) + "\n").encode())
     lead, *notes = words(study, found_targets, found_claims)
+    if order is not None and len(study.methods) > MANY:
+        lead, notes = standings_words(order), [lead, *notes]
     body = [
         "<h1>Afterwit: " + escape(f"study {study.manifest.study}") + "</h1>",
         f'<p class="lead">{escape(lead)}</p>',
     ]
     body.append(f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>')
     with matplotlib.rc_context(STYLE):
-        body += pictures(study)
+        body += pictures(study, order)
     body += [
         score_tables(study),
         difference_table(costs),
@@ -155,7 +167,7 @@ def words(
     return result
 
 
-def pictures(study: StudyLog) -> list[str]:
+def pictures(study: StudyLog, order: Standings | None) -> list[str]:
     """Return the page's figures as HTML. They are also written beside the page."""
 
     def put(figure: Any, name: str, alt: str) -> str:
@@ -163,8 +175,7 @@ def pictures(study: StudyLog) -> list[str]:
         return f'<div class="wide">{image(picture)}</div>'
 
     parts = []
-    order = standings(study) if not study.knobs else None
-    if order is not None:
+    if order is not None and not study.knobs:
         picture = standings_figure(study, order)
         parts.append(put(picture, "study-standings", "Mean score of each method in each world"))
         parts.append(standings_table(order))
@@ -250,7 +261,7 @@ def origin(study: StudyLog) -> str:
     )
     parts.append(
         f"<p class='note'>This page: <code>{escape(command)}</code><br>{escape(made)}. All numbers:"
-        f" {RUNS}, {CELLS}, {DIFFERENCES}, {SUMMARY}.</p>"
+        f" {RUNS}, {CELLS}, {DIFFERENCES}, {SUMMARY}; {STANDINGS} is the table of standings.</p>"
     )
     return "".join(parts)
 

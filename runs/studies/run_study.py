@@ -24,7 +24,10 @@ from afterwit.runs.training.run_log import last_entry
 
 NAME, FORMAT = "study.json", 1
 # what the report of a ledger may have left in a folder without runs
-REPORT = ("report.html", "summary.json", "runs.csv", "cells.csv", "differences.csv", "study-*.png")
+REPORT = (
+    *("report.html", "summary.json", "runs.csv", "cells.csv", "differences.csv"),
+    *("standings.md", "study-*.png"),
+)
 SIDES = ("there", "now")  # the study in the folder, and the requested one
 
 

@@ -79,6 +79,16 @@ def cells(found: Standings) -> list[list[str]]:
     return rows
 
 
+def standings_words(found: Standings) -> str:
+    """Return the first methods in a sentence."""
+    if not found.common:
+        return "No world has been run with all methods yet."
+    *first, last = [f"{each.method} {each.overall.value:.2f}" for each in found.methods]
+    count = len(found.common)
+    where = f"Mean score over {count} worlds" if count > 1 else f"Score in {found.common[0]}"
+    return f"{where}: {', '.join(first[:4])}; the last is {last}."
+
+
 def standings_markdown(found: Standings) -> str:
     """Return the standings as a table in Markdown, as docs/results/leaderboard.md has it."""
     rows = [[*HEAD, *found.worlds], ["---"] * (len(HEAD) + len(found.worlds))]

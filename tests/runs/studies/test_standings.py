@@ -76,6 +76,8 @@ def test_without_a_world_that_all_have_there_is_no_order(tmp_path: Path) -> None
     assert found is not None and found.common == ()
     assert [row[:3] for row in cells(found)] == [["rnd", "", ""], ["byol-explore", "", ""]]
     page = write_study_report(tmp_path / "s").read_text(encoding="utf-8")
+    table = (tmp_path / "s" / "standings.md").read_text(encoding="utf-8")
+    assert table == standings_markdown(found) + "\n"
     assert "which all methods have" not in page and "<h2>Standings</h2>" in page
 
 
@@ -97,3 +99,4 @@ def test_the_page_shows_them_however_many_methods_there_are(tmp_path: Path) -> N
     # eight methods are rows, two worlds are columns: eight columns would be 3,600 pixels wide
     assert Image.open(study.home / "study-coverage.png").width < 2000
     assert "the mean over none, sticky, which all methods have" in page
+    assert "Mean score over 2 worlds: byol-hindsight 0.50, " in page
