@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,24 +14,25 @@ import matplotlib
 
 from afterwit.runs.configs.run_config import to_dict
 from afterwit.runs.output.figure_style import STYLE, Picture, save
-from afterwit.runs.output.files import atomic_write
 from afterwit.runs.output.html import image, table, write_html
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.studies.claims import claims, targets
 from afterwit.runs.studies.cost_tables import cost_table, difference_table
 from afterwit.runs.studies.coverage_figure import coverage_figure, method_figure
-from afterwit.runs.studies.differences import NoiseCost, cost_rows, study_costs
+from afterwit.runs.studies.differences import study_costs
 from afterwit.runs.studies.figures import MANY, curves_figure, measure_words, scores_figure
 from afterwit.runs.studies.ledger_study import ledger_study
-from afterwit.runs.studies.results import StudyLog, read_study
-from afterwit.runs.studies.standings import (
-    Standings,
-    standings,
-    standings_markdown,
-    standings_table,
-    standings_words,
+from afterwit.runs.studies.number_files import (
+    CELLS,
+    DIFFERENCES,
+    RUNS,
+    STANDINGS,
+    SUMMARY,
+    write_numbers,
 )
+from afterwit.runs.studies.results import StudyLog, read_study
+from afterwit.runs.studies.standings import Standings, standings, standings_table, standings_words
 from afterwit.runs.studies.standings_figure import standings_figure
 from afterwit.runs.studies.tables import (
     claim_table,
@@ -48,9 +46,6 @@ from afterwit.runs.studies.tables import (
 )
 from afterwit.runs.studies.variants_figure import variants_figure
 from afterwit.runs.studies.verdicts import EXPLORE, HINDSIGHT, Claim, Target, trapped_words
-
-RUNS, CELLS, DIFFERENCES, SUMMARY = "runs.csv", "cells.csv", "differences.csv", "summary.json"
-STANDINGS = "standings.md"
 
 
 def write_study_report(home: Path, ledger: Path | None = None) -> Path:
@@ -68,10 +63,7 @@ def write_study_report(home: Path, ledger: Path | None = None) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     found_targets, found_claims = targets(study), claims(study)
     costs, order = study_costs(study), standings(study)
-    write_numbers(study, costs, found_targets, found_claims)
-    if order is not None:
-        with atomic_write(home / STANDINGS) as file:
-            file.write((standings_markdown(order) + "\n").encode())
+    write_numbers(study, costs, order, found_targets, found_claims)
     lead, *notes = words(study, found_targets, found_claims)
     if order is not None and len(study.methods) > MANY:
         lead, notes = standings_words(order), [lead, *notes]
@@ -264,65 +256,3 @@ def origin(study: StudyLog) -> str:
         f" {RUNS}, {CELLS}, {DIFFERENCES}, {SUMMARY}; {STANDINGS} is the table of standings.</p>"
     )
     return "".join(parts)
-
-
-def write_numbers(
-    study: StudyLog,
-    costs: Sequence[NoiseCost],
-    found_targets: Sequence[Target],
-    found_claims: Sequence[Claim],
-) -> None:
-    """Write runs.csv, cells.csv, differences.csv and summary.json.
-
-    runs.csv has a row per run. cells.csv has a row per cell, with mean, low and high.
-    differences.csv has a row per noise and method; a study without costs of noise has no such file.
-    summary.json has all of these, and the verdicts.
-    """
-    cells = []
-    for (world, method), found in study.estimates.items():
-        row: dict[str, Any] = {
-            "world": world,
-            "method": method,
-            "runs": len(study.groups[world, method].runs),
-        }
-        for name, value in found.items():
-            row |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
-        cells.append(row)
-    write_csv(study.rows, study.home / RUNS)
-    write_csv(cells, study.home / CELLS)
-    differences = cost_rows(costs)
-    if differences:
-        write_csv(differences, study.home / DIFFERENCES)
-    summary = {
-        "study": study.manifest.study,
-        "finished": not study.unfinished and not study.waiting,
-        "runs_waiting": list(study.waiting),
-        "runs": study.rows,
-        "cells": cells,
-        "differences": differences,
-        "targets": [asdict(target) for target in found_targets],
-        "claims": [asdict(claim) for claim in found_claims],
-        "provenance": provenance(),
-    }
-    with atomic_write(study.home / SUMMARY) as file:
-        file.write((json.dumps(finite(summary), indent=1, allow_nan=False) + "\n").encode())
-
-
-def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write rows with the columns of all of them. Missing and non-finite numbers are empty."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(finite(list(rows)))
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
-
-
-def finite(value: Any) -> Any:
-    """Return `value` with None for numbers that are not finite: JSON has no NaN."""
-    if isinstance(value, dict):
-        return {name: finite(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

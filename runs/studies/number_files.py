@@ -1,0 +1,89 @@
+"""A study's numbers beside its report: CSV files, JSON, and the standings as Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from afterwit.runs.output.files import atomic_write
+from afterwit.runs.output.provenance import provenance
+from afterwit.runs.studies.differences import NoiseCost, cost_rows
+from afterwit.runs.studies.results import StudyLog
+from afterwit.runs.studies.standings import Standings, standings_markdown
+from afterwit.runs.studies.verdicts import Claim, Target
+
+RUNS, CELLS, DIFFERENCES, SUMMARY = "runs.csv", "cells.csv", "differences.csv", "summary.json"
+STANDINGS = "standings.md"
+
+
+def write_numbers(
+    study: StudyLog,
+    costs: Sequence[NoiseCost],
+    order: Standings | None,
+    found_targets: Sequence[Target],
+    found_claims: Sequence[Claim],
+) -> None:
+    """Write runs.csv, cells.csv, differences.csv, summary.json and standings.md.
+
+    runs.csv has a row per run. cells.csv has a row per cell, with mean, low and high.
+    differences.csv has a row per noise and method; a study without costs of noise has no such file.
+    summary.json has all of these, and the verdicts. standings.md is a table in Markdown; a study
+    without standings has no such file.
+    """
+    cells = []
+    for (world, method), found in study.estimates.items():
+        row: dict[str, Any] = {
+            "world": world,
+            "method": method,
+            "runs": len(study.groups[world, method].runs),
+        }
+        for name, value in found.items():
+            row |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
+        cells.append(row)
+    write_csv(study.rows, study.home / RUNS)
+    write_csv(cells, study.home / CELLS)
+    if order is not None:
+        with atomic_write(study.home / STANDINGS) as file:
+            file.write((standings_markdown(order) + "\n").encode())
+    differences = cost_rows(costs)
+    if differences:
+        write_csv(differences, study.home / DIFFERENCES)
+    summary = {
+        "study": study.manifest.study,
+        "finished": not study.unfinished and not study.waiting,
+        "runs_waiting": list(study.waiting),
+        "runs": study.rows,
+        "cells": cells,
+        "differences": differences,
+        "targets": [asdict(target) for target in found_targets],
+        "claims": [asdict(claim) for claim in found_claims],
+        "provenance": provenance(),
+    }
+    with atomic_write(study.home / SUMMARY) as file:
+        file.write((json.dumps(finite(summary), indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write rows with the columns of all of them. Missing and non-finite numbers are empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(finite(list(rows)))
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def finite(value: Any) -> Any:
+    """Return `value` with None for numbers that are not finite: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
