@@ -288,6 +288,7 @@ def contents(study: Study) -> str:
         "more worlds": [w.name for w in study.more_worlds]
     }
     names |= {"more methods": [method.name for method in study.more_methods]}
+    names |= {"a method of your own": ["MODULE:CLASS, a bonus as in docs/guides/add-a-bonus.md"]}
     return "\n\n".join(f"{what}: {', '.join(values)}" for what, values in names.items() if values)
 
 

@@ -95,9 +95,12 @@ class Study:
     ) -> Study:
         """Return the part with these names, with further overrides. Empty: all.
 
+        A method may also be a bonus of the user's own, `module:Class`.
+
         Raises:
           ValueError: a name is unknown.
         """
+        own = [Variant(name, {"model": name}) for name in methods if ":" in name]
         return replace(
             self,
             worlds=(
@@ -106,7 +109,7 @@ class Study:
                 else self.worlds
             ),
             methods=(
-                chosen("method", methods, (*self.methods, *self.more_methods))
+                chosen("method", methods, (*own, *self.methods, *self.more_methods))
                 if methods
                 else self.methods
             ),

@@ -7,6 +7,7 @@ import hashlib
 import json
 import multiprocessing
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tests.runs.studies.test_run_study import TINY
 
 pytest.importorskip("rliable.library", reason="pip install -e '.[study]'")
 SET = ["--set", *(f"{name}={value}" for name, value in TINY.items())]
+OWN, SOURCE = "my_bonus:Disagreement", Path(__file__).parents[3]
 PART = ["study", "maze", "--worlds", "none", "--methods", "rnd", "--jobs", "2", *SET]
 
 
@@ -79,6 +81,28 @@ def test_two_studies_may_fill_one_ledger(copy: Path) -> None:
 def add(path: Path, row: Row, seeds: Iterable[int]) -> None:
     for seed in seeds:
         append(path, [row | {"seed": seed}])
+
+
+def test_a_bonus_of_ones_own_joins_by_its_name(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is trained beside the others, and whoever reads the ledger needs not have it."""
+    ledger, home = str(copy / "maze.csv"), str(copy / "runs")
+    own = ["study", "maze", "--worlds", "none", "--methods", OWN, "--seeds", "0", *SET]
+    monkeypatch.chdir(SOURCE / "examples")
+    assert main([*own, "--ledger", ledger, "--out", home]) == 0
+    assert [row["method"] for row in read_ledger(Path(ledger))] == [OWN, "rnd", "rnd"]
+    assert main([*own, "--ledger", ledger, "--check", home]) == 0
+    monkeypatch.chdir(copy)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_bonus"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if "examples" not in each])
+    assert main(["report", ledger, "--out", str(copy / "page")]) == 0
+    assert f"| `{OWN}` |" in (copy / "page" / "standings.md").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main([*own[:4], "--methods", "no_such:Bonus", "--out", str(copy / "new")]) == 2
+    assert "'no_such:Bonus' cannot be imported" in capsys.readouterr().err
+    assert not (copy / "new").exists()
 
 
 def test_another_config_is_refused_and_named(
