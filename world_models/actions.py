@@ -7,6 +7,7 @@ network reads them or a linear map of them.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +15,11 @@ from torch.nn import functional as F
 def action_numbers(action: Tensor, num_actions: int) -> Tensor:
     """Actions as A numbers, [..., A]."""
     return action if action.is_floating_point() else F.one_hot(action, num_actions)
+
+
+def with_action(inputs: Tensor, action: Tensor, num_actions: int) -> Tensor:
+    """Inputs [..., N] and the numbers of an action beside each other: [..., N+A]."""
+    return torch.cat([inputs, action_numbers(action, num_actions).to(inputs.dtype)], -1)
 
 
 def action_map(num_actions: int, size: int, continuous: bool) -> nn.Embedding | nn.Linear:

@@ -27,7 +27,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from afterwit.world_models.actions import action_numbers
+from afterwit.world_models.actions import with_action
 from afterwit.world_models.torso import mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -87,8 +87,7 @@ class ExpectedError(nn.Module):
         """
         if self.form == "off":
             return reward, torch.zeros_like(ignorance)
-        action = action_numbers(trajectory.action, self.num_actions).to(beliefs.dtype)
-        seen = torch.cat([beliefs[:-1].detach(), action], -1)
+        seen = with_action(beliefs[:-1].detach(), trajectory.action, self.num_actions)
         h = bounded(self.head(seen).squeeze(-1))
         error = reward.detach() / ignorance
         if self.form == "log":

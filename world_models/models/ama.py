@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.actions import action_numbers
+from afterwit.world_models.actions import with_action
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.features import Outcome, spread
 from afterwit.world_models.torso import Encoder, Torso, mlp
@@ -99,9 +99,8 @@ class AMA(WorldModel, Whitening):
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         real, obs = trajectory.real, self.whitened(trajectory)
-        action = action_numbers(trajectory.action, self.num_actions).to(obs.dtype)
         target = self.outcome(obs, real)
-        inputs = torch.cat([self.encoder(obs[:-1]), action], -1)
+        inputs = with_action(self.encoder(obs[:-1]), trajectory.action, self.num_actions)
         log_variance = self.log_variance(inputs).clamp(-10, 10)
         square = (target - self.mu(inputs)).square()  # [T, B, N]
         cost = (-log_variance).exp() * square + self.config.variance_weight * log_variance

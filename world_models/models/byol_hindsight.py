@@ -37,7 +37,7 @@ from torch import Tensor
 
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
-from afterwit.world_models.actions import action_numbers
+from afterwit.world_models.actions import action_numbers, with_action
 from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
 from afterwit.world_models.instruments import effective_rank, explained_variance
 from afterwit.world_models.models.hindsight_config import BYOLHindsightConfig
@@ -235,9 +235,9 @@ class BYOLHindsight(WorldModel):
         """
         horizon, length = self.config.horizon, len(trajectory.action)
         loop = self.open_loop(beliefs, trajectory.action)
-        action = action_numbers(future(trajectory.action, horizon, length), self.num_actions)
+        action = future(trajectory.action, horizon, length)
         target = future(self.target(trajectory), horizon, length)
-        return target, loop[1:], torch.cat([loop[:-1].detach(), action.to(loop.dtype)], -1)
+        return target, loop[1:], with_action(loop[:-1].detach(), action, self.num_actions)
 
     def foresee(self, ahead: Tensor, valid: Tensor | None = None) -> Tensor | None:
         """The outcome's embedding [..., N] from b_{t,i} [..., M] alone. None: not learnt.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
-from afterwit.world_models.actions import action_numbers
+from afterwit.world_models.actions import with_action
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.features import FixedFeatures, spread
 from afterwit.world_models.torso import Torso, mlp
@@ -94,9 +94,8 @@ class Disagreement(WorldModel, Whitening):
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         real, obs = trajectory.real, self.whitened(trajectory)
-        action = action_numbers(trajectory.action, self.num_actions).to(obs.dtype)
         features = self.features(obs, real)
-        inputs = torch.cat([features[:-1], action], -1)
+        inputs = with_action(features[:-1], trajectory.action, self.num_actions)
         predicted = torch.stack([member(inputs) for member in self.members])  # [M, T, B, N]
         error = (predicted - features[1:]).square().mean(-1)  # [M, T, B]
         loss = masked_mean((error * self.draw(real)).mean(0), real)

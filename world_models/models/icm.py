@@ -16,7 +16,7 @@ from torch import Tensor
 
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
-from afterwit.world_models.actions import action_numbers
+from afterwit.world_models.actions import with_action
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.instruments import effective_rank
 from afterwit.world_models.inverse_dynamics import inverse_loss
@@ -100,9 +100,9 @@ class ICM(WorldModel):
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         features = self.features(trajectory.obs)  # [T+1, B, N]
-        action = action_numbers(trajectory.action, self.num_actions).to(features.dtype)
         known = features if self.config.forward_shapes_features else features.detach()
-        predicted = self.forward_model(torch.cat([known[:-1], action], -1))
+        inputs = with_action(known[:-1], trajectory.action, self.num_actions)
+        predicted = self.forward_model(inputs)
         error = 0.5 * (predicted - known[1:]).square().sum(-1)  # [T, B]
         reward = torch.where(trajectory.real, error, 0.0).detach()
         forward_loss = masked_mean(error, trajectory.real)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
-from afterwit.world_models.actions import action_numbers
+from afterwit.world_models.actions import with_action
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.features import Outcome
 from afterwit.world_models.torso import Encoder, Torso, mlp
@@ -100,12 +100,12 @@ class LPM(WorldModel, Whitening):
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         real, obs = trajectory.real, self.whitened(trajectory)
-        action = action_numbers(trajectory.action, self.num_actions).to(obs.dtype)
         target = self.outcome(obs, real)
-        predicted = self.model(torch.cat([self.encoder(obs[:-1]), action], -1))
+        action, count = trajectory.action, self.num_actions
+        predicted = self.model(with_action(self.encoder(obs[:-1]), action, count))
         error = (predicted - target).square().mean(-1)  # [T, B]
         log_error = (error.detach() + self.config.floor).log()
-        inputs = torch.cat([self.error_encoder(obs[:-1]), action], -1)
+        inputs = with_action(self.error_encoder(obs[:-1]), action, count)
         expected = self.error_model(inputs).squeeze(-1)  # [T, B]
         forward_loss = masked_mean(error, real)
         expected_loss = masked_mean((expected - log_error).square(), real)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
-from afterwit.world_models.actions import action_numbers
+from afterwit.world_models.actions import with_action
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
 from afterwit.world_models.episodic_memory import EpisodicVisits
 from afterwit.world_models.instruments import effective_rank
@@ -104,8 +104,8 @@ class RIDE(WorldModel):
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         config, real = self.config, trajectory.real
         features, inverse = self.inverse(trajectory)
-        action = action_numbers(trajectory.action, self.num_actions).to(features.dtype)
-        predicted = self.forward_model(torch.cat([features[:-1], action], -1))
+        inputs = with_action(features[:-1], trajectory.action, self.num_actions)
+        predicted = self.forward_model(inputs)
         # the small number keeps the gradient of a length finite at 0
         error = ((predicted - features[1:]).square().sum(-1) + 1e-12).sqrt()
         forward = masked_mean(error, real)
