@@ -152,7 +152,10 @@ class Learner(nn.Module):
         self.regulariser = make_regulariser(curiosity, stream(seed, "regulariser"))
         self.trust_region = TrustRegion(config.vmpo)
         self.intrinsic = RewardNormaliser(
-            curiosity.prioritise, config.reward_decay, curiosity.absolute_zero
+            curiosity.prioritise,
+            config.reward_decay,
+            curiosity.absolute_zero,
+            curiosity.most_pay,
         )
         self.extrinsic = RunningScale(1 - config.policy.popart_step)
         self.to(device)
