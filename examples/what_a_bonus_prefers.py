@@ -4,9 +4,10 @@
     python examples/what_a_bonus_prefers.py --model e3b --rate 1e-6 --set ridge=0.01
     python examples/what_a_bonus_prefers.py --small
 
-A uniform policy walks in the noisy maze, and the bonus learns from it, as in a training run. Then
-some fixed policies walk, and each line says what the bonus would pay them in an episode. A bonus
-that pays a walk to the last room no more than a walk on the spot cannot teach an agent to explore.
+A uniform policy walks in the noisy maze, and the bonus learns from it, as in a training run. First
+it is printed what the bonus paid meanwhile, by how often the run had seen a cell before. Then some
+fixed policies walk, and each line says what the bonus would pay them in an episode. A bonus that
+pays a walk to the last room no more than a walk on the spot cannot teach an agent to explore.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ POLICIES = {
     "uniform": (0.2, 0.2, 0.2, 0.2, 0.2),
     "to the right": (0.1, 0.2, 0.2, 0.15, 0.35),
 }
-Steps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # obs, actions, dones, trackers
+Steps = tuple[np.ndarray, np.ndarray, np.ndarray]  # obs [T+1, B, ...], actions, dones [T, B]
+BINS = (0, 10, 100, 1000, 10_000)  # earlier visits of the cell, over all mazes of the run
 
 
 class Walk:
@@ -40,26 +42,45 @@ class Walk:
             "afterwit.envs:afterwit/NoisyMaze-v0", num_envs=ENVS, noise=noise
         )
         self.policy, self.draws = POLICIES[policy], np.random.default_rng(seed)
-        self.observation, _ = self.envs.reset(seed=seed)
+        self.observation, infos = self.envs.reset(seed=seed)
+        self.cells, self.trackers = infos["cell"][None], infos["trackers"]
 
     def unroll(self) -> Steps:
-        observations, actions, dones = [self.observation], [], []
+        observations, actions, dones, cells = [self.observation], [], [], [self.cells[-1]]
         for _ in range(UNROLL):
             action = self.draws.choice(5, size=ENVS, p=self.policy)
             self.observation, _, terminated, truncated, infos = self.envs.step(action)
             observations.append(self.observation)
             actions.append(action)
             dones.append(terminated | truncated)
-        return np.stack(observations), np.stack(actions), np.stack(dones), infos["trackers"]
+            cells.append(infos["cell"])
+        self.cells, self.trackers = np.stack(cells), infos["trackers"]
+        return np.stack(observations), np.stack(actions), np.stack(dones)
 
 
 def learn(curiosity: IntrinsicReward, noise: str, steps: int) -> dict[str, float]:
-    """Let the bonus learn from a uniform policy. Returns its last numbers."""
+    """Let the bonus learn from a uniform policy, and print what it paid. Returns its numbers."""
     walk, state, metrics = Walk("uniform", noise, 0), curiosity.initial_state(ENVS), {}
+    visits, paid, bins, moved = np.zeros(10_000, int), [], [], []
     for _ in range(steps):
-        *batch, _ = walk.unroll()
-        _, after = curiosity.reward(*batch, state=state)
+        batch = walk.unroll()
+        bonus, after = curiosity.reward(*batch, state=state)
         metrics, state = curiosity.update(*batch, state=state), after
+        paid.append(bonus)
+        bins.append(np.digitize(visits[walk.cells[1:]], BINS))
+        moved.append(walk.cells[1:] != walk.cells[:-1])
+        np.add.at(visits, walk.cells[1:], 1)
+    # in the first learner steps bonuses have no unit yet
+    bonus, kind, move = (np.concatenate(each[len(each) // 20 :]) for each in (paid, bins, moved))
+    print(
+        "earlier visits of the cell: "
+        + ", ".join(
+            f"from {low:,}: {bonus[kind == index].mean():.3f}"
+            for index, low in enumerate(BINS, 1)
+            if (kind == index).any()
+        )
+    )
+    print(f"moves {bonus[move].mean():.3f}, steps on the spot {bonus[~move].mean():.3f}")
     return metrics
 
 
@@ -67,10 +88,9 @@ def ask(curiosity: IntrinsicReward, policy: str, noise: str) -> tuple[float, np.
     """The share of trackers that an episode reaches, and what it would be paid: [500, B]."""
     walk, state, paid = Walk(policy, noise, 1), curiosity.initial_state(ENVS), []
     for _ in range(EPISODE // UNROLL):
-        *batch, trackers = walk.unroll()
-        bonus, state = curiosity.reward(*batch, state=state)
+        bonus, state = curiosity.reward(*walk.unroll(), state=state)
         paid.append(bonus)
-    return float(trackers.mean()), np.concatenate(paid)
+    return float(walk.trackers.mean()), np.concatenate(paid)
 
 
 def main() -> None:
