@@ -152,10 +152,7 @@ class Learner(nn.Module):
         self.regulariser = make_regulariser(curiosity, stream(seed, "regulariser"))
         self.trust_region = TrustRegion(config.vmpo)
         self.intrinsic = RewardNormaliser(
-            curiosity.prioritise,
-            config.reward_decay,
-            curiosity.absolute_zero,
-            curiosity.most_pay,
+            curiosity.prioritise, config.reward_decay, curiosity.absolute_zero
         )
         self.extrinsic = RunningScale(1 - config.policy.popart_step)
         self.to(device)

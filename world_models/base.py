@@ -45,8 +45,6 @@ class ModelConfig:
     absolute_zero: float = 0.0
     """Smallest deviation that errors are divided by, as a share of the error of a model that knows
     nothing. So pay ends when everything is known (our option; not published). 0: no such floor."""
-    most_pay: float = 0.0
-    """Largest bonus of a step, in running deviations of the raw reward. 0: no limit."""
     dispersion_weight: float = 0.0
     """Weight of a loss that spreads embeddings evenly over the sphere (regulariser.py; after
     MSBReg, our form). 0: no such loss."""
@@ -65,7 +63,8 @@ class ModelConfig:
             raise ValueError(
                 f"world_model.absolute_zero is {self.absolute_zero}; it is a share, between 0 and 1"
             )
-        for name in ("most_pay", "dispersion_weight", "brownian_weight"):
+
+        for name in ("dispersion_weight", "brownian_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(
                     f"world_model.{name} is {getattr(self, name)}; it must be 0 (off) or more"

@@ -152,9 +152,7 @@ class IntrinsicReward:
                 self.torso.config.belief,
                 self.spec.num_actions,
             )
-        self.normaliser = RewardNormaliser(
-            config.prioritise, reward_decay, config.absolute_zero, config.most_pay
-        )
+        self.normaliser = RewardNormaliser(config.prioritise, reward_decay, config.absolute_zero)
         self.regulariser = make_regulariser(config, stream(seed, "regulariser"))
         modules: dict[str, nn.Module] = {
             "torso": self.torso,

@@ -33,16 +33,13 @@ class RewardNormaliser(nn.Module):
       decay: Share of the statistics that is kept at each update.
       absolute_zero: Smallest sigma, as a share of the ignorance (WorldModelOutput.ignorance). Once
           all errors are small, pay then goes to zero with them.
-      most: Largest bonus. 0: no limit.
     """
 
     least: Tensor
 
-    def __init__(
-        self, prioritise: bool, decay: float, absolute_zero: float = 0.0, most: float = 0.0
-    ):
+    def __init__(self, prioritise: bool, decay: float, absolute_zero: float = 0.0):
         super().__init__()
-        self.prioritise, self.absolute_zero, self.most = prioritise, absolute_zero, most
+        self.prioritise, self.absolute_zero = prioritise, absolute_zero
         self.raw, self.normalised = RunningScale(decay), RunningMean(decay)
         if absolute_zero:
             self.register_buffer("least", torch.zeros(()))
@@ -104,6 +101,4 @@ class RewardNormaliser(nn.Module):
         bonus = reward / self.deviation
         if self.prioritise:
             bonus = (bonus - self.normalised.mean).clamp(min=0)
-        if self.most:
-            bonus = bonus.clamp(max=self.most)
         return torch.where(real, bonus, 0.0)

@@ -46,7 +46,6 @@ NEUTRAL: dict[tuple[str, ...], Any] = {
     ("learner", "policy", "two_values"): False,
     ("learner", "torso", "init"): None,
     ("learner", "vmpo", "weights"): "exponential",
-    ("learner", "world_model", "most_pay"): 0.0,
     ("learner", "world_model", "dispersion_weight"): 0.0,
     ("learner", "world_model", "brownian_weight"): 0.0,
     ("learner", "world_model", "centroid"): 0.0,

@@ -144,7 +144,6 @@ def test_the_zero_is_in_units_of_ignorance_and_part_of_the_state() -> None:
         ({"expected_error": "square"}, "expected_error 'square'; choose from off, difference"),
         ({"expected_floor": 0.0}, "expected_floor is 0.0; it must be above 0"),
         ({"absolute_zero": 2.0}, "absolute_zero is 2.0; it is a share, between 0 and 1"),
-        ({"most_pay": -1.0}, "most_pay is -1.0; it must be 0"),
     ),
 )
 def test_mistakes_are_named(changes: dict[str, object], message: str) -> None:

@@ -89,18 +89,6 @@ def test_the_bonus_equals_a_float64_loop(prioritise: bool, decay: float) -> None
             assert bool((bonus[real] == 0).any()) and bool((bonus[real] > 0).any())
 
 
-def test_most_pay_bounds_the_bonus_and_changes_nothing_below() -> None:
-    """The unit stays the deviation of all raw rewards, those above the bound included."""
-    bounded, free = RewardNormaliser(False, 0.9, most=1.0), RewardNormaliser(False, 0.9)
-    raw, real = torch.rand(T, B).pow(8) * 7, torch.ones(T, B, dtype=torch.bool)
-    for normaliser in (bounded, free):
-        normaliser.update(raw, real)
-    plain = free(raw, real)
-    assert (plain > 1).any() and (plain < 1).any()
-    close(bounded(raw, real), plain.clamp(max=1))
-    close(bounded(-raw, real), -plain)  # what is below zero is not bounded
-
-
 @pytest.mark.parametrize("prioritise", (True, False))
 def test_a_batch_of_resets_changes_no_statistic(prioritise: bool) -> None:
     normaliser = RewardNormaliser(prioritise, 0.99)

@@ -51,37 +51,6 @@ def test_nothing_is_paid_before_enough_was_seen() -> None:
     assert paid == [False, False, False, True]
 
 
-def test_older_weights_lag_behind_by_what_their_decay_says() -> None:
-    """If the log error falls by 0.1 a step and g knows it, pay is 0.1 / (1 - decay) in the end."""
-    model, trajectory, decay = make(wait=0, expected_decay=0.8), random_trajectory(), 0.8
-    newest, older = 0.0, []
-    with torch.no_grad():
-        for step in range(60):
-            model(trajectory, NOTHING, NOTHING)
-            for parameter in model.error_networks.parameters():
-                parameter.zero_()
-            newest = -0.1 * step
-            list(model.error_model.parameters())[-1].fill_(newest)
-            model.after_step()
-            older.append(list(model.older.parameters())[-1].clone())
-    # the first ones are means of all so far
-    close(torch.cat(older[:3]), torch.tensor([0.0, -0.05, -0.1]), 1e-6)
-    close(older[-1] - newest, torch.tensor([0.1 * decay / (1 - decay)]), 1e-3)
-    # these weights pay, and they get no gradient
-    model.eval()
-    reward = model(trajectory, NOTHING, NOTHING).reward
-    for old, new in zip(model.older.parameters(), model.error_networks.parameters(), strict=True):
-        assert not old.requires_grad
-        old.copy_(new.detach())
-    fallen = reward - model(trajectory, NOTHING, NOTHING).reward
-    close(fallen[trajectory.real], older[-1] - newest + torch.zeros(int(trajectory.real.sum())))
-    assert {name.partition(".")[0] for name in model.state_dict()} >= {"older", "error_model"}
-
-
-def test_without_a_decay_there_are_no_older_weights() -> None:
-    assert not any(name.startswith("older") for name in make().state_dict())
-
-
 def test_iid_noise_is_paid_nothing_on_average() -> None:
     """The mean log error of noise in d dimensions is psi(d/2) - log(d/2) + log variance."""
     model, trajectory = make(wait=0, floor=1e-9), random_trajectory(length=4000, resets=())

@@ -30,7 +30,6 @@ OUR_OPTIONS = {
     "expected_error": "none",
     "expected_floor": UNUSED,
     "absolute_zero": 0.0,
-    "most_pay": 0.0,
     "dispersion_weight": 0.0,
     "brownian_weight": 0.0,
 }

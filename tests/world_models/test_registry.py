@@ -93,7 +93,6 @@ def test_an_own_model_trains_goes_on_is_evaluated_and_reported(own: Path) -> Non
         "expected_error": "off",
         "expected_floor": 0.02,
         "absolute_zero": 0.0,
-        "most_pay": 0.0,
         "dispersion_weight": 0.0,
         "brownian_weight": 0.0,
         "width": 7,

@@ -8,12 +8,11 @@ x is the outcome; g has learnt the log errors of earlier batches. The reward may
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
@@ -40,19 +39,9 @@ class LPMConfig(ModelConfig):
     """Learner steps before anything is paid, in which g learns its first errors. Hou et al. (2026)
     wait until a queue of errors is full."""
 
-    expected_decay: float = 0.0
-    """Share of g's paying weights that is kept at each learner step; the rest is g's newest. So g
-    expects the errors of a model that is about 1 / (1 - decay) learner steps older (our form of the
-    queue of past errors that Hou et al. (2026) have). 0: g's newest weights pay."""
-
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(self, "hidden")
-        if not 0 <= self.expected_decay < 1:
-            raise ValueError(
-                f"world_model.expected_decay is {self.expected_decay}; it must be at least 0 and"
-                " below 1"
-            )
         if not self.floor > 0:
             raise ValueError(f"world_model.floor is {self.floor}; it must be above 0")
         if self.wait < 0:
@@ -105,26 +94,6 @@ class LPM(WorldModel, Whitening):
         self.model = mlp(size + spec.num_actions, config.hidden, outputs, 1)
         self.error_encoder = Encoder(torso.config, spec.observation_shape)
         self.error_model = mlp(size + spec.num_actions, config.hidden, 1, 1)
-        if config.expected_decay:
-            self.older = deepcopy(self.error_networks).requires_grad_(False)
-
-    @property
-    def error_networks(self) -> nn.ModuleList:
-        """The two networks of g."""
-        return nn.ModuleList([self.error_encoder, self.error_model])
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """Move the weights of g that pay towards its newest ones.
-
-        In the first learner steps they are the mean of those so far.
-        """
-        if self.config.expected_decay:
-            share = (1 / self.seen.clamp(min=1)).clamp(min=1 - self.config.expected_decay)
-            for old, new in zip(
-                self.older.parameters(), self.error_networks.parameters(), strict=True
-            ):
-                old.lerp_(new, share)
 
     def forward(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
@@ -136,22 +105,14 @@ class LPM(WorldModel, Whitening):
         predicted = self.model(torch.cat([self.encoder(obs[:-1]), action], -1))
         error = (predicted - target).square().mean(-1)  # [T, B]
         log_error = (error.detach() + self.config.floor).log()
-        expected = log_errors(self.error_networks, obs[:-1], action)  # [T, B]
-        older = expected
-        if self.config.expected_decay:
-            older = log_errors(self.older, obs[:-1], action)
+        inputs = torch.cat([self.error_encoder(obs[:-1]), action], -1)
+        expected = self.error_model(inputs).squeeze(-1)  # [T, B]
         forward_loss = masked_mean(error, real)
         expected_loss = masked_mean((expected - log_error).square(), real)
         paid = real & (self.seen >= self.config.wait)
-        reward = torch.where(paid, older.detach() - log_error, 0.0)
+        reward = torch.where(paid, expected.detach() - log_error, 0.0)
         if self.training:
             self.seen += data_parallel.any_true(real)
         metrics = {"reconstruction": forward_loss.detach(), "expected": expected_loss.detach()}
         loss = forward_loss + expected_loss
         return WorldModelOutput(loss, reward, {"reconstruction": reward}, metrics)
-
-
-def log_errors(networks: nn.ModuleList, obs: Tensor, action: Tensor) -> Tensor:
-    """What g expects of the log error [T, B], given obs [T, B, ...] and action [T, B, A]."""
-    encoder, model = networks
-    return model(torch.cat([encoder(obs), action], -1)).squeeze(-1)
