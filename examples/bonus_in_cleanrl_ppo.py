@@ -90,14 +90,14 @@ def train(args: Args, make: Callable[[], gymnasium.Env] = make) -> list[bool]:
             ends.append(ended)
             terminals.append(terminated)
         real, done, terminal = (torch.from_numpy(np.stack(x)) for x in (valid, ends, terminals))
-        reward = torch.from_numpy(np.stack(rewards)).float()
+        paid = torch.from_numpy(np.stack(rewards)).float()
         # + curiosity
         if args.weight:
             steps = np.stack(observations), torch.stack(actions), np.stack(ends)
             bonus, next_state = curiosity.reward(*steps, state=state)  # [T, B]
             curiosity.update(*steps, state=state)
             state = next_state
-            reward = reward + args.weight * torch.from_numpy(bonus)
+            paid += args.weight * torch.from_numpy(bonus)
         # - curiosity
         all_obs = torch.from_numpy(np.stack(observations))
         with torch.no_grad():
@@ -107,7 +107,7 @@ def train(args: Args, make: Callable[[], gymnasium.Env] = make) -> list[bool]:
         for t in reversed(range(NUM_STEPS)):
             # After a time limit the last observation still has a value. Nothing flows back from
             # the step after an ending, which only resets.
-            delta = reward[t] + GAMMA * values[t + 1] * ~terminal[t] - values[t]
+            delta = paid[t] + GAMMA * values[t + 1] * ~terminal[t] - values[t]
             advantage = (delta + GAMMA * LAMBDA * ~done[t] * advantage) * real[t]
             advantages[t] = advantage
         returns = (advantages + values[:-1]).flatten()

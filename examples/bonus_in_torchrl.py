@@ -104,7 +104,13 @@ def train(
     frames = NUM_ENVS * STEPS
     total = total_steps // frames * frames
     reached: list[bool] = []
-    collector = Collector(envs, actor, frames_per_batch=frames, total_frames=total)
+    collector = Collector(
+        envs,
+        actor,
+        frames_per_batch=frames,
+        total_frames=total,
+        auto_register_policy_transforms=False,  # the policy has no memory that a reset clears
+    )
     for batch in collector:  # [B, T]
         ends = batch["next", "done"]
         reached += batch["next", "terminated"].transpose(0, 1)[ends.transpose(0, 1)].tolist()

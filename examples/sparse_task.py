@@ -29,21 +29,17 @@ STEPS = {library: 50_000 if library == "sb3-dqn" else 100_000 for library in LIB
 # As many settings with the bonus as without it. All else is as in the library's example.
 WITH: dict[str, dict[str, Any]] = {
     f"{model} x {weight}": {"model": model, "weight": weight}
-    for model, weights in {"rnd": (0.03, 0.1, 0.3), "byol-hindsight": (0.1, 0.3)}.items()
+    for model, weights in {"rnd": (0.1, 0.3), "byol-hindsight": (0.3,)}.items()
     for weight in weights
 }
 WITHOUT: dict[str, dict[str, Any]] = {
     "entropy 0.01": {"entropy": 0.01},
-    "entropy 0.001": {"entropy": 0.001},
     "entropy 0.1": {"entropy": 0.1},
-    "rate 0.0003": {"rate": 3e-4},
     "rate 0.003": {"rate": 3e-3},
 }
 WITHOUT_DQN: dict[str, dict[str, Any]] = {
     "random 0.2 to 0.05": {},  # for the first 20% of all steps, actions become less random
     "random 0.5 to 0.05": {"exploration_fraction": 0.5},
-    "random 0.2 to 0.2": {"exploration_final_eps": 0.2},
-    "rate 0.0003": {"rate": 3e-4},
     "rate 0.003": {"rate": 3e-3},
 }
 CHOSEN = dict.fromkeys(LIBRARIES, ("rnd x 0.1", "entropy 0.01")) | {
