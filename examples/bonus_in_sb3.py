@@ -34,7 +34,8 @@ SMALL = "--small" in sys.argv
 class CuriousVecEnv(VecEnvWrapper):
     """Adds `weight` times the bonus to every reward.
 
-    infos[b]["extrinsic_reward"] keeps the environment's own reward.
+    infos[b]["extrinsic_reward"] keeps the environment's own reward. infos[b]["intrinsic_reward"]
+    has the bonus before it is weighted.
     """
 
     def __init__(
@@ -51,34 +52,34 @@ class CuriousVecEnv(VecEnvWrapper):
 
     def reset(self) -> Any:
         self.state = self.update_state = self.curiosity.initial_state(self.num_envs)
-        self.observations: list[Any] = [self.venv.reset()]
+        self.observations: list[Any] = [np.array(self.venv.reset())]
         self.actions: list[Any] = []
         self.dones: list[Any] = []
         self.final: list[Any] = []
-        return self.observations[0]
+        return self.observations[0].copy()
 
     def step_async(self, actions: np.ndarray) -> None:
-        self.actions.append(actions)
+        self.actions.append(np.array(actions))
         self.venv.step_async(actions)
 
     def step_wait(self) -> Any:
         obs, rewards, dones, infos = self.venv.step_wait()
-        self.observations.append(obs)
-        self.dones.append(dones)
+        self.observations.append(np.array(obs))  # some environments fill the same arrays anew
+        self.dones.append(np.array(dones))
         self.final.append(np.full(self.num_envs, None, object))
         for b in np.flatnonzero(dones):
-            self.final[-1][b] = infos[b]["terminal_observation"]
+            self.final[-1][b] = np.array(infos[b]["terminal_observation"])
         last = np.stack(self.observations[-2:]), self.actions[-1][None], dones[None]
         bonus, self.state = self.curiosity.reward(
             *last, state=self.state, final_observations=self.final[-1][None]
         )  # [1, B]
-        # Before the first update the bonus has no unit.
-        weight = self.weight if self.metrics else 0.0
-        for info, reward in zip(infos, rewards, strict=True):
-            info["extrinsic_reward"] = float(reward)
+        if not self.curiosity.normaliser.has_statistics:
+            bonus = np.zeros_like(bonus)  # before the first update it has no unit
+        for info, own, paid in zip(infos, rewards, bonus[0], strict=True):
+            info["extrinsic_reward"], info["intrinsic_reward"] = float(own), float(paid)
         if len(self.dones) == self.update_every:
             self.update()
-        return obs, rewards + weight * bonus[0], dones, infos
+        return obs, rewards + self.weight * bonus[0], dones, infos
 
     def update(self) -> None:
         """Learn from the last `update_every` steps of each environment, which have been paid."""

@@ -58,7 +58,7 @@ class Curious:
         """`batch` is [B, T]. Returns the model's metrics."""
         last = batch["next", "observation"][:, -1:]
         obs = torch.cat([batch["observation"], last], 1).transpose(0, 1)  # [T+1, B, ...]
-        actions, dones = batch["action"].T, batch["next", "done"].squeeze(-1).T
+        actions, dones = batch["action"].transpose(0, 1), batch["next", "done"].squeeze(-1).T
         final = batch["next", "observation"].transpose(0, 1)  # read where an episode ended
         steps = {"state": self.state, "final_observations": final}
         bonus, next_state = self.bonus.reward(obs, actions, dones, **steps)

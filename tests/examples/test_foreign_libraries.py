@@ -65,6 +65,36 @@ def test_the_wrapper_for_stable_baselines_pays_what_one_call_pays() -> None:
     assert (whole > 0).all(), "the last steps of episodes too"
 
 
+def test_the_wrapper_copies_what_environments_fill_anew() -> None:
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import VecEnvWrapper
+
+    example = load("bonus_in_sb3")
+
+    class SameArrays(VecEnvWrapper):
+        def reset(self) -> Any:
+            self.obs, self.dones = self.venv.reset(), np.zeros(self.num_envs, bool)
+            return self.obs
+
+        def step_wait(self) -> Any:
+            self.obs[:], rewards, self.dones[:], infos = self.venv.step_wait()
+            return self.obs, rewards, self.dones, infos
+
+    paid: list[list[Any]] = [[], []]
+    for kind, rewards in zip((lambda env: env, SameArrays), paid, strict=True):
+        venv = kind(make_vec_env("CartPole-v1", 3, seed=0))
+        curious = example.CuriousVecEnv(venv, "byol-hindsight", weight=1.0, update_every=10)
+        curious.reset()
+        actions, draw = np.zeros(3, int), np.random.default_rng(0)
+        for _ in range(60):
+            actions[:] = draw.integers(0, 2, 3)
+            _, reward, _, infos = curious.step(actions)
+            rewards.append(reward)
+            whole = [info["extrinsic_reward"] + info["intrinsic_reward"] for info in infos]
+            np.testing.assert_allclose(reward, whole, rtol=1e-6)
+    np.testing.assert_array_equal(*paid)
+
+
 @pytest.mark.parametrize("name", ["PPO", "A2C"])
 def test_stable_baselines_computes_its_returns_from_the_bonus(name: str) -> None:
     import stable_baselines3
@@ -146,6 +176,25 @@ def test_the_step_for_torchrl_adds_the_bonus_of_its_batches() -> None:
     assert (bonus > 0).all(), "the last steps of episodes too"
     assert bool((batch["next", "extrinsic_reward"] == own).all())
     collector.shutdown()
+
+
+def test_the_step_for_torchrl_reads_vectors_of_actions() -> None:
+    from torchrl.envs import GymWrapper, SerialEnv
+
+    example = load("bonus_in_torchrl")
+    curious = example.Curious(gymnasium.make("Pendulum-v1"), "icm", 1.0, 2)
+    envs = SerialEnv(2, lambda: GymWrapper(gymnasium.make("Pendulum-v1")))
+    batch = envs.rollout(7)
+    own = batch["next", "reward"].clone()
+    curious(batch)
+    steps = batch["observation"].transpose(0, 1), batch["next", "observation"][:, -1:]
+    obs = np.concatenate([steps[0].numpy(), steps[1].transpose(0, 1).numpy()])
+    second = example.Curious(gymnasium.make("Pendulum-v1"), "icm", 1.0, 2).bonus
+    dones = np.zeros((7, 2), bool)
+    state = second.initial_state(2)
+    bonus, _ = second.reward(obs, batch["action"].transpose(0, 1), dones, state=state)
+    paid = (batch["next", "reward"] - own).squeeze(-1).T
+    np.testing.assert_allclose(paid.numpy(), bonus, rtol=1e-3, atol=1e-4)
 
 
 class Acts(gymnasium.Wrapper):
