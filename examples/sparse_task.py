@@ -40,13 +40,12 @@ WITHOUT_DQN: dict[str, dict[str, Any]] = {
     "random 0.2 to 0.05": {},  # for the first 20% of all steps, actions become less random
     "random 0.5 to 0.05": {"exploration_fraction": 0.5},
 }
-# A third pair, where the first two settings with the bonus did not last on seeds 0 and 1.
-THIRD: dict[str, dict[str, dict[str, Any]]] = {
-    "sb3-a2c": {"rnd x 0.3": {"model": "rnd", "weight": 0.3}, "rate 0.003": {"rate": 3e-3}},
-    "sb3-dqn": {"rnd x 0.03": {"model": "rnd", "weight": 0.03}, "rate 0.003": {"rate": 3e-3}},
-}
-CHOSEN = dict.fromkeys(LIBRARIES, ("rnd x 0.1", "entropy 0.01")) | {
-    "sb3-dqn": ("rnd x 0.1", "random 0.2 to 0.05")
+CHOSEN = {
+    "sb3-ppo": ("rnd x 0.1", "entropy 0.01"),
+    "sb3-a2c": ("rnd x 0.1", "entropy 0.1"),
+    "sb3-dqn": ("byol-hindsight x 0.3", "random 0.2 to 0.05"),
+    "cleanrl-ppo": ("rnd x 0.1", "entropy 0.1"),
+    "torchrl-ppo": ("rnd x 0.1", "entropy 0.1"),
 }
 BINS = 20
 
@@ -111,8 +110,7 @@ def run(library: str, name: str, settings: dict[str, Any], seed: int, steps: int
 
 
 def tried(library: str) -> dict[str, dict[str, Any]]:
-    own = WITHOUT_DQN if library == "sb3-dqn" else WITHOUT
-    return WITH | own | THIRD.get(library, {})
+    return WITH | (WITHOUT_DQN if library == "sb3-dqn" else WITHOUT)
 
 
 def read(path: Path) -> list[dict[str, str]]:
