@@ -197,7 +197,7 @@ def plot(path: Path) -> None:
         panel.set(title=library, xlabel="thousand agent steps")
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("return of an episode")
-    panels[0].legend(frameon=False, fontsize=8)
+    panels[1].legend(frameon=False, fontsize=8, loc="upper left")
     figure.savefig(path.with_name("curves.png"), dpi=110, bbox_inches="tight")
 
 
