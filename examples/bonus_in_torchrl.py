@@ -131,5 +131,5 @@ def train(
 
 
 if __name__ == "__main__":
-    last = train(total_steps=4_096 if SMALL else 100_000)[-100:]
+    last = train(total_steps=2_048 if SMALL else 100_000)[-100:]
     print(f"goal reached in {sum(last)} of the last {len(last)} episodes")
