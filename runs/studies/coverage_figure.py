@@ -107,6 +107,6 @@ def mapped(study: StudyLog) -> dict[Key, Group]:
 def reached_words(study: StudyLog, key: Key) -> str:
     """Return the share of the last tenth's episodes that reached each tracker."""
     shares = [study.get(*key, f"{name}_last").mean for name in study.measures if name != "score"]
-    return "   ".join(
+    return "  ".join(
         f"R{index + 1} {share:.0%}" for index, share in enumerate(shares) if np.isfinite(share)
     )

@@ -80,8 +80,8 @@ def noisy_tv() -> Study:
     """The leaderboard: all bonuses, all noises, both mazes, ten seeds. Some days on two cores.
 
     Each bonus has the settings that did best among the same four on seed 0, and E3B among four more
-    (docs/results/leaderboard.md). A random policy is the floor; counts of the true place are beside
-    it.
+    (docs/results/leaderboard-search.md). A random policy is the floor; counts of the true place are
+    beside it.
     """
     return Study(
         name="noisy-tv",

@@ -33,7 +33,7 @@ def standings_figure(study: StudyLog, found: Standings) -> Figure:
             if len(runs):
                 means[row, column] = runs.mean()
                 ends = f"{runs.min():.2f} to {runs.max():.2f}" if len(runs) > 1 else "one run"
-                ink = "white" if runs.mean() > DARK else GREY
+                ink = "white" if runs.mean() > DARK else INK
                 ax.text(column, row + 0.24, ends, ha="center", va="center", size=6, color=ink)
     ax.imshow(means, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), mean in np.ndenumerate(means):

@@ -1,0 +1,52 @@
+"""The leaderboard's page has the numbers of its ledger."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from afterwit.runs.studies.ledger_study import ledger_study
+from afterwit.runs.studies.standings import Standings, standings, standings_markdown
+from afterwit.world_models.registry import MIXTURES, WORLD_MODELS
+from tests.house.import_graph import SOURCE
+
+pytest.importorskip("scipy.stats", reason="pip install -e '.[study]'")
+RESULTS = SOURCE / "docs" / "results"
+WORDS = ("", "one seed", "two seeds", "three seeds", "four seeds", "five seeds")
+
+
+@pytest.fixture(scope="module")
+def found() -> Standings:
+    study = ledger_study(RESULTS / "ledgers" / "noisy-tv.csv", Path("nowhere"))
+    result = standings(study)
+    assert result is not None
+    return replace(result, worlds=result.common)
+
+
+def test_the_table_is_that_of_the_ledger(found: Standings) -> None:
+    page = (RESULTS / "leaderboard.md").read_text(encoding="utf-8")
+    assert f"\n{standings_markdown(found)}\n" in page
+    assert {each.method for each in found.methods} > set(WORLD_MODELS) - set(MIXTURES)
+
+
+def test_each_page_of_a_bonus_says_its_own_scores(found: Standings) -> None:
+    told = []
+    for each in found.methods:
+        path = SOURCE / "docs" / "models" / f"{each.method}.md"
+        if not path.exists():  # random, and the part of NGU, which has no page of its own
+            continue
+        text = " ".join(path.read_text(encoding="utf-8").split())
+        score = r"(0\.\d\d)"
+        pattern = (
+            r"\*\*With an agent in the noisy maze\*\*[^!]*?means of (\w+ seeds) .*?:"
+            rf" {score} without noise, {score} with pixels on demand, {score} with sticky actions"
+        )
+        (said,) = re.findall(pattern, text)
+        runs = [each.scores[world] for world in ("none", "on-demand", "sticky")]
+        assert said == (WORDS[len(runs[0])], *(f"{scores.mean():.2f}" for scores in runs)), path
+        assert f"results/leaderboard/{each.method}.png" in text
+        told.append(each.method)
+    assert len(told) == 13
