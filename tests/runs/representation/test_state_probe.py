@@ -24,7 +24,10 @@ from afterwit.runs.representation.feature_scores import score_features, summary,
 from afterwit.runs.representation.frame_log import FrameLog, save_log
 from afterwit.runs.representation.linear_probe import ProbeConfig
 from afterwit.runs.representation.state_probe import probe_game, probe_run
+from afterwit.runs.training import checkpoint
 from afterwit.runs.training.run import Run
+from afterwit.world_models.encoder_file import encoder_bytes
+from afterwit.world_models.torso import Encoder, TorsoConfig
 from tests.runs.representation.logs import made_up
 
 CONFIG = replace(
@@ -123,6 +126,70 @@ def test_a_run_is_probed_beside_its_controls(
         assert again["columns"][name] == result["columns"][name]
 
 
+def test_encoders_in_files_are_columns(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file of the run's own encoder has the run's numbers; another form has its own column."""
+    with closing(Run(CONFIG)) as run:
+        run.learner.load_state(checkpoint.load(trained, CONFIG, checkpoint.NAME)["learner"])
+        torso = run.learner.policy.torso
+        files = {
+            "own-of-a-very-long-name": (torso.encoder, torso.config),
+            "embedding": (torso.encoder, torso.config),
+        }
+        narrow = replace(torso.config, hidden=3, embedding=2)
+        files["narrow"] = Encoder(narrow, torso.encoder.shape), narrow
+    paths = [tmp_path / f"{name}.safetensors" for name in files]
+    for path, (encoder, config) in zip(paths, files.values(), strict=True):
+        path.write_bytes(encoder_bytes(encoder, config, {}))
+    out = tmp_path / "out"
+    command = ["state-probe", str(trained), "--steps", "1200", "--supervised-epochs", "0"]
+    command += ["--out", str(out), "--encoder", *map(str, paths)]
+    assert main(command) == 0
+    result = json.loads((out / "state-probe.json").read_text())
+    own, clash, small = "own-of-a-very-long-name", str(paths[1]), "narrow"
+    assert list(result["columns"])[-3:] == [own, clash, small], "a taken name is the whole path"
+    known = result["columns"]["embedding"]
+    assert result["columns"][own] == known and result["columns"][clash] == known
+    assert result["columns"][small]["mean"] < known["mean"]
+    assert result["encoders"] == list(map(str, paths))
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("weighted F1"))
+    head, *rows = lines[start : start + len(known["categories"]) + 2]
+    assert own in head and len({len(line) for line in (head, *rows)}) == 1, "columns stand in line"
+
+
+def test_an_encoder_that_does_not_fit_is_refused_before_playing(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("afterwit.runs.representation.state_probe.play", None)
+    config = TorsoConfig()
+    files = {
+        name: tmp_path / f"{name}.safetensors" for name in ("other", "none", "damaged", "formless")
+    }
+    files["other"].write_bytes(encoder_bytes(Encoder(config, (3, 4)), config, {}))
+    files["damaged"].write_bytes(files["other"].read_bytes()[:200])
+    text = files["other"].read_bytes().replace(b"embedding", b"embeddimg")
+    files["formless"].write_bytes(text)
+    for name, message in (
+        ("other", "the encoder other reads observations of shape (3, 4), and the run's are"),
+        ("none", "none.safetensors cannot be read as an encoder"),
+        ("damaged", "damaged.safetensors cannot be read as an encoder"),
+        ("formless", "formless.safetensors is damaged or of another version"),
+    ):
+        command = ["state-probe", str(trained), "--encoder", str(files[name])]
+        assert main([*command, "--out", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    twice = ["--encoder", str(files["other"]), str(files["other"])]
+    assert main(["state-probe", str(trained), *twice]) == 2
+    assert "other.safetensors twice" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_game_is_probed_as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = replace(ProbeConfig(), epochs=2, min_episode=16)
     monkeypatch.setattr(feature_scores, "ProbeConfig", lambda: quick)
@@ -146,6 +213,7 @@ def test_a_game_is_probed_as_published(tmp_path: Path, monkeypatch: pytest.Monke
         ([], "takes one of a run folder and --published GAME"),
         (["run", "--published", "Pong"], "takes one of a run folder and --published GAME"),
         (["--published", "Pong", "--policy", "random"], "--policy does not go with --published"),
+        (["--published", "Pong", "--encoder", "e"], "--encoder does not go with --published"),
         (["--published", "Alien"], "Alien has no labels"),
         (["--published", "Pong", "--steps", "3"], "steps is 3"),
         (["run", "--steps", "0"], "steps is 0"),
