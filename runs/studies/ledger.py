@@ -42,6 +42,7 @@ OWN = ("study", "commit", "torch", "digest", *PARTS)  # what a row has beside ru
 # Fields that are newer than the first ledger, at the values that change nothing. They are left out
 # of digests, so that older rows still belong to their configs.
 NEUTRAL: dict[tuple[str, ...], Any] = {
+    ("env", "labels"): False,
     ("learner", "intrinsic_discount"): 0.99,
     ("learner", "policy", "two_values"): False,
     ("learner", "torso", "init"): None,

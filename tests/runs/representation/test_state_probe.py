@@ -16,12 +16,14 @@ from torch import Tensor
 
 from afterwit.agents.actor import Actor
 from afterwit.envs.maze import MazeConfig
+from afterwit.envs.minigrid import MiniGridConfig
 from afterwit.runs.command_line.main import main
-from afterwit.runs.configs.presets import maze
+from afterwit.runs.configs.presets import maze, minigrid
+from afterwit.runs.configs.run_config import read_config, write_config
 from afterwit.runs.representation import feature_scores
 from afterwit.runs.representation.encoders import frames_reader, perceive
 from afterwit.runs.representation.feature_scores import score_features, summary, table
-from afterwit.runs.representation.frame_log import FrameLog, save_log
+from afterwit.runs.representation.frame_log import FrameLog, read_log, save_log
 from afterwit.runs.representation.linear_probe import ProbeConfig
 from afterwit.runs.representation.state_probe import probe_game, probe_run
 from afterwit.runs.training import checkpoint
@@ -124,6 +126,34 @@ def test_a_run_is_probed_beside_its_controls(
     again = probe_run(trained, 1, 1_000_000, supervised_epochs=0, out=out, frames=frames)
     for name in names[:-1]:
         assert again["columns"][name] == result["columns"][name]
+
+
+def test_a_minigrid_run_is_probed(tmp_path: Path) -> None:
+    config = replace(
+        minigrid(),
+        env=MiniGridConfig(num_envs=4, episode_steps=20),
+        total_steps=80,
+        unroll_length=20,
+        log_interval=80,
+    )
+    run = Run(config)
+    run.step()
+    write_config(run.config, tmp_path / "run")
+    checkpoint.save(tmp_path / "run", run.state())
+    out, frames = tmp_path / "out", tmp_path / "frames"
+    arguments = {"policy": "random", "supervised_epochs": 0, "out": out}
+    result = probe_run(tmp_path / "run", 1200, 0, save_frames=frames, **arguments)  # type: ignore[arg-type]
+    assert {"x", "y", "direction"} <= set(result["categories"])
+    assert set(result["dropped"]) == {"carrying", "room", *(f"door {n}" for n in range(1, 5))}, (
+        "a random policy stays in the first room; the other eight doors are none"
+    )
+    columns = result["columns"]
+    for place in ("x", "y"):
+        known, guessed = (columns[each]["labels"][place] for each in ("embedding", "majority"))
+        assert known > guessed + 0.2
+    log = read_log(frames)
+    assert log.labels["x"].max() <= 4 and log.labels["door 1"].max() == 3
+    assert read_config(tmp_path / "run") == config, "labels are for the probe alone"
 
 
 def test_encoders_in_files_are_columns(
