@@ -79,6 +79,13 @@ class ModelConfig:
         """This config, with all its optimisers at the agent's learning rate."""
         return self
 
+    def couples(self) -> str:
+        """What compares the environments of a batch in the loss, in words. Empty: nothing does.
+
+        A loss that couples them cannot be computed in parts (`learner.micro_batches`).
+        """
+        return ""
+
     def check_batch(self, steps: int, environments: int) -> None:
         """Check whether the model can learn from batches of this size.
 

@@ -44,6 +44,7 @@ OWN = ("study", "commit", "torch", "digest", *PARTS)  # what a row has beside ru
 NEUTRAL: dict[tuple[str, ...], Any] = {
     ("env", "labels"): False,
     ("learner", "intrinsic_discount"): 0.99,
+    ("learner", "micro_batches"): 1,
     ("learner", "policy", "two_values"): False,
     ("learner", "torso", "init"): None,
     ("learner", "vmpo", "weights"): "exponential",
