@@ -24,6 +24,7 @@ from afterwit.world_models.encoder_file import adopt_encoder
 from afterwit.world_models.expected_error import ExpectedError
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
+from afterwit.world_models.objectives.micro_batches import in_parts
 from afterwit.world_models.registry import make_world_model
 from afterwit.world_models.regulariser import make_regulariser
 from afterwit.world_models.reward_normaliser import RewardNormaliser
@@ -74,6 +75,10 @@ class LearnerConfig:
     (our option; not published)."""
     adam_beta1: float = 0.9
     """Adam's momentum (BYOL-Explore, Guo et al., 2022: b1)."""
+    micro_batches: int = 1
+    """Parts of a batch that the world model's loss takes one after the other, so that its networks
+    need less memory. The gradient is the same up to rounding. Each part has as many environments.
+    """
     max_gradient_norm: float = 10.0
     """Gradients are scaled down to this global norm (our default; BYOL-Explore states none)."""
 
@@ -94,6 +99,14 @@ class LearnerConfig:
         if not 0 <= self.adam_beta1 < 1:
             raise ValueError(
                 f"learner.adam_beta1 is {self.adam_beta1}; it must be at least 0 and below 1"
+            )
+        if self.micro_batches < 1:
+            raise ValueError(
+                f"learner.micro_batches is {self.micro_batches}; it must be at least 1"
+            )
+        if self.micro_batches > 1 and (reason := self.world_model.couples()):
+            raise ValueError(
+                f"learner.micro_batches is {self.micro_batches}, but {reason}; leave it at 1"
             )
         if not self.max_gradient_norm > 0:
             raise ValueError(
@@ -195,7 +208,17 @@ class Learner(nn.Module):
         config, real = self.config, trajectory.real
         out = self.policy(*trajectory.inputs)
         beliefs, embeddings = self._world_model_inputs(trajectory, out.beliefs, out.embeddings)
-        model = self.world_model(trajectory, beliefs, embeddings)
+        if config.micro_batches == 1:
+            model = self.world_model(trajectory, beliefs, embeddings)
+        else:
+            model = in_parts(
+                self.world_model,
+                trajectory,
+                beliefs,
+                embeddings,
+                config.micro_batches,
+                check=self.steps == 0,
+            )
         surprise, expected_loss = self.expected(model.reward, model.ignorance, trajectory, beliefs)
         self.intrinsic.update(surprise, real, model.ignorance)
         bonus = self.intrinsic(surprise, real)

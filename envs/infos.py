@@ -29,6 +29,7 @@ TELLS, CELLS = "afterwit_tells", "afterwit_cells"  # keys of an environment's me
 ROOMS = 256
 STATES = 256
 MAX_TRACKERS = 256
+DOORS = 12
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Entry:
     flag: bool = False  #: True or False, or 1 or 0
     below: int | None = None  #: the entry is an integer from 0 to below this; None: no limit
     many: bool = False  #: the entry has one axis, of the same length in every step
+    most: int = MAX_TRACKERS  #: length of that axis, at most
 
 
 ENTRIES = {
@@ -52,6 +54,11 @@ ENTRIES = {
     "state": Entry(
         "what the agent cannot see, such as which doors are open, 0 to 255", below=STATES
     ),
+    "x": Entry("the column that the agent is in", below=ROOMS),
+    "y": Entry("the row that the agent is in", below=ROOMS),
+    "direction": Entry("where the agent looks, 0 to 3", below=4),
+    "carrying": Entry("what the agent carries, 0 for nothing", below=STATES),
+    "doors": Entry("states of up to 12 doors, 0 for none", below=STATES, many=True, most=DOORS),
     "executed_action": Entry("the action that was executed, counted from 0", below=MAX_SIZE),
     "lives": Entry("remaining lives"),
     "episode_frames": Entry("emulator frames since the game began"),
@@ -142,9 +149,10 @@ def check_entry(
         if (
             array.ndim != len(lead) + 1
             or array.shape[:-1] != lead
-            or not 1 <= array.shape[-1] <= MAX_TRACKERS
+            or not 1 <= array.shape[-1] <= entry.most
         ):
-            raise make_fault(f"one axis of 1 to {MAX_TRACKERS} bools")
+            kind = "bools" if entry.flag else "integers"
+            raise make_fault(f"one axis of 1 to {entry.most} {kind}")
     elif array.size != (1 if rows is None else rows):
         raise make_fault(expected)
     else:

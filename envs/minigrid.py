@@ -51,6 +51,9 @@ class MiniGridConfig(GymConfig):
     """When the television of the noisy-TV room shows a new picture: off (never), always (each
     step), or on-demand (when the agent takes the action done). Other environments have no
     television."""
+    labels: bool = False
+    """`info` also tells the agent's place and direction, what it carries, and the doors. Training
+    does not read them, and they take time. `afterwit state-probe` turns this on."""
 
     def __post_init__(self) -> None:
         if find_spec("minigrid") is None and not is_reading():
@@ -71,7 +74,8 @@ class MiniGridConfig(GymConfig):
 class MiniGrid(Gym):
     """B MiniGrid environments. Observations are uint8 [B, 19, 7, 7] (see `OneHot`).
 
-    The actions are MiniGrid's seven. In the noisy-TV room `info` has `noise_on`, `room` and
+    The actions are MiniGrid's seven. With `config.labels` there is also what
+    envs/minigrid_labels.py tells. In the noisy-TV room `info` has `noise_on`, `room` and
     `trackers` per environment (see NoisyTVEnv).
 
     Args:
@@ -81,11 +85,13 @@ class MiniGrid(Gym):
 
     def __init__(self, config: MiniGridConfig, seed: int):
         # late import: it needs the package minigrid
+        from afterwit.envs.minigrid_labels import Labels
         from afterwit.envs.minigrid_tv import OneHot
 
+        wrappers = (Labels, OneHot) if config.labels else (OneHot,)
         wrapping = "afterwit.envs.minigrid_tv.OneHot(env)"
         super().__init__(
-            config, seed, (OneHot,), wrapping, **({"tv": config.tv} if config.has_tv else {})
+            config, seed, wrappers, wrapping, **({"tv": config.tv} if config.has_tv else {})
         )
         semantics = {**self.spec.semantics, "minigrid_version": version("minigrid")}
         if config.has_tv:

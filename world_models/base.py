@@ -79,6 +79,13 @@ class ModelConfig:
         """This config, with all its optimisers at the agent's learning rate."""
         return self
 
+    def couples(self) -> str:
+        """What compares the environments of a batch in the loss, in words. Empty: nothing does.
+
+        A loss that couples them cannot be computed in parts (`learner.micro_batches`).
+        """
+        return ""
+
     def check_batch(self, steps: int, environments: int) -> None:
         """Check whether the model can learn from batches of this size.
 
@@ -256,14 +263,24 @@ class TargetEncoder(nn.Module):
         In training mode the statistics follow the real steps.
         """
         embeddings = self.slow(trajectory.obs[1:])
-        if self.mean is None or self.square is None:
+        return self.standardised(embeddings, self.known(trajectory), self.mean, self.square)
+
+    def known(self, trajectory: Trajectory) -> Tensor:
+        """bool [T, B]: transitions whose outcome there is a target of."""
+        return trajectory.real
+
+    def standardised(
+        self, embeddings: Tensor, mask: Tensor, mean: RunningMean | None, square: RunningMean | None
+    ) -> Tensor:
+        """Embeddings [T, B, N] in the unit of these statistics, which follow them in training."""
+        if mean is None or square is None:
             return embeddings
         if self.training:
-            self.mean.update(embeddings, trajectory.real)
-        centred = embeddings - self.mean.mean
+            mean.update(embeddings, mask)
+        centred = embeddings - mean.mean
         if self.training:
-            self.square.update(centred.square().sum(-1), trajectory.real)
-        return centred / torch.where(self.square.weight > 0, (self.square.mean + 1e-8).sqrt(), 1.0)
+            square.update(centred.square().sum(-1), mask)
+        return centred / torch.where(square.weight > 0, (square.mean + 1e-8).sqrt(), 1.0)
 
     def coordinates(self, embeddings: Tensor) -> Tensor:
         """Predictions or targets [..., N] in the space where squared distance is the error.

@@ -78,11 +78,18 @@ def load_encoder(path: Path | str) -> tuple[Encoder, TorsoConfig, dict[str, Any]
       ValueError: The file is missing, damaged, or no encoder's.
     """
     tensors, metadata = read_encoder(path)
-    form = {**metadata["form"], "channels": tuple(metadata["form"]["channels"])}
-    config = TorsoConfig(**form)
-    encoder = Encoder(config, tuple(metadata["observation_shape"]))
-    encoder.layers.load_state_dict(tensors)
-    return encoder, config, metadata["about"]
+    try:
+        form = {**metadata["form"], "channels": tuple(metadata["form"]["channels"])}
+        config = TorsoConfig(**form)
+        encoder = Encoder(config, tuple(metadata["observation_shape"]))
+        encoder.layers.load_state_dict(tensors)
+        return encoder, config, metadata["about"]
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"the encoder in {path} is damaged or of another version ({reason}); write it again"
+            " with afterwit pretrain"
+        ) from error
 
 
 def adopt_encoder(modules: nn.Module, path: Path | str) -> None:

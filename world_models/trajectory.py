@@ -107,6 +107,32 @@ class Trajectory:
 BATCH_AXIS = {"core": 0, "prev_action": 0, "environments": 0}
 
 
+def cut_trajectory(whole: Trajectory, parts: int) -> list[Trajectory]:
+    """Parts of as many environments each, in order. The inverse of `join_trajectories`.
+
+    Raises:
+      ValueError: The environments do not divide into so many parts.
+    """
+    if whole.action.shape[1] % parts:
+        raise ValueError(f"{whole.action.shape[1]} environments do not divide into {parts} parts")
+    fields_ = {**whole.state(), "environments": whole.rows}
+    pieces = {
+        name: value.chunk(parts, BATCH_AXIS.get(name, 1))
+        for name, value in fields_.items()
+        if isinstance(value, Tensor)
+    }
+    info = {name: value.chunk(parts, 1) for name, value in whole.info.items()}
+    cut = []
+    for index in range(parts):
+        part = Trajectory(
+            **{name: piece[index] for name, piece in pieces.items()},
+            info={name: piece[index] for name, piece in info.items()},
+        )
+        part.__dict__.update(resets=whole.resets, rows_needed=whole.rows_needed)
+        cut.append(part)
+    return cut
+
+
 def join_trajectories(parts: Sequence[Trajectory]) -> Trajectory:
     """Join the environments of several trajectories that have the same T."""
     if len(parts) == 1:

@@ -165,6 +165,8 @@ class StateProbe:
     supervised_epochs: int | None = None
     """Epochs that the encoder is trained on the labels, at most; 0 leaves it out. Unset: 10; with
     --published 0, as it takes hours on a CPU."""
+    encoder: tuple[Path, ...] = ()
+    """Files of afterwit pretrain, a column each, read on the run's frames."""
     frames: Path | None = None
     """A log of frames to read instead of playing, so that runs compare on the same frames."""
     save_frames: Path | None = None

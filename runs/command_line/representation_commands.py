@@ -36,10 +36,11 @@ def state_probe_command(args: list[str]) -> int:
             chosen.frames,
             chosen.save_frames,
             chosen.checkpoint,
+            chosen.encoder,
             tell,
         )
     elif chosen.published is not None and chosen.run is None:
-        for name in ("policy", "frames", "save_frames", "checkpoint"):
+        for name in ("policy", "encoder", "frames", "save_frames", "checkpoint"):
             if getattr(chosen, name) != getattr(StateProbe, name):
                 option = f"--{name.replace('_', '-')}"
                 raise ValueError(f"{option} does not go with --published; leave it out")

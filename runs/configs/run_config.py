@@ -116,6 +116,11 @@ class RunConfig:
                 f"learners is {self.learners}; it must divide env.num_envs, which is"
                 f" {self.env.num_envs}"
             )
+        if share % self.learner.micro_batches:
+            raise ValueError(
+                f"learner.micro_batches is {self.learner.micro_batches}; it must divide a learner's"
+                f" {share} environments"
+            )
         if self.actor_envs is not None and (self.actor_envs < 1 or share % self.actor_envs):
             raise ValueError(
                 f"actor_envs is {self.actor_envs}; it must divide a learner's {share} environments"

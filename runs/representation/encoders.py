@@ -7,7 +7,8 @@ of your own needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from afterwit.envs.seeds import stream
 from afterwit.runs.representation.frame_log import FrameLog
+from afterwit.world_models.encoder_file import load_encoder
 from afterwit.world_models.torso import Encoder, Torso, TorsoConfig
 
 CHUNK = 256  # frames that are encoded at a time
@@ -69,6 +71,40 @@ def frames_reader(encode: Encode) -> Read:
         return torch.cat(parts)
 
     return read
+
+
+def already_read(features: Tensor) -> Read:
+    """Return a reader that returns these features of a log."""
+    return lambda _: features
+
+
+def read_encoders(paths: Sequence[Path], taken: Collection[str]) -> dict[str, Encoder]:
+    """The encoders in files of `afterwit pretrain`, by the files' names without suffix.
+
+    Args:
+      paths: the files.
+      taken: names of other columns. A file of such a name, or of another file's, keeps its path.
+
+    Raises:
+      ValueError: a file is missing, damaged, no encoder's, or named twice.
+    """
+    encoders: dict[str, Encoder] = {}
+    for index, path in enumerate(paths):
+        if path in paths[:index]:
+            raise ValueError(f"--encoder names {path} twice; name each file once")
+        stems = [*taken, *(other.stem for other in paths if other != path)]
+        encoders[str(path) if path.stem in stems else path.stem] = load_encoder(path)[0].eval()
+    return encoders
+
+
+def check_shapes(encoders: Mapping[str, Encoder], shape: tuple[int, ...]) -> None:
+    """Raise a ValueError if an encoder reads observations of another shape."""
+    for name, encoder in encoders.items():
+        if tuple(encoder.shape) != shape:
+            raise ValueError(
+                f"the encoder {name} reads observations of shape {tuple(encoder.shape)}, and the"
+                f" run's are {shape}; pretrain one with the run's preset and --set"
+            )
 
 
 class Perceived(NamedTuple):

@@ -139,19 +139,23 @@ def table(result: Mapping[str, Any]) -> str:
     columns = result["columns"]
     names = [*next(iter(columns.values()))["categories"]]
     counts = {name: list(result["categories"].values()).count(name) for name in names}
-    lines = [f"{'weighted F1':<36}" + "".join(f"{name:>18}" for name in columns)]
+    widths = {name: max(18, len(name) + 2) for name in columns}
+    lines = [f"{'weighted F1':<36}" + "".join(f"{name:>{width}}" for name, width in widths.items())]
     for name in names:
-        values = "".join(f"{column['categories'][name]:>18.2f}" for column in columns.values())
-        lines.append(f"{f'{name} ({counts[name]})':<36}{values}")
-    lines.append(f"{'mean over categories':<36}" + row(columns))
+        values = {column: each["categories"][name] for column, each in columns.items()}
+        lines.append(f"{f'{name} ({counts[name]})':<36}" + row(values, widths))
+    means = {column: each["mean"] for column, each in columns.items()}
+    lines.append(f"{'mean over categories':<36}" + row(means, widths))
     if "published" in result:
-        known = result["published"]
-        values = "".join(f"{known[name]:>18.2f}" if name in known else " " * 18 for name in columns)
-        lines.append(f"{'published (Anand et al., 2019)':<36}{values}")
+        lines.append(f"{'published (Anand et al., 2019)':<36}" + row(result["published"], widths))
     if result["dropped"]:
         lines.append(f"hardly vary, so not scored: {', '.join(result['dropped'])}")
     return "\n".join(lines)
 
 
-def row(columns: Mapping[str, Any]) -> str:
-    return "".join(f"{column['mean']:>18.2f}" for column in columns.values())
+def row(values: Mapping[str, float], widths: Mapping[str, int]) -> str:
+    """The cells of a row. Columns without a value are blank."""
+    return "".join(
+        f"{values[name]:>{width}.2f}" if name in values else " " * width
+        for name, width in widths.items()
+    )

@@ -11,7 +11,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from afterwit.envs.arrays import Array
 from afterwit.envs.atari import Atari
 from afterwit.envs.atari_labels import labels_of
 from afterwit.envs.atari_sound import SAMPLES
+from afterwit.envs.infos import DOORS
 from afterwit.envs.make import EnvConfig, make_env
+from afterwit.envs.minigrid import MiniGridConfig
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import TimeStep, VectorEnv
 from afterwit.runs.output.files import TEMPORARY, read_json, with_path, write_json
@@ -29,7 +31,17 @@ from afterwit.runs.output.files import TEMPORARY, read_json, with_path, write_js
 FORMAT = 1
 HEADER = "log.json"
 # Entries of `info` that say where the agent is and what it cannot see, with their categories.
-DECLARED = {"room": "place", "cell": "place", "state": "hidden state", "block_in_view": "objects"}
+DECLARED = {
+    "room": "place",
+    "cell": "place",
+    "x": "place",
+    "y": "place",
+    "direction": "direction",
+    "state": "hidden state",
+    "block_in_view": "objects",
+    "carrying": "objects",
+    "doors": "doors",
+}
 Choose = Callable[[Array, Array], Array]  # observations [B, ...], first [B] -> actions [B]
 
 
@@ -189,7 +201,8 @@ def log_game(
     """Play environments and log what was seen, played and true.
 
     Atari's labels are bytes of its RAM, by the table in envs/atari_labels.py. Other environments'
-    labels are what they declare of DECLARED.
+    labels are what they declare of DECLARED, and MiniGrid's are turned on. Each door is a label of
+    its own.
 
     Args:
       config: the environments.
@@ -204,6 +217,8 @@ def log_game(
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; it must be at least 1")
+    if isinstance(config, MiniGridConfig):
+        config = replace(config, labels=True)
     random = np.random.default_rng(stream(seed, "logged policy"))
     with closing(make_env(config, seed)) as env:
         spec, categories = env.spec, label_categories(env)
@@ -229,6 +244,8 @@ def log_game(
             step = env.step(action[time])
     about = {"environment": spec.name, "seed": seed, "semantics": dict(spec.semantics)}
     about |= {"policy": "random" if choose is None else "given"} | (meta or {})
+    for name in [name for name in labels if name in door_names() and not labels[name].any()]:
+        del labels[name], categories[name]  # there is no such door
     return FrameLog(obs, action, first, labels, categories, spec.num_actions, sound, about)
 
 
@@ -244,7 +261,9 @@ def label_categories(env: VectorEnv) -> dict[str, str]:
                 f"backend {env.config.backend!r} does not tell a game's RAM; use backend 'envpool'"
             )
         return {name: category for name, (_, category) in labels_of(env.config.game).items()}
-    found = {name: category for name, category in DECLARED.items() if name in env.spec.tells}
+    told = {name: category for name, category in DECLARED.items() if name in env.spec.tells}
+    many = dict.fromkeys(door_names(), told.pop("doors")) if "doors" in told else {}
+    found = told | many
     if not found:
         raise ValueError(
             f"{env.spec.name} declares nothing of its state that could be probed; its info needs"
@@ -258,4 +277,10 @@ def read_labels(env: VectorEnv, step: TimeStep) -> dict[str, Array]:
     if isinstance(env, Atari):
         assert env.ram is not None
         return {name: env.ram[:, byte] for name, (byte, _) in labels_of(env.config.game).items()}
-    return {name: step.info[name] for name in DECLARED if name in step.info}
+    labels = {name: step.info[name] for name in DECLARED if name in step.info}
+    doors = labels.pop("doors", np.zeros((0, 0)))
+    return labels | dict(zip(door_names(), doors.T, strict=False))
+
+
+def door_names() -> list[str]:
+    return [f"door {number}" for number in range(1, DOORS + 1)]

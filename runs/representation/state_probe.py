@@ -9,7 +9,7 @@ Nothing of the run is changed.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +26,20 @@ from afterwit.runs.representation.encoders import (
     Encode,
     NatureCNN,
     Read,
+    already_read,
+    check_shapes,
     frames_reader,
     perceive,
     random_encoder,
     random_torso,
+    read_encoders,
 )
-from afterwit.runs.representation.feature_scores import MAJORITY, Supervised, score_features
+from afterwit.runs.representation.feature_scores import (
+    MAJORITY,
+    SUPERVISED,
+    Supervised,
+    score_features,
+)
 from afterwit.runs.representation.frame_log import FrameLog, log_game, read_log, save_log
 from afterwit.runs.representation.linear_probe import HOUSE
 from afterwit.runs.representation.published_log import STREAMS, published_log
@@ -42,6 +50,7 @@ from afterwit.world_models.registry import world_model_name
 NAME, PICTURE = "state-probe.json", "state-probe.png"
 PUBLISHED_STEPS, PUBLISHED_SEED = 50_000, 42
 RANDOM_CNN = "random CNN"
+OWN = ("random embedding", "embedding", "random belief", "belief")  # columns of a run
 Who = Literal["agent", "random"]
 # Majority and random CNN with a random agent's frames, in the paper's table 2.
 PUBLISHED = {
@@ -113,12 +122,14 @@ def probe_run(
     frames: Path | None = None,
     save_frames: Path | None = None,
     name: str = checkpoint.NAME,
+    encoders: Sequence[Path] = (),
     tell: Callable[[str], None] = lambda words: None,
 ) -> dict[str, Any]:
     """Probe a run's checkpoint, and write OUT/state-probe.json and OUT/state-probe.png.
 
     Columns: majority; embedding and belief of a network of the same architecture with random
-    weights; embedding and belief of the run's; the same encoder trained on the labels.
+    weights; embedding and belief of the run's; encoders from files; the run's encoder trained on
+    the labels.
 
     Args:
       run: the run folder.
@@ -130,19 +141,22 @@ def probe_run(
       frames: a log to read instead of playing, to compare runs on the same frames.
       save_frames: where to keep the log.
       name: the checkpoint's file, or best.
+      encoders: files of `afterwit pretrain`, a column each.
       tell: takes a line of progress.
 
     Returns:
       What is written to state-probe.json.
 
     Raises:
-      ValueError: an argument is wrong, the run has no checkpoint, or its world has no labels.
+      ValueError: an argument is wrong, the run has no checkpoint, its world has no labels, or an
+        encoder reads other observations. Nothing was played then.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; it must be at least 1")
     check_epochs(supervised_epochs)
     if save_frames is not None and save_frames.exists():
         raise ValueError(f"{save_frames} exists; choose another --save-frames")
+    read = read_encoders(encoders, (MAJORITY, *OWN, SUPERVISED))
     config = read_config(run)
     saved = checkpoint.load(run, config, name)
     config = replace(config.alone(), env=evaluation_env(config.env, video=False), seed=seed)
@@ -152,6 +166,7 @@ def probe_run(
         tempfile.TemporaryDirectory() as folder,
         closing(Run(config)) as loaded,
     ):
+        check_shapes(read, loaded.spec.observation_shape)
         learner = loaded.learner
         learner.load_state(saved["learner"])
         if frames is None:
@@ -164,12 +179,11 @@ def probe_run(
         torso = (learner.own_torso or learner.policy.torso).eval()
         known = perceive(torso, log)
         blank = perceive(random_torso(torso.config, log, seed), log)
+        features = (blank.embeddings, known.embeddings, blank.beliefs, known.beliefs)
         readers: dict[str, Read] = {
-            "random embedding": lambda _: blank.embeddings,
-            "embedding": lambda _: known.embeddings,
-            "random belief": lambda _: blank.beliefs,
-            "belief": lambda _: known.beliefs,
+            column: already_read(values) for column, values in zip(OWN, features, strict=True)
         }
+        readers |= {column: frames_reader(encoder) for column, encoder in read.items()}
         supervised = None
         if supervised_epochs:
             encoder = random_encoder(torso.config, log, seed)
@@ -186,6 +200,7 @@ def probe_run(
             "trained_agent_steps": saved["agent_steps"],
             "policy": log.meta.get("policy"),
             "seed": seed,
+            "encoders": list(map(str, encoders)),
         }
         return finish(head | result | {"config": to_dict(config)}, target)
 

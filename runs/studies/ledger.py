@@ -42,7 +42,9 @@ OWN = ("study", "commit", "torch", "digest", *PARTS)  # what a row has beside ru
 # Fields that are newer than the first ledger, at the values that change nothing. They are left out
 # of digests, so that older rows still belong to their configs.
 NEUTRAL: dict[tuple[str, ...], Any] = {
+    ("env", "labels"): False,
     ("learner", "intrinsic_discount"): 0.99,
+    ("learner", "micro_batches"): 1,
     ("learner", "policy", "two_values"): False,
     ("learner", "torso", "init"): None,
     ("learner", "vmpo", "weights"): "exponential",
@@ -53,6 +55,7 @@ NEUTRAL: dict[tuple[str, ...], Any] = {
     ("learner", "world_model", "predictor_decay"): 0.3,
     ("learner", "world_model", "predictor_floor"): 0.1,
     ("learner", "world_model", "predictor_every"): 1,
+    ("learner", "world_model", "target_view"): "frame",
     ("learner", "world_model", "weight_decay"): 0.0,
 }
 

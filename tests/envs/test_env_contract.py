@@ -357,7 +357,12 @@ class TestTVOnDemand(EnvContract):
 
 class TestMiniGridsOwn(EnvContract):
     config = MiniGridConfig(
-        "minigrid:MiniGrid-DoorKey-5x5-v0", num_envs=B, episode_steps=20, render=True, noise="pixel"
+        "minigrid:MiniGrid-DoorKey-5x5-v0",
+        num_envs=B,
+        episode_steps=20,
+        render=True,
+        noise="pixel",
+        labels=True,
     )
 
 

@@ -55,6 +55,9 @@ CONFIGS = {
             horizon=3, predictor="direct-pred", weight_decay=1e-3, centroid=0.5
         )
     ),
+    "derivatives": LearnerConfig(
+        world_model=BYOLExploreConfig(horizon=2, target_view="alternating")
+    ),
     "regularised": LearnerConfig(
         world_model=BYOLExploreConfig(
             predictor="linear", dispersion_weight=1.0, brownian_weight=0.1

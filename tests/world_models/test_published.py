@@ -49,6 +49,7 @@ PRINTED: dict[str, dict[str, Any]] = {
         "standardise_decay": "off",
         "hidden": None,
         "centroid": 0.0,
+        "target_view": "frame",
         "loss_scale": 5.0,
         "prioritise": True,
         **PREDICTOR,

@@ -7,12 +7,18 @@ reward of the transition into o_{t+1} = sum of loss(p, q) over p + q = t + 1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput, check_sizes
+from afterwit.world_models.base import (
+    TargetEncoder,
+    WorldModel,
+    WorldModelOutput,
+    check_choices,
+    check_sizes,
+)
 from afterwit.world_models.models.byol_config import BYOLConfig
 from afterwit.world_models.open_loop import (
     OpenLoop,
@@ -22,7 +28,8 @@ from afterwit.world_models.open_loop import (
     pair_mask,
     pair_mean,
 )
-from afterwit.world_models.predictors import shrink
+from afterwit.world_models.predictors import MLPPredictor, SquarePredictor, shrink
+from afterwit.world_models.target_views import ORDERS, DerivativeTarget, View
 from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory
 
@@ -40,12 +47,27 @@ class BYOLExploreConfig(BYOLConfig):
     """Share of the K predictions' disagreement about one outcome that the loss forgives (after
     MSBReg's centroid term, our form). 0: each is to be right, as published; 1: only their mean."""
 
+    target_view: View = "frame"
+    """What is predicted of the next observation (after ViDiDi): the embedding of itself (frame, as
+    published), of its change since the last one, of that change's change (acceleration), or of
+    each in 1/4, 1/2 and 1/4 of the learner steps (alternating)."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(self, "hidden")
+        check_choices(self, target_view=View)
         if not 0 <= self.centroid <= 1:
             raise ValueError(
                 f"world_model.centroid is {self.centroid}; it is a share, between 0 and 1"
+            )
+
+    def check_batch(self, steps: int, environments: int) -> None:
+        super().check_batch(steps, environments)
+        window = max(ORDERS[self.target_view]) + 1
+        if window > steps + 1:
+            raise ValueError(
+                f"world_model.target_view is {self.target_view!r}, which needs {window}"
+                f" observations in a row; {steps} steps have {steps + 1}"
             )
 
     @classmethod
@@ -84,13 +106,23 @@ class BYOLExplore(WorldModel):
         self.horizon = config.horizon
         self.reward = TransitionReward(config.horizon, config.reward_edges)
         sizes = torso.config
-        self.target = TargetEncoder(
-            torso.encoder, sizes.embedding, config.target_decay, config.standardise_decay
+        target = torso.encoder, sizes.embedding, config.target_decay, config.standardise_decay
+        cycle = ORDERS[config.target_view]
+        self.target = (
+            TargetEncoder(*target)
+            if config.target_view == "frame"
+            else DerivativeTarget(*target, cycle)
         )
         self.open_loop = OpenLoop(
             sizes.belief, sizes.action_embedding, spec.num_actions, config.horizon, spec.continuous
         )
         self.predictor = config.make_predictor(sizes.belief, config.hidden, sizes.embedding)
+        self.further = nn.ModuleDict(  # predictors of all orders but the cycle's first
+            {
+                str(order): config.make_predictor(sizes.belief, config.hidden, sizes.embedding)
+                for order in sorted(set(cycle) - {cycle[0]})
+            }
+        )
         self.weight_decay, self.centroid = config.weight_decay, config.centroid
 
     def forward(
@@ -99,9 +131,10 @@ class BYOLExplore(WorldModel):
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         length = len(trajectory.action)
         valid = pair_mask(trajectory.real, self.horizon)  # [K, T, B]
+        valid = valid & future(self.target.known(trajectory), self.horizon, length)
         target = future(self.target(trajectory), self.horizon, length)  # [K, T, B, N]
         ahead = self.open_loop(beliefs, trajectory.action)[1:]  # [K, T, B, M]
-        prediction = self.predictor(ahead, valid)
+        prediction = self.active_predictor(ahead, valid)
         error = self.target.error(prediction, target)
         loss = mean_error = pair_mean(error, valid)
         reward = self.reward(error, valid)
@@ -119,11 +152,21 @@ class BYOLExplore(WorldModel):
     def inspect(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> dict[str, Tensor]:
-        spread = self.target.spread(self.target(trajectory), trajectory.real)
-        return {"spread/target": spread, **self.predictor.readings()}
+        known = self.target.known(trajectory)
+        readings = {"spread/target": self.target.spread(self.target(trajectory), known)}
+        if isinstance(self.target, DerivativeTarget):
+            readings["still/target"] = self.target.still(trajectory)
+        return {**readings, **self.active_predictor.readings()}
+
+    @property
+    def active_predictor(self) -> MLPPredictor | SquarePredictor:
+        """The predictor of this learner step's target."""
+        if isinstance(self.target, DerivativeTarget) and str(self.target.order) in self.further:
+            return cast(MLPPredictor | SquarePredictor, self.further[str(self.target.order)])
+        return self.predictor
 
     def after_step(self) -> None:
         shrink(self.target.online[0], self.weight_decay)
-        shrink(self.predictor, self.weight_decay)
-        self.predictor.after_step()
+        shrink(self.active_predictor, self.weight_decay)
+        self.active_predictor.after_step()
         self.target.update()

@@ -143,6 +143,10 @@ class BYOLHindsightConfig(BYOLConfig):
     def at_rate(self, learning_rate: float) -> BYOLHindsightConfig:
         return replace(self, critic_rate=learning_rate)
 
+    def couples(self) -> str:
+        contrast = "world_model.purity critic compares each z with those of other environments"
+        return contrast if self.purity == "critic" else ""
+
     def check_batch(self, steps: int, environments: int) -> None:
         if self.purity == "critic" and environments < 2:
             raise ValueError(

@@ -71,6 +71,9 @@ class MixConfig(ModelConfig):
         """The config of each part."""
         return [WORLD_MODELS[name].Config() for name in self.parts]
 
+    def couples(self) -> str:
+        return next(filter(None, (config.couples() for config in self.part_configs())), "")
+
     def check_batch(self, steps: int, environments: int) -> None:
         for config in self.part_configs():
             config.check_batch(steps, environments)

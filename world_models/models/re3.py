@@ -51,6 +51,9 @@ class RE3Config(ModelConfig):
                 " below 1"
             )
 
+    def couples(self) -> str:
+        return "re3 compares each observation with the whole batch, and trains nothing"
+
     def check_batch(self, steps: int, environments: int) -> None:
         if steps * environments > self.memory:
             raise ValueError(

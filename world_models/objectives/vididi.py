@@ -72,6 +72,19 @@ class ViDiDiConfig:
         return self.gap + MOST + 1
 
 
+def differences(obs: Tensor, order: int) -> Tensor:
+    """The derivatives of observations along their first axis: [S, ...] to [S - order, ...].
+
+    Args:
+      obs: uint8, read as 0..1, or float [S, ...] with S > `order`.
+      order: 0, 1 or 2.
+    """
+    values = obs.float() / 255 if obs.dtype == torch.uint8 else obs
+    for _ in range(order):
+        values = values[1:] - values[:-1]
+    return values
+
+
 def derivative(obs: Tensor, order: int) -> Tensor:
     """The derivative of observations along their first axis, at the last time: [S, ...] to [...].
 
@@ -79,11 +92,7 @@ def derivative(obs: Tensor, order: int) -> Tensor:
       obs: uint8, read as 0..1, or float [S, ...] with S > `order`.
       order: 0, 1 or 2.
     """
-    values = obs[-1 - order :]
-    values = values.float() / 255 if values.dtype == torch.uint8 else values
-    for _ in range(order):
-        values = values[1:] - values[:-1]
-    return values[0]
+    return differences(obs[-1 - order :], order)[0]
 
 
 def orders(step: int, more: bool) -> tuple[int, int]:

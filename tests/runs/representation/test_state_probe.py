@@ -16,15 +16,20 @@ from torch import Tensor
 
 from afterwit.agents.actor import Actor
 from afterwit.envs.maze import MazeConfig
+from afterwit.envs.minigrid import MiniGridConfig
 from afterwit.runs.command_line.main import main
-from afterwit.runs.configs.presets import maze
+from afterwit.runs.configs.presets import maze, minigrid
+from afterwit.runs.configs.run_config import read_config, write_config
 from afterwit.runs.representation import feature_scores
 from afterwit.runs.representation.encoders import frames_reader, perceive
 from afterwit.runs.representation.feature_scores import score_features, summary, table
-from afterwit.runs.representation.frame_log import FrameLog, save_log
+from afterwit.runs.representation.frame_log import FrameLog, read_log, save_log
 from afterwit.runs.representation.linear_probe import ProbeConfig
 from afterwit.runs.representation.state_probe import probe_game, probe_run
+from afterwit.runs.training import checkpoint
 from afterwit.runs.training.run import Run
+from afterwit.world_models.encoder_file import encoder_bytes
+from afterwit.world_models.torso import Encoder, TorsoConfig
 from tests.runs.representation.logs import made_up
 
 CONFIG = replace(
@@ -123,6 +128,98 @@ def test_a_run_is_probed_beside_its_controls(
         assert again["columns"][name] == result["columns"][name]
 
 
+def test_a_minigrid_run_is_probed(tmp_path: Path) -> None:
+    config = replace(
+        minigrid(),
+        env=MiniGridConfig(num_envs=4, episode_steps=20),
+        total_steps=80,
+        unroll_length=20,
+        log_interval=80,
+    )
+    run = Run(config)
+    run.step()
+    write_config(run.config, tmp_path / "run")
+    checkpoint.save(tmp_path / "run", run.state())
+    out, frames = tmp_path / "out", tmp_path / "frames"
+    arguments = {"policy": "random", "supervised_epochs": 0, "out": out}
+    result = probe_run(tmp_path / "run", 1200, 0, save_frames=frames, **arguments)  # type: ignore[arg-type]
+    assert {"x", "y", "direction"} <= set(result["categories"])
+    assert set(result["dropped"]) == {"carrying", "room", *(f"door {n}" for n in range(1, 5))}, (
+        "a random policy stays in the first room; the other eight doors are none"
+    )
+    columns = result["columns"]
+    for place in ("x", "y"):
+        known, guessed = (columns[each]["labels"][place] for each in ("embedding", "majority"))
+        assert known > guessed + 0.2
+    log = read_log(frames)
+    assert log.labels["x"].max() <= 4 and log.labels["door 1"].max() == 3
+    assert read_config(tmp_path / "run") == config, "labels are for the probe alone"
+
+
+def test_encoders_in_files_are_columns(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file of the run's own encoder has the run's numbers; another form has its own column."""
+    with closing(Run(CONFIG)) as run:
+        run.learner.load_state(checkpoint.load(trained, CONFIG, checkpoint.NAME)["learner"])
+        torso = run.learner.policy.torso
+        files = {
+            "own-of-a-very-long-name": (torso.encoder, torso.config),
+            "embedding": (torso.encoder, torso.config),
+        }
+        narrow = replace(torso.config, hidden=3, embedding=2)
+        files["narrow"] = Encoder(narrow, torso.encoder.shape), narrow
+    paths = [tmp_path / f"{name}.safetensors" for name in files]
+    for path, (encoder, config) in zip(paths, files.values(), strict=True):
+        path.write_bytes(encoder_bytes(encoder, config, {}))
+    out = tmp_path / "out"
+    command = ["state-probe", str(trained), "--steps", "1200", "--supervised-epochs", "0"]
+    command += ["--out", str(out), "--encoder", *map(str, paths)]
+    assert main(command) == 0
+    result = json.loads((out / "state-probe.json").read_text())
+    own, clash, small = "own-of-a-very-long-name", str(paths[1]), "narrow"
+    assert list(result["columns"])[-3:] == [own, clash, small], "a taken name is the whole path"
+    known = result["columns"]["embedding"]
+    assert result["columns"][own] == known and result["columns"][clash] == known
+    assert result["columns"][small]["mean"] < known["mean"]
+    assert result["encoders"] == list(map(str, paths))
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("weighted F1"))
+    head, *rows = lines[start : start + len(known["categories"]) + 2]
+    assert own in head and len({len(line) for line in (head, *rows)}) == 1, "columns stand in line"
+
+
+def test_an_encoder_that_does_not_fit_is_refused_before_playing(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("afterwit.runs.representation.state_probe.play", None)
+    config = TorsoConfig()
+    files = {
+        name: tmp_path / f"{name}.safetensors" for name in ("other", "none", "damaged", "formless")
+    }
+    files["other"].write_bytes(encoder_bytes(Encoder(config, (3, 4)), config, {}))
+    files["damaged"].write_bytes(files["other"].read_bytes()[:200])
+    text = files["other"].read_bytes().replace(b"embedding", b"embeddimg")
+    files["formless"].write_bytes(text)
+    for name, message in (
+        ("other", "the encoder other reads observations of shape (3, 4), and the run's are"),
+        ("none", "none.safetensors cannot be read as an encoder"),
+        ("damaged", "damaged.safetensors cannot be read as an encoder"),
+        ("formless", "formless.safetensors is damaged or of another version"),
+    ):
+        command = ["state-probe", str(trained), "--encoder", str(files[name])]
+        assert main([*command, "--out", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    twice = ["--encoder", str(files["other"]), str(files["other"])]
+    assert main(["state-probe", str(trained), *twice]) == 2
+    assert "other.safetensors twice" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_game_is_probed_as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = replace(ProbeConfig(), epochs=2, min_episode=16)
     monkeypatch.setattr(feature_scores, "ProbeConfig", lambda: quick)
@@ -146,6 +243,7 @@ def test_a_game_is_probed_as_published(tmp_path: Path, monkeypatch: pytest.Monke
         ([], "takes one of a run folder and --published GAME"),
         (["run", "--published", "Pong"], "takes one of a run folder and --published GAME"),
         (["--published", "Pong", "--policy", "random"], "--policy does not go with --published"),
+        (["--published", "Pong", "--encoder", "e"], "--encoder does not go with --published"),
         (["--published", "Alien"], "Alien has no labels"),
         (["--published", "Pong", "--steps", "3"], "steps is 3"),
         (["run", "--steps", "0"], "steps is 0"),
