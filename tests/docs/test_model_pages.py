@@ -132,7 +132,7 @@ def test_every_number_with_an_interval_is_in_the_results(page: str) -> None:
     )
     prose = " ".join(re.sub(r"```.*?```|`[^`\n]*`", "", PAGES[page], flags=re.S).split())
     numbers = re.findall(r"-?[\d.]+%? \[-?[\d.,]+%?, -?[\d.,]+%?\]", prose)
-    # two seeds have no interval
-    few = "Two seeds" in PAGES[page]
+    # two or three seeds have none that says much
+    few = "two seeds" in PAGES[page]
     assert numbers or few or page in ("which-bonus", *MIXTURES, *ORACLES)
     assert [number for number in numbers if number not in measured] == []
