@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from afterwit.runs.studies.ledger import read_ledger
 from afterwit.runs.studies.ledger_study import ledger_study
 from afterwit.runs.studies.standings import Standings, standings, standings_markdown
 from afterwit.world_models.registry import MIXTURES, WORLD_MODELS
@@ -30,6 +31,23 @@ def test_the_table_is_that_of_the_ledger(found: Standings) -> None:
     page = (RESULTS / "leaderboard.md").read_text(encoding="utf-8")
     assert f"\n{standings_markdown(found)}\n" in page
     assert {each.method for each in found.methods} > set(WORLD_MODELS) - set(MIXTURES)
+
+
+def test_the_table_of_no_ops_is_that_of_the_ledger() -> None:
+    page = (RESULTS / "leaderboard.md").read_text(encoding="utf-8")
+    text = page.split("## Does it seek the noise?")[1].split("\n## ")[0]
+    told = {row[0]: row[1:] for row in re.findall(r"\| `([\w-]+)` \| (.*?) \| (.*?) \|", text)}
+    rows = read_ledger(RESULTS / "ledgers" / "noisy-tv.csv")
+    for method, columns in told.items():
+        for world, column in zip(("on-demand", "none"), columns, strict=True):
+            runs = [
+                row["share_of_time/noop"]
+                for row in rows
+                if (row["world"], row["method"]) == (world, method)
+            ]
+            single = " ".join(f"{share:.2f}" for share in runs)
+            assert column == f"{sum(runs) / len(runs):.2f} ({single})", method
+    assert len(told) == 15
 
 
 def test_each_page_of_a_bonus_says_its_own_scores(found: Standings) -> None:
