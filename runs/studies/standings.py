@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 
@@ -107,4 +108,6 @@ def standings_table(found: Standings) -> str:
         " in these worlds, not how the methods do in others. Finished runs only."
     )
     rows = [("", row) for row in cells(found)]
-    return f"<h2>Standings</h2><p class='note'>{note}</p>{table([*HEAD, *found.worlds], rows)}"
+    return (
+        f"<h2>Standings</h2><p class='note'>{escape(note)}</p>{table([*HEAD, *found.worlds], rows)}"
+    )

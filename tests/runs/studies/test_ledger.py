@@ -188,7 +188,8 @@ def test_an_older_ledger_with_fewer_numbers_is_read(copy: Path) -> None:
 @pytest.mark.parametrize("model", ["rnd", "byol-explore"])
 def test_a_field_that_is_newer_than_a_ledger_changes_no_digest_until_it_is_used(model: str) -> None:
     config = PRESETS["maze"](model=model)
-    values, others = to_dict(config), {None: "file", "mlp": "linear", "exponential": "linear", 1: 2}
+    values = to_dict(config)
+    others = {None: "file", "mlp": "linear", "exponential": "linear", "frame": "change", 1: 2}
     for path, value in NEUTRAL.items():
         inner = values
         for part in path[:-1]:
