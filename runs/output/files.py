@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import fcntl
+import io
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -57,6 +59,26 @@ def write_json(path: Path, data: Any, indent: int = 2, allow_nan: bool = True) -
     """
     with atomic_write(path) as file:
         file.write((json.dumps(data, indent=indent, allow_nan=allow_nan) + "\n").encode())
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> None:
+    """Write rows as CSV, completely or not at all. A missing value is an empty field.
+
+    Args:
+      path: the file.
+      rows: values by name.
+      names: the columns. Unset: those of all rows, in the order in which they appear.
+
+    Raises:
+      Unwritable: the file cannot be written.
+    """
+    text = io.StringIO()
+    head = names or list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, head, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
 
 
 @contextmanager

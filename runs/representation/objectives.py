@@ -20,7 +20,7 @@ from afterwit.envs.checks import check_counts
 from afterwit.envs.make import EnvConfig
 from afterwit.runs.configs.overrides import changed
 from afterwit.runs.configs.run_config import RunConfig
-from afterwit.runs.output.files import atomic_write, checked_outputs, sole_writer
+from afterwit.runs.output.files import checked_outputs, sole_writer, write_csv
 from afterwit.runs.output.provenance import commit
 from afterwit.runs.representation.encoders import frames_reader
 from afterwit.runs.representation.feature_scores import score_features
@@ -161,15 +161,11 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, completely or not at all; numbers have four digits."""
-    head = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, head, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({n: f"{v:.4g}" if isinstance(v, float) else v for n, v in row.items()})
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+    """Write rows as CSV; numbers have four digits."""
+    rounded = [
+        {n: f"{v:.4g}" if isinstance(v, float) else v for n, v in row.items()} for row in rows
+    ]
+    write_csv(path, rounded)
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -33,7 +33,7 @@ def coverage_figure(study: StudyLog) -> Figure | None:
 
     All runs of a cell are summed. Many methods are rows, few are columns. None if no run has maps.
     """
-    drawn = mapped(study)
+    drawn = mapped(study.groups)
     if not drawn:
         return None
     ink = colours(study)
@@ -56,7 +56,7 @@ def method_figure(study: StudyLog, method: str) -> Figure | None:
 
     All runs of a cell are summed. None if no run has maps.
     """
-    drawn = {key: group for key, group in mapped(study).items() if key[1] == method}
+    drawn = mapped({key: group for key, group in study.groups.items() if key[1] == method})
     if not drawn:
         return None
     ink, rows, cells = colours(study)[method], [], dict[tuple[int, int], Cell]()
@@ -99,9 +99,9 @@ def grid(
     return figure
 
 
-def mapped(study: StudyLog) -> dict[Key, Group]:
-    """Return the cells of a study whose runs have maps."""
-    return {key: group for key, group in study.groups.items() if group.maps("visits") is not None}
+def mapped(groups: Mapping[Key, Group]) -> dict[Key, Group]:
+    """Return the cells whose runs have maps."""
+    return {key: group for key, group in groups.items() if group.maps("visits") is not None}
 
 
 def reached_words(study: StudyLog, key: Key) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from afterwit.runs.configs.run_config import RunConfig, to_dict
-from afterwit.runs.output.files import atomic_write, read_json, sole_writer
+from afterwit.runs.output.files import read_json, sole_writer, write_csv
 from afterwit.runs.reports.groups import MEASURES
 from afterwit.runs.reports.run_results import RunLog, read_run
 from afterwit.runs.studies.results import INSTRUMENTS, SOUGHT, measured, numbers
@@ -208,14 +208,11 @@ def append(path: Path, new: Sequence[Row]) -> None:
         rows += [row for row in new if place(row) not in known]
         rows.sort(key=place)  # two ledgers of one study then merge line by line
         names = list(dict.fromkeys(name for row in rows for name in row if name not in PARTS))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [*names, *PARTS], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            compact = {k: json.dumps(row[k], separators=(",", ":")) for k in PARTS if k in row}
-            writer.writerow(row | compact)
-        with atomic_write(path) as file:
-            file.write(text.getvalue().encode())
+        compact = [
+            row | {k: json.dumps(row[k], separators=(",", ":")) for k in PARTS if k in row}
+            for row in rows
+        ]
+        write_csv(path, compact, [*names, *PARTS])
 
 
 def recorded(path: Path, study: Study, cells: Sequence[Cell]) -> set[Path]:

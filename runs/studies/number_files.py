@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from afterwit.runs.output.files import atomic_write
+from afterwit.runs.output.files import atomic_write, write_csv, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.studies.differences import NoiseCost, cost_rows
 from afterwit.runs.studies.results import StudyLog
@@ -46,14 +42,14 @@ def write_numbers(
         for name, value in found.items():
             row |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
         cells.append(row)
-    write_csv(study.rows, study.home / RUNS)
-    write_csv(cells, study.home / CELLS)
+    write_csv(study.home / RUNS, finite(study.rows))
+    write_csv(study.home / CELLS, finite(cells))
     if order is not None:
         with atomic_write(study.home / STANDINGS) as file:
             file.write((standings_markdown(order) + "\n").encode())
     differences = cost_rows(costs)
     if differences:
-        write_csv(differences, study.home / DIFFERENCES)
+        write_csv(study.home / DIFFERENCES, finite(differences))
     summary = {
         "study": study.manifest.study,
         "finished": not study.unfinished and not study.waiting,
@@ -65,19 +61,7 @@ def write_numbers(
         "claims": [asdict(claim) for claim in found_claims],
         "provenance": provenance(),
     }
-    with atomic_write(study.home / SUMMARY) as file:
-        file.write((json.dumps(finite(summary), indent=1, allow_nan=False) + "\n").encode())
-
-
-def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write rows with the columns of all of them. Missing and non-finite numbers are empty."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(finite(list(rows)))
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+    write_json(study.home / SUMMARY, finite(summary), indent=1, allow_nan=False)
 
 
 def finite(value: Any) -> Any:

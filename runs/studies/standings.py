@@ -103,9 +103,9 @@ def standings_table(found: Standings) -> str:
     mean = f"the mean over {common}, which all methods have, then " if common else ""
     note = (
         f"Score over all of training: {mean}each world's mean, with every run in the order of its"
-        " seed. The interval is"
-        " that of Welch and Satterthwaite over independent runs. It says how other seeds would do"
-        " in these worlds, not how the methods do in others. Finished runs only."
+        " seed. The interval is that of Welch and Satterthwaite over independent runs. It says how"
+        " other seeds would do in these worlds, not how the methods do in others. Finished runs"
+        " only."
     )
     rows = [("", row) for row in cells(found)]
     return (
