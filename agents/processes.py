@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from afterwit.agents.actor import Actor, actor_seed
-from afterwit.agents.learner import Learner, LearnerConfig
+from afterwit.agents.learner import Learner
+from afterwit.agents.learner_config import LearnerConfig
 from afterwit.agents.malloc_settings import keep_memory
 from afterwit.agents.policy import Policy
 from afterwit.envs.arrays import Array

@@ -19,7 +19,7 @@ from typing import Any, get_type_hints
 
 import source_links
 
-from afterwit.agents.learner import LearnerConfig
+from afterwit.agents.learner_config import LearnerConfig
 from afterwit.envs import ENVS
 from afterwit.runs.command_line.commands import COMMANDS
 from afterwit.runs.command_line.main import main

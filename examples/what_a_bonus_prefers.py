@@ -18,7 +18,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from afterwit.agents.learner import LearnerConfig
+from afterwit.agents.learner_config import LearnerConfig
 from afterwit.runs.configs.overrides import assignments, changed
 from afterwit.world_models import IntrinsicReward, find_model
 

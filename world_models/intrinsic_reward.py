@@ -30,6 +30,7 @@ from afterwit.world_models.callers import (
     read_spaces,
     read_steps,
 )
+from afterwit.world_models.draws import draws_of
 from afterwit.world_models.encoder_file import adopt_encoder
 from afterwit.world_models.expected_error import ExpectedError
 from afterwit.world_models.instruments import representation
@@ -135,8 +136,7 @@ class IntrinsicReward:
         self.observations = observations_of(observation_space)
         self.actions = actions_of(action_space)
         self.spec = read_spaces(self.observations.space, self.actions.space)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(stream(seed, "weights"))
+        with draws_of(seed, "weights"):
             self.torso = Torso(
                 torso or default_torso(self.spec),
                 self.spec.observation_shape,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, cast
 
-from afterwit.agents.learner import LearnerConfig
+from afterwit.agents.learner_config import LearnerConfig
 from afterwit.agents.policy import PolicyConfig
 from afterwit.agents.vmpo import VMPOConfig
 from afterwit.envs.atari import AtariConfig

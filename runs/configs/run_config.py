@@ -10,7 +10,7 @@ from typing import Any, Literal, get_type_hints
 import torch
 import tyro
 
-from afterwit.agents.learner import LearnerConfig
+from afterwit.agents.learner_config import LearnerConfig
 from afterwit.envs.checks import THREADS, check_numbers, reading_only
 from afterwit.envs.make import ENVS, EnvConfig
 from afterwit.envs.maze import MazeConfig

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from afterwit.agents.learner import LearnerConfig
+from afterwit.agents.learner_config import LearnerConfig
 from afterwit.envs.gym import GymConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.run_config import RunConfig, write_config

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from afterwit.envs.seeds import stream
 from afterwit.runs.representation.frame_log import FrameLog
+from afterwit.world_models.draws import draws_of
 from afterwit.world_models.encoder_file import load_encoder
 from afterwit.world_models.torso import Encoder, Torso, TorsoConfig
 
@@ -137,13 +138,11 @@ def perceive(torso: Torso, log: FrameLog) -> Perceived:
 
 def random_torso(config: TorsoConfig, log: FrameLog, seed: int) -> Torso:
     """A torso of the same architecture with fresh weights, for the frames of a log."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(stream(seed, "random torso"))
+    with draws_of(seed, "random torso"):
         return Torso(config, tuple(log.obs.shape[2:]), log.num_actions)
 
 
 def random_encoder(config: TorsoConfig, log: FrameLog, seed: int) -> Encoder:
     """An encoder of the same architecture with fresh weights, to be trained on the labels."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(stream(seed, "supervised"))
+    with draws_of(seed, "supervised"):
         return Encoder(config, tuple(log.obs.shape[2:]))

@@ -25,6 +25,7 @@ from afterwit.envs.seeds import stream
 from afterwit.runs.representation.frame_log import FrameLog
 from afterwit.world_models import IntrinsicReward
 from afterwit.world_models.base import ModelConfig
+from afterwit.world_models.draws import draws_of
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.objectives.slap import SLAP, SLAPConfig
 from afterwit.world_models.objectives.vididi import ViDiDi, ViDiDiConfig
@@ -133,8 +134,7 @@ def pretrain(
 
 def fresh_encoder(log: FrameLog, torso: TorsoConfig, seed: int) -> Encoder:
     """The encoder that every objective starts from."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(stream(seed, "weights"))
+    with draws_of(seed, "weights"):
         return Torso(torso, log.obs.shape[2:], log.num_actions).encoder
 
 
@@ -177,8 +177,7 @@ def clip_step(
     rng: np.random.Generator,
 ) -> Callable[[], dict[str, float]]:
     """A function that makes one update on windows of the log."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(stream(seed, "pretrain", "heads"))
+    with draws_of(seed, "pretrain", "heads"):
         objective = ViDiDi(config, encoder, torso.embedding, stream(seed, "pretrain", "orders"))
     update = updater(objective, learning_rate)
     windows = draws(log, config.window, FRAMES // 2, rng, whole=True)
@@ -210,8 +209,7 @@ def sound_step(
     heard = spectrum(log.sound).reshape(*log.first.shape, -1)
     if not heard.any():
         raise ValueError(f"the log is silent, and {SOUND} learns from sound; choose another game")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(stream(seed, "pretrain", "heads"))
+    with draws_of(seed, "pretrain", "heads"):
         objective = SLAP(SLAPConfig(), encoder, torso.embedding, heard.shape[-1])
     update = updater(objective, learning_rate)
     places = draws(log, 1, FRAMES, rng, whole=False)

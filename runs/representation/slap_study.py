@@ -28,6 +28,7 @@ from afterwit.envs.seeds import stream
 from afterwit.runs.output.provenance import commit
 from afterwit.runs.representation.frame_log import FrameLog, log_game
 from afterwit.runs.representation.objectives import write_table
+from afterwit.world_models.draws import draws_of
 from afterwit.world_models.instruments import effective_rank, spread
 from afterwit.world_models.objectives.micro_batches import accumulate
 from afterwit.world_models.objectives.slap import (
@@ -119,8 +120,7 @@ def learn_slap(
             f"all {len(pairs.sound)} sounds are silent, and SLAP learns from sound; choose another"
             " game, or log more steps"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(stream(seed, "slap", "heads"))
+    with draws_of(seed, "slap", "heads"):
         model = SLAP(config, encoder, size, pairs.sound.shape[-1])
     if batch_norm:
         add_batch_norm(model)
@@ -223,8 +223,7 @@ def study_game(
         ("untrained", SLAPConfig(), learned, 0),
     ]
     for pairs, model_config, source, count in models:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(stream(seed, "weights"))
+        with draws_of(seed, "weights"):
             encoder = Encoder(TORSO, log.obs.shape[2:])
         model = learn_slap(
             source,

@@ -19,7 +19,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from afterwit.agents.learner import Learner, LearnerConfig
+from afterwit.agents.learner import Learner
+from afterwit.agents.learner_config import LearnerConfig
 from afterwit.agents.vmpo import VMPOConfig
 from afterwit.world_models.models.ama import AMAConfig
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig

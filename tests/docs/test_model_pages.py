@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from afterwit.agents.learner import LearnerConfig
+from afterwit.agents.learner_config import LearnerConfig
 from afterwit.runs.command_line.main import main
 from afterwit.runs.training.run_log import read_metrics
 from afterwit.world_models import WORLD_MODELS

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from afterwit.agents.learner import Learner, LearnerConfig
+from afterwit.agents.learner import Learner
+from afterwit.agents.learner_config import LearnerConfig
 from afterwit.envs.make import make_env
 from afterwit.envs.maze import MazeConfig
 from afterwit.envs.specs import EnvSpec

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from afterwit.agents.actor import Actor
-from afterwit.agents.learner import Learner, LearnerConfig
+from afterwit.agents.learner import Learner
+from afterwit.agents.learner_config import LearnerConfig
 from afterwit.agents.pipeline import Pipeline
 from afterwit.agents.policy import PolicyConfig
 from afterwit.envs.atari import AtariConfig
