@@ -24,7 +24,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "generated/*.part.md"]
+exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "Afterwit"
 html_show_copyright = False
@@ -48,7 +48,7 @@ copybutton_prompt_is_regexp = True
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    generate.write(Path(__file__).parent / "generated")
+    generate.write(Path(__file__).parent)
     app.add_transform(source_links.SourceLinks)
     app.add_html_math_renderer("mathml", mathml.inline, mathml.displayed)
     return {"parallel_read_safe": True}

@@ -1,6 +1,7 @@
 """Pages that are made from the code, so that they cannot be out of date: commands, options, tables.
 
-Sphinx calls `write` before each build. Nothing that it writes is kept in git.
+Sphinx calls `write` before each build. What other pages link to is kept in git, so that the links
+work there too; a test says when it is out of date.
 """
 
 from __future__ import annotations
@@ -36,24 +37,40 @@ from afterwit.world_models.published import SHARED_DEVIATIONS
 from afterwit.world_models.registry import ALL_MODELS
 
 
-def write(folder: Path) -> None:
-    """Write every generated page into `folder`."""
-    folder.mkdir(exist_ok=True)
-    pages = {
-        "command-line.md": command_line(),
-        "options.md": options(),
-        "presets.md": presets(),
-        "studies.md": studies(),
-        "faults.md": faults(),
-        "models-table.part.md": models_table(),
-        "worlds-table.part.md": worlds_table(),
-        "deviations.md": deviations(),
-        "source.md": source_links.page(folder.parent),
+def write(docs: Path) -> None:
+    """Write every generated page, and the tables in pages that are written by hand."""
+    (docs / "generated").mkdir(exist_ok=True)
+    generated = {
+        **kept(docs),
+        docs / "generated/command-line.md": command_line(),
+        docs / "generated/source.md": source_links.page(docs),
     }
-    for name, text in pages.items():
-        path = folder / name
+    for path, text in generated.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
+
+
+def kept(docs: Path) -> dict[Path, str]:
+    """The text of each page that is kept in git and made here, wholly or in part."""
+    made = {
+        "options": options(),
+        "presets": presets(),
+        "studies": studies(),
+        "faults": faults(),
+        "deviations": deviations(),
+    }
+    tables = {"models/which-bonus.md": models_table(), "worlds.md": worlds_table()}
+    return {
+        **{docs / f"generated/{name}.md": text for name, text in made.items()},
+        **{docs / name: with_table(docs / name, table) for name, table in tables.items()},
+    }
+
+
+def with_table(page: Path, table: str) -> str:
+    """The text of a page, with another table between its two marks."""
+    marks = "<!-- generated -->", "<!-- /generated -->"
+    before, rest = page.read_text(encoding="utf-8").split(marks[0])
+    return f"{before}{marks[0]}\n\n{table}\n{marks[1]}{rest.split(marks[1])[1]}"
 
 
 def help_of(*arguments: str) -> str:

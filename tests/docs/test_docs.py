@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -107,6 +108,16 @@ def test_how_it_works_has_the_order_of_the_packages() -> None:
     rooms = [(f"{room}/",) for room in ROOMS if room != "runs"]
     packages = [(f"runs/{row[0]}", *row[1:]) for row in ORDER]
     assert [tuple(row) for row in rows if row] == [*rooms, *packages]
+
+
+def test_generated_pages_that_are_kept_are_those_of_the_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(DOCS)
+    kept = importlib.import_module("generate").kept(DOCS)
+    old = [path.name for path, text in kept.items() if path.read_text(encoding="utf-8") != text]
+    assert old == [], "make docs writes them anew"
+    assert len(kept) == 7
 
 
 def test_every_page_is_in_a_table_of_contents() -> None:
