@@ -21,7 +21,7 @@ from afterwit.world_models import data_parallel
 from afterwit.world_models.base import WorldModelOutput
 from afterwit.world_models.draws import draws_of
 from afterwit.world_models.encoder_file import adopt_encoder
-from afterwit.world_models.expected_error import ExpectedError
+from afterwit.world_models.expected_error import ExpectedError, head_group
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.objectives.micro_batches import in_parts
 from afterwit.world_models.registry import make_world_model
@@ -81,15 +81,16 @@ class Learner(nn.Module):
         self.extrinsic = RunningScale(1 - config.policy.popart_step)
         self.to(device)
         self.trained = [p for p in self.parameters() if p.requires_grad]
-        fast = {p for p in self.world_model.parameters() if p.requires_grad}
-        others = fast.union(self.expected.parameters())
+        heads = head_group(self, config.learning_rate)
+        own = set(self.world_model.parameters()).difference(*(group["params"] for group in heads))
+        others = own.union(*(group["params"] for group in heads))
         groups = [
             {"params": [p for p in self.trained if p not in others], "lr": config.learning_rate},
             {
-                "params": [p for p in self.trained if p in fast],
+                "params": [p for p in self.trained if p in own],
                 "lr": config.learning_rate * config.world_model_rate,
             },
-            *self.expected.parameter_groups(config.learning_rate),
+            *heads,
         ]
         fused = device.type == "cuda"
         self.optimiser = torch.optim.Adam(
@@ -130,9 +131,12 @@ class Learner(nn.Module):
                 config.micro_batches,
                 check=self.steps == 0,
             )
-        surprise, expected_loss = self.expected(model.reward, model.ignorance, trajectory, beliefs)
-        self.intrinsic.update(surprise, real, model.ignorance)
-        bonus = self.intrinsic(surprise, real)
+        paid = model.paid(trajectory)
+        surprise, expected_loss = self.expected(
+            model.reward, model.ignorance, paid, trajectory, beliefs
+        )
+        self.intrinsic.update(surprise, paid, model.ignorance)
+        bonus = self.intrinsic(surprise, paid)
 
         values, advantage, curiosity_share = self._targets(trajectory, out.beliefs.detach(), bonus)
         log_probs = out.log_probs[:-1]
@@ -170,13 +174,13 @@ class Learner(nn.Module):
         if self.steps % config.vmpo.target_period == 0:
             self.acting = self._snapshot()
             self.version += 1
-        parts = {f"intrinsic_{name}": masked_mean(part, real) for name, part in model.parts.items()}
+        parts = {f"intrinsic_{name}": masked_mean(part, paid) for name, part in model.parts.items()}
         return {
             **metrics,
             **{f"model_{name}": value for name, value in (model.metrics | apart).items()},
             **parts,
             "loss": loss.detach(),
-            "ignorance_left": masked_mean(model.reward, real) / model.ignorance,
+            "ignorance_left": masked_mean(model.reward, paid) / model.ignorance,
             "value_loss": value_loss.detach(),
             "entropy": policy_entropy.detach(),
             "gradient_norm": norm,
@@ -275,8 +279,9 @@ class Learner(nn.Module):
             out = self.world_model(trajectory, beliefs, embeddings)
             if remember:
                 self.world_model.memory.write(trajectory)
-            surprise, _ = self.expected(out.reward, out.ignorance, trajectory, beliefs)
-            return out, self.intrinsic(surprise, trajectory.real)
+            paid = out.paid(trajectory)
+            surprise, _ = self.expected(out.reward, out.ignorance, paid, trajectory, beliefs)
+            return out, self.intrinsic(surprise, paid)
 
     @torch.no_grad()
     def inspect(self, trajectory: Trajectory) -> dict[str, Tensor]:

@@ -55,6 +55,11 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_numbers(self, "world_model.")
         check_choices(self, expected_error=Form)
+        if self.expected_error != "off" and (reason := self.below_zero()):
+            raise ValueError(
+                f"world_model.expected_error is {self.expected_error}, but {reason}, and only an"
+                " error has an expected size; leave it off"
+            )
         if not self.expected_floor > 0:
             raise ValueError(
                 f"world_model.expected_floor is {self.expected_floor}; it must be above 0"
@@ -78,6 +83,13 @@ class ModelConfig:
     def at_rate(self, learning_rate: float) -> Self:
         """This config, with all its optimisers at the agent's learning rate."""
         return self
+
+    def below_zero(self) -> str:
+        """What makes raw rewards negative at times, in words. Empty: nothing does.
+
+        Such a reward is no size of an error, so `expected_error` is refused.
+        """
+        return ""
 
     def couples(self) -> str:
         """What compares the environments of a batch in the loss, in words. Empty: nothing does.
@@ -129,6 +141,13 @@ class WorldModelOutput:
     metrics: dict[str, Tensor] = field(default_factory=dict)  #: [] each, without gradient
     #: []: the raw reward that a model which knows nothing would pay for an average transition
     ignorance: Tensor = field(default_factory=lambda: torch.ones(()))
+    #: bool [T, B]: transitions that have a raw reward; None: all real steps. The others are not
+    #: paid, and count in no statistic
+    judged: Tensor | None = None
+
+    def paid(self, trajectory: Trajectory) -> Tensor:
+        """bool [T, B]: transitions that are paid."""
+        return trajectory.real if self.judged is None else self.judged
 
 
 MODEL_OF: dict[type[ModelConfig], type[WorldModel]] = {}  # the model that a config belongs to

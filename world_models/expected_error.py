@@ -65,19 +65,20 @@ class ExpectedError(nn.Module):
         if form != "off":
             self.head = mlp(belief + num_actions, HIDDEN, 1, 1)
 
-    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """The head's group for an optimiser whose other groups have this rate. Empty if off."""
-        head = list(self.parameters())
-        return [{"params": head, "lr": learning_rate * HEAD_RATE}] if head else []
-
     def forward(
-        self, reward: Tensor, ignorance: Tensor, trajectory: Trajectory, beliefs: Tensor
+        self,
+        reward: Tensor,
+        ignorance: Tensor,
+        paid: Tensor,
+        trajectory: Trajectory,
+        beliefs: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The surprise of each transition, and the head's loss.
 
         Args:
-          reward: Raw rewards, float [T, B].
+          reward: Raw rewards, float [T, B], at least 0.
           ignorance: The raw reward of a model that knows nothing, [].
+          paid: bool [T, B]: transitions that have a raw reward. The others are no lesson.
           trajectory: The steps.
           beliefs: float [T+1, B, M].
 
@@ -99,5 +100,16 @@ class ExpectedError(nn.Module):
             if self.form == "relative":
                 surprise = surprise / (expected + self.floor)
             loss = error / expected + h
-        surprise = torch.where(trajectory.real, surprise.detach() * ignorance, 0.0)
-        return surprise, masked_mean(loss, trajectory.real)
+        surprise = torch.where(paid, surprise.detach() * ignorance, 0.0)
+        return surprise, masked_mean(loss, paid)
+
+
+def head_group(module: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+    """The group of all heads in `module`, for an optimiser whose other groups have this rate.
+
+    Returns:
+      One group, or none if there is no head.
+    """
+    heads = [each for each in module.modules() if isinstance(each, ExpectedError)]
+    parameters = [p for head in heads for p in head.parameters()]
+    return [{"params": parameters, "lr": learning_rate * HEAD_RATE}] if parameters else []

@@ -32,7 +32,7 @@ from afterwit.world_models.callers import (
 )
 from afterwit.world_models.draws import draws_of
 from afterwit.world_models.encoder_file import adopt_encoder
-from afterwit.world_models.expected_error import ExpectedError
+from afterwit.world_models.expected_error import ExpectedError, head_group
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.registry import find_model, make_world_model, world_model_name
 from afterwit.world_models.regulariser import make_regulariser
@@ -166,11 +166,9 @@ class IntrinsicReward:
         if self.torso.config.init is not None:
             adopt_encoder(self.modules, self.torso.config.init)
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
-        head = set(self.expected.parameters())
-        groups = [
-            {"params": [p for p in self.trained if p not in head]},
-            *self.expected.parameter_groups(learning_rate),
-        ]
+        heads = head_group(self.modules, learning_rate)
+        slow = set(self.trained).difference(*(group["params"] for group in heads))
+        groups = [{"params": [p for p in self.trained if p in slow]}, *heads]
         self.optimiser = torch.optim.Adam(groups, learning_rate)
         self.config, self.name = config, world_model_name(config)
         logging.getLogger("afterwit").info(
@@ -236,7 +234,10 @@ class IntrinsicReward:
         beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
         with self._memory_of(state, trajectory):
             out = self.model(trajectory, beliefs, embeddings)
-        surprise, expected_loss = self.expected(out.reward, out.ignorance, trajectory, beliefs)
+        paid = out.paid(trajectory)
+        surprise, expected_loss = self.expected(
+            out.reward, out.ignorance, paid, trajectory, beliefs
+        )
         loss, apart = out.loss + expected_loss, dict[str, Tensor]()
         if self.regulariser is not None:
             penalty, apart = self.regulariser(embeddings, trajectory.real)
@@ -252,7 +253,7 @@ class IntrinsicReward:
             )
         self.optimiser.step()
         self.model.after_step()
-        self.normaliser.update(surprise, trajectory.real, out.ignorance)
+        self.normaliser.update(surprise, paid, out.ignorance)
         metrics = {
             **out.metrics,
             **apart,
@@ -319,10 +320,11 @@ class IntrinsicReward:
         trajectory = steps.trajectory
         with torch.no_grad(), self.model.watching(), self._memory_of(state, trajectory):
             beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
-            out, real = self.model(trajectory, beliefs, embeddings), trajectory.real
-            raw, _ = self.expected(out.reward, out.ignorance, trajectory, beliefs)
-            normaliser = self.normaliser.with_statistics(raw, real, out.ignorance)
-            bonus = steps.of_steps(normaliser(raw, real)).cpu().numpy()
+            out = self.model(trajectory, beliefs, embeddings)
+            paid = out.paid(trajectory)
+            raw, _ = self.expected(out.reward, out.ignorance, paid, trajectory, beliefs)
+            normaliser = self.normaliser.with_statistics(raw, paid, out.ignorance)
+            bonus = steps.of_steps(normaliser(raw, paid)).cpu().numpy()
         if state is None:
             return bonus
         ended = torch.from_numpy(as_array("dones", dones)[-1].copy())

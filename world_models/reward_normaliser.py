@@ -45,18 +45,18 @@ class RewardNormaliser(nn.Module):
             self.register_buffer("least", torch.zeros(()))
 
     @torch.no_grad()
-    def update(self, reward: Tensor, real: Tensor, ignorance: Tensor | float = 1.0) -> None:
-        """Update the statistics with raw rewards [T, B]. Only the `real` steps [T, B] count.
+    def update(self, reward: Tensor, paid: Tensor, ignorance: Tensor | float = 1.0) -> None:
+        """Update the statistics with raw rewards [T, B]. Only steps that are `paid` [T, B] count.
 
         Args:
           reward: float [T, B].
-          real: bool [T, B]: steps that happened.
+          paid: bool [T, B]: transitions that have a raw reward.
           ignorance: The raw reward of a model that knows nothing, [].
         """
         if self.absolute_zero:
             self.least.fill_(self.absolute_zero * ignorance)
-        self.raw.update(reward, real)
-        self.normalised.update(reward / self.deviation, real)
+        self.raw.update(reward, paid)
+        self.normalised.update(reward / self.deviation, paid)
 
     @property
     def deviation(self) -> Tensor:
@@ -70,7 +70,7 @@ class RewardNormaliser(nn.Module):
         return bool(self.raw.first.weight > 0)
 
     def with_statistics(
-        self, reward: Tensor, real: Tensor, ignorance: Tensor | float = 1.0
+        self, reward: Tensor, paid: Tensor, ignorance: Tensor | float = 1.0
     ) -> RewardNormaliser:
         """This normaliser, or before its first update one with the statistics of these rewards.
 
@@ -78,27 +78,27 @@ class RewardNormaliser(nn.Module):
 
         Args:
           reward: float [T, B].
-          real: bool [T, B]: steps that happened.
+          paid: bool [T, B]: transitions that have a raw reward.
           ignorance: The raw reward of a model that knows nothing, [].
         """
         if self.has_statistics:
             return self
         fresh = deepcopy(self)
-        fresh.update(reward, real, ignorance)
+        fresh.update(reward, paid, ignorance)
         return fresh
 
     @torch.no_grad()
-    def forward(self, reward: Tensor, real: Tensor) -> Tensor:
+    def forward(self, reward: Tensor, paid: Tensor) -> Tensor:
         """The bonus of raw rewards.
 
         Args:
           reward: float [T, B].
-          real: bool [T, B]: steps that happened.
+          paid: bool [T, B]: transitions that have a raw reward.
 
         Returns:
-          float [T, B]. It is 0 for steps that are not real.
+          float [T, B]. It is 0 for steps that are not paid.
         """
         bonus = reward / self.deviation
         if self.prioritise:
             bonus = (bonus - self.normalised.mean).clamp(min=0)
-        return torch.where(real, bonus, 0.0)
+        return torch.where(paid, bonus, 0.0)

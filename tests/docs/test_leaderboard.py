@@ -11,6 +11,7 @@ import pytest
 from afterwit.runs.studies.ledger import read_ledger
 from afterwit.runs.studies.ledger_study import ledger_study
 from afterwit.runs.studies.standings import Standings, standings, standings_markdown
+from afterwit.runs.studies.variants import TUNED
 from afterwit.world_models.registry import MIXTURES, WORLD_MODELS
 from tests.house.import_graph import SOURCE
 
@@ -66,5 +67,9 @@ def test_each_page_of_a_bonus_says_its_own_scores(found: Standings) -> None:
         runs = [each.scores[world] for world in ("none", "on-demand", "sticky")]
         assert said == (WORDS[len(runs[0])], *(f"{scores.mean():.2f}" for scores in runs)), path
         assert f"results/leaderboard/{each.method}.png" in text
+        results = text.split("## Results")[1]
+        for field, value in TUNED.get(each.method, {}).items():
+            option = f"--{field.replace('_', '-')}" + ("" if value is True else f" {value:g}")
+            assert option in results, f"{path} does not say how the leaderboard was run"
         told.append(each.method)
     assert len(told) == 13

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from afterwit.world_models.base import ModelConfig
 from afterwit.world_models.expected_error import ExpectedError, Form
+from afterwit.world_models.models.mix import MixConfig
+from afterwit.world_models.registry import MIXTURES, WORLD_MODELS, make_world_model
 from afterwit.world_models.reward_normaliser import RewardNormaliser
 from afterwit.world_models.trajectory import Trajectory
-from tests.helpers import BELIEF, A, close, random_trajectory, seeded
+from tests.helpers import BELIEF, A, close, look, random_trajectory, seeded, tiny_spec, tiny_torso
 
 STEPS, WIDE = 6, 40
 NOISY, UNIT = 0, torch.tensor(4.0)  # the action whose error is random; the unit of errors
@@ -34,7 +36,7 @@ def trained(form: Form, steps: int = 400) -> ExpectedError:
     for step in range(steps):
         reward, trajectory, beliefs = batch(step)
         optimiser.zero_grad()
-        expected(reward, UNIT, trajectory, beliefs)[1].backward()
+        expected(reward, UNIT, trajectory.real, trajectory, beliefs)[1].backward()
         optimiser.step()
     return expected
 
@@ -43,7 +45,7 @@ def trained(form: Form, steps: int = 400) -> ExpectedError:
 def test_surprise_and_loss_are_the_formulas(form: Form) -> None:
     expected = seeded(lambda: ExpectedError(form, 0.02, BELIEF, A), 0)
     reward, trajectory, beliefs = batch(0)
-    surprise, loss = expected(reward, UNIT, trajectory, beliefs)
+    surprise, loss = expected(reward, UNIT, trajectory.real, trajectory, beliefs)
     losses = []
     for t in range(STEPS):
         for b in range(WIDE):
@@ -74,10 +76,11 @@ def test_noise_is_paid_as_anything_known_and_news_more(form: Form) -> None:
     expected = trained(form)
     reward, trajectory, beliefs = batch(10**6)
     noisy, real = trajectory.action == NOISY, trajectory.real
-    surprise = expected(reward, UNIT, trajectory, beliefs)[0] / UNIT
+    surprise = expected(reward, UNIT, trajectory.real, trajectory, beliefs)[0] / UNIT
     paid, quiet = surprise[noisy & real].mean(), surprise[~noisy & real].mean()
     # the same place and a quiet action, and now as large an error as noise has on average
-    news = expected(torch.full_like(reward, 0.8 * UNIT), UNIT, trajectory, beliefs)[0] / UNIT
+    news = torch.full_like(reward, 0.8 * UNIT)
+    news = expected(news, UNIT, trajectory.real, trajectory, beliefs)[0] / UNIT
     news = news[~noisy & real].mean()
     assert abs(quiet) < 0.12 and abs(paid) < 0.12 and news > (8 if form == "relative" else 0.6)
 
@@ -90,16 +93,35 @@ def test_a_head_that_says_far_too_much_is_bounded_and_comes_back(raw: float) -> 
     assert isinstance(last, torch.nn.Linear) and last.bias is not None
     with torch.no_grad():
         last.bias += raw
-    surprise, loss = expected(reward, UNIT, trajectory, beliefs)
+    surprise, loss = expected(reward, UNIT, trajectory.real, trajectory, beliefs)
     assert surprise.abs().max() < 5 * UNIT
     loss.backward()
     assert last.bias.grad is not None and last.bias.grad.sign() == torch.tensor(raw).sign()
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["ama", "lpm"])
+def test_what_may_pay_less_than_nothing_has_no_expected_size(name: str, form: Form) -> None:
+    with pytest.raises(ValueError, match=f"expected_error is {form}, but {name} .*; leave it off"):
+        WORLD_MODELS[name].Config(expected_error=form)
+
+
+def test_no_other_bonus_pays_less_than_nothing() -> None:
+    for name, model in WORLD_MODELS.items():
+        config = model.Config() if name not in MIXTURES else MixConfig(parts=("e3b", "rnd"))
+        world_model = seeded(lambda c=config: make_world_model(c, tiny_torso(), tiny_spec(), 3), 3)
+        lowest = 0.0
+        for seed in range(4):
+            trajectory = random_trajectory(seed=seed)
+            reward = world_model(trajectory, *look(tiny_torso(), trajectory)).reward
+            lowest = min(lowest, float(reward.min()))
+        assert (lowest < 0) == bool(config.below_zero()), name
+
+
 def test_off_pays_the_error_and_has_nothing_to_learn() -> None:
     expected = ExpectedError("off", 0.02, BELIEF, A)
     reward, trajectory, beliefs = batch(0)
-    surprise, loss = expected(reward, UNIT, trajectory, beliefs)
+    surprise, loss = expected(reward, UNIT, trajectory.real, trajectory, beliefs)
     assert surprise is reward and loss == 0 and not list(expected.state_dict())
 
 
@@ -107,7 +129,7 @@ def test_its_loss_reaches_the_head_alone() -> None:
     expected = ExpectedError("difference", 0.02, BELIEF, A)
     reward, trajectory, beliefs = batch(0)
     reward, beliefs = reward.requires_grad_(), beliefs.requires_grad_()
-    expected(reward, UNIT, trajectory, beliefs)[1].backward()
+    expected(reward, UNIT, trajectory.real, trajectory, beliefs)[1].backward()
     assert reward.grad is None and beliefs.grad is None
     assert all(p.grad is not None and p.grad.any() for p in expected.parameters())
 

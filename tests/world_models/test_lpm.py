@@ -9,6 +9,7 @@ import torch
 
 from afterwit.world_models.models.lpm import LPM, LPMConfig
 from tests.helpers import RESETS, A, B, T, close, random_trajectory, seeded, tiny_spec, tiny_torso
+from tests.world_models.curiosities import curiosity, steps
 
 NOTHING = torch.empty(0)
 EVERYWHERE = tuple((t, b) for t in range(T + 1) for b in range(B))
@@ -65,3 +66,18 @@ def test_iid_noise_is_paid_nothing_on_average() -> None:
             bias.fill_(value)
     reward = model(trajectory, NOTHING, NOTHING).reward
     assert abs(float(reward.mean())) < 3 * float(reward.std()) / reward.numel() ** 0.5 + 1e-3
+
+
+def test_what_is_not_paid_yet_sets_no_unit() -> None:
+    """The first update pays nothing, so the bonus has no deviation before the second."""
+    intrinsic = curiosity("lpm")
+    for update in range(3):
+        assert intrinsic.normaliser.has_statistics == (update == 2)
+        batch = steps(update)
+        assert intrinsic.reward(*batch).any() == (update > 0)
+        intrinsic.update(*batch)
+    once = curiosity("lpm")
+    for update in range(2):
+        bonus = once.reward(*steps(update))
+        once.update(*steps(update))
+    assert 0.3 < bonus[bonus != 0].std() < 3  # in units of its own deviation from the start

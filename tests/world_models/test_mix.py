@@ -14,6 +14,7 @@ from afterwit.world_models.base import WorldModel
 from afterwit.world_models.catalogue import WORLD_MODELS
 from afterwit.world_models.models.mix import Mix, MixConfig
 from afterwit.world_models.registry import make_world_model
+from afterwit.world_models.reward_normaliser import RewardNormaliser
 from tests.helpers import close, look, random_trajectory, seeded, tiny_spec, tiny_torso
 from tests.world_models.curiosities import ACTIONS, VECTOR
 
@@ -35,7 +36,8 @@ def test_it_is_the_sum_or_product_of_its_parts(operation: str) -> None:
         out = mix(*seen)
         outputs = {name: model(*seen) for name, model in alone.items()}
         bonus = {
-            name: output.reward / mix.scales[name].deviation for name, output in outputs.items()
+            name: output.reward / mix.normalisers[name].deviation
+            for name, output in outputs.items()
         }
         expected = (
             bonus["e3b"] + 0.5 * bonus["rnd"] + 2 * bonus["icm"]
@@ -47,6 +49,39 @@ def test_it_is_the_sum_or_product_of_its_parts(operation: str) -> None:
         close(out.loss, torch.stack([output.loss for output in outputs.values()]).sum(), 1e-4)
         assert not out.reward[~trajectory.real].any()
         assert "rnd_reconstruction" in out.metrics
+
+
+def test_each_part_pays_what_it_would_pay_alone() -> None:
+    """BYOL-Hindsight takes off what was to be expected, BYOL-Explore pays what is above the mean,
+    and LPM pays nothing at first.
+    """
+    mix = make(parts=("byol-hindsight", "byol-explore", "lpm"))
+    alone = deepcopy(mix)
+    reward = dict.fromkeys(mix.config.parts, torch.zeros(()))
+    for seed in range(3):
+        trajectory = random_trajectory(seed=seed)
+        beliefs, embeddings = look(tiny_torso(), trajectory)
+        out = mix(trajectory, beliefs, embeddings)
+        loss = torch.zeros(())
+        for name, model in alone.models.items():
+            each = model(trajectory, beliefs, embeddings)
+            config = WORLD_MODELS[name].Config()
+            paid = trajectory.real & (seed > 0 or name != "lpm")
+            surprise, expected_loss = alone.expected[name](
+                each.reward, each.ignorance, paid, trajectory, beliefs
+            )
+            normaliser = alone.normalisers[name]
+            assert isinstance(normaliser, RewardNormaliser)
+            assert normaliser.prioritise == config.prioritise
+            assert normaliser.absolute_zero == config.absolute_zero
+            normaliser.update(surprise, paid, each.ignorance)
+            reward[name] = normaliser(surprise, paid)
+            loss = loss + config.loss_scale * each.loss + expected_loss
+            close(out.parts[name], reward[name])
+        close(out.reward, torch.stack(list(reward.values())).sum(0))
+        close(out.loss, loss)
+    assert list(alone.expected["byol-hindsight"].parameters())
+    assert (reward["byol-hindsight"] < 0).any() and (reward["byol-explore"] >= 0).all()
 
 
 def test_each_part_has_its_own_unit() -> None:
@@ -105,6 +140,10 @@ def test_every_bonus_mixes(other: str) -> None:
         ({"weights": (1.0, 0.0)}, r"weights is \(1.0, 0.0\); all must be above 0"),
         ({"operation": "maximum"}, "unknown world_model.operation 'maximum'; choose from sum"),
         ({"scale_decay": 1.0}, "scale_decay is 1.0"),
+        (
+            {"parts": ("byol-hindsight", "rnd"), "expected_error": "log"},
+            "expected_error is log, but a part of the sum may pay less than nothing",
+        ),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, object], message: str) -> None:

@@ -218,3 +218,29 @@ def test_a_window_longer_than_the_unroll_is_refused() -> None:
         ValueError, match=r"unknown world_model\.target_view 'blur'; choose from fr"
     ):
         BYOLExploreConfig(target_view="blur")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("expected_error", ["off", "difference"])
+def test_what_has_no_target_counts_nowhere(expected_error: Any) -> None:
+    """Neither in the pay, nor in its statistics, nor as a lesson of the expected error's head."""
+    config = BYOLExploreConfig(target_view="acceleration", expected_error=expected_error)
+    intrinsic = curiosity(config)
+    obs, actions, _ = steps()
+    dones = np.zeros_like(actions, bool)
+    for _ in range(2):
+        bonus = intrinsic.reward(obs, actions, dones)
+        assert not bonus[0].any() and bonus[1:].any()
+        twin = deepcopy(intrinsic)
+        with torch.no_grad():
+            trajectory = twin._read(obs, actions, dones, None, None, None).trajectory
+            beliefs, embeddings = twin._beliefs_and_embeddings(trajectory)
+            out = twin.model(trajectory, beliefs, embeddings)
+        judged = out.paid(trajectory)
+        assert not judged[0].any() and judged[1:].all()
+        wild = torch.where(judged, out.reward, 1e6)
+        surprise, loss = twin.expected(wild, out.ignorance, judged, trajectory, beliefs)
+        assert loss < 1e3
+        twin.normaliser.update(surprise[1:], judged[1:], out.ignorance)
+        intrinsic.update(obs, actions, dones)
+        close(intrinsic.normaliser.deviation, twin.normaliser.deviation)
+        close(intrinsic.normaliser.normalised.mean, twin.normaliser.normalised.mean)

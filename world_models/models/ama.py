@@ -51,6 +51,9 @@ class AMAConfig(ModelConfig):
                 f"world_model.variance_weight is {self.variance_weight}; it must be above 0"
             )
 
+    def below_zero(self) -> str:
+        return "ama takes the variance off already and may pay less than nothing"
+
     @classmethod
     def published(cls) -> AMAConfig:
         """The form of Mavor-Parker et al. (2022) for Atari: lambda and eta 1."""

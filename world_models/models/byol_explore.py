@@ -130,8 +130,9 @@ class BYOLExplore(WorldModel):
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         length = len(trajectory.action)
+        known = self.target.known(trajectory)
         valid = pair_mask(trajectory.real, self.horizon)  # [K, T, B]
-        valid = valid & future(self.target.known(trajectory), self.horizon, length)
+        valid = valid & future(known, self.horizon, length)
         target = future(self.target(trajectory), self.horizon, length)  # [K, T, B, N]
         ahead = self.open_loop(beliefs, trajectory.action)[1:]  # [K, T, B, M]
         prediction = self.active_predictor(ahead, valid)
@@ -147,6 +148,7 @@ class BYOLExplore(WorldModel):
             {"reconstruction": reward},
             {"reconstruction": mean_error.detach()},
             self.horizon * self.target.ignorance(target[0], valid[0]),
+            known,
         )
 
     def inspect(

@@ -47,6 +47,9 @@ class LPMConfig(ModelConfig):
         if self.wait < 0:
             raise ValueError(f"world_model.wait is {self.wait}; it must be at least 0")
 
+    def below_zero(self) -> str:
+        return "lpm pays progress, which may be negative"
+
     @classmethod
     def published(cls) -> LPMConfig:
         """The form of Hou et al. (2026): the paper's logarithm, with the released code's floor."""
@@ -115,4 +118,4 @@ class LPM(WorldModel, Whitening):
             self.seen += data_parallel.any_true(real)
         metrics = {"reconstruction": forward_loss.detach(), "expected": expected_loss.detach()}
         loss = forward_loss + expected_loss
-        return WorldModelOutput(loss, reward, {"reconstruction": reward}, metrics)
+        return WorldModelOutput(loss, reward, {"reconstruction": reward}, metrics, judged=paid)

@@ -1,6 +1,6 @@
 """Several bonuses as one: a weighted sum, or a product of powers.
 
-    b_i    = reward of part i over its running deviation
+    b_i    = bonus of part i: what it would pay alone
     sum:     reward = sum of weight_i * b_i
     product: reward = product of max(b_i, 0) ^ weight_i
 
@@ -22,7 +22,8 @@ from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_choices
 from afterwit.world_models.catalogue import WORLD_MODELS
 from afterwit.world_models.episodic_memory import EpisodicMemory, JoinedMemory
-from afterwit.world_models.running_scale import RunningScale
+from afterwit.world_models.expected_error import ExpectedError
+from afterwit.world_models.reward_normaliser import RewardNormaliser
 from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory
 
@@ -34,7 +35,7 @@ class MixConfig(ModelConfig):
     """Several bonuses as one."""
 
     parts: tuple[str, ...] = ("e3b", "rnd")
-    """Names of the bonuses, each with its default settings."""
+    """Names of the bonuses, each with its default settings, also those of its pay."""
     weights: tuple[float, ...] = ()
     """A weight for each; in a product, its power. None at all: 1 for each."""
     operation: Operation = "sum"
@@ -67,9 +68,15 @@ class MixConfig(ModelConfig):
                 f"world_model.scale_decay is {self.scale_decay}; it must be at least 0 and below 1"
             )
 
+    def below_zero(self) -> str:
+        parts = self.part_configs() if self.operation == "sum" else []
+        if any(part.expected_error != "off" or part.below_zero() for part in parts):
+            return "a part of the sum may pay less than nothing"
+        return ""
+
     def part_configs(self) -> list[ModelConfig]:
         """The config of each part."""
-        return [WORLD_MODELS[name].Config() for name in self.parts]
+        return [WORLD_MODELS[name].Config() for name in self.parts if name in WORLD_MODELS]
 
     def couples(self) -> str:
         return next(filter(None, (config.couples() for config in self.part_configs())), "")
@@ -99,11 +106,15 @@ class Mix(WorldModel):
         self.config = config
         self.weights = config.weights or (1.0,) * len(config.parts)
         self.parts = nn.ModuleDict()
+        self.expected, self.normalisers = nn.ModuleDict(), nn.ModuleDict()
         for index, (name, part) in enumerate(zip(config.parts, config.part_configs(), strict=True)):
             self.parts[name] = cast(Any, WORLD_MODELS[name])(part, torso, spec, seed + index)
-        self.scales = nn.ModuleDict(
-            {name: RunningScale(config.scale_decay) for name in config.parts}
-        )
+            self.expected[name] = ExpectedError(
+                part.expected_error, part.expected_floor, torso.config.belief, spec.num_actions
+            )
+            self.normalisers[name] = RewardNormaliser(
+                part.prioritise, config.scale_decay, part.absolute_zero
+            )
         self.memory: EpisodicMemory = JoinedMemory(
             {name: part.memory for name, part in self.models.items()}
         )
@@ -117,21 +128,24 @@ class Mix(WorldModel):
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
-        outputs = {
-            name: part(trajectory, beliefs, embeddings) for name, part in self.models.items()
-        }
-        bonuses, nothing = {}, {}
-        for name, output in outputs.items():
-            scale = self.scales[name]
-            assert isinstance(scale, RunningScale)
+        outputs: dict[str, WorldModelOutput] = {}
+        bonuses, nothing, losses = {}, {}, []
+        for name, part in self.models.items():
+            outputs[name] = output = part(trajectory, beliefs, embeddings)
+            paid, normaliser = output.paid(trajectory), self.normalisers[name]
+            assert isinstance(normaliser, RewardNormaliser)
+            surprise, expected_loss = self.expected[name](
+                output.reward, output.ignorance, paid, trajectory, beliefs
+            )
             if self.training:
-                scale.update(output.reward, trajectory.real)
-            bonuses[name] = output.reward / scale.deviation
-            nothing[name] = output.ignorance / scale.deviation
+                normaliser.update(surprise, paid, output.ignorance)
+            else:
+                normaliser = normaliser.with_statistics(surprise, paid, output.ignorance)
+            bonuses[name] = normaliser(surprise, paid)
+            nothing[name] = output.ignorance / normaliser.deviation
+            losses.append(WORLD_MODELS[name].Config().loss_scale * output.loss + expected_loss)
         reward = self.joined(bonuses)
-        losses = [
-            WORLD_MODELS[name].Config().loss_scale * output.loss for name, output in outputs.items()
-        ]
+        judged = torch.stack([output.paid(trajectory) for output in outputs.values()])
         shares = (
             {name: weight * bonuses[name] for name, weight in self.weighted}
             if self.config.operation == "sum"
@@ -143,7 +157,12 @@ class Mix(WorldModel):
             for metric, value in output.metrics.items()
         }
         return WorldModelOutput(
-            torch.stack(losses).sum(), reward, shares, metrics, self.joined(nothing)
+            torch.stack(losses).sum(),
+            reward,
+            shares,
+            metrics,
+            self.joined(nothing),
+            judged.any(0) if self.config.operation == "sum" else judged.all(0),
         )
 
     @property
