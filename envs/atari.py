@@ -37,6 +37,10 @@ POSITION_BYTES: dict[str, tuple[int, ...]] = {
     "PrivateEye": (92, 63, 86),
     "Venture": (90, 85, 26),
 }
+# The rooms of a level, storey by storey, each storey centred below the one above
+STOREYS: dict[str, tuple[range, ...]] = {
+    "MontezumaRevenge": (range(3), range(3, 8), range(8, 15), range(15, 24))
+}
 SQUARE = 16  # width and height of a cell of a room, in units of x and y
 SIDE = 256 // SQUARE  # cells in a row and in a column of a room
 CELLS = 256 * SIDE**2

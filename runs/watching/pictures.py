@@ -12,7 +12,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from afterwit.envs.arrays import Array
-from afterwit.envs.atari import CELLS, SIDE
+from afterwit.envs.atari import CELLS, SIDE, STOREYS
+from afterwit.envs.atari_config import AtariConfig
 from afterwit.envs.infos import ROOMS
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.run_config import config_of
@@ -169,30 +170,60 @@ def rooms_html(run: RunLog, scratch: Path) -> str:
     numbers = np.flatnonzero(rooms).tolist()
     if not numbers:
         return ""
-    figure = rooms_figure(numbers, cells, colour(group_of(run)))
+    env = run.config.env
+    storeys = STOREYS.get(env.game) if isinstance(env, AtariConfig) else None
+    figure = rooms_figure(numbers, cells, colour(group_of(run)), storeys)
     picture = save(figure, scratch, "map", "The rooms that the run has seen")
     words = f"{len(numbers)} room{'s' * (len(numbers) > 1)} seen so far, by all episodes together"
+    lie = " The rooms lie as in the game." if storeys else ""
     squares = "; coloured: the squares that the player was in" if cells is not None else ""
     return (
         f'<div class="wide">{image(picture)}</div><p class="note">{words}, as of the newest'
-        f" checkpoint{squares}. The numbers are the environment's.</p>"
+        f" checkpoint{squares}.{lie} The numbers are the environment's.</p>"
     )
 
 
-def rooms_figure(numbers: Sequence[int], cells: Array | None, ink: str) -> Figure:
+def places_of(
+    numbers: Sequence[int], storeys: Sequence[Sequence[int]] | None
+) -> dict[int, tuple[int, int]]:
+    """Return row and column of each room: where it lies in the game, or in the order of numbers.
+
+    Args:
+      numbers: the rooms that were seen.
+      storeys: all rooms of the game, or None where their places are not known.
+    """
+    if storeys is None or not set(numbers) <= {room for storey in storeys for room in storey}:
+        return {number: divmod(index, 8) for index, number in enumerate(numbers)}
+    widest = max(map(len, storeys))
+    return {
+        room: (row, (widest - len(storey)) // 2 + column)
+        for row, storey in enumerate(storeys)
+        for column, room in enumerate(storey)
+    }
+
+
+def rooms_figure(
+    numbers: Sequence[int],
+    cells: Array | None,
+    ink: str,
+    storeys: Sequence[Sequence[int]] | None = None,
+) -> Figure:
     """Return a tile for each room, with the squares that were seen in it if they are known.
 
     Args:
       numbers: the rooms.
       cells: bool [ROOMS, SIDE, SIDE], y upwards, or None.
       ink: the colour of what was seen.
+      storeys: the game's rooms where they lie; then those that were not seen are empty tiles.
     """
-    columns = 8
-    rows = -(-len(numbers) // columns)
+    places = places_of(numbers, storeys)
+    rows = 1 + max(row for row, _ in places.values())
+    columns = max(8, 1 + max(column for _, column in places.values()))
     figure = Figure(figsize=(WIDTH, rows * WIDTH / columns * 1.15), dpi=180)
-    for index, number in enumerate(numbers):
-        ax = figure.add_subplot(rows, columns, index + 1)
-        seen = np.ones((1, 1), bool) if cells is None else cells[number]
+    for number, (row, column) in places.items():
+        ax = figure.add_subplot(rows, columns, row * columns + column + 1)
+        known = np.ones((1, 1), bool) if cells is None else cells[number]
+        seen = known & (number in numbers)
         ax.imshow(
             seen,
             origin="lower",
