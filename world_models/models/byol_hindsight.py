@@ -151,16 +151,16 @@ class BYOLHindsight(WorldModel):
             parts["reconstruction"] = parts["reconstruction"] / config.invariance_weight
             if self.invariance_reward is not None:
                 parts["invariance"] = self.invariance_reward(invariance, valid)
-        unit = self.target.ignorance(target[0], valid[0])
-        ignorance = config.horizon * unit
+        without_z = knows_nothing = self.target.ignorance(target[0], valid[0])
         if foreseen is not None:
             foresight = pair_mean(self.target.error(foreseen, target), valid)
             loss = loss + config.foresight_weight * foresight
-            unit = metrics["foresight"] = foresight.detach()
-        if self.gaussian:
+            without_z = metrics["foresight"] = foresight.detach()
+        if self.gaussian:  # a nat costs a share of the error without z
             told = pair_mean(nats, valid)
-            loss = loss + config.latent_price * data_parallel.average(unit) * told
+            loss = loss + config.latent_price * data_parallel.average(without_z) * told
             metrics["nats"] = told.detach()
+        ignorance = config.horizon * knows_nothing
         return WorldModelOutput(
             loss,
             sum(parts.values(), torch.zeros_like(reconstruction[0].detach())),
