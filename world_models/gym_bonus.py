@@ -12,8 +12,10 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from afterwit.envs.arrays import Array
 from afterwit.envs.checks import MAX_NUMBER, is_number
 from afterwit.world_models.base import ModelConfig
-from afterwit.world_models.caller_spaces import choose_rows, row_of, stack
+from afterwit.world_models.caller_spaces import row_of, stack
+from afterwit.world_models.callers import as_array, check_values
 from afterwit.world_models.intrinsic_reward import IntrinsicReward
+from afterwit.world_models.step_window import Step, Window, arguments
 from afterwit.world_models.stream_state import autoreset_name
 
 EXTRINSIC, INTRINSIC = "extrinsic_reward", "intrinsic_reward"
@@ -72,6 +74,11 @@ class IntrinsicBonus(VectorWrapper):
         **options: Any,
     ):
         super().__init__(env)
+        inner: Any = env
+        while isinstance(inner, VectorWrapper):
+            if isinstance(inner, IntrinsicBonus):
+                raise ValueError("the environment has an IntrinsicBonus already; lay on only one")
+            inner = inner.env
         if "autoreset_mode" not in env.metadata:
             raise ValueError(
                 'the environment has no metadata["autoreset_mode"]; set it to the AutoresetMode of'
@@ -100,7 +107,9 @@ class IntrinsicBonus(VectorWrapper):
         for steps in {1, update_every or 1}:
             self.curiosity.config.check_batch(steps, env.num_envs)
         self.metrics: dict[str, float] = {}
-        self.observations: list[Any] = []  # up to update_every + 1, [B, ...] each
+        self.has_begun = False
+        #: The steps that wait for an update. None: none are known since a call that failed.
+        self.window: Window | None = None
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -115,83 +124,92 @@ class IntrinsicBonus(VectorWrapper):
           ValueError: `reset_mask` is no bool [B], or the environments reset in the next step.
         """
         opens = self._read_mask(options)
-        if opens is None and self.autoreset == "disabled" and self.observations:
-            opens = np.ones(self.num_envs, np.bool_)
+        window, self.window = self.window, None  # it stays so if the environments fail
         observations, infos = self.env.reset(
             seed=seed,  # type: ignore[arg-type]  # Gymnasium's vectors take lists too
             options=options,
         )
         begun = deepcopy(self.curiosity.observations.trim(observations))
-        if opens is not None:
-            self._open(begun, opens)
-            return observations, infos
-        self.state = self.update_state = self.curiosity.initial_state(self.num_envs)
-        self.observations = [begun]
-        self.actions: list[Array] = []
-        self.dones: list[Array] = []
-        self.finals: list[Array] = []  # object [B] each: what an ending led to, or None
+        self.has_begun = True
+        if opens is None and self.autoreset == "disabled":
+            opens = np.ones(self.num_envs, np.bool_)
+        if window is not None and opens is not None:
+            window.open(begun, opens)
+            self.window = window
+        elif opens is None or opens.all():
+            self.window = Window(begun, self.curiosity.initial_state(self.num_envs))
         return observations, infos
 
     def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
         """Step all environments, pay the step, and learn if `update_every` steps are complete.
 
-        Call `reset` first.
+        Call `reset` first. If a call raises, you may go on. Steps before and after one that failed
+        are not joined: those that wait for an update are dropped, the next step gets no bonus, and
+        episodes are remembered from there on.
 
         Raises:
-          ValueError: An environment's info has one of the two rewards already.
+          ValueError: An observation or action cannot be read or is not finite, or an environment's
+              info has one of the two rewards already. The environments have taken the step.
+          FloatingPointError: The update failed, see `IntrinsicReward.update`. Its steps are
+              dropped. The environments have taken the step, and the next one is paid.
         """
-        if not self.observations:
+        if not self.has_begun:
             raise gymnasium.error.ResetNeeded("no episode has begun; call reset() before step()")
+        window, self.window = self.window, None  # it stays so if the step fails
+        taken = np.array(actions)
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         for name in (EXTRINSIC, INTRINSIC):
             if name in infos:
-                raise ValueError(f"infos have {name} already; one IntrinsicBonus can be laid on")
-        self.observations.append(deepcopy(self.curiosity.observations.trim(observations)))
-        self.actions.append(np.array(actions))
-        self.dones.append(np.array(terminated | truncated))
-        self.finals.append(self._final(infos))
-        last = stack(self.observations[-2:]), self.actions[-1][None], self.dones[-1][None]
-        bonus, self.state = self.curiosity.reward(
-            *last, state=self.state, final_observations=self._finals(-1)
-        )
-        if not self.curiosity.normaliser.has_statistics:
-            bonus = np.zeros_like(bonus)  # a few rewards alone would set the unit
-        if self.update_every is None:
-            self._forget()
-        elif len(self.dones) == self.update_every:
-            steps = stack(self.observations), np.stack(self.actions), np.stack(self.dones)
-            self.metrics = self.curiosity.update(
-                *steps, state=self.update_state, final_observations=self._finals()
+                raise ValueError(f"infos have {name} already, which is added here; rename theirs")
+        after = deepcopy(self.curiosity.observations.trim(observations))
+        dones = np.array(terminated | truncated)
+        bonus = np.zeros(self.num_envs, np.float32)
+        if window is None:
+            window = self._begin_again(after, dones)
+        else:
+            step = Step(taken, dones, self._final(after, dones, infos), after)
+            paid, state = self.curiosity.reward(
+                **arguments(window.last, [step]), state=window.state
             )
-            self._forget()
-        infos = {**infos, EXTRINSIC: np.array(rewards), INTRINSIC: bonus[0]}
-        return observations, rewards + self.weight * bonus[0], terminated, truncated, infos
+            window.append(step, state)
+            if self.curiosity.normaliser.has_statistics:  # else a few rewards would set the unit
+                bonus = paid[0]
+        self.window = window
+        if self.update_every is None:
+            window.drop()
+        elif len(window) == self.update_every:
+            self.metrics = self.curiosity.update(**window.take())
+        infos = {**infos, EXTRINSIC: np.array(rewards), INTRINSIC: bonus}
+        return observations, rewards + self.weight * bonus, terminated, truncated, infos
 
-    def _forget(self) -> None:
-        """Drop the kept steps. The next ones begin with the last observation."""
-        self.observations, self.actions, self.dones = self.observations[-1:], [], []
-        self.finals, self.update_state = [], self.state
+    def _begin_again(self, after: Any, dones: Array) -> Window:
+        """A window for the steps after a call that failed. It begins with observations `after`.
 
-    def _final(self, infos: dict[str, Any]) -> Array:
-        """What the last step led to where it ended an episode, and None elsewhere: object [B].
+        Args:
+          after: The observations [B, ...] after the newest step.
+          dones: bool [B]: that step ended an episode.
+        """
+        read = self.curiosity.observations.read(stack([after]), "obs")
+        check_values(self.curiosity.spec, as_array("obs", read), "obs")
+        return Window(after, self.curiosity.initial_state(self.num_envs).after(dones))
+
+    def _final(self, after: Any, dones: Array, infos: dict[str, Any]) -> Array | None:
+        """What a step led to where it ended an episode, and None elsewhere: object [B].
 
         It is in infos["final_obs"]: an object array, or arrays with one row per environment and a
-        mask, infos["_final_obs"]. Where autoreset is disabled it is the last observation.
+        mask, infos["_final_obs"]. Where autoreset is disabled it is in the observations `after` the
+        step. With next-step autoreset it need not be told: None.
         """
-        found = np.full(self.num_envs, None, object)
         if self.autoreset == "next-step":
-            return found
+            return None
+        found = np.full(self.num_envs, None, object)
         disabled = self.autoreset == "disabled"
-        given = self.observations[-1] if disabled else infos.get("final_obs")
+        given = after if disabled else infos.get("final_obs")
         told = True if disabled else infos.get("_final_obs", True)
         if given is not None:
-            for b in np.flatnonzero(self.dones[-1] & told):
+            for b in np.flatnonzero(dones & told):
                 found[b] = deepcopy(self.curiosity.observations.trim(row_of(given, int(b))))
         return found
-
-    def _finals(self, start: int = 0) -> Array | None:
-        """The kept `final_observations` from step `start` on. None for next-step autoreset."""
-        return None if self.autoreset == "next-step" else np.stack(self.finals[start:])
 
     def _read_mask(self, options: dict[str, Any] | None) -> Array | None:
         """options["reset_mask"], or None. The environments check it too, but may take it out."""
@@ -208,18 +226,6 @@ class IntrinsicBonus(VectorWrapper):
                 f"reset_mask is {mask.dtype} of shape {mask.shape}; it must be bool of shape"
                 f" ({self.num_envs},)"
             )
-        if not self.observations:
+        if not self.has_begun:
             raise gymnasium.error.ResetNeeded("call reset() without a reset_mask first")
         return mask
-
-    def _open(self, begun: Any, opens: Array) -> None:
-        """Begin episodes where `opens`, bool [B], with the rows of `begun`. Keep all steps."""
-        last = self.observations[-1]
-        if self.dones:
-            for b in np.flatnonzero(opens & ~self.dones[-1]):
-                self.finals[-1][b] = row_of(last, int(b))
-            self.dones[-1] |= opens
-        else:
-            self.update_state = self.update_state.opened(opens)
-        self.observations[-1] = choose_rows(opens, begun, last)
-        self.state = self.state.opened(opens)

@@ -55,6 +55,10 @@ class StreamState:
         """This state, where the next obs[0] opens an episode too where `mask`, bool [B]."""
         return replace(self, opens=self.opens | torch.from_numpy(mask))
 
+    def after(self, dones: Array) -> StreamState:
+        """This state, where the last step ended an episode where `dones`, bool [B], says."""
+        return replace(self, ended=torch.from_numpy(dones))
+
     def __repr__(self) -> str:
         return f"the state of {len(self.opens)} environments"
 
