@@ -301,10 +301,12 @@ class Maze:
         return {**arrays, "started": self.started, "rng": self.rng.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state that `state_dict` returned."""
-        for name in self._state_names():
-            setattr(self, name, np.array(state[name]))
-        self.started, self.rng.bit_generator.state = state["started"], state["rng"]
+        """Restore a state that `state_dict` returned. If that raises, nothing was changed."""
+        arrays = {name: np.array(state[name]) for name in self._state_names()}
+        started, self.rng.bit_generator.state = state["started"], state["rng"]
+        self.started = started
+        for name, value in arrays.items():
+            setattr(self, name, value)
 
     def _state_names(self) -> tuple[str, ...]:
         return (*STATE, "pulled") if self.map.num_levers else STATE

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from afterwit.world_models.base import TargetEncoder
 from afterwit.world_models.torso import Encoder, Torso, TorsoConfig
+from afterwit.world_models.whole_load import whole_or_not
 
 KIND = "afterwit encoder"
 FORM = ("encoder", "hidden", "channels", "blocks", "embedding")  # the fields that shape an encoder
@@ -85,20 +86,25 @@ def load_encoder(path: Path | str) -> tuple[Encoder, TorsoConfig, dict[str, Any]
         encoder.layers.load_state_dict(tensors)
         return encoder, config, metadata["about"]
     except (KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"the encoder in {path} is damaged or of another version ({reason}); write it again"
-            " with afterwit pretrain"
-        ) from error
+        raise _damaged(path, error) from error
 
 
 def adopt_encoder(modules: nn.Module, path: Path | str) -> None:
     """Put the weights of a file into every torso's encoder within `modules`, and into its targets.
 
     Raises:
-      ValueError: The file is missing or damaged, or its encoder has another form.
+      ValueError: The file is missing or damaged, or its encoder has another form. Nothing was
+          changed.
     """
     tensors, metadata = read_encoder(path)
+    try:
+        with whole_or_not(modules):
+            _adopt(modules, path, tensors, metadata)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _adopt(modules: nn.Module, path: Path | str, tensors: Any, metadata: Any) -> None:
     form, shape = metadata["form"], tuple(metadata["observation_shape"])
     for torso in [module for module in modules.modules() if isinstance(module, Torso)]:
         ours = json.loads(json.dumps(asdict(torso.config)))  # tuples as lists, as in the file
@@ -117,3 +123,11 @@ def adopt_encoder(modules: nn.Module, path: Path | str) -> None:
     for module in modules.modules():
         if isinstance(module, TargetEncoder):
             module.slow.load_state_dict(module.online[0].state_dict())
+
+
+def _damaged(path: Path | str, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())[:200]
+    return ValueError(
+        f"the encoder in {path} is damaged or of another version ({reason}); write it again with"
+        " afterwit pretrain"
+    )

@@ -40,6 +40,7 @@ from afterwit.world_models.reward_normaliser import RewardNormaliser
 from afterwit.world_models.stream_state import StreamState, read_autoreset
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory
+from afterwit.world_models.whole_load import check_moments, whole_or_not
 
 LEARNING_RATE = 1e-3
 
@@ -383,11 +384,14 @@ class IntrinsicReward:
         """Restore what `state_dict` returned.
 
         Raises:
-          ValueError: The state belongs to another model, other spaces or another torso.
+          ValueError: The state belongs to another model, other spaces or another torso. Nothing was
+              changed.
         """
         try:
-            self.modules.load_state_dict(state["modules"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            with whole_or_not(self.modules, self.optimiser):
+                self.modules.load_state_dict(state["modules"])
+                self.optimiser.load_state_dict(state["optimiser"])
+                check_moments(self.optimiser)
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(

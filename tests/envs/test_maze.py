@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -328,6 +329,19 @@ def test_a_saved_maze_goes_on_bit_for_bit(noise: str, layout: str) -> None:
             np.testing.assert_array_equal(again.first, step.first)
             for key in step.info:
                 np.testing.assert_array_equal(again.info[key], step.info[key], err_msg=key)
+
+
+@pytest.mark.parametrize("bad", ({}, {"rng": {}}, {"row": [[0]], "rng": None}), ids=str)
+def test_a_state_that_is_refused_changes_nothing(bad: dict[str, Any]) -> None:
+    maze, other = (Maze(MazeConfig(5, "sticky"), seed) for seed in (0, 1))
+    for _ in play(other, 9):
+        pass
+    before, state = maze.state_dict(), other.state_dict() | bad
+    if not bad:
+        del state["over"]
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        maze.load_state_dict(state)
+    assert maze.state_dict() == before
 
 
 def test_settings_are_recorded_and_bad_ones_refused() -> None:
