@@ -126,44 +126,89 @@ def make_trajectory(
       ended: bool [B]: the step before these ended an episode. None: the state knows. With next-step
           only.
     """
+    if state.autoreset == "next-step":
+        return _next_step(
+            obs, action, dones, state, state.ended.numpy() if ended is None else ended
+        )
+    return _same_step(obs, action, dones, state, final)
+
+
+def _next_step(
+    obs: Array, action: Array, dones: Array, state: StreamState, ended: Array
+) -> CallerTrajectory:
+    """The caller's steps as they are. One environment, whose step 1 ends an episode in a2:
+
+    step     0   1   2   3
+    obs      a0  a1  a2  b0  b1
+    dones    0   1   0   0
+    first    0   0   0   1   0   step 2, from a2 to b0, only resets
+    """
+    length, batch = dones.shape
+    first = np.empty((length + 1, batch), bool)
+    first[0], first[1], first[2:] = state.opens.numpy(), ended, dones[:-1]
+    rows = np.arange(length)[:, None].repeat(batch, 1)
+    return _trajectory(obs, first, action, None, state, rows)
+
+
+def _same_step(
+    obs: Array, action: Array, dones: Array, state: StreamState, final: Final | None
+) -> CallerTrajectory:
+    """A row is put in for each last observation that is known.
+
+    One environment, whose step 1 ends an episode in a2, and step 3 one in what is not known:
+
+    step     0   1   2   3   4
+    obs      a0  a1  b0  b1  c0  c1
+    dones    0   1   0   1   0
+    known    0   1   0   0   0
+    added    0   0   1   1   1           rows that are put in before the step
+    rows     0   1   3   4   5           the time of the step in the trajectory; that of c1 is 6
+
+    time     0   1   2   3   4   5   6   7
+    obs      a0  a1  a2  b0  b1  c0  c1  -
+    first    0   0   0   1   0   1   0   1
+    padding  0   0   0   0   0   0   0   1   if another environment has one row more
+    """
     length, batch = dones.shape
     columns = np.arange(batch)
     known = np.zeros_like(dones) if final is None else final.known
-    inner = known[:-1]
-    added = np.zeros((length, batch), np.int64)  # rows that are put in before each step
-    added[1:] = inner.cumsum(0)
+    added = np.zeros((length, batch), np.int64)
+    added[1:] = known[:-1].cumsum(0)
     rows = np.arange(length)[:, None] + added
-    total = length + int(added[-1].max())
+    end = rows[-1] + 1  # [B]: where obs[T] is, or what the last step led to if it ended an episode
+    total = int(end.max())
     first = np.zeros((total + 1, batch), bool)
     first[0] = state.opens.numpy()
-    padding = None
-    if state.autoreset == "next-step":
-        first[1] = state.ended.numpy() if ended is None else ended
-        first[2:] |= dones[:-1]
-    else:
-        first[rows[1:], columns] = dones[:-1]
-        first[rows[-1] + 1, columns] = dones[-1] & ~known[-1]
-    if final is not None:
-        laid_out = np.zeros((total + 1, *obs.shape[1:]), obs.dtype)
-        laid_out[rows, columns] = obs[:-1]
-        laid_out[rows[-1] + 1, columns] = obs[-1]
-        time, column = known.nonzero()
-        laid_out[rows[time, column] + 1, column] = final.obs
-        actions = np.zeros((total, *action.shape[1:]), action.dtype)
-        actions[rows, columns] = action
-        obs, action = laid_out, actions
-        padding = np.arange(total + 1)[:, None] > rows[-1] + 1
-        first |= padding
-    floats = torch.zeros(total, batch)
+    first[rows[1:], columns] = dones[:-1]
+    first[end, columns] = dones[-1] & ~known[-1]
+    if final is None:
+        return _trajectory(obs, first, action, None, state, rows)
+    long_obs = np.zeros((total + 1, *obs.shape[1:]), obs.dtype)
+    long_obs[rows, columns] = obs[:-1]
+    long_obs[end, columns] = obs[-1]
+    time, column = known.nonzero()
+    long_obs[rows[time, column] + 1, column] = final.obs
+    long_action = np.zeros((total, *action.shape[1:]), action.dtype)
+    long_action[rows, columns] = action
+    padding = np.arange(total + 1)[:, None] > end
+    return _trajectory(
+        long_obs, first | padding, long_action, padding if padding.any() else None, state, rows
+    )
+
+
+def _trajectory(
+    obs: Array, first: Array, action: Array, padding: Array | None, state: StreamState, rows: Array
+) -> CallerTrajectory:
+    floats = torch.zeros(action.shape[:2])
     trajectory = Trajectory(
         obs=torch.from_numpy(obs),
         first=torch.from_numpy(first),
         action=torch.from_numpy(action),
         behaviour=floats[..., None],
         reward=floats,
-        terminal=torch.zeros(total, batch, dtype=torch.bool),
+        terminal=torch.zeros(action.shape[:2], dtype=torch.bool),
         core=state.core,
         prev_action=state.action,
-        padding=None if padding is None or not padding.any() else torch.from_numpy(padding),
+        padding=None if padding is None else torch.from_numpy(padding),
     )
     return CallerTrajectory(trajectory, torch.from_numpy(rows))

@@ -70,6 +70,35 @@ def test_the_trajectory_is_that_of_next_step_autoreset() -> None:
         np.testing.assert_array_equal(padded.rows[:, b], column[3].nonzero()[0])
 
 
+def test_the_worked_examples_of_the_module() -> None:
+    """Observations and actions are numbers: a0, a1, a2 are 1, 2, 3, b0, b1 are 11, 12, and so on.
+
+    Environment 1 has the row more that makes environment 0 padded.
+    """
+    (a0, a1, a2), (b0, b1), (c0, c1) = (1, 2, 3), (11, 12), (21, 22)
+    obs = np.array([(a0, a1, b0, b1, c0, c1), range(30, 36)], np.float32).T[..., None]
+    dones = np.array([(0, 1, 0, 1, 0), (1, 1, 0, 0, 0)], bool).T
+    action, known = (
+        np.array([(1, 2, 3, 4, 5)] * 2).T,
+        dones & [[True], [True], [True], [False], [True]],
+    )
+    final = Final(known, np.array([[40], [a2], [41]], np.float32))
+    made = make_trajectory(
+        obs, action, dones, curiosity(autoreset="same-step").initial_state(2), final
+    )
+    trajectory = made.trajectory
+    assert made.rows[:, 0].tolist() == [0, 1, 3, 4, 5]
+    assert trajectory.obs[:, 0, 0].tolist() == [a0, a1, a2, b0, b1, c0, c1, 0]
+    assert trajectory.action[:, 0].tolist() == [1, 2, 0, 3, 4, 5, 0]
+    assert trajectory.first[:, 0].tolist() == [True, False, False, True, False, True, False, True]
+    assert trajectory.padding is not None
+    assert trajectory.padding.nonzero().tolist() == [[7, 0]]
+    dones = np.array([[0], [1], [0], [0]], bool)
+    plain = make_trajectory(obs[:5, :1], action[:4, :1], dones, curiosity().initial_state(1), None)
+    assert plain.trajectory.first[:, 0].tolist() == [True, False, False, True, False]
+    assert plain.rows[:, 0].tolist() == [0, 1, 2, 3] and plain.trajectory.padding is None
+
+
 @pytest.mark.parametrize("space", (VECTOR, IMAGE), ids=("vector", "image"))
 @pytest.mark.parametrize("name", [*WORLD_MODELS, "mix"])
 def test_each_environment_is_paid_as_alone_with_next_step(name: str, space: Any) -> None:
