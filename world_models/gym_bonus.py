@@ -177,7 +177,7 @@ class IntrinsicBonus(VectorWrapper):
         self.window = window
         if self.update_every is None:
             window.drop()
-        elif len(window) == self.update_every:
+        elif len(window) >= self.update_every:  # above if update_every was lowered
             self.metrics = self.curiosity.update(**window.take())
         infos = {**infos, EXTRINSIC: np.array(rewards), INTRINSIC: bonus}
         return observations, rewards + self.weight * bonus, terminated, truncated, infos

@@ -257,6 +257,15 @@ def test_an_update_that_failed_costs_its_steps_only(mode: AutoresetMode) -> None
     assert math.isfinite(wrapped.metrics["loss"])
 
 
+def test_update_every_may_be_lowered_between_updates() -> None:
+    wrapped, env = faulty(MODES[0], "rnd", {})
+    wrapped.reset(seed=1)
+    go_on(wrapped, env, 6)
+    wrapped.update_every = 4
+    go_on(wrapped, env, 1)
+    assert wrapped.metrics and len(kept(wrapped)) == 0
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_rewards_that_are_no_numbers_are_passed_on_and_change_nothing(mode: AutoresetMode) -> None:
     class NoReward(VectorWrapper):
