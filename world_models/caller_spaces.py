@@ -34,18 +34,27 @@ Read = Callable[[Any, str], Array]  # a caller's value and its name, to an array
 class Reading:
     """How a caller's observations become one array, and the space of its entries."""
 
+    given: gymnasium.Space[Any]  #: the caller's
     space: Box
     read: Read
     #: of an observation, what is read of it
     trim: Callable[[Any], Any] = lambda value: value
+
+    def __reduce__(self) -> Any:
+        """Functions made here cannot be pickled, so the copy makes its own."""
+        return observations_of, (self.given,)
 
 
 @dataclass(frozen=True)
 class ActionReading:
     """How a caller's actions become integers [T, B] or numbers [T, B, A], and their space."""
 
+    given: gymnasium.Space[Any]  #: the caller's
     space: Discrete | Box
     read: Read
+
+    def __reduce__(self) -> Any:
+        return actions_of, (self.given,)
 
 
 def as_numbers(value: Any, name: str) -> Array:
@@ -67,7 +76,7 @@ def observations_of(space: gymnasium.Space[Any]) -> Reading:
       ValueError: Nothing in the space is a number, or it holds several images.
     """
     if isinstance(space, Box):
-        return Reading(space, as_numbers)
+        return Reading(space, space, as_numbers)
     if isinstance(space, Dict | Tuple):
         return joined(space)
     if isinstance(space, Discrete | MultiDiscrete):
@@ -75,7 +84,9 @@ def observations_of(space: gymnasium.Space[Any]) -> Reading:
     if isinstance(space, MultiBinary):
         size = prod(space.shape)
         return Reading(
-            Box(0, 1, (size,)), lambda value, name: flat(as_numbers(value, name), space.shape, name)
+            space,
+            Box(0, 1, (size,)),
+            lambda value, name: flat(as_numbers(value, name), space.shape, name),
         )
     raise ValueError(
         f"observation_space is {space}; Box, Discrete, MultiDiscrete, MultiBinary, and Dict or"
@@ -105,7 +116,7 @@ def one_hot(space: Discrete | MultiDiscrete) -> Reading:
         np.put_along_axis(result, numbers + ends - counts, 1, -1)
         return result
 
-    return Reading(Box(0, 1, (size,)), read)
+    return Reading(space, Box(0, 1, (size,)), read)
 
 
 def joined(space: Dict | Tuple) -> Reading:
@@ -149,7 +160,7 @@ def joined(space: Dict | Tuple) -> Reading:
 
     if images:
         only = images[0]
-        return Reading(readings[only].space, lambda v, name: part_of(v, name, only), trim)
+        return Reading(space, readings[only].space, lambda v, name: part_of(v, name, only), trim)
 
     def read(value: Any, name: str) -> Array:
         parts = [
@@ -165,7 +176,7 @@ def joined(space: Dict | Tuple) -> Reading:
         return np.concatenate(parts, -1)
 
     size = sum(prod(readings[key].space.shape) for key in kept)
-    return Reading(Box(-np.inf, np.inf, (size,)), read, trim)
+    return Reading(space, Box(-np.inf, np.inf, (size,)), read, trim)
 
 
 def is_image(space: Box) -> bool:
@@ -195,7 +206,7 @@ def actions_of(space: gymnasium.Space[Any]) -> ActionReading:
       ValueError: There are too many combinations or numbers, or the space is of another kind.
     """
     if isinstance(space, Discrete):
-        return ActionReading(space, as_numbers)
+        return ActionReading(space, space, as_numbers)
     if isinstance(space, Box):
         return numbers_of(space)
     if not isinstance(space, MultiDiscrete | MultiBinary):
@@ -226,7 +237,7 @@ def actions_of(space: gymnasium.Space[Any]) -> ActionReading:
             raise ValueError(f"{name} spans {array.min()}..{array.max()}, outside of {space}")
         return np.ravel_multi_index(tuple(np.moveaxis(numbers, -1, 0)), tuple(counts))
 
-    return ActionReading(Discrete(combinations), read)
+    return ActionReading(space, Discrete(combinations), read)
 
 
 def numbers_of(space: Box) -> ActionReading:
@@ -270,7 +281,7 @@ def numbers_of(space: Box) -> ActionReading:
         scaled = (numbers - centre) / half
         return np.where(bounded, scaled.clip(-1, 1), numbers).astype(np.float32)
 
-    return ActionReading(Box(-1, 1, (size,)), read)
+    return ActionReading(space, Box(-1, 1, (size,)), read)
 
 
 def stack(values: Sequence[Any]) -> Any:

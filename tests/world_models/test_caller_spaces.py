@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import pickle
+from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
@@ -46,6 +48,30 @@ def test_integers_become_one_number_for_each_value() -> None:
     assert read.dtype == np.float32
     reading = observations_of(MultiDiscrete([[2, 3]]))
     np.testing.assert_array_equal(reading.read(np.array([[[[1, 2]]]]), "obs"), [[[0, 1, 0, 0, 1]]])
+
+
+@pytest.mark.parametrize(
+    "space",
+    (
+        Box(-1, 1, (2,)),
+        Discrete(4, start=2),
+        MultiDiscrete([2, 3]),
+        MultiBinary(3),
+        Dict({"direction": Discrete(4), "image": IMAGE}),
+        Tuple([Discrete(3), Dict({"a": Box(-1, 1, (2, 2)), "say": Text(9)})]),
+    ),
+    ids=str,
+)
+def test_readings_can_be_pickled_and_copied(space: Space[Any]) -> None:
+    reading, values = observations_of(space), drawn(space, T)
+    copies = [deepcopy(reading), pickle.loads(pickle.dumps(reading))]
+    for copy in copies:
+        np.testing.assert_array_equal(copy.read(values, "obs"), reading.read(values, "obs"))
+        assert copy.space == reading.space
+    if not isinstance(space, Dict | Tuple):
+        actions = actions_of(space)
+        copy = pickle.loads(pickle.dumps(actions))
+        np.testing.assert_array_equal(copy.read(values, "a"), actions.read(values, "a"))
 
 
 def test_the_parts_of_a_dict_are_joined() -> None:
