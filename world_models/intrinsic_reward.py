@@ -40,7 +40,7 @@ from afterwit.world_models.reward_normaliser import RewardNormaliser
 from afterwit.world_models.stream_state import StreamState, read_autoreset
 from afterwit.world_models.torso import Torso, TorsoConfig
 from afterwit.world_models.trajectory import Trajectory
-from afterwit.world_models.whole_load import check_moments, whole_or_not
+from afterwit.world_models.whole_load import check_moments, statistics_of, whole_or_not
 
 LEARNING_RATE = 1e-3
 
@@ -228,10 +228,10 @@ class IntrinsicReward:
         Raises:
           ValueError: An array has a wrong shape or type, or observations are not finite or too
               large.
-          FloatingPointError: The gradient is not finite. No weight was changed.
+          FloatingPointError: The gradient is not finite. No weight and no statistic was changed.
         """
         steps = self._read(obs, actions, dones, previous_dones, state, final_observations)
-        trajectory = steps.trajectory
+        trajectory, restore_statistics = steps.trajectory, statistics_of(self.modules)
         beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
         with self._memory_of(state, trajectory):
             out = self.model(trajectory, beliefs, embeddings)
@@ -248,6 +248,7 @@ class IntrinsicReward:
             loss.backward()
         norm = nn.utils.clip_grad_norm_(self.trained, 10.0)
         if not bool(torch.isfinite(norm)):
+            restore_statistics()
             raise FloatingPointError(
                 f"the gradient of {self.name} is {norm.item()}; no weight was changed. Are all"
                 " observations finite and of order 1?"

@@ -1,8 +1,8 @@
-"""Loading a saved state whole or not at all. torch loads what fits, and then says what did not."""
+"""What is refused changes nothing: states that are loaded, and the statistics of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 
@@ -12,7 +12,10 @@ from torch.optim import Optimizer
 
 @contextmanager
 def whole_or_not(*parts: nn.Module | Optimizer) -> Iterator[None]:
-    """Inside this context `parts` load a state. If it raises, they are as they were before."""
+    """Inside this context `parts` load a state. If it raises, they are as they were before.
+
+    torch loads what fits, and then says what did not.
+    """
     before = [deepcopy(part.state_dict()) for part in parts]
     try:
         yield
@@ -20,6 +23,22 @@ def whole_or_not(*parts: nn.Module | Optimizer) -> Iterator[None]:
         for part, state in zip(parts, before, strict=True):
             part.load_state_dict(state)
         raise
+
+
+def statistics_of(modules: nn.Module) -> Callable[[], None]:
+    """A function that makes all buffers of `modules` what they are now."""
+    before = [
+        (module, name, buffer, buffer.clone())
+        for module in modules.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+
+    def restore() -> None:
+        for module, name, buffer, value in before:
+            buffer.copy_(value)
+            setattr(module, name, buffer)
+
+    return restore
 
 
 def check_moments(optimiser: Optimizer) -> None:

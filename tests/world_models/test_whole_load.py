@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,34 @@ def test_an_encoder_that_does_not_fit_all_torsos_changes_none(tmp_path: Path) ->
     with pytest.raises(ValueError, match="does not fit this torso"):
         adopt_encoder(learner, whole)
     assert equal_states(learner.state_dict(), before)
+
+
+@pytest.mark.parametrize("name", WORLD_MODELS)
+def test_a_gradient_that_is_not_finite_leaves_no_statistic(name: str) -> None:
+    intrinsic, twin = curiosity(name), curiosity(name)
+    if name == "re3":
+        pytest.skip("it trains nothing")
+    for each in (intrinsic, twin):
+        each.update(*steps(0))
+    hooks = [p.register_hook(lambda gradient: gradient * np.nan) for p in intrinsic.trained]
+    with pytest.raises(FloatingPointError, match=r"the gradient of .* no weight"):
+        intrinsic.update(*steps(1))
+    for hook in hooks:
+        hook.remove()
+    before, after = (each.state_dict()["modules"] for each in (twin, intrinsic))
+    for key, value in before.items():  # draws were made
+        assert key.endswith("_extra_state") or torch.equal(value, after[key]), key
+    assert equal_states(intrinsic.optimiser.state_dict(), twin.optimiser.state_dict())
+
+
+@pytest.mark.parametrize("name", WORLD_MODELS)
+def test_a_copy_goes_on_as_the_first(name: str) -> None:
+    """By deepcopy, and by pickle, as other processes and torch.save have it."""
+    intrinsic = curiosity(name)
+    intrinsic.update(*steps(0))
+    copies = deepcopy(intrinsic), pickle.loads(pickle.dumps(intrinsic))
+    metrics = [intrinsic.update(*steps(seed)) for seed in (1, 2)]
+    bonus = intrinsic.reward(*steps(3))
+    for copy in copies:
+        assert [copy.update(*steps(seed)) for seed in (1, 2)] == metrics
+        np.testing.assert_array_equal(copy.reward(*steps(3)), bonus)
