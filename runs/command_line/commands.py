@@ -225,6 +225,7 @@ def study_command(args: list[str]) -> int:
     study = study.select(
         chosen.worlds, chosen.methods, chosen.seeds, steps | assignments(chosen.set)
     )
+    study.check_overrides()
     home = chosen.out or OUT / f"study-{study.name}"
     if chosen.check is not None:
         if chosen.ledger is None:

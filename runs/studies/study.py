@@ -90,6 +90,20 @@ class Study:
                 raise ValueError(f"{world.name}, {method.name}: {error}") from error
         return replace(config, seed=seed)
 
+    def check_overrides(self) -> None:
+        """Check that no world or method sets a field otherwise that is changed for every run.
+
+        Raises:
+          ValueError: one does; its own value would win, and nobody would see it.
+        """
+        for variant in (*self.worlds, *self.methods):
+            for path, own in variant.overrides.items():
+                if path in self.overrides and self.overrides[path] != own:
+                    raise ValueError(
+                        f"{path} is {self.overrides[path]} for every run, but {variant.name} sets"
+                        f" it to {own}; leave out one of the two"
+                    )
+
     def select(
         self, worlds: Sequence[str], methods: Sequence[str], seeds: Sequence[int], overrides: Values
     ) -> Study:

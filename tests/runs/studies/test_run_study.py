@@ -160,6 +160,10 @@ def test_bad_overrides_are_named(
         (["maze", "--methods", "dqn"], "unknown method 'dqn'"),
         (["maze", "--seeds", "1", "1"], "has seed 1 twice"),
         (["maze", "--jobs", "0"], "jobs is 0"),
+        (
+            ["noisy-tv", "--methods", "rnd", "ama", "--set", "learner.world_model_rate=1"],
+            "learner.world_model_rate is 1 for every run, but ama sets it to 4.0; leave out one",
+        ),
     ],
 )
 def test_bad_choices_are_named(
