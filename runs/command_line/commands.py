@@ -39,7 +39,7 @@ from afterwit.runs.diagnostics.separation_verdicts import table as separation_ta
 from afterwit.runs.drills.soak import PICTURE, soak
 from afterwit.runs.drills.soak import TABLE as SAMPLES
 from afterwit.runs.evaluation import evaluate as evaluating
-from afterwit.runs.evaluation import evaluation_result
+from afterwit.runs.evaluation import evaluation_result, scores_text
 from afterwit.runs.evaluation import scores as scoring
 from afterwit.runs.evaluation.intervals import rliable
 from afterwit.runs.output.text import print_paths, quoted
@@ -133,7 +133,7 @@ def watch_command(args: list[str]) -> int:
 def scores_command(args: list[str]) -> int:
     """Aggregate evaluations over seeds and games, with intervals: afterwit scores RUN RUN ..."""
     chosen = parsed(Scores, args, "afterwit scores")
-    print(scoring.table(scoring.scores(chosen.runs, chosen.measure, chosen.out)))
+    print(scores_text.table(scoring.scores(chosen.runs, chosen.measure, chosen.out)))
     print_paths(chosen.out / scoring.RESULT, chosen.out / scoring.PICTURE)
     return 0
 

@@ -108,6 +108,7 @@ class Scores:
 
     Prints interquartile mean, median and mean with intervals, and the probability that one method
     beats another. A method is a world model or the random policy; a task is a game with its noise.
+    Runs that differ in more than their seed are methods or tasks of their own, named by it.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]

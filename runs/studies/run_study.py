@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from afterwit.runs.configs.comparison import differences
 from afterwit.runs.configs.overrides import checked
 from afterwit.runs.configs.run_config import read_config, to_dict, write_config
 from afterwit.runs.output.files import atomic_write, locked_folder, read_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.studies.study import Cell, Study, Variant
-from afterwit.runs.training.checkpoint import differences
 from afterwit.runs.training.exit_codes import STOPPED
 from afterwit.runs.training.many_runs import PATIENCE, finished, train_all
 from afterwit.runs.training.run_log import last_entry

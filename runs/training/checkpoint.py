@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from afterwit.runs.configs.comparison import differences
 from afterwit.runs.configs.run_config import RESOURCES, RunConfig, from_dict, to_dict, write_config
 from afterwit.runs.output.files import atomic_write, link_or_copy, sync, sync_folder
 from afterwit.runs.output.text import quoted
@@ -286,34 +287,6 @@ def restore_config(folder: Path) -> str:
             write_config(from_dict(read(path)["config"]), folder)
             return f"{folder / 'config.json'} is missing; written again from {path.name}"
     return ""
-
-
-SIDES = ("in the checkpoint", "in config.json")
-
-
-def differences(
-    saved: Any, current: Any, where: str = "", sides: tuple[str, str] = SIDES
-) -> list[str]:
-    """Return where two configs differ, as `field is a in the checkpoint, b in config.json`.
-
-    `sides` are the words for the two.
-    """
-    if isinstance(saved, dict) and isinstance(current, dict):
-        names = sorted(saved.keys() | current.keys())
-        return [
-            line
-            for name in names
-            for line in differences(
-                saved.get(name), current.get(name), f"{where}.{name}".lstrip("."), sides
-            )
-        ]
-    if (
-        isinstance(saved, list | tuple)
-        and isinstance(current, list | tuple)
-        and list(saved) == list(current)
-    ):
-        return []
-    return [] if saved == current else [f"{where} is {saved!r} {sides[0]}, {current!r} {sides[1]}"]
 
 
 def equal_states(left: Any, right: Any) -> bool:
