@@ -70,6 +70,7 @@ def short_name(env: EnvConfig) -> str:
 
 
 SIDES = ("in the checkpoint", "in config.json")
+THERE_AND_NOW = ("there", "now")  # what an output holds, and what is asked for
 
 
 def differences(
