@@ -164,9 +164,14 @@ def load(folder: Path, config: RunConfig, name: str = NAME) -> dict[str, Any]:
       name: a file name, or `best`.
 
     Raises:
-      ValueError: the checkpoint is missing, damaged, of a newer format, or of another config. The
-        message names the remedy.
+      ValueError: the name has a folder, or the checkpoint is missing, damaged, of a newer format,
+        or of another config. The message names the remedy.
     """
+    if not name or Path(name).name != name:
+        raise ValueError(
+            f"the checkpoint is {name!r}; it must be the name of a file in {folder}, without a"
+            f" folder: {NAME}, or best"
+        )
     path = folder / (BEST if name == "best" else name)
     if not path.is_file():
         available = (
