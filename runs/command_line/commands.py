@@ -256,8 +256,11 @@ def study_command(args: list[str]) -> int:
     print("Ctrl-C saves; the same command goes on.", flush=True)
     try:
         run_study(study, home, chosen.jobs, skip, collect)
-    except RunsFailed:
-        study_report(home)
+    except RunsFailed as failure:
+        try:
+            study_report(home, chosen.ledger)
+        except (ValueError, OSError) as error:  # often nothing is there to report
+            raise ValueError(f"{failure}; and there is no report: {error}") from failure
         raise
     return study_report(home, chosen.ledger)
 
