@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from afterwit.agents.metrics import mean_of_each
 from afterwit.envs.arrays import Array
 from afterwit.envs.infos import ROOMS
 from afterwit.envs.make import EnvConfig, make_env
@@ -206,10 +207,8 @@ class Statistics:
     def pop(self) -> dict[str, float]:
         """Return means over the episodes, and shares of time and pay, since the last call."""
         result: dict[str, float] = {"episode/count": len(self.episodes)}
-        for name in dict.fromkeys(name for _, episode in self.episodes for name in episode):
-            result[f"{section(name)}/{name}"] = float(
-                np.mean([episode[name] for _, episode in self.episodes if name in episode])
-            )
+        means = mean_of_each(episode for _, episode in self.episodes)
+        result |= {f"{section(name)}/{name}": value for name, value in means.items()}
         result |= {
             f"explored/{kind}s": float(ever.sum())
             for kind, ever in self.explored.items()

@@ -62,6 +62,18 @@ def test_clips_train_it_too(objective: str) -> None:
     assert any(not torch.equal(one, two) for one, two in pairs)
 
 
+@pytest.mark.parametrize("objective", ["vididi", "vididi-byol"])
+def test_updates_in_which_nothing_moves_cost_no_training(objective: str) -> None:
+    """In most updates fewer than two pairs of clips move, and there is no loss to average."""
+    still = log()
+    still.obs[:] = 0
+    still.obs[60:, 0] = 200
+    trained = pretrain.pretrain(objective, still, TORSO, 100, 0, progress=False)
+    assert 0.7 < trained.metrics["still"] < 1
+    part = "distance" if objective == "vididi-byol" else "invariance"
+    assert np.isfinite(trained.metrics[part]) and np.isfinite(trained.metrics["loss"])
+
+
 def test_pieces_reach_the_bonus_as_they_were_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Array, ...]] = []
 
