@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from afterwit.runs.command_line import commands
+from afterwit.runs.command_line import study_command
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.overrides import changed
 from afterwit.runs.configs.presets import PRESETS
@@ -71,7 +71,7 @@ def test_a_failure_is_told_first_and_the_report_is_of_the_ledger(
     def fail(*arguments: object) -> None:
         raise RunsFailed({Path("s2"): "the loss is nan"})
 
-    monkeypatch.setattr(commands, "run_study", fail)
+    monkeypatch.setattr(study_command, "run_study", fail)
     assert main(command(copy, 0, 1, 2, out="new")) == 2
     assert capsys.readouterr().err == "afterwit: s2 failed: the loss is nan\n"
     assert "Made from the ledger" in (copy / "new" / "report.html").read_text()
@@ -81,6 +81,17 @@ def test_a_failure_is_told_first_and_the_report_is_of_the_ledger(
         error = capsys.readouterr().err
         assert error.startswith("afterwit: s2 failed: the loss is nan; and there is no report: ")
         assert error.count("\n") == 1
+
+
+def test_a_report_is_of_the_study_that_was_named(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["study", "noisy-tv", "--report-only", "--out"]
+    assert main([*words, str(copy / "runs")]) == 2
+    assert "holds the study maze, not noisy-tv; choose another" in capsys.readouterr().err
+    assert main([*words, str(copy / "page"), "--ledger", str(copy / "maze.csv")]) == 2
+    assert "is of study maze, not noisy-tv" in capsys.readouterr().err
+    assert not (copy / "page").exists()
 
 
 def test_two_studies_may_fill_one_ledger(copy: Path) -> None:
