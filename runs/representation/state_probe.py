@@ -239,6 +239,12 @@ def fitting_log(path: Path, loaded: Run) -> FrameLog:
             f" {loaded.spec.observation_shape} and has {loaded.spec.num_actions}: log frames of its"
             " own environment"
         )
+    played = log.meta.get("environment", loaded.spec.name)
+    if played != loaded.spec.name:
+        raise ValueError(
+            f"{path} has frames of {played}, and the run lives in {loaded.spec.name}; log frames of"
+            " its own environment"
+        )
     return log
 
 
