@@ -75,7 +75,9 @@ def checkpoint_path(folder: Path, age: int) -> Path:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the run's checkpoints, newest first, without `best.pt`."""
+    """Return the run's checkpoints, newest first, without `best.pt`. None if the folder is gone."""
+    if not folder.is_dir():
+        return []
     aged = [
         int(match[1])
         for path in folder.iterdir()
@@ -174,11 +176,8 @@ def load(folder: Path, config: RunConfig, name: str = NAME) -> dict[str, Any]:
         )
     path = folder / (BEST if name == "best" else name)
     if not path.is_file():
-        available = (
-            [other.name for other in (*list_checkpoints(folder), folder / BEST) if other.is_file()]
-            if folder.is_dir()
-            else []
-        )
+        listed = (*list_checkpoints(folder), folder / BEST)
+        available = [other.name for other in listed if other.is_file()]
         if available:
             raise ValueError(f"{folder} has no {path.name}; it has {', '.join(available)}")
         raise ValueError(
