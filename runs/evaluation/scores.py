@@ -32,6 +32,7 @@ Evaluated = tuple[Path, RunConfig, Mapping[str, Any]]  # a run and its evaluatio
 TRAINING_ONLY = ("env.num_envs", "env.stagger")
 # How a method's runs of a task were evaluated, and what files of earlier versions mean.
 ALIKE: dict[str, Any] = {"policy": None, "checkpoint": checkpoint.NAME, "changes": {}}
+KEPT = ("trained_agent_steps", "policy", "episodes", "limit")  # of each evaluation
 THRESHOLDS = 101  # points of a performance profile
 
 
@@ -152,7 +153,7 @@ def aggregated(
         "runs": [
             {"folder": str(folder)}
             | {"method": method, "task": task}
-            | {name: evaluation.get(name) for name in ("trained_agent_steps", "policy", "episodes")}
+            | {name: evaluation.get(name) for name in KEPT}
             for (method, task), (folder, _, evaluation) in zip(places, evaluated, strict=True)
         ],
         "provenance": provenance(),

@@ -35,13 +35,17 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line if runs were evaluated after different amounts of training."""
+    """Return lines if runs were evaluated at different ages, or before all episodes ended."""
+    lines = []
     steps = sorted({run["trained_agent_steps"] for run in runs if run["trained_agent_steps"]})
-    return (
-        [f"the runs had trained for {steps[0]:,} to {steps[-1]:,} agent steps"]
-        if len(steps) > 1
-        else []
-    )
+    if len(steps) > 1:
+        lines.append(f"the runs had trained for {steps[0]:,} to {steps[-1]:,} agent steps")
+    if early := [run["folder"] for run in runs if run["limit"]]:
+        lines.append(
+            f"{len(early)} of {len(runs)} evaluations ended early, with the short episodes alone:"
+            f" {', '.join(early[:3])}{', …' * (len(early) > 3)}"
+        )
+    return lines
 
 
 def format_interval(value: float, ends: Mapping[str, float]) -> str:

@@ -242,11 +242,13 @@ def test_unlike_numbers_of_runs_and_steps_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [evaluated(tmp_path / str(seed), 1.0, seed=seed) for seed in range(2)]
-    runs.append(evaluated(tmp_path / "r", 2.0, "rnd", trained_agent_steps=5_000))
+    more: dict[str, Any] = {"trained_agent_steps": 5_000, "limit": {"max_steps": 9}}
+    runs.append(evaluated(tmp_path / "r", 2.0, "rnd", **more))
     assert main(["scores", *map(str, runs), "--out", str(tmp_path / "out")]) == 0
     text = capsys.readouterr().out
     assert "return score of 1 to 2 runs a task, 1 task: BankHeist" in text
     assert "the runs had trained for 100 to 5,000 agent steps" in text
+    assert f"1 of 3 evaluations ended early, with the short episodes alone: {runs[-1]}" in text
 
 
 MISTAKES = {
