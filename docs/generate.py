@@ -25,11 +25,11 @@ from afterwit.envs import ENVS
 from afterwit.runs.command_line.commands import COMMANDS
 from afterwit.runs.command_line.main import main
 from afterwit.runs.command_line.preset_options import own_options
+from afterwit.runs.configs.comparison import flat
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig, to_dict
 from afterwit.runs.drills.cluster_faults import CLUSTER_FAULTS
 from afterwit.runs.drills.faults import FAULTS
-from afterwit.runs.reports.groups import flat
 from afterwit.runs.studies.definitions import STUDIES
 from afterwit.runs.studies.study import Study, Variant
 from afterwit.world_models import WORLD_MODELS

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from afterwit.agents.cluster.calls import last_line, start_process, wait_for
 from afterwit.agents.cluster.remote_pipeline import RemoteTrajectory
+from afterwit.agents.metrics import mean_of_each
 from afterwit.agents.pipeline import LearnerLost
 from afterwit.agents.processes import LearnerProcess, Plan
 from afterwit.envs.specs import EnvSpec
@@ -48,19 +49,17 @@ class RemoteLearner:
         Metrics are means over the learners. `bonus` [T, B] is that of all environments.
         """
         results = self._all("update", self._shares(trajectory))
-        names, _, _, self.steps, version = results[0]
-        values = torch.from_numpy(np.mean([result[1] for result in results], 0))
+        *_, self.steps, version = results[0]
+        means = mean_of_each(dict(zip(names, values, strict=True)) for names, values, *_ in results)
         if version != self.version:
             self.version, self.acting = version, self.learners[0].weights.remote()
         bonus = torch.from_numpy(np.concatenate([result[2] for result in results], 1))
-        return {**dict(zip(names, values, strict=True)), "bonus": bonus}
+        return {**{name: torch.tensor(mean) for name, mean in means.items()}, "bonus": bonus}
 
     def inspect(self, trajectory: RemoteTrajectory) -> dict[str, Tensor]:
         """The instruments (see Learner.inspect): means over the learners' shares of the batch."""
         results = self._all("inspect", self._shares(trajectory))
-        return {
-            name: torch.tensor(np.mean([result[name] for result in results])) for name in results[0]
-        }
+        return {name: torch.tensor(mean) for name, mean in mean_of_each(results).items()}
 
     def _shares(self, trajectory: RemoteTrajectory) -> list[tuple[Any, ...]]:
         size = len(trajectory.parts) // len(self.learners)

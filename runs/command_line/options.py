@@ -108,6 +108,7 @@ class Scores:
 
     Prints interquartile mean, median and mean with intervals, and the probability that one method
     beats another. A method is a world model or the random policy; a task is a game with its noise.
+    Runs that differ in more than their seed are methods or tasks of their own, named by it.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
@@ -212,13 +213,15 @@ class Pretrain:
 class Objectives:
     """Train one encoder for each objective, game and seed on the same frames, and probe them all.
 
-    Rows go to a CSV file. What is there is not trained again.
+    Rows go to a CSV file. What is there is not trained again. Rows of one world must have the same
+    settings.
     """
 
     objectives: tuple[str, ...] = ("random", "byol-explore", "direct-pred", "vididi")
     """Objectives, as of afterwit pretrain."""
-    games: tuple[str, ...] = ("MontezumaRevenge", "PrivateEye", "Freeway")
-    """Atari games. None with a preset of another world."""
+    games: tuple[str, ...] | None = None
+    """Atari games. Unset: MontezumaRevenge, PrivateEye and Freeway, or with a preset of another
+    world that world. Without a name after it: the preset's own game."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One encoder each."""
     preset: str = "atari-small"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -11,6 +10,7 @@ import tyro
 from afterwit.runs.command_line.options import Benchmark, Train, at_home
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig
+from afterwit.runs.output.text import file_name
 from afterwit.world_models.registry import ALL_MODELS
 
 OWN = "package.module:Class"  # a world model of your own
@@ -81,5 +81,4 @@ def default_name(config: RunConfig) -> str:
     # the maze has no task: its noise, or none, names the world
     world = [task, getattr(env, "tv", None), None if task and noise == "none" else noise]
     parts = [config.preset, config.method, *filter(None, world), f"s{config.seed}"]
-    # an id may hold slashes, its arguments any character
-    return re.sub(r"[^\w.:=+-]+", "_", "-".join(parts)).strip("_")
+    return file_name("-".join(parts))

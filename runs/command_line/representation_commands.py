@@ -6,12 +6,13 @@ import torch
 
 from afterwit.runs.command_line.options import OUT, Evaluate, Objectives, Pretrain, StateProbe
 from afterwit.runs.command_line.preset_options import parsed
+from afterwit.runs.configs.comparison import short_name
 from afterwit.runs.configs.overrides import assignments, changed, suggestion
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig
 from afterwit.runs.output.files import atomic_write, checked_outputs
 from afterwit.runs.output.provenance import commit
-from afterwit.runs.output.text import print_paths
+from afterwit.runs.output.text import file_name, print_paths
 from afterwit.runs.representation import objectives, pretrain, state_probe
 from afterwit.runs.representation.feature_scores import table
 from afterwit.world_models.encoder_file import encoder_bytes
@@ -85,9 +86,10 @@ def pretrain_command(args: list[str]) -> int:
     chosen = parsed(Pretrain, args, "afterwit pretrain")
     pretrain.check_objective(chosen.objective, chosen.updates)
     config = configured(chosen.preset, chosen.game, chosen.set)
-    world = objectives.world_name(config.env)
+    world = short_name(config.env)
     torch.set_num_threads(config.threads)
-    path = chosen.out or OUT / f"{chosen.objective}-{world}-s{chosen.seed}.safetensors"
+    name = file_name(f"{chosen.objective}-{world}-s{chosen.seed}")
+    path = chosen.out or OUT / f"{name}.safetensors"
     with checked_outputs(path):
         print(f"playing {world} ...", flush=True)
         log = objectives.log_for(config.env, chosen.steps)

@@ -19,6 +19,7 @@ from afterwit.runs.output.files import atomic_write, read_json
 from afterwit.world_models.base import ModelConfig
 from afterwit.world_models.published import is_published
 from afterwit.world_models.registry import ALL_MODELS, find_model, world_model_name
+from afterwit.world_models.torso import TorsoConfig
 
 
 @dataclass(frozen=True)
@@ -220,8 +221,11 @@ RESOURCES = (
 )
 
 
-def to_dict(config: RunConfig) -> dict[str, Any]:
-    """Return plain dicts and values. Environment and world model have their registry `name`."""
+def to_dict(config: RunConfig | EnvConfig | TorsoConfig) -> dict[str, Any]:
+    """Return plain dicts and values of a run's config, or of a part of it.
+
+    Environment and world model have their registry `name`.
+    """
     return _plain(config)
 
 

@@ -8,6 +8,7 @@ say how much is known.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
@@ -16,19 +17,30 @@ from typing import Any
 import numpy as np
 
 from afterwit.envs.arrays import Array
+from afterwit.runs.configs.comparison import compared, label, world_name
 from afterwit.runs.configs.run_config import RunConfig, config_of
 from afterwit.runs.evaluation.evaluation_result import HUMAN, read_evaluation
 from afterwit.runs.evaluation.intervals import AGGREGATES, REPETITIONS, numpy_seed, rliable
 from afterwit.runs.output.files import checked_outputs, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
+from afterwit.runs.training import checkpoint
 
 RESULT, PICTURE = "scores.json", "scores.png"
+Evaluated = tuple[Path, RunConfig, Mapping[str, Any]]  # a run and its evaluation
+# Fields of environments that are part of how a method trains, not of what is played.
+TRAINING_ONLY = ("env.num_envs", "env.stagger")
+# How a method's runs of a task were evaluated, and what files of earlier versions mean.
+ALIKE: dict[str, Any] = {"policy": None, "checkpoint": checkpoint.NAME, "changes": {}}
+KEPT = ("trained_agent_steps", "policy", "episodes", "limit")  # of each evaluation
 THRESHOLDS = 101  # points of a performance profile
 
 
 def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str, Any]:
     """Aggregate the evaluations of runs, and write OUT/scores.json and OUT/scores.png.
+
+    Runs of one method and task differ only in their seed. Others are methods or tasks of their own,
+    which are named by the fields in which they differ.
 
     Args:
       folders: run folders with an evaluation.json.
@@ -38,7 +50,7 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
 
     Raises:
       ValueError: a run was not evaluated or lacks the measure, two runs have the same method, task
-        and seed, or methods have different numbers of runs.
+        and seed or were evaluated in different ways, or a method has different numbers of runs.
     """
     if len(folders) < 2:
         raise ValueError(
@@ -49,7 +61,8 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
         measure = HUMAN if all(HUMAN in evaluation for _, _, evaluation in evaluated) else "return"
     cells: dict[str, dict[str, list[float]]] = {}
     seen: dict[tuple[str, str, int], Path] = {}
-    for folder, config, evaluation in evaluated:
+    places = methods_and_tasks([config for _, config, _ in evaluated])
+    for (method, task), (folder, config, evaluation) in zip(places, evaluated, strict=True):
         value = number(evaluation, measure)
         if value is None:
             known = ", ".join([*evaluation["results"], *([HUMAN] if HUMAN in evaluation else [])])
@@ -57,36 +70,91 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
                 f"the evaluation of {folder} has no {measure!r}; it has"
                 f" {known or 'no numbers: no episode ended'}"
             )
-        cells.setdefault(config.method, {}).setdefault(task(config), []).append(value)
-        if same := seen.get((config.method, task(config), config.seed)):
+        cells.setdefault(method, {}).setdefault(task, []).append(value)
+        if same := seen.get((method, task, config.seed)):
             raise ValueError(
-                f"{same} and {folder} are both {config.title} on {task(config)}; runs of one task"
-                " must have different seeds"
+                f"{same} and {folder} are both {method}, seed {config.seed} on {task}; runs of one"
+                " task must have different seeds"
             )
-        seen[config.method, task(config), config.seed] = folder
+        seen[method, task, config.seed] = folder
+    check_alike(places, evaluated)
     tables = matrices(cells)
     with checked_outputs(out / RESULT, out / PICTURE):
-        return aggregated(measure, tables, evaluated, out)
+        return aggregated(measure, tables, places, evaluated, out)
+
+
+def methods_and_tasks(configs: Sequence[RunConfig]) -> list[tuple[str, str]]:
+    """Return the method and the task of each run.
+
+    A task is all that is played, a method all else but the seed. Where a plain name means several,
+    the fields in which they differ follow it.
+    """
+    fields = [compared(config) for config in configs]
+    played, trained = (
+        [
+            {
+                name: value
+                for name, value in each.items()
+                if (name.startswith("env.") and name not in TRAINING_ONLY) == of_task
+            }
+            for each in fields
+        ]
+        for of_task in (True, False)
+    )
+    tasks = told_apart([(world_name(config),) for config in configs], played)
+    methods = told_apart(
+        [(config.method, task) for config, task in zip(configs, tasks, strict=True)], trained
+    )
+    return list(zip(methods, tasks, strict=True))
+
+
+def told_apart(names: Sequence[tuple[str, ...]], fields: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the first part of each name, with the fields that differ among equal names."""
+    together = defaultdict[tuple[str, ...], list[Mapping[str, Any]]](list)
+    for name, each in zip(names, fields, strict=True):
+        together[name].append(each)
+    return [label(n[0], each, together[n]) for n, each in zip(names, fields, strict=True)]
+
+
+def check_alike(places: Sequence[tuple[str, str]], evaluated: Sequence[Evaluated]) -> None:
+    """Raise a ValueError if runs were evaluated in ways that do not compare.
+
+    Changed fields must be the same in all runs of a task. Policy and checkpoint must be the same in
+    the runs of a method on a task: other methods may not have them.
+    """
+    seen: dict[tuple[str, ...], tuple[Path, Any]] = {}
+    for (method, task), (folder, _, evaluation) in zip(places, evaluated, strict=True):
+        for name, usual in ALIKE.items():
+            value = evaluation.get(name, usual)
+            of = (name, task) if name == "changes" else (name, task, method)
+            first, other = seen.setdefault(of, (folder, value))
+            if value != other:
+                raise ValueError(
+                    f"{first} and {folder}, both on {task}, were evaluated with {name} {other!r}"
+                    f" and {value!r}; evaluate them alike, or leave one out"
+                )
 
 
 def aggregated(
     measure: str,
     tables: Mapping[str, Array],
-    evaluated: Sequence[tuple[Path, RunConfig, Mapping[str, Any]]],
+    places: Sequence[tuple[str, str]],
+    evaluated: Sequence[Evaluated],
     out: Path,
 ) -> dict[str, Any]:
     """Return the aggregates of each method's scores [runs, tasks], and write them to OUT."""
     result = {
         "measure": measure,
-        "tasks": sorted({task(config) for _, config, _ in evaluated}),
+        "tasks": sorted({task for _, task in places}),
         "scores": {name: table.tolist() for name, table in tables.items()},
         "aggregates": aggregates(tables),
         "improvement": improvement(tables),
         "profiles": profiles(tables),
         "runs": [
             {"folder": str(folder)}
-            | {name: evaluation.get(name) for name in ("trained_agent_steps", "policy", "episodes")}
-            for folder, _, evaluation in evaluated
+            | {"method": method, "task": task}
+            | {name: evaluation.get(name) for name in KEPT}
+            for (method, task), (folder, _, evaluation) in zip(places, evaluated, strict=True)
         ],
         "provenance": provenance(),
     }
@@ -112,14 +180,6 @@ def number(evaluation: Mapping[str, Any], measure: str) -> float | None:
         "mean", math.nan
     )
     return float(mean) if math.isfinite(mean) else None
-
-
-def task(config: RunConfig) -> str:
-    """Return what was played: the game, or the id and its arguments, and the noise if any."""
-    env = config.env
-    name = getattr(env, "game", None) or getattr(env, "label", None) or config.preset
-    noise = getattr(env, "noise", None)
-    return f"{name}, {noise}" if noise not in (None, "none") else str(name)
 
 
 def matrices(cells: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Array]:
@@ -223,32 +283,3 @@ def bootstrap(tables: Mapping[str, Any], function: Any) -> dict[str, Array]:
             dict(tables), function, reps=REPETITIONS
         )[1]
     return ends
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """Return the aggregates as text: one row per method."""
-    runs, tasks = np.array(next(iter(result["scores"].values()))).shape
-    head = (
-        f"{result['measure'].replace('_', '-')} score of {runs} run{'s' * (runs > 1)} a task,"
-        f" {tasks} task{'s' * (tasks > 1)}: " + "; ".join(result["tasks"])
-    )
-    rows = [f"{'':<18}" + "".join(f"{name:>30}" for name in AGGREGATES)]
-    for method, numbers in result["aggregates"].items():
-        rows.append(
-            f"{method:<18}"
-            + "".join(
-                f"{format_interval(numbers[name]['value'], numbers[name]):>30}"
-                for name in AGGREGATES
-            )
-        )
-    beats = [
-        f"a run of {p['better']} beats one of {p['than']} with probability"
-        f" {format_interval(p['probability'], p)}"
-        for p in result["improvement"]
-    ]
-    return "\n".join([head, *rows, *beats])
-
-
-def format_interval(value: float, ends: Mapping[str, float]) -> str:
-    interval = f" [{ends['low']:.2f}, {ends['high']:.2f}]" if math.isfinite(ends["low"]) else ""
-    return f"{value:.2f}{interval}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from afterwit.runs.evaluation.intervals import AGGREGATES
-from afterwit.runs.output.figure_style import COLOURS, GREY, OTHER, STYLE
+from afterwit.runs.evaluation.scores_text import run_count
+from afterwit.runs.output.figure_style import COLOURS, GREY, OTHER, STYLE, VIBRANT
 from afterwit.runs.output.files import atomic_write
 
 
@@ -20,6 +21,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     It has a panel per aggregate, with a dot and a bar per method, and a panel with the profiles.
     """
     methods = list(result["scores"])
+    colours = colours_of(methods)
     name = result["measure"].replace("_", "-") + " score"
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 1.5 + 0.3 * len(methods)), dpi=200, layout="constrained")
@@ -27,7 +29,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         for ax, aggregate in zip(axes, AGGREGATES, strict=False):
             for row, method in enumerate(reversed(methods)):
                 entry = result["aggregates"][method][aggregate]
-                colour = COLOURS.get(method, OTHER)
+                colour = colours[method]
                 ax.plot(
                     [entry["low"], entry["high"]],
                     [row, row],
@@ -45,7 +47,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
             )
         profiles = result["profiles"]
         for method in methods:
-            curve, colour = profiles["methods"][method], COLOURS.get(method, OTHER)
+            curve, colour = profiles["methods"][method], colours[method]
             axes[-1].plot(
                 profiles["thresholds"], curve["share"], color=colour, drawstyle="steps-pre"
             )
@@ -61,11 +63,17 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         axes[-1].set_title("share of runs above a score", fontsize=8)
         axes[-1].set_xlabel(name)
         axes[-1].set_ylim(0, 1.02)
-        runs = len(next(iter(result["scores"].values())))
         caption = (
-            f"{runs} runs a task and method; bars and bands: 95% stratified-bootstrap intervals"
-            " (rliable)"
+            f"{run_count(result)} a task and method; bars and bands: 95% stratified-bootstrap"
+            " intervals (rliable)"
         )
         figure.supxlabel(caption, fontsize=7, color=GREY)
         with atomic_write(path) as file:
             figure.savefig(file, format="png")
+
+
+def colours_of(methods: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each method. Those that are no world models take what is left."""
+    known = {method: COLOURS[method] for method in methods if method in COLOURS}
+    free = iter([colour for colour in VIBRANT if colour not in known.values()])
+    return {method: known.get(method) or next(free, OTHER) for method in methods}

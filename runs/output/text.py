@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -16,6 +17,11 @@ def in_one_line(text: str) -> str:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text
     )
+
+
+def file_name(text: str) -> str:
+    """Return `text` as a file's name: ids of environments may hold slashes, and much else."""
+    return re.sub(r"[^\w.:=+-]+", "_", text).strip("_")
 
 
 def quoted(path: Path | str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 
+from afterwit.runs.configs.comparison import flat
 from afterwit.runs.configs.run_config import to_dict
 from afterwit.runs.evaluation.evaluation_result import HUMAN
 from afterwit.runs.output.figure_style import MAX_VIDEO, STYLE, save
@@ -18,7 +19,7 @@ from afterwit.runs.output.html import PAGE, as_text, film, image, table, write_h
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.reports.curves import curves, panel
-from afterwit.runs.reports.groups import Group, flat, make_groups, noise_of, result_names
+from afterwit.runs.reports.groups import Group, make_groups, noise_of, result_names
 from afterwit.runs.reports.maze_maps import overview, tenths
 from afterwit.runs.reports.report_summary import summarise
 from afterwit.runs.reports.run_results import RunLog, read_run

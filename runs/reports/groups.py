@@ -16,13 +16,10 @@ import numpy as np
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.atari import AtariConfig
-from afterwit.envs.gym import GymConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.envs.noise import LAYERS
-from afterwit.runs.configs.run_config import RESOURCES, RunConfig, to_dict
+from afterwit.runs.configs.comparison import compared, label, world_name
 from afterwit.runs.reports.run_results import RunLog
-
-NOT_COMPARED = ("seed", "preset", *RESOURCES)  # fields in which the runs of a group may differ
 
 
 @dataclass(frozen=True)
@@ -75,53 +72,18 @@ def make_groups(runs: Iterable[RunLog]) -> list[Group]:
     """Return the runs in groups, ordered by world and then as given."""
     alike: dict[tuple[str, str, str], list[RunLog]] = defaultdict(list)
     for run in runs:
-        compared = {
-            name: value
-            for name, value in flat(to_dict(run.config)).items()
-            if name not in NOT_COMPARED
-        }
-        alike[world_name(run.config), run.method, json.dumps(compared, sort_keys=True)].append(run)
+        shared = json.dumps(compared(run.config), sort_keys=True)
+        alike[world_name(run.config), run.method, shared].append(run)
     together: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for world, method, compared_json in alike:
-        together[world, method].append(json.loads(compared_json))
+    for world, method, shared in alike:
+        together[world, method].append(json.loads(shared))
     groups = []
-    for (world, method, compared_json), members in alike.items():
-        others, this = together[world, method], json.loads(compared_json)
-        differing = [
-            name for name in this if any(other.get(name) != this[name] for other in others)
-        ]
-        label = ", ".join(
-            [method, *(f"{name.split('.')[-1]} {this[name]}" for name in differing[:2])]
-        )
-        groups.append(Group(label, world, tuple(members), others.index(this)))
+    for (world, method, shared), members in alike.items():
+        others, this = together[world, method], json.loads(shared)
+        name = label(method, this, others)
+        groups.append(Group(name, world, tuple(members), others.index(this)))
     worlds = list(dict.fromkeys(group.world for group in groups))
     return sorted(groups, key=lambda group: worlds.index(group.world))
-
-
-def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested dict as {"learner.torso.hidden": 128, …}."""
-    result: dict[str, Any] = {}
-    for name, value in data.items():
-        result |= (
-            flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-        )
-    return result
-
-
-def world_name(config: RunConfig) -> str:
-    """Return what the agents live in, as it follows "On" in a sentence."""
-    env = config.env
-    if isinstance(env, MazeConfig):
-        dose = "" if env.dose is None else f" (dose {env.dose:g})"
-        maze = "the maze" if env.layout == "row" else f"the maze of {env.layout}"
-        return (
-            f"{maze} without noise"
-            if env.noise == "none"
-            else f"{maze} with {env.noise} noise{dose}"
-        )
-    if isinstance(env, AtariConfig):
-        return env.game if env.noise == "none" else f"{env.game} with {env.noise} noise"
-    return env.label if isinstance(env, GymConfig) else type(env).__name__
 
 
 def noise_of(group: Group) -> tuple[str, str] | None:

@@ -19,6 +19,19 @@ def headline(groups: Sequence[Group]) -> list[list[str]]:
     ]
 
 
+def _repeated_seeds(group: Group) -> list[str]:
+    """Return a sentence about each seed of which a group has several runs."""
+    by_seed: dict[int, list[str]] = {}
+    for run in group.runs:
+        by_seed.setdefault(run.config.seed, []).append(run.folder.name)
+    return [
+        f"{' and '.join(names)} have one config and one seed, {seed}, and count as {len(names)}"
+        f" runs of {group.label}."
+        for seed, names in by_seed.items()
+        if len(names) > 1
+    ]
+
+
 def _sentences(world: str, groups: list[Group]) -> list[str]:
     begun = [group for group in groups if any(run.episodes.any() for run in group.runs)]
     trackers = sorted({name for group in begun for name in group.names("reached/")})
@@ -40,6 +53,7 @@ def _sentences(world: str, groups: list[Group]) -> list[str]:
         if group not in begun and begun
     ]
     result += [note for group in groups for run in group.runs for note in run.notes]
+    result += [s for group in groups for s in _repeated_seeds(group)]
     for run in (run for group in groups for run in group.runs if not run.finished):
         result.append(
             f"{run.folder.name} is not finished: {run.steps[-1]:,} of {run.config.total_steps:,}"

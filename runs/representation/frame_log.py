@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,15 @@ DECLARED = {
     "doors": "doors",
 }
 Choose = Callable[[Array, Array], Array]  # observations [B, ...], first [B] -> actions [B]
+
+
+class Pieces(NamedTuple):
+    """Pieces of S episodes or more, n steps each, as `IntrinsicReward.update` takes them."""
+
+    obs: Array  #: [n + 1, S, ...]
+    actions: Array  #: int64 [n, S]
+    dones: Array  #: bool [n, S]: the observation after the step is the episode's last
+    previous_dones: Array  #: bool [S]: the first observation is the episode's last
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,29 @@ class FrameLog:
     def steps(self) -> int:
         """T, the agent steps of each environment."""
         return len(self.obs)
+
+    def pieces(self, times: Array, envs: Array) -> Pieces:
+        """Pieces of the log, in the form of `IntrinsicReward.update`.
+
+        The action at time t leads to obs[t + 1]. If that is the last observation of an episode,
+        obs[t + 2] opens the next one (next-step autoreset). So n steps need n + 2 logged times:
+
+            time              0         1         2    ...    n-1        n        n+1
+            obs             obs[0]    obs[1]    obs[2] ...  obs[n-1]   obs[n]
+            actions         a[0]      a[1]      a[2]   ...  a[n-1]
+            first                     previous  d[0]   ...  d[n-3]     d[n-2]    d[n-1]
+
+        Args:
+          times: int [n + 2, S], consecutive for each piece.
+          envs: int [S], the environment of each piece.
+        """
+        first = self.first[times, envs]
+        return Pieces(
+            obs=self.obs[times[:-1], envs],
+            actions=self.action[times[:-2], envs],
+            dones=first[2:],
+            previous_dones=first[1],
+        )
 
 
 def save_log(log: FrameLog, path: Path) -> None:

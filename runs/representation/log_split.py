@@ -11,6 +11,8 @@ from hashlib import blake2b
 import numpy as np
 
 from afterwit.envs.arrays import Array
+from afterwit.envs.atari_config import AtariConfig
+from afterwit.envs.make import EnvConfig
 from afterwit.runs.representation.frame_log import FrameLog
 
 
@@ -23,6 +25,14 @@ class Parts:
     test: list[Array]
     used: Array  # the frames of all of them, before duplicates were removed
     duplicates: int = 0  # test frames that were removed
+
+
+def has_recurring_views(config: EnvConfig) -> bool:
+    """Return whether the views of a world recur by nature, as those of all but Atari do.
+
+    There hardly a test frame is unknown, so known ones are not to be removed.
+    """
+    return not isinstance(config, AtariConfig)
 
 
 def episodes_of(first: Array) -> list[Array]:

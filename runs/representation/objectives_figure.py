@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from afterwit.runs.output.figure_style import GREY, INK, PALE, STYLE, VIBRANT, Picture, save
+
+TITLE = 24  # characters of a panel's title that go in a line
 
 
 def draw_objectives(rows: Sequence[Mapping[str, Any]], out: Path) -> Picture:
@@ -36,7 +39,7 @@ def draw_objectives(rows: Sequence[Mapping[str, Any]], out: Path) -> Picture:
                 colour = GREY if row["objective"] == "random" else VIBRANT[1]
                 place = names.index(row["objective"])
                 axes.plot(float(row["mean"]), place, "o", color=colour, markersize=4)
-            axes.set_title(world, loc="left", color=INK)
+            axes.set_title(fill(world, TITLE), loc="left", color=INK)
             axes.set_xlabel("weighted F1")
             axes.set_xlim(0, 1)
         panels[0].set_yticks(range(len(names)), names)

@@ -18,6 +18,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 from tqdm import tqdm
 
+from afterwit.agents.metrics import mean_of_each
 from afterwit.envs.arrays import Array
 from afterwit.envs.atari_sound import spectrum
 from afterwit.envs.checks import check_counts
@@ -60,7 +61,7 @@ class Pretrained:
 
     encoder: Encoder
     torso: TorsoConfig
-    metrics: dict[str, float]  # of the last tenth of the updates, means
+    metrics: dict[str, float]  # of the last tenth of the updates, means over those that have them
     seconds: float  # of the updates, without logging
 
 
@@ -128,8 +129,7 @@ def pretrain(
         losses.append(step())
     seconds = time.perf_counter() - start
     last = losses[-max(1, updates // 10) :]
-    means = {name: float(np.mean([each[name] for each in last])) for name in last[0]}
-    return Pretrained(encoder, torso, means, seconds)
+    return Pretrained(encoder, torso, mean_of_each(last), seconds)
 
 
 def fresh_encoder(log: FrameLog, torso: TorsoConfig, seed: int) -> Encoder:
@@ -152,16 +152,12 @@ def model_step(
     curiosity = IntrinsicReward(
         model, space, Discrete(log.num_actions), seed, torso, learning_rate=learning_rate
     )
-    pieces = draws(log, LENGTH + 2, SEQUENCES, rng, whole=False)
+    places = draws(log, LENGTH + 2, SEQUENCES, rng, whole=False)
 
     def step() -> dict[str, float]:
-        times, envs = next(pieces)
-        first = log.first[times, envs]  # [LENGTH + 2, SEQUENCES]
+        piece = log.pieces(*next(places))
         return curiosity.update(
-            log.obs[times[:-1], envs],
-            log.action[times[:-2], envs],
-            first[2:],
-            previous_dones=first[1],
+            piece.obs, piece.actions, piece.dones, previous_dones=piece.previous_dones
         )
 
     return curiosity.torso.encoder, step

@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 from afterwit.agents.agent import Agent
 from afterwit.envs.arrays import Array
-from afterwit.envs.atari_config import AtariConfig
 from afterwit.runs.configs.run_config import RunConfig, read_config, to_dict
 from afterwit.runs.evaluation.evaluate import evaluation_env
 from afterwit.runs.output.files import checked_outputs, write_json
@@ -42,6 +41,7 @@ from afterwit.runs.representation.feature_scores import (
 )
 from afterwit.runs.representation.frame_log import FrameLog, log_game, read_log, save_log
 from afterwit.runs.representation.linear_probe import HOUSE
+from afterwit.runs.representation.log_split import has_recurring_views
 from afterwit.runs.representation.published_log import STREAMS, published_log
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.run import Run
@@ -188,8 +188,7 @@ def probe_run(
         if supervised_epochs:
             encoder = random_encoder(torso.config, log, seed)
             supervised = Supervised(encoder, torso.config.embedding, supervised_epochs)
-        # The views of small worlds recur by nature: there all test frames are known.
-        apart = isinstance(config.env, AtariConfig)
+        apart = not has_recurring_views(config.env)
         result = score_features(log, readers, seed, HOUSE, apart, supervised, tell)
         head = {
             "mode": "house",
@@ -239,6 +238,12 @@ def fitting_log(path: Path, loaded: Run) -> FrameLog:
             f"{path} has frames of shape {shape} and {number} actions; the run reads"
             f" {loaded.spec.observation_shape} and has {loaded.spec.num_actions}: log frames of its"
             " own environment"
+        )
+    played = log.meta.get("environment", loaded.spec.name)
+    if played != loaded.spec.name:
+        raise ValueError(
+            f"{path} has frames of {played}, and the run lives in {loaded.spec.name}; log frames of"
+            " its own environment"
         )
     return log
 

@@ -19,9 +19,10 @@ import numpy as np
 from afterwit.envs.arrays import Array
 from afterwit.envs.atari import AtariConfig
 from afterwit.envs.maze import MazeConfig
+from afterwit.runs.configs.comparison import flat
 from afterwit.runs.configs.run_config import config_of, to_dict
 from afterwit.runs.evaluation.intervals import Estimate, estimate
-from afterwit.runs.reports.groups import MEASURES, Group, flat, noise_of
+from afterwit.runs.reports.groups import MEASURES, Group, noise_of
 from afterwit.runs.reports.run_results import RunLog, read_run
 from afterwit.runs.studies.run_study import NAME, Manifest, read_manifest
 from afterwit.runs.training.episode_statistics import NUM_WINDOWS

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from afterwit.runs.configs.comparison import THERE_AND_NOW, differences
 from afterwit.runs.configs.overrides import checked
 from afterwit.runs.configs.run_config import read_config, to_dict, write_config
 from afterwit.runs.output.files import atomic_write, locked_folder, read_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.studies.study import Cell, Study, Variant
-from afterwit.runs.training.checkpoint import differences
 from afterwit.runs.training.exit_codes import STOPPED
 from afterwit.runs.training.many_runs import PATIENCE, finished, train_all
 from afterwit.runs.training.run_log import last_entry
@@ -28,7 +28,6 @@ REPORT = (
     *("report.html", "summary.json", "runs.csv", "cells.csv", "differences.csv"),
     *("standings.md", "study-*.png"),
 )
-SIDES = ("there", "now")  # the study in the folder, and the requested one
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def merge_manifest(study: Study, cells: Sequence[Cell], home: Path) -> Manifest:
     ):
         pairs += [(f"{what} {name}", there[name], here[name]) for name in here if name in there]
     for what, there, here in pairs:
-        raise_if_different(home, differences(there, here, what, SIDES))
+        raise_if_different(home, differences(there, here, what, THERE_AND_NOW))
     for cell in cells:
         raise_if_different(home, config_differences(home / cell.folder, cell))
     known = {entry["folder"] for entry in old.cells}
@@ -179,7 +178,9 @@ def config_differences(folder: Path, cell: Cell) -> list[str]:
         return []
     return [
         f"{cell.folder}: {line}"
-        for line in differences(to_dict(read_config(folder)), to_dict(cell.config), sides=SIDES)
+        for line in differences(
+            to_dict(read_config(folder)), to_dict(cell.config), sides=THERE_AND_NOW
+        )
     ]
 
 

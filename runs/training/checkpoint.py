@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from afterwit.runs.configs.comparison import differences
 from afterwit.runs.configs.run_config import RESOURCES, RunConfig, from_dict, to_dict, write_config
 from afterwit.runs.output.files import atomic_write, link_or_copy, sync, sync_folder
 from afterwit.runs.output.text import quoted
@@ -74,7 +75,9 @@ def checkpoint_path(folder: Path, age: int) -> Path:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the run's checkpoints, newest first, without `best.pt`."""
+    """Return the run's checkpoints, newest first, without `best.pt`. None if the folder is gone."""
+    if not folder.is_dir():
+        return []
     aged = [
         int(match[1])
         for path in folder.iterdir()
@@ -163,16 +166,18 @@ def load(folder: Path, config: RunConfig, name: str = NAME) -> dict[str, Any]:
       name: a file name, or `best`.
 
     Raises:
-      ValueError: the checkpoint is missing, damaged, of a newer format, or of another config. The
-        message names the remedy.
+      ValueError: the name has a folder, or the checkpoint is missing, damaged, of a newer format,
+        or of another config. The message names the remedy.
     """
+    if not name or Path(name).name != name:
+        raise ValueError(
+            f"the checkpoint is {name!r}; it must be the name of a file in {folder}, without a"
+            f" folder: {NAME}, or best"
+        )
     path = folder / (BEST if name == "best" else name)
     if not path.is_file():
-        available = (
-            [other.name for other in (*list_checkpoints(folder), folder / BEST) if other.is_file()]
-            if folder.is_dir()
-            else []
-        )
+        listed = (*list_checkpoints(folder), folder / BEST)
+        available = [other.name for other in listed if other.is_file()]
         if available:
             raise ValueError(f"{folder} has no {path.name}; it has {', '.join(available)}")
         raise ValueError(
@@ -286,34 +291,6 @@ def restore_config(folder: Path) -> str:
             write_config(from_dict(read(path)["config"]), folder)
             return f"{folder / 'config.json'} is missing; written again from {path.name}"
     return ""
-
-
-SIDES = ("in the checkpoint", "in config.json")
-
-
-def differences(
-    saved: Any, current: Any, where: str = "", sides: tuple[str, str] = SIDES
-) -> list[str]:
-    """Return where two configs differ, as `field is a in the checkpoint, b in config.json`.
-
-    `sides` are the words for the two.
-    """
-    if isinstance(saved, dict) and isinstance(current, dict):
-        names = sorted(saved.keys() | current.keys())
-        return [
-            line
-            for name in names
-            for line in differences(
-                saved.get(name), current.get(name), f"{where}.{name}".lstrip("."), sides
-            )
-        ]
-    if (
-        isinstance(saved, list | tuple)
-        and isinstance(current, list | tuple)
-        and list(saved) == list(current)
-    ):
-        return []
-    return [] if saved == current else [f"{where} is {saved!r} {sides[0]}, {current!r} {sides[1]}"]
 
 
 def equal_states(left: Any, right: Any) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from afterwit.agents.metrics import mean_of_each
 from afterwit.envs.arrays import Array
 from afterwit.envs.infos import ROOMS
 from afterwit.envs.make import EnvConfig, make_env
@@ -206,10 +207,8 @@ class Statistics:
     def pop(self) -> dict[str, float]:
         """Return means over the episodes, and shares of time and pay, since the last call."""
         result: dict[str, float] = {"episode/count": len(self.episodes)}
-        for name in dict.fromkeys(name for _, episode in self.episodes for name in episode):
-            result[f"{section(name)}/{name}"] = float(
-                np.mean([episode[name] for _, episode in self.episodes if name in episode])
-            )
+        means = mean_of_each(episode for _, episode in self.episodes)
+        result |= {f"{section(name)}/{name}": value for name, value in means.items()}
         result |= {
             f"explored/{kind}s": float(ever.sum())
             for kind, ever in self.explored.items()
@@ -275,6 +274,7 @@ class Statistics:
             "time": self.time,
             "paid": self.paid,
             "achieved": (self.score_sum, self.score_count),
+            "total_steps": self.total_steps,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -300,12 +300,27 @@ class Statistics:
         self.first_reach = arrays.get(
             "first_reach", np.full(arrays["trackers"].shape[1], -1, np.int64)
         )
-        self.visits, self.pay = arrays["visits"], arrays["pay"]
+        # Checkpoints of November 2026 lack this. The run may now be longer than planned before.
+        planned = state.get("total_steps", self.total_steps)
+        self.visits, self.pay = (
+            moved_windows(arrays[name], planned, self.total_steps) for name in ("visits", "pay")
+        )
         if self.visits.shape[1]:
             self.explored["cell"] = np.asarray(self.visits.any(0))
         self.episodes, self.time, self.paid = state["episodes"], state["time"], state["paid"]
         # Checkpoints of format 1 lack this.
         self.score_sum, self.score_count = state.get("achieved", (0.0, 0))
+
+
+def moved_windows(maps: Array, before: int, now: int) -> Array:
+    """Return maps [NUM_WINDOWS, cells] by tenths of `before` steps by tenths of `now` steps.
+
+    A tenth goes as a whole to where its middle lies.
+    """
+    middles = (2 * np.arange(NUM_WINDOWS) + 1) * before // 2
+    result = np.zeros_like(maps)
+    np.add.at(result, np.minimum(NUM_WINDOWS - 1, middles // now), maps)
+    return result
 
 
 def unpacked(bits: Array | None, unknown: Array) -> Array:

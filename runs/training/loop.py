@@ -10,11 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from afterwit.agents.malloc_settings import keep_memory
+from afterwit.agents.metrics import PendingMetrics
 from afterwit.agents.pipeline import LearnerLost
 from afterwit.envs.specs import EnvironmentFault
 from afterwit.runs.configs.run_config import RunConfig, read_config, write_config
@@ -132,13 +131,14 @@ def last_checkpoint(folder: Path, config: RunConfig) -> int:
 
 
 def _train(run: Run, folder: Path, progress: bool) -> bool:
-    config, pending, saved = run.config, list[dict[str, Tensor]](), -1
+    config, pending, saved = run.config, PendingMetrics(), -1
     state, notice = checkpoint.resume(folder, config)
     if notice:
         print_notice(notice)
     if state is not None:
         run.load_state(state)
-        pending, saved = unstacked(state.get("pending", {}), run.learner.device), run.agent_steps
+        pending.load_state(state.get("pending", {}), run.learner.device)
+        saved = run.agent_steps
     elif config.learner.torso.init is not None:
         run.learner.adopt_encoder(config.learner.torso.init)
     print_observations(run)
@@ -225,7 +225,7 @@ def _loop(
     log: Log,
     bar: Any,
     signals: StopSignals,
-    pending: list[dict[str, Tensor]],
+    pending: PendingMetrics,
     saved: int,
 ) -> int:
     """Train to the end, or until a signal comes.
@@ -242,7 +242,7 @@ def _loop(
     signals.step_ended(run.agent_steps)
     while run.agent_steps < config.total_steps and not signals.received:
         before = run.agent_steps
-        pending.append(run.step())
+        pending.add(run.step())
         if run.learner.steps == len(run.first_losses) == RECORDED_STEPS:
             record_losses(folder, run.first_losses)
         signals.step_ended(run.agent_steps)
@@ -273,16 +273,13 @@ def crossed(before: int, after: int, interval: int) -> bool:
     return before // interval < after // interval
 
 
-def log_entry(run: Run, pending: list[dict[str, Tensor]], rate: float) -> dict[str, float]:
+def log_entry(run: Run, pending: PendingMetrics, rate: float) -> dict[str, float]:
     """Return one log entry.
 
     It has the means over the learner steps since the last entry, the episodes' numbers, the
     instruments' readings, and the time in all its units.
     """
     assert run.trajectory is not None
-    means = {
-        name: torch.stack([m[name].float() for m in pending]).mean().item() for name in pending[0]
-    }
     with own_modes():
         readings = {
             name: value.item() for name, value in run.learner.inspect(run.trajectory).items()
@@ -294,13 +291,13 @@ def log_entry(run: Run, pending: list[dict[str, Tensor]], rate: float) -> dict[s
         "seconds": round(run.seconds, 3),
         "agent_steps_per_second": rate,
         **run.statistics.pop(),
-        **{f"learner/{name}": value for name, value in means.items()},
+        **{f"learner/{name}": value for name, value in pending.means().items()},
         **{name: value for name, value in readings.items() if math.isfinite(value)},
         ALARM: float(bool(alarm(readings))),
     }
 
 
-def save(run: Run, folder: Path, log: Log, pending: list[dict[str, Tensor]]) -> None:
+def save(run: Run, folder: Path, log: Log, pending: PendingMetrics) -> None:
     """Write log and maps to disk, then a checkpoint.
 
     Its score decides which checkpoint is kept as the best: `Statistics.score` of the episodes since
@@ -309,20 +306,4 @@ def save(run: Run, folder: Path, log: Log, pending: list[dict[str, Tensor]]) -> 
     log.sync()
     log.write_maps(run.statistics)
     score = run.statistics.score()
-    checkpoint.save(folder, run.state() | {"score": score, "pending": stacked(pending)})
-
-
-def stacked(pending: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the metrics of n learner steps as one tensor [n] per name."""
-    return (
-        {name: torch.stack([metrics[name] for metrics in pending]) for name in pending[0]}
-        if pending
-        else {}
-    )
-
-
-def unstacked(metrics: dict[str, Tensor], device: torch.device) -> list[dict[str, Tensor]]:
-    """Return what `stacked` was given, on `device`."""
-    metrics = {name: values.to(device) for name, values in metrics.items()}
-    number = len(next(iter(metrics.values()))) if metrics else 0
-    return [{name: values[index] for name, values in metrics.items()} for index in range(number)]
+    checkpoint.save(folder, run.state() | {"score": score, "pending": pending.state()})

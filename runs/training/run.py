@@ -170,7 +170,7 @@ def remove_unstarted(folder: Path) -> None:
     The corrected command can then use the same path. Only the process that has locked the folder
     may do that. A folder with other files in it stays.
     """
-    if {path.name for path in folder.iterdir()} - {"config.json", LOCK}:
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} - {"config.json", LOCK}:
         return
     for name in ("config.json", LOCK):
         (folder / name).unlink(missing_ok=True)

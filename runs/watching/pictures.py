@@ -16,11 +16,12 @@ from afterwit.envs.atari import CELLS, SIDE, STOREYS
 from afterwit.envs.atari_config import AtariConfig
 from afterwit.envs.infos import ROOMS
 from afterwit.envs.maze import MazeConfig
+from afterwit.runs.configs.comparison import world_name
 from afterwit.runs.configs.run_config import config_of
 from afterwit.runs.output.figure_style import GREY, PALE, count_words, save
 from afterwit.runs.output.html import image
 from afterwit.runs.reports.curves import Curve, colour, curves, draw_lines, label_ends
-from afterwit.runs.reports.groups import Group, world_name
+from afterwit.runs.reports.groups import Group
 from afterwit.runs.reports.maze_maps import draw_maze, map_of, map_size
 from afterwit.runs.reports.run_results import RunLog, read_run
 from afterwit.runs.reports.sentences import percent

@@ -9,11 +9,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from afterwit.runs.configs.comparison import world_name
 from afterwit.runs.configs.run_config import RunConfig, config_of
 from afterwit.runs.evaluation.evaluation_result import is_number
 from afterwit.runs.output.files import is_locked
 from afterwit.runs.output.text import quoted
-from afterwit.runs.reports.groups import world_name
 from afterwit.runs.training.loop import ERROR
 from afterwit.runs.training.run_log import METRICS, last_entry
 from afterwit.runs.watching.page import problem

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-import torch
 from ray.cluster_utils import Cluster as Nodes
 
 from afterwit.agents.cluster.remote_pipeline import RemoteTrajectory
@@ -335,14 +334,6 @@ def test_a_cluster_that_does_not_answer_is_told() -> None:
         ray.shutdown()
     with pytest.raises(ValueError, match=r"cluster '127.0.0.1:9' does not answer"):
         ClusterRun(replace(ONE, cluster="127.0.0.1:9"))
-
-
-def test_metrics_of_learners_are_their_means() -> None:
-    """The mean of float32 arrays is float32."""
-    assert (
-        torch.from_numpy(np.mean([np.float32([1, 3]), np.float32([3, 5])], 0)).dtype
-        == torch.float32
-    )
 
 
 def test_simulated_actors_feed_the_real_learner(nodes: Nodes, tmp_path: Path) -> None:

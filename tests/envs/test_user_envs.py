@@ -21,9 +21,9 @@ import torch
 from afterwit.envs.gym import Gym, GymConfig
 from afterwit.envs.specs import EnvironmentFault, reraise_as
 from afterwit.runs.command_line.main import main
+from afterwit.runs.configs.comparison import world_name
 from afterwit.runs.configs.presets import gym
 from afterwit.runs.configs.run_config import read_config
-from afterwit.runs.evaluation.scores import task
 from afterwit.runs.evaluation.trained_agent import load_agent
 from afterwit.runs.training.run import Run
 from afterwit.runs.training.run_log import read_metrics
@@ -167,7 +167,7 @@ def test_the_arguments_of_a_constructor_are_kept_and_told_apart(
     folder = tmp_path / "run"
     config = read_config(folder)
     assert config.env.kwargs == ("size=8", "mode=hard")  # type: ignore[union-attr]
-    assert task(config) == f"{NAME}:Strict-v0 (size=8, mode=hard)"
+    assert world_name(config) == f"{NAME}:Strict-v0 (size=8, mode=hard)"
     assert (
         train_own.command("evaluate", str(folder), "--episodes", "2", "--set", 'kwargs=["size=8"]')[
             0

@@ -284,3 +284,15 @@ def test_a_peak_gets_its_wedge() -> None:
     rows, columns = np.nonzero((plain != marked).any(-1))
     newest = plain.shape[1] - 2
     assert len(rows) and abs(columns.mean() - (newest - 2 * (len(values) - 1 - 30))) < 2
+
+
+@pytest.mark.parametrize(("planned", "window"), [(1000, 9), (2000, 4), (500, 9), (10_000, 0)])
+def test_maps_by_tenth_follow_a_run_that_is_made_longer(planned: int, window: int) -> None:
+    """The last tenth of 1,000 steps is the fifth of 2,000."""
+    spec = replace(tiny_spec(), semantics={"map": (5, 10)})
+    statistics, longer = Statistics(spec, 1000), Statistics(spec, planned)
+    whole = replace(random_trajectory(resets=()), info={"cell": torch.full((T, B), 7)})
+    statistics.add(whole, torch.ones(T, B), 950)
+    longer.load_state(statistics.state())
+    assert longer.visits[window, 7] == longer.visits.sum() == T * B
+    assert longer.pay[window, 7] == longer.pay.sum() == T * B

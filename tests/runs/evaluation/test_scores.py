@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from afterwit.runs.command_line.main import main
+from afterwit.runs.configs.overrides import changed
 from afterwit.runs.configs.presets import atari_small, maze
-from afterwit.runs.configs.run_config import write_config
+from afterwit.runs.configs.run_config import RunConfig, write_config
 from afterwit.runs.evaluation.scores import (
     HUMAN,
     aggregates,
@@ -139,6 +140,115 @@ def test_the_human_normalised_score_is_taken_where_all_have_it(tmp_path: Path) -
     assert result["measure"] == HUMAN and result["scores"] == {"byol-hindsight": [[0.25], [1.25]]}
     without = evaluated(tmp_path / "without", 1.0, seed=2)
     assert scores([*both, without], None, tmp_path / "out")["measure"] == "return"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("afterwit.runs.evaluation.scores.REPETITIONS", 10)
+
+
+def write(folder: Path, config: RunConfig, score: float = 1.0, **more: Any) -> Path:
+    evaluated(folder, score, **more)
+    write_config(config, folder)
+    return folder
+
+
+def changed_runs(folder: Path, *changes: dict[str, Any]) -> list[Path]:
+    """Two seeds of a maze run for each set of changed fields."""
+    runs = []
+    for number, changes_ in enumerate(changes):
+        for seed in range(2):
+            config = replace(maze(), seed=seed)
+            for path, value in changes_.items():
+                config = changed(config, path, value)
+            runs.append(write(folder / f"{number}-{seed}", config, 10.0 * number + seed))
+    return runs
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("changes", "tasks"),
+    [
+        ({"env.density": 0.25}, ["the maze with brownian noise, density 0.25", "density 0.5"]),
+        ({"env.dose": 0.5}, ["the maze with brownian noise", "(dose 0.5)"]),
+        ({"env.layout": "branches"}, ["the maze of branches", "the maze with"]),
+        ({"env.episode_steps": 50}, ["episode_steps 50", "episode_steps 500"]),
+    ],
+)
+def test_other_worlds_are_other_tasks(
+    changes: dict[str, Any], tasks: list[str], tmp_path: Path
+) -> None:
+    result = scores(changed_runs(tmp_path, {}, changes), None, tmp_path / "out")
+    assert len(result["tasks"]) == 2
+    assert all(part in task for part, task in zip(tasks, result["tasks"], strict=True))
+    assert result["scores"]["byol-hindsight"] in ([[0, 10], [1, 11]], [[10, 0], [11, 1]])
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("changes", "methods"),
+    [
+        ({"learner.learning_rate": 0.5}, ["learning_rate 0.0003", "learning_rate 0.5"]),
+        ({"total_steps": 7}, ["total_steps 1500000", "total_steps 7"]),
+        ({"env.num_envs": 8}, ["num_envs 64", "num_envs 8"]),
+        ({"learner.world_model.horizon": 7}, ["horizon 1", "horizon 7"]),
+    ],
+)
+def test_other_ways_to_train_are_other_methods(
+    changes: dict[str, Any], methods: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = changed_runs(tmp_path, {}, changes)
+    assert main(["scores", *map(str, runs), "--out", str(tmp_path / "out")]) == 0
+    result = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert result["scores"] == {
+        f"byol-hindsight, {words}": [[10 * number], [10 * number + 1]]
+        for number, words in enumerate(methods)
+    }
+    assert result["tasks"] == ["the maze with brownian noise"]
+    assert f"a run of byol-hindsight, {methods[1]} beats" in capsys.readouterr().out
+    assert [run["method"] for run in result["runs"]][::2] == list(result["scores"])
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_changes_no_result_separates_no_runs(tmp_path: Path) -> None:
+    alike = [
+        write(tmp_path / "a", replace(atari_small("rnd", "Pong"), seed=0)),
+        write(
+            tmp_path / "b",
+            changed(replace(atari_small("rnd", "Pong"), seed=1, threads=3), "env.threads", 3),
+        ),
+    ]
+    assert list(scores(alike, None, tmp_path / "out")["scores"]) == ["rnd"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"policy": "greedy"}, "policy 'stochastic' and 'greedy'; evaluate them alike"),
+        ({"checkpoint": "best"}, "checkpoint 'checkpoint.pt' and 'best'"),
+        ({"changes": {"sticky": 0.0}}, "changes {} and {'sticky': 0.0}"),
+    ],
+)
+def test_unlike_evaluations_are_not_pooled(
+    more: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    runs = [evaluated(tmp_path / "a", 1.0), evaluated(tmp_path / "b", 2.0, seed=1, **more)]
+    with pytest.raises(ValueError, match=f"both on BankHeist, were evaluated with {message}"):
+        scores(runs, None, tmp_path / "out")
+
+
+@pytest.mark.usefixtures("quick")
+def test_unlike_numbers_of_runs_and_steps_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [evaluated(tmp_path / str(seed), 1.0, seed=seed) for seed in range(2)]
+    more: dict[str, Any] = {"trained_agent_steps": 5_000, "limit": {"max_steps": 9}}
+    runs.append(evaluated(tmp_path / "r", 2.0, "rnd", **more))
+    assert main(["scores", *map(str, runs), "--out", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    assert "return score of 1 to 2 runs a task, 1 task: BankHeist" in text
+    assert "the runs had trained for 100 to 5,000 agent steps" in text
+    assert f"1 of 3 evaluations ended early, with the short episodes alone: {runs[-1]}" in text
 
 
 MISTAKES = {

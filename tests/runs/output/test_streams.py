@@ -253,9 +253,9 @@ def test_ctrl_c_reports_the_state_of_the_results(
         "scoring.scores",
         "probing.probe",
         "benchmarking.benchmark",
-        "run_study",
     ):
         monkeypatch.setattr(f"afterwit.runs.command_line.commands.{name}", stop)
+    monkeypatch.setattr("afterwit.runs.command_line.study_command.run_study", stop)
     monkeypatch.setattr("afterwit.runs.reports.comparison_page.write_report", stop)
     monkeypatch.setattr("afterwit.runs.training.loop.make_run", stop)
     rest = {

@@ -309,6 +309,17 @@ def test_percent_keeps_none_and_all_for_none_and_all() -> None:
     ]
 
 
+def test_runs_of_one_seed_are_told(tmp_path: Path) -> None:
+    folders = [
+        make(tmp_path / name, small(seed=seed), log(0.5))
+        for name, seed in zip("abc", (0, 0, 1), strict=True)
+    ]
+    (lead,) = numbers(*folders)["headline"]
+    assert "a and b have one config and one seed, 0, and count as 2 runs of byol-hindsight." in lead
+    (lead,) = numbers(*folders[1:])["headline"]
+    assert not any("one seed" in sentence for sentence in lead)
+
+
 def test_many_methods_and_seeds(tmp_path: Path) -> None:
     models = ("byol-explore", "byol-hindsight", "rnd", "icm")
     folders = [

@@ -1,4 +1,4 @@
-"""Pretraining encoders on logged frames, and the table that compares objectives."""
+"""Pretraining encoders on logged frames."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from afterwit.envs.arrays import Array
 from afterwit.envs.atari_sound import SILENCE
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.presets import PRESETS
-from afterwit.runs.representation import objectives, pretrain
+from afterwit.runs.representation import pretrain
 from afterwit.runs.representation.frame_log import FrameLog
-from afterwit.runs.representation.objectives_figure import draw_objectives
 from afterwit.runs.representation.pretrain import LENGTH, SEQUENCES, draws
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.loop import start
@@ -61,6 +60,18 @@ def test_clips_train_it_too(objective: str) -> None:
     trained = pretrain.pretrain(objective, log(), TORSO, 4, 3, progress=False)
     pairs = zip(before.parameters(), trained.encoder.parameters(), strict=True)
     assert any(not torch.equal(one, two) for one, two in pairs)
+
+
+@pytest.mark.parametrize("objective", ["vididi", "vididi-byol"])
+def test_updates_in_which_nothing_moves_cost_no_training(objective: str) -> None:
+    """In most updates fewer than two pairs of clips move, and there is no loss to average."""
+    still = log()
+    still.obs[:] = 0
+    still.obs[60:, 0] = 200
+    trained = pretrain.pretrain(objective, still, TORSO, 100, 0, progress=False)
+    assert 0.7 < trained.metrics["still"] < 1
+    part = "distance" if objective == "vididi-byol" else "invariance"
+    assert np.isfinite(trained.metrics[part]) and np.isfinite(trained.metrics["loss"])
 
 
 def test_pieces_reach_the_bonus_as_they_were_logged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,71 +134,6 @@ def test_a_short_log_and_no_updates_are_refused() -> None:
         pretrain.pretrain("byol-explore", log(10), TORSO, 1, 0, progress=False)
     with pytest.raises(ValueError, match="updates is 0; it must be at least 1"):
         pretrain.pretrain("byol-explore", log(), TORSO, 0, 0, progress=False)
-
-
-def table(out: Path, names: tuple[str, ...], updates: int = 2) -> tuple[list[Any], list[str]]:
-    config, told = PRESETS["atari-small"](), list[str]()
-    config = replace(
-        config, learner=replace(config.learner, torso=TORSO), env=replace(config.env, num_envs=2)
-    )
-    rows = objectives.compare(
-        config, ["bar"], names, [0], 240, updates, out, progress=False, tell=told.append
-    )
-    return rows, told
-
-
-@pytest.fixture
-def bars(monkeypatch: pytest.MonkeyPatch) -> None:
-    long = log(1200, episode=100)
-    monkeypatch.setattr(objectives, "log_for", lambda config, steps: long)
-    monkeypatch.setattr(objectives, "changed", lambda config, path, value: _Named(value))
-
-
-class _Named:
-    def __init__(self, game: str):
-        self.env = self
-        self.game = game
-
-
-@pytest.mark.usefixtures("bars")
-def test_a_comparison_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    out = tmp_path / "t.csv"
-    rows, told = table(out, ("random",))
-    assert told == ["bar, random, seed 0"]
-    assert float(rows[0]["mean"]) > 2 * float(rows[0]["majority"])  # a bar is easily read
-    kept = out.read_text().splitlines()
-    rows, told = table(out, ("random", "vididi"))
-    assert told == ["bar, vididi, seed 0"]
-    assert out.read_text().splitlines()[:2] == kept
-    assert [row["objective"] for row in rows] == ["random", "vididi"]
-    assert table(out, ("random", "vididi"))[1] == []
-    assert "bar" in objectives.text(rows)
-    picture = draw_objectives(rows, out)
-    assert picture.png == (tmp_path / picture.file).read_bytes()
-    assert "random, vididi in bar" in picture.alt
-    with pytest.raises(ValueError, match="has rows with updates 2; use the same"):
-        table(out, ("random",), updates=3)
-    out.write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="no table of objectives"):
-        table(out, ("random",))
-
-
-@pytest.mark.usefixtures("bars")
-def test_rows_that_another_process_adds_meanwhile_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, judged = tmp_path / "t.csv", objectives.judged
-
-    def beside(*arguments: Any) -> dict[str, Any]:
-        row = judged(*arguments)
-        monkeypatch.setattr(objectives, "judged", judged)
-        table(out, ("random", "vididi"))  # as another process would, while this one trained
-        return row
-
-    monkeypatch.setattr(objectives, "judged", beside)
-    rows, told = table(out, ("random", "byol-explore"))
-    assert [row["objective"] for row in rows] == ["random", "vididi", "byol-explore"]
-    assert told == ["bar, random, seed 0", "bar, byol-explore, seed 0"]
 
 
 def test_the_command_writes_an_encoder_that_a_run_starts_from(

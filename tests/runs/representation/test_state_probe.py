@@ -23,7 +23,7 @@ from afterwit.runs.configs.run_config import read_config, write_config
 from afterwit.runs.representation import feature_scores
 from afterwit.runs.representation.encoders import frames_reader, perceive
 from afterwit.runs.representation.feature_scores import score_features, summary, table
-from afterwit.runs.representation.frame_log import FrameLog, read_log, save_log
+from afterwit.runs.representation.frame_log import FrameLog, log_game, read_log, save_log
 from afterwit.runs.representation.linear_probe import ProbeConfig
 from afterwit.runs.representation.state_probe import probe_game, probe_run
 from afterwit.runs.training import checkpoint
@@ -269,4 +269,9 @@ def test_frames_of_another_world_are_refused(trained: Path, tmp_path: Path) -> N
     save_log(made_up(), tmp_path / "log")
     with pytest.raises(ValueError, match=r"has frames of shape \(1, 6, 5\) and 3 actions"):
         probe_run(trained, 10, 0, out=tmp_path / "out", frames=tmp_path / "log")
+    # of the same shape, but another world's
+    log = log_game(read_config(trained).env, 4, 0)
+    save_log(replace(log, meta=log.meta | {"environment": "chess"}), tmp_path / "same")
+    with pytest.raises(ValueError, match="has frames of chess, and the run lives in maze"):
+        probe_run(trained, 10, 0, out=tmp_path / "out", frames=tmp_path / "same")
     assert not (tmp_path / "out").exists()

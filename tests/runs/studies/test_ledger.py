@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from afterwit.runs.command_line import study_command
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.overrides import changed
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import to_dict
 from afterwit.runs.studies.ledger import NEUTRAL, Row, append, digest, read_ledger
+from afterwit.runs.training.many_runs import RunsFailed
 from tests.runs.studies.test_run_study import TINY
 
 pytest.importorskip("rliable.library", reason="pip install -e '.[study]'")
@@ -61,6 +63,35 @@ def test_finished_folders_are_collected_after_a_crash(copy: Path) -> None:
     (copy / "maze.csv").unlink()
     assert main(command(copy, 0, 1)) == 0
     assert (copy / "maze.csv").read_text() == before
+
+
+def test_a_failure_is_told_first_and_the_report_is_of_the_ledger(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RunsFailed({Path("s2"): "the loss is nan"})
+
+    monkeypatch.setattr(study_command, "run_study", fail)
+    assert main(command(copy, 0, 1, 2, out="new")) == 2
+    assert capsys.readouterr().err == "afterwit: s2 failed: the loss is nan\n"
+    assert "Made from the ledger" in (copy / "new" / "report.html").read_text()
+    (copy / "maze.csv").unlink()  # nothing to report
+    for words in (command(copy, 2, out="none"), [*PART, "--out", str(copy / "none")]):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("afterwit: s2 failed: the loss is nan; and there is no report: ")
+        assert error.count("\n") == 1
+
+
+def test_a_report_is_of_the_study_that_was_named(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["study", "noisy-tv", "--report-only", "--out"]
+    assert main([*words, str(copy / "runs")]) == 2
+    assert "holds the study maze, not noisy-tv; choose another" in capsys.readouterr().err
+    assert main([*words, str(copy / "page"), "--ledger", str(copy / "maze.csv")]) == 2
+    assert "is of study maze, not noisy-tv" in capsys.readouterr().err
+    assert not (copy / "page").exists()
 
 
 def test_two_studies_may_fill_one_ledger(copy: Path) -> None:

@@ -36,7 +36,6 @@ from afterwit.runs.output.files import (
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.checkpoint import BEST, NAME, Damaged
 from afterwit.runs.training.episode_statistics import Statistics
-from afterwit.runs.training.loop import stacked, unstacked
 from afterwit.runs.training.run import Run
 from afterwit.runs.training.run_log import EVENTS, METRICS, read_metrics
 from tests.helpers import random_trajectory, same, tiny_spec
@@ -260,14 +259,6 @@ def test_a_checkpoint_of_format_1_is_read_and_goes_on(lag: int, tmp_path: Path) 
     )
 
 
-def test_metrics_since_the_last_entry_survive() -> None:
-    pending = [{"loss": torch.tensor(float(n)), "kl": torch.tensor(n)} for n in range(3)]
-    device = torch.device("cpu")
-    assert (
-        same(unstacked(stacked(pending), device), pending) and unstacked(stacked([]), device) == []
-    )
-
-
 @pytest.mark.parametrize("lag", (0, 1))
 def test_a_run_that_is_killed_again_and_again_ends_as_the_undisturbed_one(
     lag: int, tmp_path: Path
@@ -346,6 +337,9 @@ def test_where_the_newest_is_damaged_training_goes_on_from_the_one_before_and_re
         f"{folder} has no bset.pt; it has {NAME}, checkpoint.1.pt, {BEST}"
         in capsys.readouterr().err
     )
+    for name in (f"../run/{NAME}", f"./{NAME}/", str(path), ""):
+        assert main(["evaluate", str(folder), "--checkpoint", name]) == 2
+        assert f"is {name!r}; it must be the name of a file in" in capsys.readouterr().err
     assert main(["train", "--resume", str(folder), "--quiet"]) == 0
     error = capsys.readouterr().err
     assert (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from afterwit.envs.checks import is_reading, reading_only
 from afterwit.envs.gym import GymConfig
@@ -367,3 +369,20 @@ def test_a_lock_that_was_removed_with_its_folder_holds_nothing(
             len(calls) == 2
             and files.os.fstat(number).st_ino == (tmp_path / "run" / LOCK).stat().st_ino
         )
+
+
+def test_a_run_whose_folder_is_removed_says_what_could_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step, folder = Run.step, tmp_path / "run"
+
+    def remove(self: Run) -> dict[str, torch.Tensor]:
+        shutil.rmtree(folder, ignore_errors=True)
+        return step(self)
+
+    monkeypatch.setattr(Run, "step", remove)
+    words = "train maze --quiet --threads 1 --env.num-envs 4 --unroll-length 5 --total-steps 40"
+    assert main([*words.split(), "--out", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert f"{folder / 'maps.npz'} cannot be written: No such file" in error
+    assert "it had no checkpoint yet" in error and error.count("\n") == 1

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from afterwit.agents.learner import Learner
 from afterwit.envs.gym import GymConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.command_line.main import main
@@ -34,6 +35,7 @@ from afterwit.runs.training.loop import train
 from afterwit.runs.training.run import Run
 from afterwit.runs.training.run_log import read_metrics
 from afterwit.world_models.registry import WORLD_MODELS, world_model_name
+from afterwit.world_models.trajectory import Trajectory
 from tests.helpers import same
 
 SMALL = replace(
@@ -164,6 +166,24 @@ def test_resuming_repeats_no_log_entry(tmp_path: Path) -> None:
     train(folder, progress=False)
     assert [entry["agent_steps"] for entry in read_metrics(folder)] == [100, 200, 300, 400]
     assert early["agent_steps"] == 400
+
+
+def test_a_metric_that_some_steps_lack_is_logged_and_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bonus of a user's own may not have all its metrics in every step."""
+    update = Learner.update
+
+    def sometimes(self: Learner, trajectory: Trajectory) -> dict[str, torch.Tensor]:
+        rare = {"rare": torch.tensor(float(self.steps))} if self.steps % 2 else {}
+        return update(self, trajectory) | rare
+
+    monkeypatch.setattr(Learner, "update", sometimes)
+    config = replace(SMALL, checkpoint_interval=140)  # within the steps of an entry
+    folder = new_run(config, tmp_path / "run")
+    train(folder, progress=False)
+    rare = [entry["learner/rare"] for entry in read_metrics(folder)]
+    assert rare == [2, 7, 12, 17]  # of steps 1 and 3, 5 to 9, ...
 
 
 def test_a_signal_saves_and_the_run_goes_on(tmp_path: Path) -> None:

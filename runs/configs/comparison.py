@@ -1,0 +1,98 @@
+"""How configs are compared: what seeds of one run share, its names, and where two differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from afterwit.envs.atari_config import AtariConfig
+from afterwit.envs.gym_config import GymConfig
+from afterwit.envs.make import EnvConfig
+from afterwit.envs.maze import MazeConfig
+from afterwit.runs.configs.run_config import RESOURCES, RunConfig, to_dict
+
+# Fields in which the runs of a group may differ: they change no result.
+NOT_COMPARED = ("seed", "preset", "env.threads", "env.labels", "env.render", *RESOURCES)
+
+
+def compared(config: RunConfig) -> dict[str, Any]:
+    """Return all fields that runs of one group share: dotted path -> value."""
+    return {
+        name: value for name, value in flat(to_dict(config)).items() if name not in NOT_COMPARED
+    }
+
+
+def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested dict as {"learner.torso.hidden": 128, …}."""
+    result: dict[str, Any] = {}
+    for name, value in data.items():
+        result |= (
+            flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
+    return result
+
+
+def label(name: str, this: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+    """Return a name and the fields that tell `this` from all `others`: `rnd, horizon 4, hidden 64`.
+
+    Two differing fields are named, more where two do not tell all apart.
+    """
+    differing = [field for field in this if any(o.get(field) != this[field] for o in others)]
+    count = 2
+    while any(
+        other != this and all(other.get(field) == this[field] for field in differing[:count])
+        for other in others
+    ):
+        count += 1
+    return ", ".join([name, *(f"{f.rpartition('.')[2]} {this[f]}" for f in differing[:count])])
+
+
+def world_name(config: RunConfig) -> str:
+    """Return what the agents live in, as it follows "On" in a sentence."""
+    env = config.env
+    if isinstance(env, MazeConfig):
+        dose = "" if env.dose is None else f" (dose {env.dose:g})"
+        maze = "the maze" if env.layout == "row" else f"the maze of {env.layout}"
+        return (
+            f"{maze} without noise"
+            if env.noise == "none"
+            else f"{maze} with {env.noise} noise{dose}"
+        )
+    name = short_name(env)
+    return name if env.noise == "none" else f"{name} with {env.noise} noise"
+
+
+def short_name(env: EnvConfig) -> str:
+    """Return the game, the Gymnasium id with its arguments, or `maze`."""
+    if isinstance(env, AtariConfig):
+        return env.game
+    return env.label if isinstance(env, GymConfig) else "maze"
+
+
+SIDES = ("in the checkpoint", "in config.json")
+THERE_AND_NOW = ("there", "now")  # what an output holds, and what is asked for
+
+
+def differences(
+    saved: Any, current: Any, where: str = "", sides: tuple[str, str] = SIDES
+) -> list[str]:
+    """Return where two configs differ, as `field is a in the checkpoint, b in config.json`.
+
+    `sides` are the words for the two.
+    """
+    if isinstance(saved, dict) and isinstance(current, dict):
+        names = sorted(saved.keys() | current.keys())
+        return [
+            line
+            for name in names
+            for line in differences(
+                saved.get(name), current.get(name), f"{where}.{name}".lstrip("."), sides
+            )
+        ]
+    if (
+        isinstance(saved, list | tuple)
+        and isinstance(current, list | tuple)
+        and list(saved) == list(current)
+    ):
+        return []
+    return [] if saved == current else [f"{where} is {saved!r} {sides[0]}, {current!r} {sides[1]}"]
