@@ -1,7 +1,7 @@
 """WORLD_MODELS and ORACLES: the models of the library by name.
 
-A new model is a file and a line here. An oracle reads what no agent can know. It is a ceiling for
-comparisons, not a method.
+A new model is a file and a line here. An oracle reads what no agent can know. It is for
+comparisons, no method.
 """
 
 from __future__ import annotations

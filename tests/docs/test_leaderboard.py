@@ -1,4 +1,4 @@
-"""The leaderboard's page has the numbers of its ledger."""
+"""The pages of the leaderboard and of the method have the numbers of their ledger."""
 
 from __future__ import annotations
 
@@ -73,3 +73,29 @@ def test_each_page_of_a_bonus_says_its_own_scores(found: Standings) -> None:
             assert option in results, f"{path} does not say how the leaderboard was run"
         told.append(each.method)
     assert len(told) == 13
+
+
+@pytest.mark.parametrize(
+    ("title", "measure", "form", "unit"),
+    [("**Score**", "score_all", "{:.2f}", 1), ("**R4, the last chamber", "R4_last", "{:.0f}", 100)],
+)
+def test_the_method_s_tables_are_those_of_the_ledger(
+    title: str, measure: str, form: str, unit: float
+) -> None:
+    page = (RESULTS / "method.md").read_text(encoding="utf-8").split(title)[1].split("\n**")[0]
+    ledger = read_ledger(RESULTS / "ledgers" / "noisy-tv.csv")
+    names, _, *lines = [line for line in page.splitlines() if line.startswith("|")]
+    methods = [cell.strip() for cell in names.split("|")[2:-1]]
+    assert len(lines) == 6 and len(methods) == 3
+    percent = "%" if unit == 100 else ""
+    for line in lines:
+        world, *cells = (cell.strip() for cell in line.split("|")[1:-1])
+        for method, cell in zip(methods, cells, strict=True):
+            found = {
+                row["seed"]: unit * row[measure]
+                for row in ledger
+                if (row["world"], row["method"]) == (world, method)
+            }
+            runs = [found[seed] for seed in (5, 6, 7, 8, 9)]
+            single = " ".join(form.format(number) for number in runs)
+            assert cell == f"{form.format(sum(runs) / 5)}{percent} ({single})", (world, method)

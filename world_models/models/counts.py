@@ -1,4 +1,4 @@
-"""An oracle: it reads the true place and counts visits. It is a ceiling, not a method.
+"""An oracle: it reads the true place and counts visits. No agent could.
 
     N(s)   visits of s by all environments in the whole run, those of this batch included
     reward of the transition into s = 1 / sqrt(N(s))
@@ -45,7 +45,7 @@ class Counts(WorldModel):
     """
 
     Config = CountsConfig
-    predicts = "nothing (an oracle reads the true place: a ceiling, not a method)"
+    predicts = "nothing (an oracle reads the true place)"
     pays = "1/sqrt(visits)"
     source = (
         "Bellemare et al. (2016), Unifying Count-Based Exploration and Intrinsic Motivation, "
