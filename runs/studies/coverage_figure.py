@@ -65,8 +65,8 @@ def method_figure(study: StudyLog, method: str) -> Figure | None:
         for name, what in (("visits", "its time"), ("pay", "its pay")):
             if not column:
                 rows.append((what, INK if name == "visits" else GREY))
-            words = reached_words(study, (world, method)) if name == "visits" else ""
-            cells[2 * line + (name == "pay"), column] = Cell(group, name, ink, f"{world}  {words}")
+            words = f"\n{reached_words(study, (world, method))}" if name == "visits" else ""
+            cells[2 * line + (name == "pay"), column] = Cell(group, name, ink, world + words)
     return grid(rows, [("", INK)] * min(ABREAST, len(drawn)), cells)
 
 
