@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from afterwit.runs.output.figure_style import GREY, INK
 from afterwit.runs.studies.figures import world_words
@@ -11,7 +14,7 @@ from afterwit.runs.studies.results import StudyLog
 from afterwit.runs.studies.standings import Standings
 
 DARK = 0.6  # scores above it are written in white
-WIDE, HIGH, NAMES, TOP = 0.98, 0.36, 1.45, 0.64  # inches
+WIDE, HIGH, NAMES, TOP = 0.98, 0.36, 1.45, 0.64  # inches; NAMES at least
 
 
 def standings_figure(study: StudyLog, found: Standings) -> Figure:
@@ -20,10 +23,11 @@ def standings_figure(study: StudyLog, found: Standings) -> Figure:
     The methods are in the order of their means, which are on the left.
     """
     columns, rows = 1 + len(found.worlds), len(found.methods)
-    width, height = NAMES + columns * WIDE + 0.1, TOP + rows * HIGH + 0.3
+    names = max(NAMES, 0.15 + max(width_of(each.method) for each in found.methods))
+    width, height = names + columns * WIDE + 0.1, TOP + rows * HIGH + 0.3
     figure = Figure(figsize=(width, height), dpi=200)
     ax = figure.add_axes(
-        (NAMES / width, 0.3 / height, columns * WIDE / width, rows * HIGH / height)
+        (names / width, 0.3 / height, columns * WIDE / width, rows * HIGH / height)
     )
     means = np.full((rows, columns), np.nan)
     for row, each in enumerate(found.methods):
@@ -60,7 +64,7 @@ def standings_figure(study: StudyLog, found: Standings) -> Figure:
     for column, (name, words) in enumerate(titles):
         if not (column or found.common):
             continue
-        left = (NAMES + (column + 0.5) * WIDE) / width
+        left = (names + (column + 0.5) * WIDE) / width
         figure.text(left, 1 - 0.06 / height, name, fontweight="bold", ha="center", va="top")
         lines = 0.14 * name.count("\n")
         below = 1 - (0.24 + lines) / height
@@ -68,3 +72,9 @@ def standings_figure(study: StudyLog, found: Standings) -> Figure:
     note = "score over all of training, mean over runs; small: lowest and highest run"
     figure.text(0.06 / width, 0.08 / height, note, color=GREY, size=7)
     return figure
+
+
+def width_of(name: str) -> float:
+    """Return the width of a method's name in inches."""
+    path = TextPath((0, 0), name, size=rcParams["font.size"], prop=FontProperties(weight="bold"))
+    return float(path.get_extents().width) / 72

@@ -10,6 +10,7 @@ from PIL import Image
 
 from afterwit.runs.studies.page import write_study_report
 from afterwit.runs.studies.standings import cells, standings, standings_markdown
+from afterwit.runs.studies.standings_figure import standings_figure
 from tests.runs.studies.test_page import Level, levelled, log, make, maze
 
 pytest.importorskip("rliable.library", reason="pip install -e '.[study]'")
@@ -100,3 +101,19 @@ def test_the_page_shows_them_however_many_methods_there_are(tmp_path: Path) -> N
     assert Image.open(study.home / "study-coverage.png").width < 2000
     assert "the mean over none, sticky, which all methods have" in page
     assert "Mean score over 2 worlds: byol-hindsight 0.50, " in page
+
+
+def test_the_longest_name_is_whole(tmp_path: Path) -> None:
+    methods = ("byol-hindsight", "byol-hindsight-published")
+    study = levelled(
+        tmp_path / "s",
+        maze(("none",), methods, 1),
+        dict.fromkeys([("none", m) for m in methods], 0.5),
+    )
+    found = standings(study)
+    assert found is not None
+    figure = standings_figure(study, found)
+    figure.canvas.draw()
+    labels = figure.axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == list(methods)
+    assert all(label.get_window_extent().x0 >= 0 for label in labels)
