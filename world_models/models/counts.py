@@ -45,7 +45,7 @@ class Counts(WorldModel):
     """
 
     Config = CountsConfig
-    predicts = "nothing (an oracle reads the true place)"
+    predicts = "nothing (an oracle reads the true place: not a method)"
     pays = "1/sqrt(visits)"
     source = (
         "Bellemare et al. (2016), Unifying Count-Based Exploration and Intrinsic Motivation, "
