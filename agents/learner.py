@@ -82,10 +82,13 @@ class Learner(nn.Module):
         self.to(device)
         self.trained = [p for p in self.parameters() if p.requires_grad]
         heads = head_group(self, config.learning_rate)
-        own = set(self.world_model.parameters()).difference(*(group["params"] for group in heads))
-        others = own.union(*(group["params"] for group in heads))
+        fast = {p for group in heads for p in group["params"]}
+        own = set(self.world_model.parameters()) - fast
         groups = [
-            {"params": [p for p in self.trained if p not in others], "lr": config.learning_rate},
+            {
+                "params": [p for p in self.trained if p not in own | fast],
+                "lr": config.learning_rate,
+            },
             {
                 "params": [p for p in self.trained if p in own],
                 "lr": config.learning_rate * config.world_model_rate,

@@ -168,8 +168,8 @@ class IntrinsicReward:
             adopt_encoder(self.modules, self.torso.config.init)
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         heads = head_group(self.modules, learning_rate)
-        slow = set(self.trained).difference(*(group["params"] for group in heads))
-        groups = [{"params": [p for p in self.trained if p in slow]}, *heads]
+        fast = {p for group in heads for p in group["params"]}
+        groups = [{"params": [p for p in self.trained if p not in fast]}, *heads]
         self.optimiser = torch.optim.Adam(groups, learning_rate)
         self.config, self.name = config, world_model_name(config)
         logging.getLogger("afterwit").info(

@@ -173,6 +173,8 @@ def rooms_html(run: RunLog, scratch: Path) -> str:
         return ""
     env = run.config.env
     storeys = STOREYS.get(env.game) if isinstance(env, AtariConfig) else None
+    if not on_map(numbers, storeys):
+        storeys = None
     figure = rooms_figure(numbers, cells, colour(group_of(run)), storeys)
     picture = save(figure, scratch, "map", "The rooms that the run has seen")
     words = f"{len(numbers)} room{'s' * (len(numbers) > 1)} seen so far, by all episodes together"
@@ -184,6 +186,11 @@ def rooms_html(run: RunLog, scratch: Path) -> str:
     )
 
 
+def on_map(numbers: Sequence[int], storeys: Sequence[Sequence[int]] | None) -> bool:
+    """Return whether all these rooms are in the game's storeys."""
+    return set(numbers) <= {room for storey in storeys or () for room in storey}
+
+
 def places_of(
     numbers: Sequence[int], storeys: Sequence[Sequence[int]] | None
 ) -> dict[int, tuple[int, int]]:
@@ -193,7 +200,7 @@ def places_of(
       numbers: the rooms that were seen.
       storeys: all rooms of the game, or None where their places are not known.
     """
-    if storeys is None or not set(numbers) <= {room for storey in storeys for room in storey}:
+    if storeys is None or not on_map(numbers, storeys):
         return {number: divmod(index, 8) for index, number in enumerate(numbers)}
     widest = max(map(len, storeys))
     return {

@@ -85,18 +85,23 @@ def final_of(paid: list[tuple[Any, ...]]) -> Any:
     return np.stack([step[-1].get("final_obs", np.full(B, None, object)) for step in paid])
 
 
+def by_hand(env: Any, model: str, autoreset: Any) -> IntrinsicReward:
+    """The IntrinsicReward that `bonus_on` makes, for calls by hand."""
+    return IntrinsicReward(
+        model,
+        env.single_observation_space,
+        env.single_action_space,
+        seed=0,
+        torso=tiny_torso_config(),
+        autoreset=autoreset,
+    )
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("model", ("rnd", "icm", "byol-explore"))
 def test_it_pays_and_learns_as_calls_by_hand(model: str, mode: AutoresetMode) -> None:
     wrapped, plain = bonus_on(walks(mode), model), walks(mode)
-    twin = IntrinsicReward(
-        model,
-        plain.single_observation_space,
-        plain.single_action_space,
-        seed=0,
-        torso=tiny_torso_config(),
-        autoreset=mode,
-    )
+    twin = by_hand(plain, model, mode)
     first, _ = wrapped.reset(seed=1)
     np.testing.assert_array_equal(plain.reset(seed=1)[0], first)
     # T steps are paid one by one; the last update is due after 3 T
@@ -191,14 +196,7 @@ def test_reset_by_hand_is_same_step_autoreset(model: str, make: Any) -> None:
 def test_a_reset_in_mid_episode_is_an_ending_that_is_paid_and_learned_from(mode: Any) -> None:
     """Also right after an update, and for all environments at once."""
     wrapped = bonus_on(walks(mode, 3), "byol-explore", update_every=4)
-    twin = IntrinsicReward(
-        "byol-explore",
-        wrapped.single_observation_space,
-        wrapped.single_action_space,
-        seed=0,
-        torso=tiny_torso_config(),
-        autoreset="same-step",
-    )
+    twin = by_hand(wrapped, "byol-explore", "same-step")
     seen, actions, dones, final = [wrapped.reset(seed=2)[0]], [], [], []
     draw, state = np.random.default_rng(1), twin.initial_state(3)
     for t in range(16):

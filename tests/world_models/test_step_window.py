@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, VectorWrapper
 
-from afterwit.world_models import IntrinsicBonus, IntrinsicReward
-from tests.helpers import A, B, T, equal_states, tiny_torso_config
-from tests.world_models.test_gym_bonus import bonus_on, kept, walks
+from afterwit.world_models import IntrinsicBonus
+from tests.helpers import A, B, T, equal_states
+from tests.world_models.test_gym_bonus import bonus_on, by_hand, kept, walks
 
 MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
 FAULTS = ("before", "after", "nan", "own key")
@@ -98,14 +98,7 @@ def test_after_a_step_that_failed_it_goes_on_as_calls_by_hand(
     wrapped, env = faulty(mode, model, {failed: fault})
     first, _ = wrapped.reset(seed=1)
     paid = go_on(wrapped, env, 4 * T + 5)
-    twin = IntrinsicReward(
-        model,
-        env.single_observation_space,
-        env.single_action_space,
-        seed=0,
-        torso=tiny_torso_config(),
-        autoreset=mode,
-    )
+    twin = by_hand(env, model, mode)
     moved = fault != "before"
     assert len(env.taken) == len(paid) - (not moved) and isinstance(paid[failed], Exception)
     assert not paid[failed + 1].any()

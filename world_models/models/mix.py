@@ -107,8 +107,10 @@ class Mix(WorldModel):
         self.weights = config.weights or (1.0,) * len(config.parts)
         self.parts = nn.ModuleDict()
         self.expected, self.normalisers = nn.ModuleDict(), nn.ModuleDict()
+        self.loss_scales: dict[str, float] = {}
         for index, (name, part) in enumerate(zip(config.parts, config.part_configs(), strict=True)):
             self.parts[name] = cast(Any, WORLD_MODELS[name])(part, torso, spec, seed + index)
+            self.loss_scales[name] = part.loss_scale
             self.expected[name] = ExpectedError(
                 part.expected_error, part.expected_floor, torso.config.belief, spec.num_actions
             )
@@ -143,7 +145,7 @@ class Mix(WorldModel):
                 normaliser = normaliser.with_statistics(surprise, paid, output.ignorance)
             bonuses[name] = normaliser(surprise, paid)
             nothing[name] = output.ignorance / normaliser.deviation
-            losses.append(WORLD_MODELS[name].Config().loss_scale * output.loss + expected_loss)
+            losses.append(self.loss_scales[name] * output.loss + expected_loss)
         reward = self.joined(bonuses)
         judged = torch.stack([output.paid(trajectory) for output in outputs.values()])
         shares = (
