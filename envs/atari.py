@@ -20,6 +20,7 @@ from afterwit.envs.arrays import Array
 from afterwit.envs.atari_ale import ALEGames, emulator
 from afterwit.envs.atari_config import AtariConfig, games
 from afterwit.envs.atari_noise import FrameNoise
+from afterwit.envs.atari_places import CELLS, PLACES, Place, places_of
 from afterwit.envs.atari_sound import SoundGames
 from afterwit.envs.images import view_of
 from afterwit.envs.interface import Interface
@@ -27,23 +28,6 @@ from afterwit.envs.noise import NOOP
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec, TimeStep, check_action
 
-# Addresses of the player's room, x and y in a game's 128 bytes of RAM (Anand et al., 2019, arXiv
-# 1906.08226). Pitfall has its room only: we found that address by inspection, and its y is invalid
-# while the player respawns. Coverage is not counted in other games. Montezuma's Revenge numbers the
-# rooms of each level alike.
-POSITION_BYTES: dict[str, tuple[int, ...]] = {
-    "MontezumaRevenge": (3, 42, 43),
-    "Pitfall": (1,),
-    "PrivateEye": (92, 63, 86),
-    "Venture": (90, 85, 26),
-}
-# The rooms of a level, storey by storey, each storey centred below the one above
-STOREYS: dict[str, tuple[range, ...]] = {
-    "MontezumaRevenge": (range(3), range(3, 8), range(8, 15), range(15, 24))
-}
-SQUARE = 16  # width and height of a cell of a room, in units of x and y
-SIDE = 256 // SQUARE  # cells in a row and in a column of a room
-CELLS = 256 * SIDE**2
 RENDER_SCALE = 4
 
 
@@ -149,9 +133,9 @@ class Atari:
     - `lives`.
     - `episode_frames`: emulator frames since the game began.
     - `noise_on`: only with noise.
-    - `room`: for the games in POSITION_BYTES.
-    - `cell`: for the same games except Pitfall. It says which 16x16 square of which room the player
-      is in.
+    - `room`: for the games in PLACES except Freeway, which has one.
+    - `cell`: for the same games except Pitfall, and for Freeway. It says which 16x16 square of
+      which room the player is in.
 
     The executed action is not in `info`: the emulator draws sticky actions frame by frame, and
     EnvPool does not report them. EnvPool cannot save a game's state, so a resumed run starts new
@@ -191,10 +175,11 @@ class Atari:
         if config.noise != "none":
             self.noise = make_frame_noise(config, np.random.default_rng(stream(seed, "noise")))
         # ALE's vector environment does not expose the RAM.
-        self.position_bytes = POSITION_BYTES.get(config.game, ()) if config.backend != "ale" else ()
+        self.place = PLACES.get(config.game, Place()) if config.backend != "ale" else Place()
+        squares = self.place.y is not None
         names = action_names(config.game, config.full_action_space)
         tells = ["lives", "episode_frames", *["noise_on"] * (self.noise is not None)]
-        tells += ["room"] * bool(self.position_bytes) + ["cell"] * (len(self.position_bytes) == 3)
+        tells += ["room"] * bool(self.place.room) + ["cell"] * squares
         assert len(names) == self.pool.action_space.n, (
             f"{config.backend} and ALE disagree about the actions"
         )
@@ -223,7 +208,7 @@ class Atari:
                 "episode_frames": config.episode_frames,
                 "autoreset": "next-step",
                 **noise_semantics(config),
-                **({"cells": CELLS} if len(self.position_bytes) == 3 else {}),
+                **({"cells": CELLS} if squares else {}),
             },
         )
         self.over = np.ones(config.num_envs, bool)  # the next step is a reset
@@ -270,11 +255,7 @@ class Atari:
         }
         self.ram = info["ram"].copy() if "ram" in info else None
         self.sound = info.get("sound")
-        if self.position_bytes:
-            known["room"], *place = info["ram"][:, self.position_bytes].astype(np.int64).T
-            if place:
-                x, y = place
-                known["cell"] = (known["room"] * SIDE + y // SQUARE) * SIDE + x // SQUARE
+        known |= places_of(self.ram, self.place)
         return TimeStep(observation, first, reward, terminal, truncated, known)
 
     def render(self) -> Array:

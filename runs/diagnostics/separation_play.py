@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from afterwit.envs.arrays import Array
-from afterwit.envs.atari import POSITION_BYTES, Atari, AtariConfig
+from afterwit.envs.atari import Atari, AtariConfig
+from afterwit.envs.atari_places import PLACES
 from afterwit.envs.seeds import stream
 
 ENVIRONMENTS = 16  # as in the preset atari-small
@@ -34,9 +35,10 @@ def draw(config: AtariConfig, steps: int, seed: int) -> Play:
     Raises:
       ValueError: the rooms of the game are not known.
     """
-    if config.game not in POSITION_BYTES:
+    roomy = [game for game, place in PLACES.items() if place.room]
+    if config.game not in roomy:
         raise ValueError(
-            f"the rooms of {config.game} are not known; choose from {', '.join(POSITION_BYTES)}"
+            f"the rooms of {config.game} are not known; choose from {', '.join(roomy)}"
         )
     random = np.random.default_rng(stream(seed, "logged policy"))
     with closing(Atari(config, seed)) as env:

@@ -12,8 +12,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from afterwit.envs.arrays import Array
-from afterwit.envs.atari import CELLS, SIDE, STOREYS
 from afterwit.envs.atari_config import AtariConfig
+from afterwit.envs.atari_places import CELLS, SIDE, STOREYS
 from afterwit.envs.infos import ROOMS
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.comparison import world_name

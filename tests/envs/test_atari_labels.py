@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from afterwit.envs.atari import POSITION_BYTES, Atari, AtariConfig
+from afterwit.envs.atari import Atari, AtariConfig
 from afterwit.envs.atari_config import games
 from afterwit.envs.atari_labels import CATEGORIES, TABLE, labels_of
+from afterwit.envs.atari_places import PLACES
 
 # Labels of each game in the paper's tables (Anand et al., 2019).
 COUNTS = {
@@ -31,18 +32,14 @@ def test_the_tables_are_those_of_the_paper() -> None:
         assert all(0 <= place < 128 for place in places) and set(categories) <= set(CATEGORIES)
 
 
-@pytest.mark.parametrize(
-    ("game", "names"),
-    [
-        ("MontezumaRevenge", ("room_number", "player_x", "player_y")),
-        ("PrivateEye", ("room_number", "player_x", "player_y")),
-        ("Venture", ("current_room", "player_x", "player_y")),
-    ],
-)
-def test_the_players_place_is_the_one_that_coverage_reads(
-    game: str, names: tuple[str, ...]
-) -> None:
-    assert tuple(labels_of(game)[name][0] for name in names) == POSITION_BYTES[game]
+@pytest.mark.parametrize("game", sorted(set(PLACES) & set(TABLE) - {"Pitfall"}))
+def test_the_players_place_is_the_one_that_coverage_reads(game: str) -> None:
+    labels, place = labels_of(game), PLACES[game]
+    names = {"Venture": ("current_room",), "Hero": ("level_number", "room_number")}
+    rooms = () if game == "Freeway" else names.get(game, ("room_number",))
+    assert place.room == tuple(labels[name][0] for name in rooms)
+    assert place.y == labels["player_y"][0]
+    assert place.x == (labels["player_x"][0] if "player_x" in labels else None)
 
 
 def test_the_labels_follow_the_game() -> None:

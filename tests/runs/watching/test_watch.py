@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 import torch
 
-from afterwit.envs.atari import CELLS, SIDE, STOREYS
+from afterwit.envs.atari_places import CELLS, SIDE, STOREYS
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.presets import atari_small, maze
