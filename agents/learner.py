@@ -21,7 +21,7 @@ from afterwit.world_models import data_parallel
 from afterwit.world_models.base import WorldModelOutput
 from afterwit.world_models.draws import draws_of
 from afterwit.world_models.encoder_file import adopt_encoder
-from afterwit.world_models.expected_error import ExpectedError, head_group
+from afterwit.world_models.expected_error import ExpectedError, head_groups
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.objectives.micro_batches import in_parts
 from afterwit.world_models.registry import make_world_model
@@ -72,6 +72,7 @@ class Learner(nn.Module):
                 curiosity.expected_floor,
                 config.torso.belief,
                 spec.num_actions,
+                curiosity.expected_rate,
             )
         self.regulariser = make_regulariser(curiosity, stream(seed, "regulariser"))
         self.trust_region = TrustRegion(config.vmpo)
@@ -81,7 +82,7 @@ class Learner(nn.Module):
         self.extrinsic = RunningScale(1 - config.policy.popart_step)
         self.to(device)
         self.trained = [p for p in self.parameters() if p.requires_grad]
-        heads = head_group(self, config.learning_rate)
+        heads = head_groups(self, config.learning_rate)
         fast = {p for group in heads for p in group["params"]}
         own = set(self.world_model.parameters()) - fast
         groups = [

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from afterwit.envs.checks import check_numbers
 from afterwit.world_models import data_parallel
 from afterwit.world_models.episodic_memory import EpisodicMemory
-from afterwit.world_models.expected_error import Form
+from afterwit.world_models.expected_error import RATE, Form
 from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -42,6 +42,9 @@ class ModelConfig:
     expected_floor: float = 0.02
     """Error below which relative and log see no differences, as a share of the error of a model
     that knows nothing."""
+    expected_rate: float = RATE
+    """Multiple of the learning rate at which the expected error is learnt. Low: what is new is paid
+    for longer, and what is always unpredictable, too. High: neither."""
     absolute_zero: float = 0.0
     """Smallest deviation that errors are divided by, as a share of the error of a model that knows
     nothing. So pay ends when everything is known (our option; not published). 0: no such floor."""
@@ -63,6 +66,10 @@ class ModelConfig:
         if not self.expected_floor > 0:
             raise ValueError(
                 f"world_model.expected_floor is {self.expected_floor}; it must be above 0"
+            )
+        if not self.expected_rate > 0:
+            raise ValueError(
+                f"world_model.expected_rate is {self.expected_rate}; it must be above 0"
             )
         if not 0 <= self.absolute_zero <= 1:
             raise ValueError(

@@ -34,9 +34,7 @@ from afterwit.world_models.trajectory import Trajectory, masked_mean
 Form = Literal["off", "difference", "relative", "log"]
 
 HIDDEN = 64  # width of the head
-# Multiple of the learning rate at which the head learns. It must know what is always unpredictable
-# before the policy goes there: on Atari, with 1 the policy seeks the noise, with 10 it does not.
-HEAD_RATE = 10
+RATE = 10.0
 # Bounds of h, where exp(h) is an error in units of ignorance. A head that learns so fast at times
 # says far more than that where it has seen little, and one such step would set the bonus's unit.
 LEAST, MOST = -10.0, 1.4  # exp(MOST) is 4
@@ -57,11 +55,12 @@ class ExpectedError(nn.Module):
       floor: Error, in units of ignorance, below which differences do not count (relative, log).
       belief: M, size of the belief.
       num_actions: Number of actions, or of numbers of a continuous action.
+      rate: Multiple of the learning rate at which the head learns.
     """
 
-    def __init__(self, form: Form, floor: float, belief: int, num_actions: int):
+    def __init__(self, form: Form, floor: float, belief: int, num_actions: int, rate: float = RATE):
         super().__init__()
-        self.form, self.floor, self.num_actions = form, floor, num_actions
+        self.form, self.floor, self.num_actions, self.rate = form, floor, num_actions, rate
         if form != "off":
             self.head = mlp(belief + num_actions, HIDDEN, 1, 1)
 
@@ -104,12 +103,18 @@ class ExpectedError(nn.Module):
         return surprise, masked_mean(loss, paid)
 
 
-def head_group(module: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
-    """The group of all heads in `module`, for an optimiser whose other groups have this rate.
+def head_groups(module: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+    """The groups of all heads in `module`, for an optimiser whose other groups have this rate.
 
     Returns:
-      One group, or none if there is no head.
+      A group for each rate at which heads learn. None if there is no head.
     """
-    heads = [each for each in module.modules() if isinstance(each, ExpectedError)]
-    parameters = [p for head in heads for p in head.parameters()]
-    return [{"params": parameters, "lr": learning_rate * HEAD_RATE}] if parameters else []
+    groups: dict[float, list[nn.Parameter]] = {}
+    for head in module.modules():
+        if isinstance(head, ExpectedError):
+            groups.setdefault(head.rate, []).extend(head.parameters())
+    return [
+        {"params": parameters, "lr": learning_rate * rate}
+        for rate, parameters in groups.items()
+        if parameters
+    ]

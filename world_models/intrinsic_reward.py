@@ -32,7 +32,7 @@ from afterwit.world_models.callers import (
 )
 from afterwit.world_models.draws import draws_of
 from afterwit.world_models.encoder_file import adopt_encoder
-from afterwit.world_models.expected_error import ExpectedError, head_group
+from afterwit.world_models.expected_error import ExpectedError, head_groups
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.registry import find_model, make_world_model, world_model_name
 from afterwit.world_models.regulariser import make_regulariser
@@ -152,6 +152,7 @@ class IntrinsicReward:
                 config.expected_floor,
                 self.torso.config.belief,
                 self.spec.num_actions,
+                config.expected_rate,
             )
         self.normaliser = RewardNormaliser(config.prioritise, reward_decay, config.absolute_zero)
         self.regulariser = make_regulariser(config, stream(seed, "regulariser"))
@@ -167,7 +168,7 @@ class IntrinsicReward:
         if self.torso.config.init is not None:
             adopt_encoder(self.modules, self.torso.config.init)
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
-        heads = head_group(self.modules, learning_rate)
+        heads = head_groups(self.modules, learning_rate)
         fast = {p for group in heads for p in group["params"]}
         groups = [{"params": [p for p in self.trained if p not in fast]}, *heads]
         self.optimiser = torch.optim.Adam(groups, learning_rate)

@@ -22,6 +22,7 @@ from afterwit.runs.reports.curves import curves, panel
 from afterwit.runs.reports.groups import Group, make_groups, noise_of, result_names
 from afterwit.runs.reports.maze_maps import overview, tenths
 from afterwit.runs.reports.report_summary import summarise
+from afterwit.runs.reports.room_maps import ROOMS_NOTE, rooms_figure, seen_by
 from afterwit.runs.reports.run_results import RunLog, read_run
 from afterwit.runs.reports.sentences import headline
 
@@ -128,6 +129,17 @@ def world_section(groups: Sequence[Group], out: Path, number: str) -> str:
             " above; circles are the trackers.</p>"
         )
         html += f'<div class="grid maps">{"".join(map(image, drawn))}</div>'
+    rooms = [
+        (group, figure)
+        for group in groups
+        if (figure := rooms_figure(group, seen_by(group))) is not None
+    ]
+    if rooms:
+        html += f"<h3>Rooms that were seen</h3><p class='note'>{ROOMS_NOTE}</p>"
+    for group, figure in rooms:
+        alt = f"Rooms that {group.label} has seen"
+        picture = save(figure, out, f"rooms{number}-{group.label}", alt)
+        html += f'<h4>{escape(group.label)}</h4><div class="wide">{image(picture)}</div>'
     return html
 
 

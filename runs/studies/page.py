@@ -17,6 +17,7 @@ from afterwit.runs.output.figure_style import STYLE, Picture, save
 from afterwit.runs.output.html import image, table, write_html
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
+from afterwit.runs.reports.room_maps import ROOMS_NOTE, rooms_figure, seen_by
 from afterwit.runs.studies.claims import claims, targets
 from afterwit.runs.studies.cost_tables import cost_table, difference_table
 from afterwit.runs.studies.coverage_figure import coverage_figure, method_figure
@@ -207,6 +208,15 @@ def pictures(study: StudyLog, order: Standings | None) -> list[str]:
             f"<h2>Where they were</h2>{note}"
             + put(coverage, "study-coverage", "Where the agents were, by world and method")
         )
+    for (world, method), group in study.groups.items() if study.ledger is None else ():
+        rooms = rooms_figure(group, seen_by(group))
+        if rooms is not None:
+            name = f"{world}: the rooms that {method} has seen"
+            parts.append(
+                f"<details><summary>{escape(name)}</summary><p class='note'>{ROOMS_NOTE}</p>"
+                + put(rooms, f"study-rooms-{world}-{method}", name)
+                + "</details>"
+            )
     for method in study.methods:
         figure = method_figure(study, method)
         if figure is not None:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 import numpy as np
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from afterwit.envs.arrays import Array
-from afterwit.envs.atari_config import AtariConfig
-from afterwit.envs.atari_places import CELLS, SIDE, STOREYS
-from afterwit.envs.infos import ROOMS
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.comparison import world_name
 from afterwit.runs.configs.run_config import config_of
-from afterwit.runs.output.figure_style import GREY, PALE, count_words, save
+from afterwit.runs.output.figure_style import count_words, save
 from afterwit.runs.output.html import image
 from afterwit.runs.reports.curves import Curve, colour, curves, draw_lines, label_ends
 from afterwit.runs.reports.groups import Group
 from afterwit.runs.reports.maze_maps import draw_maze, map_of, map_size
+from afterwit.runs.reports.room_maps import explored, rooms_figure, storeys_of
 from afterwit.runs.reports.run_results import RunLog, read_run
 from afterwit.runs.reports.sentences import percent
 from afterwit.runs.training import checkpoint
-from afterwit.runs.training.episode_statistics import NUM_WINDOWS, unpacked
+from afterwit.runs.training.episode_statistics import NUM_WINDOWS
 from afterwit.runs.training.run_log import last_entry
 
 # of the curves of a report, in its order; the names begin so
@@ -162,88 +157,17 @@ def rooms_html(run: RunLog, scratch: Path) -> str:
     """Return a picture of the rooms that the run has seen, as of its newest checkpoint."""
     if not (run.folder / checkpoint.NAME).is_file():
         return without_map(run)
-    arrays = checkpoint.load(run.folder, run.config)["statistics"]["arrays"]
-    found = {name: array.numpy() for name, array in arrays.items()}
-    rooms = unpacked(found.get("explored_rooms"), np.zeros(ROOMS, bool))
-    cells = None
-    if "explored_cells" in found and 8 * len(found["explored_cells"]) == CELLS:
-        cells = unpacked(found["explored_cells"], np.zeros(CELLS, bool)).reshape(ROOMS, SIDE, SIDE)
-    numbers = np.flatnonzero(rooms).tolist()
-    if not numbers:
+    group = group_of(run)
+    seen = explored(run)
+    figure = rooms_figure(group, [seen])
+    if figure is None:
         return ""
-    env = run.config.env
-    storeys = STOREYS.get(env.game) if isinstance(env, AtariConfig) else None
-    if not on_map(numbers, storeys):
-        storeys = None
-    figure = rooms_figure(numbers, cells, colour(group_of(run)), storeys)
     picture = save(figure, scratch, "map", "The rooms that the run has seen")
-    words = f"{len(numbers)} room{'s' * (len(numbers) > 1)} seen so far, by all episodes together"
-    lie = " The rooms lie as in the game." if storeys else ""
-    squares = "; coloured: the squares that the player was in" if cells is not None else ""
+    number = int(seen.rooms.sum())
+    words = f"{number} room{'s' * (number > 1)} seen so far, by all episodes together"
+    lie = " The rooms lie as in the game." if storeys_of(group, [seen]) else ""
+    squares = "; coloured: the squares that the player was in" if seen.cells is not None else ""
     return (
         f'<div class="wide">{image(picture)}</div><p class="note">{words}, as of the newest'
         f" checkpoint{squares}.{lie} The numbers are the environment's.</p>"
     )
-
-
-def on_map(numbers: Sequence[int], storeys: Sequence[Sequence[int]] | None) -> bool:
-    """Return whether all these rooms are in the game's storeys."""
-    return set(numbers) <= {room for storey in storeys or () for room in storey}
-
-
-def places_of(
-    numbers: Sequence[int], storeys: Sequence[Sequence[int]] | None
-) -> dict[int, tuple[int, int]]:
-    """Return row and column of each room: where it lies in the game, or in the order of numbers.
-
-    Args:
-      numbers: the rooms that were seen.
-      storeys: all rooms of the game, or None where their places are not known.
-    """
-    if storeys is None or not on_map(numbers, storeys):
-        return {number: divmod(index, 8) for index, number in enumerate(numbers)}
-    widest = max(map(len, storeys))
-    return {
-        room: (row, (widest - len(storey)) // 2 + column)
-        for row, storey in enumerate(storeys)
-        for column, room in enumerate(storey)
-    }
-
-
-def rooms_figure(
-    numbers: Sequence[int],
-    cells: Array | None,
-    ink: str,
-    storeys: Sequence[Sequence[int]] | None = None,
-) -> Figure:
-    """Return a tile for each room, with the squares that were seen in it if they are known.
-
-    Args:
-      numbers: the rooms.
-      cells: bool [ROOMS, SIDE, SIDE], y upwards, or None.
-      ink: the colour of what was seen.
-      storeys: the game's rooms where they lie; then those that were not seen are empty tiles.
-    """
-    places = places_of(numbers, storeys)
-    rows = 1 + max(row for row, _ in places.values())
-    columns = max(8, 1 + max(column for _, column in places.values()))
-    figure = Figure(figsize=(WIDTH, rows * WIDTH / columns * 1.15), dpi=180)
-    for number, (row, column) in places.items():
-        ax = figure.add_subplot(rows, columns, row * columns + column + 1)
-        known = np.ones((1, 1), bool) if cells is None else cells[number]
-        seen = known & (number in numbers)
-        ax.imshow(
-            seen,
-            origin="lower",
-            cmap=ListedColormap(["#f8f9fa", ink]),
-            vmin=0,
-            vmax=1,
-            interpolation="nearest",
-        )
-        ax.set_title(f"room {number}", fontsize=8, color=GREY, pad=2)
-        ax.set_xticks([])
-        ax.set_yticks([])
-        for spine in ax.spines.values():
-            spine.set(visible=True, color=PALE)
-    figure.tight_layout(pad=0.4)
-    return figure

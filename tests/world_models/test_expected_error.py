@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from afterwit.world_models.base import ModelConfig
-from afterwit.world_models.expected_error import ExpectedError, Form
+from afterwit.world_models.expected_error import ExpectedError, Form, head_groups
 from afterwit.world_models.models.mix import MixConfig
 from afterwit.world_models.registry import MIXTURES, WORLD_MODELS, make_world_model
 from afterwit.world_models.reward_normaliser import RewardNormaliser
@@ -125,6 +125,16 @@ def test_off_pays_the_error_and_has_nothing_to_learn() -> None:
     assert surprise is reward and loss == 0 and not list(expected.state_dict())
 
 
+def test_heads_learn_at_rates_of_their_own() -> None:
+    rates = [10.0, 3.0, 10.0]
+    heads = nn.ModuleList(ExpectedError("difference", 0.02, BELIEF, A, rate) for rate in rates)
+    groups = head_groups(heads, 1e-3)
+    assert [group["lr"] for group in groups] == pytest.approx([1e-2, 3e-3])
+    assert set(groups[0]["params"]) == {*heads[0].parameters(), *heads[2].parameters()}
+    assert groups[1]["params"] == [*heads[1].parameters()]
+    assert head_groups(ExpectedError("off", 0.02, BELIEF, A), 1e-3) == []
+
+
 def test_its_loss_reaches_the_head_alone() -> None:
     expected = ExpectedError("difference", 0.02, BELIEF, A)
     reward, trajectory, beliefs = batch(0)
@@ -165,6 +175,7 @@ def test_the_zero_is_in_units_of_ignorance_and_part_of_the_state() -> None:
     (
         ({"expected_error": "square"}, "expected_error 'square'; choose from off, difference"),
         ({"expected_floor": 0.0}, "expected_floor is 0.0; it must be above 0"),
+        ({"expected_rate": 0.0}, "expected_rate is 0.0; it must be above 0"),
         ({"absolute_zero": 2.0}, "absolute_zero is 2.0; it is a share, between 0 and 1"),
     ),
 )

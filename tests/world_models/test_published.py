@@ -29,6 +29,7 @@ UNUSED = "unused"  # has no effect in the published form
 OUR_OPTIONS = {
     "expected_error": "none",
     "expected_floor": UNUSED,
+    "expected_rate": UNUSED,
     "absolute_zero": 0.0,
     "dispersion_weight": 0.0,
     "brownian_weight": 0.0,

@@ -112,7 +112,11 @@ class Mix(WorldModel):
             self.parts[name] = cast(Any, WORLD_MODELS[name])(part, torso, spec, seed + index)
             self.loss_scales[name] = part.loss_scale
             self.expected[name] = ExpectedError(
-                part.expected_error, part.expected_floor, torso.config.belief, spec.num_actions
+                part.expected_error,
+                part.expected_floor,
+                torso.config.belief,
+                spec.num_actions,
+                part.expected_rate,
             )
             self.normalisers[name] = RewardNormaliser(
                 part.prioritise, config.scale_decay, part.absolute_zero

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 import torch
 
-from afterwit.envs.atari_places import CELLS, SIDE, STOREYS
+from afterwit.envs.atari_places import CELLS, SIDE
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.presets import atari_small, maze
@@ -303,24 +303,6 @@ def test_rooms_that_were_seen_are_tiles(tmp_path: Path, monkeypatch: pytest.Monk
     text = pictures.map_html(folder, tmp_path)
     assert "2 rooms seen so far" in text and "squares" in text
     assert "Rooms seen so far, all episodes" in pictures.curves_html(folder, tmp_path)
-    figure = pictures.rooms_figure([1, 4], cells, "#000000")
-    first, second = (ax.get_images()[0].get_array() for ax in figure.axes)
-    assert first is not None and np.argwhere(first).tolist() == [[2, 3]]
-    assert second is not None and second.all()
-
-
-def test_the_rooms_of_a_pyramid_lie_as_in_the_game() -> None:
-    storeys = STOREYS["MontezumaRevenge"]
-    assert sorted(room for storey in storeys for room in storey) == list(range(24))
-    places = pictures.places_of([1, 4], storeys)
-    assert places[1] == (0, 4) and places[4] == (1, 3) and places[19] == (3, 4)
-    cells = np.ones((256, SIDE, SIDE), bool)
-    tiles = pictures.rooms_figure([1, 4], cells, "#000000", storeys).axes
-    seen = {ax.get_title(): bool(np.any(ax.get_images()[0].get_array())) for ax in tiles}
-    assert [room for room, shown in seen.items() if shown] == ["room 1", "room 4"]
-    assert len(seen) == 24
-    # a room that is not on the map is shown all the same
-    assert pictures.places_of([1, 200], storeys) == {1: (0, 0), 200: (0, 1)}
 
 
 def test_durations() -> None:
