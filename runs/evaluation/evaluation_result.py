@@ -34,16 +34,18 @@ HUMAN_RANDOM = {
 }
 
 
+def normalised(game: str, score: float) -> float:
+    """Return a game's score in units of a human's: 0 is a random policy, 1 a human."""
+    human, random = HUMAN_RANDOM[game]
+    return (score - random) / (human - random)
+
+
 def human_normalised(game: str, returns: Mapping[str, float]) -> dict[str, float]:
     """Return (score - random) / (human - random) of a summary of returns.
 
     `capped` counts a game as at most a human's score.
     """
-    human, random = HUMAN_RANDOM[game]
-    numbers = {
-        name: (returns[name] - random) / (human - random)
-        for name in ("mean", "low", "high", "median")
-    }
+    numbers = {name: normalised(game, returns[name]) for name in ("mean", "low", "high", "median")}
     return numbers | {"capped": min(numbers["mean"], 1.0)}
 
 

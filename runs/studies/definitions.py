@@ -11,6 +11,7 @@ from afterwit.runs.studies.study import Study, Variant, chosen, different
 from afterwit.runs.studies.variants import (
     BONUSES,
     COMPARED,
+    EVERY_ERROR,
     EXPONENTIAL,
     MAZE_NOISES,
     PSEUDO_COUNTS,
@@ -189,6 +190,32 @@ def atari_small() -> Study:
     )
 
 
+def hard_games() -> Study:
+    """Seven hard games at one small budget, by curiosity alone and with the game's reward.
+
+    For comparison a policy that draws every action alike.
+    """
+    games = ("MontezumaRevenge", "Venture", "PrivateEye", "Pitfall", "Freeway", "BankHeist", "Hero")
+    mixed = {"learner.extrinsic_weight": 1.0}
+    return Study(
+        name="hard-games",
+        preset="atari-small",
+        worlds=(
+            *(Variant(game, {"game": game}) for game in games),
+            *(Variant(f"{game}-mixed", {"game": game}, mixed) for game in games),
+        ),
+        methods=(*map(method, ("byol-hindsight", "byol-explore", "rnd")), EVERY_ERROR, RANDOM),
+        seeds=(5, 6, 7, 8, 9),
+        more_worlds=tuple(
+            Variant(f"{game}-walk", {"game": game, "noise": "walk"}) for game in games
+        ),
+        more_methods=(
+            *(method(model) for model in BONUSES if model not in ("rnd", *COMPARED[:2])),
+            *map(published, WORLD_MODELS),
+        ),
+    )
+
+
 STUDIES: dict[str, Callable[[], Study]] = {
     "maze": maze,
     "maze-branches": maze_branches,
@@ -196,4 +223,5 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "maze-sensitivity": maze_sensitivity,
     "atari": atari,
     "atari-small": atari_small,
+    "hard-games": hard_games,
 }

@@ -35,7 +35,7 @@ PARTS = ("overrides", "curve")  # JSON
 NEEDED = (*WORDS[:3], "seed", "digest", "overrides", "finished", "agent_steps", "total_steps")
 FLOATS = {*INSTRUMENTS, *SOUGHT.values(), "alarm_share", "noise_time", "noise_pay", "noise_ratio"}
 FLOATS |= {"reward_left", "seconds"}
-PATTERN = re.compile(rf"(score|R\d+|{'|'.join(MEASURES)})_(all|best|last|drop)|first/\w+")
+PATTERN = re.compile(rf"(score|human|R\d+|{'|'.join(MEASURES)})_(all|best|last|drop)|first/\w+")
 OWN = ("study", "commit", "torch", "digest", *PARTS)  # what a row has beside runs.csv's columns
 
 

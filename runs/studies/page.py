@@ -39,6 +39,7 @@ from afterwit.runs.studies.tables import (
     claim_table,
     control_table,
     effort_table,
+    human_table,
     instrument_table,
     number,
     score_tables,
@@ -77,6 +78,7 @@ def write_study_report(home: Path, ledger: Path | None = None) -> Path:
         body += pictures(study, order)
     body += [
         score_tables(study),
+        human_table(study),
         difference_table(costs),
         cost_table(costs),
         target_table(found_targets),

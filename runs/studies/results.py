@@ -21,6 +21,7 @@ from afterwit.envs.atari import AtariConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.comparison import flat
 from afterwit.runs.configs.run_config import config_of, to_dict
+from afterwit.runs.evaluation.evaluation_result import HUMAN_RANDOM, normalised
 from afterwit.runs.evaluation.intervals import Estimate, estimate
 from afterwit.runs.reports.groups import MEASURES, Group, noise_of
 from afterwit.runs.reports.run_results import RunLog, read_run
@@ -271,6 +272,12 @@ def numbers(run: RunLog) -> dict[str, float | int | bool]:
             f"{measure}_last": over(last),
         }
         result[f"{measure}_drop"] = best - float(result[f"{measure}_last"])
+    env = run.config.env
+    if "return_all" in result and isinstance(env, AtariConfig) and env.game in HUMAN_RANDOM:
+        result |= {
+            f"human_{when}": normalised(env.game, float(result[f"return_{when}"]))
+            for when in ("all", "best", "last")
+        }
     result |= {
         first: first_value(run.column(first))
         for first in (name.replace("reached/", "first/") for name in run.names("reached/"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from afterwit.runs.evaluation.intervals import Estimate
 from afterwit.runs.output.html import table
 from afterwit.runs.reports.groups import MEASURES
 from afterwit.runs.reports.sentences import percent
@@ -55,6 +56,36 @@ def score_tables(study: StudyLog) -> str:
         " when nothing is left to learn. Single runs are in the order of their seeds."
     )
     return f"<h2>Table of scores</h2><p class='note'>{note}</p>{prose_table(head, rows)}"
+
+
+def human_table(study: StudyLog) -> str:
+    """Return the human-normalised scores of all methods, a column per game; empty without games."""
+    worlds = [
+        world
+        for world in study.worlds
+        if any(study.get(world, method, "human_last").runs for method in study.methods)
+    ]
+    if not worlds:
+        return ""
+    rows = [
+        (
+            "run",
+            [method, *(human_words(study.get(world, method, "human_last")) for world in worlds)],
+        )
+        for method in study.methods
+    ]
+    note = (
+        f"Return per episode, {WHEN_WORDS['last']}: 0 is what a random policy has in the"
+        " literature, 1 a human (Badia et al., 2020)."
+    )
+    return f"<h2>Human-normalised scores</h2><p class='note'>{note}</p>{table(['', *worlds], rows)}"
+
+
+def human_words(value: Estimate) -> str:
+    if not value.runs:
+        return "–"
+    interval = f" [{value.low:.3f}, {value.high:.3f}]" if math.isfinite(value.low) else ""
+    return f"{value.mean:.3f}{interval}"
 
 
 def every_run(study: StudyLog, world: str, method: str, name: str) -> str:

@@ -15,6 +15,10 @@ RANDOM = Variant("random", {"model": "rnd"}, {"learner.policy.uniform": True})
 EXPONENTIAL = Variant(
     "exponential-weights", {"model": "byol-hindsight"}, {"learner.vmpo.weights": "exponential"}
 )
+# Paid for every error, also where it was to be expected: for games without noise of many dimensions
+EVERY_ERROR = Variant(
+    "every-error", {"model": "byol-hindsight"}, {"learner.world_model.expected_error": "off"}
+)
 # NGU's episodic part alone, as RLeXplore names it
 PSEUDO_COUNTS = Variant("pseudo-counts", {"model": "ngu"}, {"learner.world_model.lifelong": False})
 # the models that Afterwit began with; the first one is what the others are compared with

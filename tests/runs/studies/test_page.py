@@ -377,12 +377,15 @@ def test_worlds_without_trackers_are_judged_by_cells_rooms_and_return(tmp_path: 
         70.0,
         "MontezumaRevenge",
     )
+    # a human has 4753.3 there (Badia et al., 2020), a random policy 0
+    assert read.rows[0]["human_last"] == pytest.approx(450 / 4753.3)
     (tmp_path / "s" / "MontezumaRevenge" / "rnd" / "s0" / MAPS).unlink()
     html = write_study_report(tmp_path / "s").read_text(encoding="utf-8")
     assert (
         "Cells seen per episode in MontezumaRevenge: rnd 12.5 [6.1, 18.9]; random –." in html
         and "Targets" not in html
     )
+    assert "<h2>Human-normalised scores</h2>" in html and "0.095 [0.095, 0.095]" in html
 
 
 def test_report_only_trains_nothing_and_mistakes_are_named(
