@@ -5,11 +5,15 @@
 From each belief b_t the open-loop RNN h runs on actions only. A pair (t, k) is valid if the K steps
 from t to t+k all happened: nothing is predicted across the end of an episode. Arrays over pairs are
 [K, T, B, ...], with k = 1 first. Rows past the end of the trajectory are padding and never valid.
+
+K predictions of each outcome cost K times as much. With a stride, only some steps t are starts
+(`draw_starts`), and arrays over pairs are [K, S, B, ...] with S rows. At stride K about one
+prediction of each outcome is left, from 1 to K steps before.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,32 +26,60 @@ from afterwit.world_models.trajectory import masked_mean
 Edges = Literal["whole", "sum"]
 
 
-def pair_mask(real: Tensor, horizon: int) -> Tensor:
+class Starts(NamedTuple):
+    """The steps from which the open loop starts."""
+
+    times: Tensor  # int64 [S], rising, on the host
+    length: int  # T
+
+
+def draw_starts(length: int, stride: int, random: torch.Generator) -> Starts | None:
+    """Step 0, and every `stride`-th from a random one on.
+
+    Args:
+      length: T.
+      stride: At most the horizon, so that no transition is left out.
+      random: Draws where the second start is. Nothing is drawn at stride 1.
+
+    Returns:
+      None means every step.
+    """
+    if stride == 1:
+        return None
+    second = int(torch.randint(1, stride + 1, (), generator=random))
+    return Starts(torch.tensor([0, *range(second, length, stride)]), length)
+
+
+def pair_mask(real: Tensor, horizon: int, starts: Starts | None = None) -> Tensor:
     """Which pairs (t, k) are valid: steps t .. t+k-1 lie inside the trajectory and happened.
 
     Args:
       real: bool [T, B]: steps that happened.
       horizon: K.
+      starts: The times t. None: all.
 
     Returns:
-      bool [K, T, B].
+      bool [K, T, B], or [K, S, B].
     """
     padded = F.pad(real.float(), (0, 0, 0, horizon - 1))
-    return padded.unfold(0, horizon, 1).cumprod(-1).permute(2, 0, 1) > 0
+    valid = padded.unfold(0, horizon, 1).cumprod(-1).permute(2, 0, 1) > 0
+    return valid if starts is None else valid[:, starts.times.to(valid.device)]
 
 
-def future(values: Tensor, horizon: int, length: int) -> Tensor:
+def future(values: Tensor, horizon: int, length: int, starts: Starts | None = None) -> Tensor:
     """values[t + k] for k = 0 .. K-1 and t < `length`. Past the end, the last row is repeated.
 
     Args:
       values: [T or more, ...].
       horizon: K.
-      length: Number of start times.
+      length: T.
+      starts: The times t. None: all.
 
     Returns:
-      [K, length, ...].
+      [K, T, ...], or [K, S, ...].
     """
-    start = torch.arange(length, device=values.device)
+    every = torch.arange(length, device=values.device)
+    start = every if starts is None else starts.times.to(values.device)
     time = start + torch.arange(horizon, device=values.device)[:, None]
     return values[time.clamp(max=len(values) - 1)]
 
@@ -69,16 +101,27 @@ def pair_mean(errors: Tensor, valid: Tensor) -> Tensor:
     return per_start.sum() / data_parallel.mean_count(count > 0)
 
 
-def by_transition(values: Tensor) -> Tensor:
-    """Sum over p + q = t + 1, [K, T, B, ...] to [T, B, ...]."""
-    total = torch.zeros_like(values[0])
+def by_transition(values: Tensor, starts: Starts | None = None) -> Tensor:
+    """Sum over p + q = t + 1, [K, T or S, B, ...] to [T, B, ...]."""
+    total = values.new_zeros(starts.length if starts else values.shape[1], *values.shape[2:])
     # the pair (p, q = index + 1) concerns transition p + q - 1
     for index, row in enumerate(values):
-        total[index:] += row[: len(row) - index]
+        if starts is None:
+            total[index:] += row[: len(row) - index]
+        else:
+            rows = starts.times[starts.times + index < starts.length]  # they come first
+            total.index_add_(0, (rows + index).to(row.device), row[: len(rows)])
     return total
 
 
-def outcome_loss(error: Tensor, views: Tensor, valid: Tensor, forgiven: float) -> Tensor:
+def predicted(valid: Tensor, starts: Starts | None = None) -> Tensor:
+    """bool [T, B]: transitions that any valid pair [K, T or S, B] concerns."""
+    return by_transition(valid.float(), starts) > 0
+
+
+def outcome_loss(
+    error: Tensor, views: Tensor, valid: Tensor, forgiven: float, starts: Starts | None = None
+) -> Tensor:
     """The mean error of each outcome's predictions, less a share of their disagreement: [].
 
     The mean squared distance of the predictions p of one outcome y is that of their centroid c, and
@@ -89,13 +132,18 @@ def outcome_loss(error: Tensor, views: Tensor, valid: Tensor, forgiven: float) -
       views: Their predictions p, float [K, T, B, N].
       valid: bool [K, T, B].
       forgiven: Share of the disagreement that costs nothing, from 0 to 1.
+      starts: The rows of the pairs. None: all steps.
     """
-    count = by_transition(valid.float())  # [T, B]: predictions of each outcome
+
+    def summed(values: Tensor) -> Tensor:
+        return by_transition(values, starts)
+
+    count = summed(valid.float())  # [T, B]: predictions of each outcome
     views = torch.where(valid.unsqueeze(-1), views, 0.0)
-    centroid = by_transition(views) / count.clamp(min=1).unsqueeze(-1)
-    square = by_transition(views.square().sum(-1)) / count.clamp(min=1)
+    centroid = summed(views) / count.clamp(min=1).unsqueeze(-1)
+    square = summed(views.square().sum(-1)) / count.clamp(min=1)
     disagreement = square - centroid.square().sum(-1)
-    mean = by_transition(torch.where(valid, error, 0.0)) / count.clamp(min=1)
+    mean = summed(torch.where(valid, error, 0.0)) / count.clamp(min=1)
     return masked_mean(mean - forgiven * disagreement, count > 0)
 
 
@@ -129,25 +177,26 @@ class TransitionReward(nn.Module):
             self.register_buffer("size", torch.ones(horizon))
 
     @torch.no_grad()
-    def forward(self, errors: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, errors: Tensor, valid: Tensor, starts: Starts | None = None) -> Tensor:
         """The reward of each transition. In training mode it also updates the mean errors.
 
         Args:
-          errors: float [K, T, B], at least 0.
-          valid: bool [K, T, B].
+          errors: float [K, T or S, B], at least 0.
+          valid: bool [K, T or S, B].
+          starts: The rows of the pairs. None: all steps.
 
         Returns:
           float [T, B]. It is 0 if no pair is valid.
         """
         errors = torch.where(valid, errors, 0.0)
-        total = by_transition(errors)
+        total = by_transition(errors, starts)
         if not self.whole:
             return total
         if self.training:
             count = data_parallel.average(valid.sum((1, 2)))  # [K]
             mean = data_parallel.average(errors.sum((1, 2))) / torch.where(count > 0, count, 1.0)
             self.size.copy_(torch.where(count > 0, mean, self.size))
-        present = by_transition(torch.where(valid, self.size[:, None, None], 0.0))
+        present = by_transition(torch.where(valid, self.size[:, None, None], 0.0), starts)
         return total * (self.size.sum() / torch.where(present > 0, present, torch.inf))
 
 
@@ -175,15 +224,16 @@ class OpenLoop(nn.Module):
         self.action_embedding = action_map(num_actions, action_embedding, continuous)
         self.rnn = nn.GRU(action_embedding, belief)
 
-    def forward(self, beliefs: Tensor, action: Tensor) -> Tensor:
-        """Run K steps from each belief.
+    def forward(self, beliefs: Tensor, action: Tensor, starts: Starts | None = None) -> Tensor:
+        """Run K steps from each belief, or from those of some times.
 
         Args:
           beliefs: float [T+1, B, M].
           action: int64 [T, B], or float32 [T, B, A].
+          starts: The times. None: all.
 
         Returns:
-          b_{t,k} for k = 0 .. K: float [K+1, T, B, M].
+          b_{t,k} for k = 0 .. K: float [K+1, T or S, B, M].
 
         Raises:
           ValueError: The trajectory is shorter than the horizon.
@@ -194,8 +244,8 @@ class OpenLoop(nn.Module):
                 f"horizon is {self.horizon} but the trajectory has {length} steps; make the unroll"
                 " longer or the horizon shorter"
             )
-        start = beliefs[:length]
+        start = beliefs[:length] if starts is None else beliefs[starts.times.to(beliefs.device)]
         # [K, T*B, E]
-        inputs = self.action_embedding(future(action, self.horizon, length)).flatten(1, 2)
+        inputs = self.action_embedding(future(action, self.horizon, length, starts)).flatten(1, 2)
         ahead, _ = self.rnn(inputs, start.flatten(0, 1)[None].contiguous())
-        return torch.cat([start[None], ahead.unflatten(1, (length, batch))])
+        return torch.cat([start[None], ahead.unflatten(1, (len(start), batch))])

@@ -9,7 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -293,8 +293,8 @@ def fresh(config: RunConfig, spec: EnvSpec) -> Learner:
 def varied_configs(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
     """Yield names and configs of learners that differ from `config` in one field.
 
-    The field is the world model, the horizon K, or the number of environments B. All have one
-    actor.
+    The field is the world model, the horizon K, or the number of environments B. With a horizon
+    also the stride, where the model allows it. All have one actor.
     """
     config = config.alone()
     for name in WORLD_MODELS:
@@ -304,7 +304,11 @@ def varied_configs(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
     current = getattr(config.learner.world_model, "horizon", None)
     for horizon in HORIZONS if current is not None else ():
         if horizon != current and horizon < config.unroll_length:
-            yield f"K = {horizon}", changed(config, "learner.world_model.horizon", horizon)
+            ahead = changed(config, "learner.world_model.horizon", horizon)
+            yield f"K = {horizon}", ahead
+            with suppress(ValueError):  # published forms have no stride
+                name = f"K = {horizon}, stride {horizon}"
+                yield name, changed(ahead, "learner.world_model.stride", horizon)
     for factor in (0.5, 2):
         count = int(config.env.num_envs * factor)
         if count > 1:

@@ -45,6 +45,7 @@ PLAIN = {"loss_scale": 1.0, "prioritise": False, **OUR_OPTIONS}
 PRINTED: dict[str, dict[str, Any]] = {
     "byol-explore": {
         "horizon": 8,
+        "stride": 1,
         "reward_edges": "sum",
         "target_decay": 0.99,
         "standardise_decay": "off",
@@ -58,6 +59,7 @@ PRINTED: dict[str, dict[str, Any]] = {
     },
     "byol-hindsight": {
         "horizon": 8,
+        "stride": 1,
         "reward_edges": "sum",
         "target_decay": 0.99,
         "standardise_decay": "off",

@@ -15,6 +15,10 @@ class BYOLConfig(ModelConfig):
 
     horizon: int = 1
     """K, agent steps that are predicted ahead. BYOL-Explore (Guo et al., 2022) has 8 for Atari."""
+    stride: int = 1
+    """Agent steps from one belief that is a start of predictions to the next. At stride K an
+    outcome is predicted about once, from 1 to K steps before, for little more than K = 1 costs (our
+    option; not published). 1: every step is a start, as published."""
     reward_edges: Edges = "whole"
     """Pay of the first K - 1 transitions of an unroll or episode, which fewer than K predictions
     concern. whole: as much as any other (our default; not published); sum: the sum over the fewer
@@ -54,6 +58,16 @@ class BYOLConfig(ModelConfig):
                 f"world_model.horizon is {self.horizon}; at least 1 step must be predicted"
             )
         check_choices(self, reward_edges=Edges, predictor=Kind)
+        if not 1 <= self.stride <= self.horizon:
+            raise ValueError(
+                f"world_model.stride is {self.stride}; it must be at least 1, and at most the"
+                f" horizon, which is {self.horizon}, or some steps were never predicted"
+            )
+        if self.stride > 1 and self.reward_edges == "sum":
+            raise ValueError(
+                f"world_model.stride is {self.stride}, but reward_edges sum pays each step by how"
+                " many predictions it has; set world_model.reward_edges to whole"
+            )
         check_sizes(self, "predictor_every")
         if not 0 <= self.predictor_decay < 1:
             raise ValueError(
@@ -79,6 +93,10 @@ class BYOLConfig(ModelConfig):
                 f"world_model.standardise_decay is {decay}; it must be at least 0 and below 1, or"
                 " None"
             )
+
+    def couples(self) -> str:
+        drawn = f"world_model.stride {self.stride} draws the starts of predictions for a batch"
+        return drawn if self.stride > 1 else ""
 
     def check_batch(self, steps: int, environments: int) -> None:
         if self.horizon > steps:

@@ -23,10 +23,12 @@ from afterwit.world_models.models.byol_config import BYOLConfig
 from afterwit.world_models.open_loop import (
     OpenLoop,
     TransitionReward,
+    draw_starts,
     future,
     outcome_loss,
     pair_mask,
     pair_mean,
+    predicted,
 )
 from afterwit.world_models.predictors import MLPPredictor, SquarePredictor, shrink
 from afterwit.world_models.target_views import ORDERS, DerivativeTarget, View
@@ -103,7 +105,7 @@ class BYOLExplore(WorldModel):
 
     def __init__(self, config: BYOLExploreConfig, torso: Torso, spec: EnvSpec, seed: int):
         super().__init__(seed)
-        self.horizon = config.horizon
+        self.horizon, self.stride = config.horizon, config.stride
         self.reward = TransitionReward(config.horizon, config.reward_edges)
         sizes = torso.config
         target = torso.encoder, sizes.embedding, config.target_decay, config.standardise_decay
@@ -131,24 +133,26 @@ class BYOLExplore(WorldModel):
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         length = len(trajectory.action)
         known = self.target.known(trajectory)
-        valid = pair_mask(trajectory.real, self.horizon)  # [K, T, B]
-        valid = valid & future(known, self.horizon, length)
-        target = future(self.target(trajectory), self.horizon, length)  # [K, T, B, N]
-        ahead = self.open_loop(beliefs, trajectory.action)[1:]  # [K, T, B, M]
+        starts = draw_starts(length, self.stride, self.random)
+        # [K, T, B]; with a stride [K, S, B]
+        valid = pair_mask(trajectory.real, self.horizon, starts)
+        valid = valid & future(known, self.horizon, length, starts)
+        target = future(self.target(trajectory), self.horizon, length, starts)  # [..., N]
+        ahead = self.open_loop(beliefs, trajectory.action, starts)[1:]  # [..., M]
         prediction = self.active_predictor(ahead, valid)
         error = self.target.error(prediction, target)
         loss = mean_error = pair_mean(error, valid)
-        reward = self.reward(error, valid)
+        reward = self.reward(error, valid, starts)
         if self.centroid:
             views = self.target.coordinates(prediction)
-            loss = outcome_loss(error, views, valid, self.centroid)
+            loss = outcome_loss(error, views, valid, self.centroid, starts)
         return WorldModelOutput(
             loss,
             reward,
             {"reconstruction": reward},
             {"reconstruction": mean_error.detach()},
             self.horizon * self.target.ignorance(target[0], valid[0]),
-            known,
+            known if starts is None else known & predicted(valid, starts),
         )
 
     def inspect(

@@ -43,7 +43,16 @@ from afterwit.world_models.instruments import effective_rank, explained_variance
 from afterwit.world_models.models.hindsight_config import BYOLHindsightConfig
 from afterwit.world_models.models.hindsight_critic import Critic
 from afterwit.world_models.models.hindsight_invariance import Invariance
-from afterwit.world_models.open_loop import OpenLoop, TransitionReward, future, pair_mask, pair_mean
+from afterwit.world_models.open_loop import (
+    OpenLoop,
+    Starts,
+    TransitionReward,
+    draw_starts,
+    future,
+    pair_mask,
+    pair_mean,
+    predicted,
+)
 from afterwit.world_models.predictors import shrink
 from afterwit.world_models.torso import Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
@@ -134,15 +143,17 @@ class BYOLHindsight(WorldModel):
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
         config = self.config
-        valid = pair_mask(trajectory.real, config.horizon)  # [K, T, B]
-        target, ahead, state = self.unroll(trajectory, beliefs)
+        length = len(trajectory.action)
+        starts = draw_starts(length, config.stride, self.random)
+        valid = pair_mask(trajectory.real, config.horizon, starts)  # [K, T or S, B]
+        target, ahead, state = self.unroll(trajectory, beliefs, starts)
         foreseen = self.foresee(ahead, valid)
         latent, nats = self.generate(state, foreseen, target)
         outcome = self.reconstruct(ahead, latent, foreseen)
         reconstruction = self.target.error(outcome, target)
         loss = pair_mean(reconstruction, valid)
         metrics = {"reconstruction": loss.detach()}
-        parts = {"reconstruction": self.reward(reconstruction, valid)}
+        parts = {"reconstruction": self.reward(reconstruction, valid, starts)}
         if self.invariance is not None:
             invariance = self.invariance.of_batch(state, latent, valid, self.training)
             # The gradient is reversed on its way into z. The critic climbs in `after_step`.
@@ -150,7 +161,7 @@ class BYOLHindsight(WorldModel):
             metrics["invariance"] = pair_mean(invariance, valid).detach()
             parts["reconstruction"] = parts["reconstruction"] / config.invariance_weight
             if self.invariance_reward is not None:
-                parts["invariance"] = self.invariance_reward(invariance, valid)
+                parts["invariance"] = self.invariance_reward(invariance, valid, starts)
         without_z = knows_nothing = self.target.ignorance(target[0], valid[0])
         if foreseen is not None:
             foresight = pair_mean(self.target.error(foreseen, target), valid)
@@ -163,10 +174,11 @@ class BYOLHindsight(WorldModel):
         ignorance = config.horizon * knows_nothing
         return WorldModelOutput(
             loss,
-            sum(parts.values(), torch.zeros_like(reconstruction[0].detach())),
+            sum(parts.values(), torch.zeros_like(parts["reconstruction"])),
             parts,
             metrics,
             ignorance if self.gaussian else ignorance / config.invariance_weight,
+            None if starts is None else predicted(valid, starts),
         )
 
     def inspect(
@@ -223,8 +235,10 @@ class BYOLHindsight(WorldModel):
         known[0] = False
         return torch.stack([cell // self.map_width, cell % self.map_width], -1).float(), known
 
-    def unroll(self, trajectory: Trajectory, beliefs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Targets, open-loop beliefs and s of all pairs.
+    def unroll(
+        self, trajectory: Trajectory, beliefs: Tensor, starts: Starts | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Targets, open-loop beliefs and s of all pairs, or of those that begin at `starts`.
 
         s carries no gradient: neither critic nor generator shapes the representation that they
         read.
@@ -234,9 +248,9 @@ class BYOLHindsight(WorldModel):
           B, M+A].
         """
         horizon, length = self.config.horizon, len(trajectory.action)
-        loop = self.open_loop(beliefs, trajectory.action)
-        action = future(trajectory.action, horizon, length)
-        target = future(self.target(trajectory), horizon, length)
+        loop = self.open_loop(beliefs, trajectory.action, starts)
+        action = future(trajectory.action, horizon, length, starts)
+        target = future(self.target(trajectory), horizon, length, starts)
         return target, loop[1:], with_action(loop[:-1].detach(), action, self.num_actions)
 
     def foresee(self, ahead: Tensor, valid: Tensor | None = None) -> Tensor | None:

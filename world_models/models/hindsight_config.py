@@ -114,6 +114,11 @@ class BYOLHindsightConfig(BYOLConfig):
         check_choices(
             self, generator_reads=Reads, purity=Purity, control=Control, critic=CriticForm
         )
+        if self.stride > 1 and self.purity == "critic":
+            raise ValueError(
+                f"world_model.stride is {self.stride}, but the critic needs every step as a start;"
+                " set world_model.stride to 1, or purity to price"
+            )
         if not self.latent_price >= 0:
             raise ValueError(
                 f"world_model.latent_price is {self.latent_price}; it must be 0 or more"
@@ -145,7 +150,7 @@ class BYOLHindsightConfig(BYOLConfig):
 
     def couples(self) -> str:
         contrast = "world_model.purity critic compares each z with those of other environments"
-        return contrast if self.purity == "critic" else ""
+        return contrast if self.purity == "critic" else super().couples()
 
     def check_batch(self, steps: int, environments: int) -> None:
         if self.purity == "critic" and environments < 2:

@@ -123,7 +123,9 @@ def test_benchmark_measures_every_part(tmp_path: Path) -> None:
     assert set(result["growth"]) == {
         *(name for name in WORLD_MODELS if name != "byol-hindsight"),
         "K = 2",
+        "K = 2, stride 2",
         "K = 4",
+        "K = 4, stride 4",
         "B = 2",
         "B = 8",
     }
