@@ -41,6 +41,13 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "linear": {"predictor": "linear"},
     "direct-pred": {"predictor": "direct-pred"},
     "direct-copy": {"predictor": "direct-copy"},
+    "isoloss": {"predictor": "direct-pred", "predictor_isotropic": True},
+    "isoloss-published": {
+        "predictor": "direct-pred",
+        "predictor_isotropic": True,
+        "predictor_decay": 0.998,
+        "predictor_floor": 0.0,
+    },
     "dispersion": {"dispersion_weight": 1.0},
     "brownian": {"brownian_weight": 0.1},
     "centroid": {"horizon": 4, "centroid": 1.0},
