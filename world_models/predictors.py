@@ -18,14 +18,14 @@ The division by m is that of the authors' code, not of the paper. It gives W a s
 floor whatever the scale of f, and leaves the scale to the projection.
 
 The gradient of an error e = |W f - y|^2 in f is 2 W' (W f - y): a feature learns at a rate in
-proportion to its eigenvalue in W. IsoLoss (Halvagal, Laborieux & Zenke, NeurIPS 2023) leaves W' out,
-so that all eigenmodes learn at one rate:
+proportion to its eigenvalue in W. IsoLoss (Halvagal, Laborieux & Zenke, NeurIPS 2023) leaves W'
+out, so that all eigenmodes learn at one rate:
 
     isotropic     d e / d f = 2 (W f - y), the gradient of |f - sg(y + f - W f)|^2
 
-`isotropic` below does it to a prediction, so it serves both forms of the paper: Euclidean here, and
-cosine where targets are unit vectors. It is published for a W that is set. Where W is trained, W has
-its own full gradient (ours).
+`isotropic` below does it to a prediction, so it serves both forms of the paper: Euclidean here,
+and cosine where targets are unit vectors. It is published for a W that is set. Where W is trained,
+W has its own full gradient (ours).
 
 With a linear predictor, a decay of the weights decides which features are learnt. In the linear
 theory of DirectPred, a feature whose variance is l, and whose correlation between two views is r,

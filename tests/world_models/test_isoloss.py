@@ -69,7 +69,7 @@ def test_the_gradient_is_the_published_one(decay: float | None) -> None:
 @pytest.mark.parametrize("kind", ["linear", "direct-pred", "direct-copy"])
 def test_the_module_has_that_gradient_and_a_trained_matrix_its_own(kind: Kind, every: int) -> None:
     plain, iso = predictor(kind, False, every), predictor(kind, True, every)
-    weight = square_and_root()[0]
+    weight = drawn(N, N, seed=4)
     x, target = drawn(COUNT, N, seed=1), drawn(COUNT, N, seed=2)
     for model in (plain, iso):
         model.weight.data.copy_(weight)
@@ -183,9 +183,7 @@ def test_models_learn_with_it_and_it_changes_them(config: BYOLConfig, kind: Kind
         settings = {**config.__dict__, "predictor": kind, "predictor_isotropic": iso}
         learner = Learner(
             LearnerConfig(
-                torso=tiny_torso_config(),
-                world_model=type(config)(**settings),
-                learning_rate=3e-3,
+                torso=tiny_torso_config(), world_model=type(config)(**settings), learning_rate=3e-3
             ),
             tiny_spec(),
             0,

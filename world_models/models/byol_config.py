@@ -41,7 +41,7 @@ class BYOLConfig(ModelConfig):
     predictor_isotropic: bool = False
     """Whether errors reach the features as if the predictor's second matrix were the identity, so
     that all of its eigenmodes learn at one rate (IsoLoss, Halvagal et al., 2023; published for
-    direct-pred)."""
+    direct-pred). Not for mlp."""
     weight_decay: float = 0.0
     """Share of the encoder's and the predictor's weights that is lost at each learner step, so that
     features which nothing predicts fade (our unit; DirectPred's 4e-4 at rate 0.03 is 1.2e-5)."""
@@ -70,8 +70,8 @@ class BYOLConfig(ModelConfig):
             )
         if self.predictor_isotropic and self.predictor == "mlp":
             raise ValueError(
-                "world_model.predictor_isotropic needs a square matrix, and world_model.predictor is"
-                " mlp; set it to linear, direct-pred or direct-copy"
+                "world_model.predictor_isotropic needs a square matrix, and world_model.predictor"
+                " is mlp; set it to linear, direct-pred or direct-copy"
             )
         if not 0 <= self.weight_decay < 1:
             raise ValueError(
