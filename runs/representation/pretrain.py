@@ -49,6 +49,7 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
         "predictor_isotropic": True,
         "predictor_decay": 0.998,
         "predictor_floor": 0.0,
+        "standardise_decay": None,  # its loss is a cosine
     },
     "dispersion": {"dispersion_weight": 1.0},
     "brownian": {"brownian_weight": 0.1},
