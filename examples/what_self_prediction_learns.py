@@ -89,7 +89,7 @@ def learn(
             loss = loss + (chain * apart.square().sum(-1)).sum() / 2 / len(chains)
         (change,) = torch.autograd.grad(loss, features)
         with torch.no_grad():
-            features -= rate * change
+            features.sub_(change, alpha=rate)
         seen.append(features.detach().T.clone())
     return seen
 
