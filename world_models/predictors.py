@@ -17,9 +17,20 @@ minimises the error at all times ruins the features (DirectPred, table 8), so it
 The division by m is that of the authors' code, not of the paper. It gives W a spectral norm of 1 +
 floor whatever the scale of f, and leaves the scale to the projection.
 
+The gradient of an error e = |W f - y|^2 in f is 2 W' (W f - y): a feature learns at a rate in
+proportion to its eigenvalue in W. IsoLoss (Halvagal, Laborieux & Zenke, NeurIPS 2023) leaves W'
+out, so that all eigenmodes learn at one rate:
+
+    isotropic     d e / d f = 2 (W f - y), the gradient of |f - sg(y + f - W f)|^2
+
+`isotropic` below does it to a prediction, so it serves both forms of the paper: Euclidean here,
+and cosine where targets are unit vectors. It is published for a W that is set. Where W is trained,
+W has its own full gradient (ours).
+
 With a linear predictor, a decay of the weights decides which features are learnt. In the linear
 theory of DirectPred, a feature whose variance is l, and whose correlation between two views is r,
-is kept if r^2 l > 4 decay, and lost otherwise. tests/world_models/test_predictors.py has it.
+is kept if r^2 l > 4 decay, and lost otherwise. With the isotropic gradient it is kept if r l >
+decay, and there is no collapse from small weights. tests/world_models/test_predictors.py has both.
 """
 
 from __future__ import annotations
@@ -60,6 +71,16 @@ def shrink(module: nn.Module, share: float) -> None:
         torch._foreach_mul_([w for w in module.parameters() if w.dim() > 1], 1 - share)
 
 
+def isotropic(prediction: Tensor, features: Tensor) -> Tensor:
+    """The prediction W f, with the gradient of f.
+
+    Args:
+      prediction: W f, float [..., N]. What reaches W through it stays; nothing else must.
+      features: f, float [..., N].
+    """
+    return prediction + (features - features.detach())
+
+
 class MLPPredictor(nn.Sequential):
     """One hidden layer with ReLU. `valid` is ignored."""
 
@@ -87,6 +108,7 @@ class SquarePredictor(nn.Module):
       decay: Share of F that is kept at each learner step. The first batch is F's start.
       floor: Added to all eigenvalues of W, where W is set.
       every: Learner steps from one setting of W to the next. In between W is trained.
+      isotropic: Whether errors reach f as if W were the identity (IsoLoss).
     """
 
     weight: Tensor
@@ -94,10 +116,18 @@ class SquarePredictor(nn.Module):
     steps: Tensor
 
     def __init__(
-        self, kind: Kind, belief: int, embedding: int, decay: float, floor: float, every: int
+        self,
+        kind: Kind,
+        belief: int,
+        embedding: int,
+        decay: float,
+        floor: float,
+        every: int,
+        isotropic: bool = False,
     ):
         super().__init__()
         self.kind, self.decay, self.floor, self.every = kind, decay, floor, every
+        self.isotropic = isotropic
         self.project = nn.Linear(belief, embedding)
         start = torch.eye(embedding)
         if kind == "linear" or every > 1:
@@ -117,6 +147,8 @@ class SquarePredictor(nn.Module):
         features = self.project(belief)
         if self.training and valid is not None:
             self.observe(features.detach(), valid)
+        if self.isotropic:
+            return isotropic(features.detach() @ self.weight.T, features)
         return features @ self.weight.T
 
     @torch.no_grad()

@@ -191,8 +191,8 @@ class Pretrain:
 
     objective: tyro.conf.Positional[str]
     """What it is trained by: random (nothing), a world model, or one of linear, direct-pred,
-    direct-copy, dispersion, brownian, centroid, vididi, vididi-byol, vicreg, clips-byol and slap
-    (which needs --set env.backend=sound)."""
+    direct-copy, isoloss, isoloss-published, dispersion, brownian, centroid, vididi, vididi-byol,
+    vicreg, clips-byol and slap (which needs --set env.backend=sound)."""
     preset: str = "atari-small"
     """The preset whose environment and torso are used."""
     game: str | None = None
@@ -218,7 +218,7 @@ class Objectives:
     """
 
     objectives: tuple[str, ...] = ("random", "byol-explore", "direct-pred", "vididi")
-    """Objectives, as of afterwit pretrain."""
+    """Objectives, as of afterwit pretrain. All of them see the same frames."""
     games: tuple[str, ...] | None = None
     """Atari games. Unset: MontezumaRevenge, PrivateEye and Freeway, or with a preset of another
     world that world. Without a name after it: the preset's own game."""

@@ -84,8 +84,8 @@ def configured(preset: str, game: str | None, texts: tuple[str, ...]) -> RunConf
 def pretrain_command(args: list[str]) -> int:
     """Train an encoder on logged frames, for --learner.torso.init: afterwit pretrain OBJECTIVE"""
     chosen = parsed(Pretrain, args, "afterwit pretrain")
-    pretrain.check_objective(chosen.objective, chosen.updates)
     config = configured(chosen.preset, chosen.game, chosen.set)
+    pretrain.check_objective(chosen.objective, chosen.updates, config.env)
     world = short_name(config.env)
     torch.set_num_threads(config.threads)
     name = file_name(f"{chosen.objective}-{world}-s{chosen.seed}")

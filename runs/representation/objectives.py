@@ -87,11 +87,12 @@ def compare(
       tell: Takes a line of progress.
 
     Raises:
-      ValueError: A name is unknown, the file is not such a table, or it has rows of other numbers
-        of steps or updates, or rows of one of the worlds with other settings.
+      ValueError: A name is unknown, an objective lacks the world's sound, the file is not such a
+        table, or it has rows of other numbers of steps or updates, or rows of one of the worlds
+        with other settings.
     """
     for objective in objectives:
-        check_objective(objective, updates)
+        check_objective(objective, updates, config.env)
     if games is None:
         games = GAMES if isinstance(config.env, AtariConfig) else ()
     envs = [changed(config, "env.game", game).env for game in games] if games else [config.env]

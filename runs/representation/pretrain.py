@@ -20,8 +20,10 @@ from tqdm import tqdm
 
 from afterwit.agents.metrics import mean_of_each
 from afterwit.envs.arrays import Array
+from afterwit.envs.atari_config import AtariConfig
 from afterwit.envs.atari_sound import spectrum
 from afterwit.envs.checks import check_counts
+from afterwit.envs.make import EnvConfig
 from afterwit.envs.seeds import stream
 from afterwit.runs.representation.frame_log import FrameLog
 from afterwit.world_models import IntrinsicReward
@@ -41,6 +43,14 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "linear": {"predictor": "linear"},
     "direct-pred": {"predictor": "direct-pred"},
     "direct-copy": {"predictor": "direct-copy"},
+    "isoloss": {"predictor": "direct-pred", "predictor_isotropic": True},
+    "isoloss-published": {
+        "predictor": "direct-pred",
+        "predictor_isotropic": True,
+        "predictor_decay": 0.998,
+        "predictor_floor": 0.0,
+        "standardise_decay": None,  # its loss is a cosine
+    },
     "dispersion": {"dispersion_weight": 1.0},
     "brownian": {"brownian_weight": 0.1},
     "centroid": {"horizon": 4, "centroid": 1.0},
@@ -52,6 +62,8 @@ CLIPS: dict[str, Mapping[str, Any]] = {
     "clips-byol": {"loss": "byol", "derivatives": False},
 }
 SOUND = "slap"
+NO_SOUND = f"{SOUND} needs the sound of an Atari game, and {{}}"
+LOG_SOUND = "log it with --set env.backend=sound"
 OBJECTIVES = (RANDOM, *WORLD_MODELS, *VARIANTS, *CLIPS, SOUND)
 
 
@@ -65,11 +77,16 @@ class Pretrained:
     seconds: float  # of the updates, without logging
 
 
-def check_objective(objective: str, updates: int = 1) -> None:
-    """Raise a ValueError if there is no such objective, or nothing to do."""
+def check_objective(objective: str, updates: int = 1, env: EnvConfig | None = None) -> None:
+    """Raise a ValueError if there is no such objective, nothing to do, or a world lacks sound."""
     check_counts(updates=updates)
     if objective not in OBJECTIVES:
         raise ValueError(f"unknown objective {objective!r}; choose from {', '.join(OBJECTIVES)}")
+    if objective == SOUND and env is not None:
+        if not isinstance(env, AtariConfig):
+            raise ValueError(NO_SOUND.format("this world has none; choose an Atari game"))
+        if env.backend != "sound":
+            raise ValueError(NO_SOUND.format(f"env.backend is {env.backend!r}; {LOG_SOUND}"))
 
 
 def pretrain(
@@ -199,9 +216,7 @@ def sound_step(
       ValueError: The log has no sound, or nothing but silence.
     """
     if log.sound is None:
-        raise ValueError(
-            f"{SOUND} needs the sound of an Atari game; log it with --set env.backend=sound"
-        )
+        raise ValueError(NO_SOUND.format(f"the log has none; {LOG_SOUND}"))
     heard = spectrum(log.sound).reshape(*log.first.shape, -1)
     if not heard.any():
         raise ValueError(f"the log is silent, and {SOUND} learns from sound; choose another game")

@@ -57,6 +57,7 @@ NEUTRAL: dict[tuple[str, ...], Any] = {
     ("learner", "world_model", "predictor_floor"): 0.1,
     ("learner", "world_model", "predictor_every"): 1,
     ("learner", "world_model", "stride"): 1,
+    ("learner", "world_model", "predictor_isotropic"): False,
     ("learner", "world_model", "target_view"): "frame",
     ("learner", "world_model", "weight_decay"): 0.0,
 }

@@ -110,6 +110,7 @@ def objectives() -> tuple[Variant, ...]:
         "linear": {"predictor": "linear"},
         "direct-pred": {"predictor": "direct-pred"},
         "direct-copy": {"predictor": "direct-copy"},
+        "isoloss": {"predictor": "direct-pred", "predictor_isotropic": True},
         "dispersion": {"dispersion_weight": 1.0},
         "weight-decay": {"weight_decay": 0.01},
     }

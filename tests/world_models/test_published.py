@@ -39,6 +39,7 @@ PREDICTOR = {
     "predictor_decay": UNUSED,
     "predictor_floor": UNUSED,
     "predictor_every": UNUSED,
+    "predictor_isotropic": False,
     "weight_decay": 0.0,
 }
 PLAIN = {"loss_scale": 1.0, "prioritise": False, **OUR_OPTIONS}

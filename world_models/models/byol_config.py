@@ -42,6 +42,10 @@ class BYOLConfig(ModelConfig):
     predictor_every: int = 1
     """Learner steps from one setting by direct-pred and direct-copy to the next; in between the
     matrix is trained (DirectPred: freq, 1 or 5)."""
+    predictor_isotropic: bool = False
+    """Whether errors reach the features as if the predictor's second matrix were the identity, so
+    that all of its eigenmodes learn at one rate (IsoLoss, Halvagal et al., 2023; published for
+    direct-pred). Not for mlp."""
     weight_decay: float = 0.0
     """Share of the encoder's and the predictor's weights that is lost at each learner step, so that
     features which nothing predicts fade (our unit; DirectPred's 4e-4 at rate 0.03 is 1.2e-5)."""
@@ -77,6 +81,11 @@ class BYOLConfig(ModelConfig):
         if not self.predictor_floor >= 0:
             raise ValueError(
                 f"world_model.predictor_floor is {self.predictor_floor}; it must be 0 or more"
+            )
+        if self.predictor_isotropic and self.predictor == "mlp":
+            raise ValueError(
+                "world_model.predictor_isotropic needs a square matrix, and world_model.predictor"
+                " is mlp; set it to linear, direct-pred or direct-copy"
             )
         if not 0 <= self.weight_decay < 1:
             raise ValueError(
@@ -124,4 +133,5 @@ class BYOLConfig(ModelConfig):
             self.predictor_decay,
             self.predictor_floor,
             self.predictor_every,
+            self.predictor_isotropic,
         )

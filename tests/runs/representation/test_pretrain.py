@@ -14,7 +14,7 @@ from afterwit.envs.arrays import Array
 from afterwit.envs.atari_sound import SILENCE
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.presets import PRESETS
-from afterwit.runs.representation import pretrain
+from afterwit.runs.representation import objectives, pretrain
 from afterwit.runs.representation.frame_log import FrameLog
 from afterwit.runs.representation.pretrain import LENGTH, SEQUENCES, draws
 from afterwit.runs.training import checkpoint
@@ -127,6 +127,30 @@ def test_what_cannot_be_learnt_is_said(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         pretrain.pretrain(objective, replace(log(), **changes), TORSO, 1, 0, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--preset atari-small", "env.backend is 'envpool'; log it with --set env.backend=sound"),
+        ("--preset maze", "this world has none; choose an Atari game"),
+    ],
+)
+@pytest.mark.parametrize("command", ["pretrain slap", "objectives --objectives random slap"])
+def test_a_world_without_sound_is_refused_before_it_is_played(
+    command: str,
+    words: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(objectives, "log_game", lambda *_, **__: pytest.fail("it was played"))
+    out = ["--out", str(tmp_path / "out")]
+    assert main([*command.split(), *words.split(), *out]) == 2
+    said = f"slap needs the sound of an Atari game, and {message}"
+    assert said in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_short_log_and_no_updates_are_refused() -> None:

@@ -41,6 +41,7 @@ MODELS: dict[str, ModelConfig] = {
     "far ahead": BYOLExploreConfig(horizon=3, reward_edges="whole", centroid=0.5),
     "unit vectors": BYOLExploreConfig(horizon=3, standardise_decay=None),
     "direct-pred": BYOLExploreConfig(horizon=3, predictor="direct-pred", weight_decay=1e-3),
+    "isoloss": BYOLExploreConfig(horizon=3, predictor="direct-pred", predictor_isotropic=True),
     "derivatives": BYOLExploreConfig(horizon=2, target_view="alternating"),
     "regularised": BYOLExploreConfig(dispersion_weight=1.0, brownian_weight=0.1),
     "priced": BYOLHindsightConfig(horizon=3, purity="price", latent_price=0.5),
