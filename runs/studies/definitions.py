@@ -191,9 +191,9 @@ def atari_small() -> Study:
 
 
 def hard_games() -> Study:
-    """Seven hard games at one small budget, by curiosity alone and with the game's reward.
+    """Seven hard games, by curiosity alone and with the game's reward: 350 runs, days on 2 cores.
 
-    For comparison a policy that draws every action alike.
+    Games without noise of many dimensions, so `every-error` has nothing taken off its pay.
     """
     games = ("MontezumaRevenge", "Venture", "PrivateEye", "Pitfall", "Freeway", "BankHeist", "Hero")
     mixed = {"learner.extrinsic_weight": 1.0}
