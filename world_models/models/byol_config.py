@@ -103,10 +103,6 @@ class BYOLConfig(ModelConfig):
                 " None"
             )
 
-    def couples(self) -> str:
-        drawn = f"world_model.stride {self.stride} draws the starts of predictions for a batch"
-        return drawn if self.stride > 1 else ""
-
     def check_batch(self, steps: int, environments: int) -> None:
         if self.horizon > steps:
             raise ValueError(
