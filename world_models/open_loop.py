@@ -38,7 +38,8 @@ def draw_starts(length: int, stride: int, random: torch.Generator) -> Starts | N
 
     Args:
       length: T.
-      stride: At most the horizon, so that no transition is left out.
+      stride: At most the horizon, so that no transition is left out, but for fewer than `stride`
+          after a reset.
       random: Draws where the second start is. Nothing is drawn at stride 1.
 
     Returns:

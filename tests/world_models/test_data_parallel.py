@@ -55,6 +55,8 @@ CONFIGS = {
             horizon=3, predictor="direct-pred", weight_decay=1e-3, centroid=0.5
         )
     ),
+    "stride": LearnerConfig(world_model=BYOLExploreConfig(horizon=3, stride=3, centroid=0.5)),
+    "hindsight by strides": LearnerConfig(world_model=BYOLHindsightConfig(horizon=3, stride=2)),
     "derivatives": LearnerConfig(
         world_model=BYOLExploreConfig(horizon=2, target_view="alternating")
     ),

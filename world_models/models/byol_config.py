@@ -18,7 +18,8 @@ class BYOLConfig(ModelConfig):
     stride: int = 1
     """Agent steps from one belief that is a start of predictions to the next. At stride K an
     outcome is predicted about once, from 1 to K steps before, for little more than K = 1 costs (our
-    option; not published). 1: every step is a start, as published."""
+    option; not published). After a reset nothing is predicted, or paid, before the next start: that
+    takes up to stride - 1 steps. 1: every step is a start, as published."""
     reward_edges: Edges = "whole"
     """Pay of the first K - 1 transitions of an unroll or episode, which fewer than K predictions
     concern. whole: as much as any other (our default; not published); sum: the sum over the fewer
@@ -102,10 +103,6 @@ class BYOLConfig(ModelConfig):
                 f"world_model.standardise_decay is {decay}; it must be at least 0 and below 1, or"
                 " None"
             )
-
-    def couples(self) -> str:
-        drawn = f"world_model.stride {self.stride} draws the starts of predictions for a batch"
-        return drawn if self.stride > 1 else ""
 
     def check_batch(self, steps: int, environments: int) -> None:
         if self.horizon > steps:

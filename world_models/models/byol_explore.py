@@ -19,6 +19,7 @@ from afterwit.world_models.base import (
     check_choices,
     check_sizes,
 )
+from afterwit.world_models.draws import SavedDraws
 from afterwit.world_models.models.byol_config import BYOLConfig
 from afterwit.world_models.open_loop import (
     OpenLoop,
@@ -106,6 +107,8 @@ class BYOLExplore(WorldModel):
     def __init__(self, config: BYOLExploreConfig, torso: Torso, spec: EnvSpec, seed: int):
         super().__init__(seed)
         self.horizon, self.stride = config.horizon, config.stride
+        if config.stride > 1:
+            self.draws = SavedDraws(self.random)
         self.reward = TransitionReward(config.horizon, config.reward_edges)
         sizes = torso.config
         target = torso.encoder, sizes.embedding, config.target_decay, config.standardise_decay

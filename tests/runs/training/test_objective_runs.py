@@ -24,6 +24,7 @@ OBJECTIVES = {
     "acceleration": ({"target_view": "acceleration"}, "still/target"),
     "alternating": ({"target_view": "alternating"}, "still/target"),
     "isoloss": ({"predictor": "direct-pred", "predictor_isotropic": True}, "align/commutator"),
+    "stride": ({"horizon": 3, "stride": 3}, "learner/model_reconstruction"),
 }
 
 

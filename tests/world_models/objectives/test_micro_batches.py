@@ -42,6 +42,8 @@ MODELS: dict[str, ModelConfig] = {
     "unit vectors": BYOLExploreConfig(horizon=3, standardise_decay=None),
     "direct-pred": BYOLExploreConfig(horizon=3, predictor="direct-pred", weight_decay=1e-3),
     "isoloss": BYOLExploreConfig(horizon=3, predictor="direct-pred", predictor_isotropic=True),
+    "stride": BYOLExploreConfig(horizon=3, stride=3, centroid=0.5),
+    "hindsight by strides": BYOLHindsightConfig(horizon=3, stride=2),
     "derivatives": BYOLExploreConfig(horizon=2, target_view="alternating"),
     "regularised": BYOLExploreConfig(dispersion_weight=1.0, brownian_weight=0.1),
     "priced": BYOLHindsightConfig(horizon=3, purity="price", latent_price=0.5),
