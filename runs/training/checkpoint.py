@@ -36,7 +36,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     """Write RUN/checkpoint.pt. The one before becomes checkpoint.1.pt.
 
     The new file is written under a temporary name, synced, and renamed. It also replaces best.pt,
-    unless that has a higher score.
+    unless that has a higher score of the same kind.
 
     Args:
       folder: the run folder.
@@ -55,7 +55,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
         file.write(content)
         sync(file)
         rotate(folder, state["config"]["keep_checkpoints"])
-    if state.get("score") is not None and state["score"] >= best_score(folder):
+    if state.get("score") is not None and state["score"] >= best_score(folder, counted(state)):
         # not a link: damage to the newest must not damage the best
         with atomic_write(folder / BEST) as file:
             file.write(header)
@@ -105,12 +105,22 @@ def rotate(folder: Path, keep: int) -> None:
             path.unlink()
 
 
-def best_score(folder: Path) -> float:
-    """Return the score of best.pt, -infinity if there is none."""
+def counted(state: dict[str, Any]) -> set[str]:
+    """Return which places a checkpoint counts: they decide what its score is a number of."""
+    arrays = state.get("statistics", {}).get("arrays", {})
+    return {name for name in arrays if name.startswith("explored_")}
+
+
+def best_score(folder: Path, places: set[str]) -> float:
+    """Return the score of best.pt, -infinity if there is none, or if it counts other places.
+
+    A run goes on with a version of Afterwit that counts more: cells are no better than a return.
+    """
     try:
-        return float(read(folder / BEST)["score"])
+        best = read(folder / BEST)
     except (OSError, ValueError):  # missing or damaged: any other is better
         return -float("inf")
+    return float(best["score"]) if counted(best) == places else -float("inf")
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -103,8 +103,11 @@ def test_a_report_shows_them(tmp_path: Path, checkpoints: dict[str, Any]) -> Non
     assert (tmp_path / "out" / "rooms-byol-hindsight.png").is_file()
 
 
-def test_a_report_does_without_a_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_report_does_without_a_checkpoint(tmp_path: Path, damaged: bool) -> None:
     found = group(tmp_path)
+    if damaged:
+        (found.runs[0].folder / checkpoint.NAME).write_bytes(b"afterwit checkpoint, cut sho")
     assert seen_by(found) == []
     text = write_report([found.runs[0].folder], tmp_path / "out").read_text(encoding="utf-8")
     assert "Rooms that were seen" not in text

@@ -83,6 +83,16 @@ def logged_in_tensorboard(folder: Path, tag: str) -> list[int]:
     return [event.step for event in events.Scalars(tag)]
 
 
+def test_a_score_of_another_kind_is_not_compared(tmp_path: Path) -> None:
+    """Before November's end H.E.R.O. was scored by its return, since then by cells."""
+    places = {"arrays": {"explored_rooms": torch.zeros(2), "explored_cells": torch.zeros(2)}}
+    checkpoint.save(tmp_path, state(1, 500.0))
+    checkpoint.save(tmp_path, state(2, 30.0) | {"statistics": places})
+    assert steps(tmp_path / BEST) == 2
+    checkpoint.save(tmp_path, state(3, 20.0) | {"statistics": places})
+    assert steps(tmp_path / BEST) == 2
+
+
 def test_flipped_bits_and_cuts_are_found_before_anything_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
