@@ -15,7 +15,7 @@ RANDOM = Variant("random", {"model": "rnd"}, {"learner.policy.uniform": True})
 EXPONENTIAL = Variant(
     "exponential-weights", {"model": "byol-hindsight"}, {"learner.vmpo.weights": "exponential"}
 )
-# Paid for every error, also where it was to be expected: for games without noise of many dimensions
+# Paid for every error, also where it was to be expected, and however small it is
 EVERY_ERROR = Variant(
     "every-error", {"model": "byol-hindsight"}, {"learner.world_model.expected_error": "off"}
 )
