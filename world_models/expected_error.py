@@ -34,6 +34,8 @@ from afterwit.world_models.trajectory import Trajectory, masked_mean
 Form = Literal["off", "difference", "relative", "log"]
 
 HIDDEN = 64  # width of the head
+# Rate of the head, as a multiple of the others'. It must know what is always unpredictable before
+# the policy goes there; but what it knows early is also taken off what could still be learnt.
 RATE = 10.0
 # Bounds of h, where exp(h) is an error in units of ignorance. A head that learns so fast at times
 # says far more than that where it has seen little, and one such step would set the bonus's unit.

@@ -210,25 +210,25 @@ def pictures(study: StudyLog, order: Standings | None) -> list[str]:
             f"<h2>Where they were</h2>{note}"
             + put(coverage, "study-coverage", "Where the agents were, by world and method")
         )
-    for (world, method), group in study.groups.items() if study.ledger is None else ():
-        rooms = rooms_figure(group, seen_by(group))
-        if rooms is not None:
-            name = f"{world}: the rooms that {method} has seen"
-            parts.append(
-                f"<details><summary>{escape(name)}</summary><p class='note'>{ROOMS_NOTE}</p>"
-                + put(rooms, f"study-rooms-{world}-{method}", name)
-                + "</details>"
-            )
+    if study.ledger is None:
+        for (world, method), group in study.groups.items():
+            rooms = rooms_figure(group, seen_by(group))
+            if rooms is not None:
+                title = f"{world}: the rooms that {method} has seen"
+                drawn = put(rooms, f"study-rooms-{world}-{method}", title)
+                parts.append(folded(title, f"<p class='note'>{ROOMS_NOTE}</p>{drawn}"))
     for method in study.methods:
         figure = method_figure(study, method)
         if figure is not None:
             alt = f"Where {method} was and where it was paid, by world"
-            parts.append(
-                f"<details><summary>{escape(method)}: where it was, and where it was paid</summary>"
-                + put(figure, f"study-maps-{method}", alt)
-                + "</details>"
-            )
+            drawn = put(figure, f"study-maps-{method}", alt)
+            parts.append(folded(f"{method}: where it was, and where it was paid", drawn))
     return parts
+
+
+def folded(title: str, html: str) -> str:
+    """Return HTML that is shown when its title is clicked."""
+    return f"<details><summary>{escape(title)}</summary>{html}</details>"
 
 
 def origin(study: StudyLog) -> str:
@@ -254,8 +254,7 @@ def origin(study: StudyLog) -> str:
         ("Definition of the study", definition),
         (f"Full config of {study.relative(first)}", to_dict(first.config)),
     ):
-        text = escape(json.dumps(value, indent=2))
-        parts.append(f"<details><summary>{escape(title)}</summary><pre>{text}</pre></details>")
+        parts.append(folded(title, f"<pre>{escape(json.dumps(value, indent=2))}</pre>"))
     command = f"afterwit study {quoted(manifest.study)} --out {quoted(study.home)} --report-only"
     if study.ledger is not None:
         command = f"afterwit report {quoted(study.ledger)} --out {quoted(study.home)}"
