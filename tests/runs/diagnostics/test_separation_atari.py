@@ -220,7 +220,9 @@ def test_mistakes_are_named(
 
 
 def test_a_game_needs_rooms() -> None:
-    with pytest.raises(ValueError, match="the rooms of Pong are not known; choose from Montez"):
+    with pytest.raises(
+        ValueError, match="the rooms of Pong are not known; choose from BankHeist, "
+    ):
         draw(AtariConfig(game="Pong"), 10, seed=0)
 
 
