@@ -21,7 +21,7 @@ from afterwit.world_models import data_parallel
 from afterwit.world_models.base import WorldModelOutput
 from afterwit.world_models.draws import draws_of
 from afterwit.world_models.encoder_file import adopt_encoder
-from afterwit.world_models.expected_error import ExpectedError, head_groups
+from afterwit.world_models.expected_error import head_groups
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.objectives.micro_batches import in_parts
 from afterwit.world_models.registry import make_world_model
@@ -67,13 +67,7 @@ class Learner(nn.Module):
                 spec,
                 stream(seed, "world model"),
             )
-            self.expected = ExpectedError(
-                curiosity.expected_error,
-                curiosity.expected_floor,
-                config.torso.belief,
-                spec.num_actions,
-                curiosity.expected_rate,
-            )
+            self.expected = curiosity.make_expected_error(config.torso.belief, spec.num_actions)
         self.regulariser = make_regulariser(curiosity, stream(seed, "regulariser"))
         self.trust_region = TrustRegion(config.vmpo)
         self.intrinsic = RewardNormaliser(

@@ -20,7 +20,7 @@ from afterwit.envs.arrays import Array
 from afterwit.envs.atari_ale import ALEGames, emulator
 from afterwit.envs.atari_config import AtariConfig, games
 from afterwit.envs.atari_noise import FrameNoise
-from afterwit.envs.atari_places import CELLS, PLACES, Place, places_of
+from afterwit.envs.atari_places import CELLS, PLACES, Place, read_place
 from afterwit.envs.atari_sound import SoundGames
 from afterwit.envs.images import view_of
 from afterwit.envs.interface import Interface
@@ -255,7 +255,7 @@ class Atari:
         }
         self.ram = info["ram"].copy() if "ram" in info else None
         self.sound = info.get("sound")
-        known |= places_of(self.ram, self.place)
+        known |= read_place(self.ram, self.place)
         return TimeStep(observation, first, reward, terminal, truncated, known)
 
     def render(self) -> Array:

@@ -43,7 +43,7 @@ CELLS = 256 * SIDE**2
 LEVEL_ROOMS = 16  # room numbers of a level, in games whose levels number their rooms alike
 
 
-def places_of(ram: Array | None, place: Place) -> dict[str, Array]:
+def read_place(ram: Array | None, place: Place) -> dict[str, Array]:
     """Return the room and the cell, int64 [B] each, as far as they are known.
 
     Args:

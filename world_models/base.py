@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from afterwit.envs.checks import check_numbers
 from afterwit.world_models import data_parallel
 from afterwit.world_models.episodic_memory import EpisodicMemory
-from afterwit.world_models.expected_error import RATE, Form
+from afterwit.world_models.expected_error import RATE, ExpectedError, Form
 from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -97,6 +97,17 @@ class ModelConfig:
         Such a reward is no size of an error, so `expected_error` is refused.
         """
         return ""
+
+    def make_expected_error(self, belief: int, num_actions: int) -> ExpectedError:
+        """The head that knows how large the error is on average.
+
+        Args:
+          belief: M, size of the belief.
+          num_actions: Number of actions, or of numbers of a continuous action.
+        """
+        return ExpectedError(
+            self.expected_error, self.expected_floor, belief, num_actions, self.expected_rate
+        )
 
     def couples(self) -> str:
         """What compares the environments of a batch in the loss, in words. Empty: nothing does.

@@ -32,7 +32,7 @@ from afterwit.world_models.callers import (
 )
 from afterwit.world_models.draws import draws_of
 from afterwit.world_models.encoder_file import adopt_encoder
-from afterwit.world_models.expected_error import ExpectedError, head_groups
+from afterwit.world_models.expected_error import head_groups
 from afterwit.world_models.instruments import representation
 from afterwit.world_models.registry import find_model, make_world_model, world_model_name
 from afterwit.world_models.regulariser import make_regulariser
@@ -147,12 +147,8 @@ class IntrinsicReward:
             self.model = make_world_model(
                 config, self.torso, self.spec, stream(seed, "world model")
             )
-            self.expected = ExpectedError(
-                config.expected_error,
-                config.expected_floor,
-                self.torso.config.belief,
-                self.spec.num_actions,
-                config.expected_rate,
+            self.expected = config.make_expected_error(
+                self.torso.config.belief, self.spec.num_actions
             )
         self.normaliser = RewardNormaliser(config.prioritise, reward_decay, config.absolute_zero)
         self.regulariser = make_regulariser(config, stream(seed, "regulariser"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from afterwit.runs.evaluation.intervals import Estimate
 from afterwit.runs.output.html import table
 from afterwit.runs.reports.groups import MEASURES
 from afterwit.runs.reports.sentences import percent
@@ -14,16 +13,19 @@ from afterwit.runs.studies.results import StudyLog, noise_key
 from afterwit.runs.studies.variants_figure import plain_value
 from afterwit.runs.studies.verdicts import REPRODUCED, UNKNOWN, Claim, Target, format_estimate
 
+HUMAN = "human"  # numbers in units of a human's score
+
 
 def number(study: StudyLog, world: str, method: str, name: str) -> str:
     """Return an estimate as text: shares as percent, other numbers without a unit."""
-    value = study.get(world, method, name)
-    if name.split("_")[0] not in MEASURES:
+    value, kind = study.get(world, method, name), name.split("_")[0]
+    if kind not in (*MEASURES, HUMAN):
         return format_estimate(value)
     if not value.runs:
         return "–"
-    return f"{value.mean:,.1f}" + (
-        f" [{value.low:,.1f}, {value.high:,.1f}]" if math.isfinite(value.low) else ""
+    form = ",.3f" if kind == HUMAN else ",.1f"
+    return f"{value.mean:{form}}" + (
+        f" [{value.low:{form}}, {value.high:{form}}]" if math.isfinite(value.low) else ""
     )
 
 
@@ -63,15 +65,12 @@ def human_table(study: StudyLog) -> str:
     worlds = [
         world
         for world in study.worlds
-        if any(study.get(world, method, "human_last").runs for method in study.methods)
+        if any(study.get(world, method, f"{HUMAN}_last").runs for method in study.methods)
     ]
     if not worlds:
         return ""
     rows = [
-        (
-            "run",
-            [method, *(human_words(study.get(world, method, "human_last")) for world in worlds)],
-        )
+        ("run", [method, *(number(study, world, method, f"{HUMAN}_last") for world in worlds)])
         for method in study.methods
     ]
     note = (
@@ -79,13 +78,6 @@ def human_table(study: StudyLog) -> str:
         " literature, 1 a human (Badia et al., 2020)."
     )
     return f"<h2>Human-normalised scores</h2><p class='note'>{note}</p>{table(['', *worlds], rows)}"
-
-
-def human_words(value: Estimate) -> str:
-    if not value.runs:
-        return "–"
-    interval = f" [{value.low:.3f}, {value.high:.3f}]" if math.isfinite(value.low) else ""
-    return f"{value.mean:.3f}{interval}"
 
 
 def every_run(study: StudyLog, world: str, method: str, name: str) -> str:

@@ -155,7 +155,7 @@ class BYOLExplore(WorldModel):
             {"reconstruction": reward},
             {"reconstruction": mean_error.detach()},
             self.horizon * self.target.ignorance(target[0], valid[0]),
-            known if starts is None else known & predicted(valid, starts),
+            known if starts is None else predicted(valid, starts),
         )
 
     def inspect(

@@ -22,7 +22,6 @@ from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_choices
 from afterwit.world_models.catalogue import WORLD_MODELS
 from afterwit.world_models.episodic_memory import EpisodicMemory, JoinedMemory
-from afterwit.world_models.expected_error import ExpectedError
 from afterwit.world_models.reward_normaliser import RewardNormaliser
 from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory
@@ -111,13 +110,7 @@ class Mix(WorldModel):
         for index, (name, part) in enumerate(zip(config.parts, config.part_configs(), strict=True)):
             self.parts[name] = cast(Any, WORLD_MODELS[name])(part, torso, spec, seed + index)
             self.loss_scales[name] = part.loss_scale
-            self.expected[name] = ExpectedError(
-                part.expected_error,
-                part.expected_floor,
-                torso.config.belief,
-                spec.num_actions,
-                part.expected_rate,
-            )
+            self.expected[name] = part.make_expected_error(torso.config.belief, spec.num_actions)
             self.normalisers[name] = RewardNormaliser(
                 part.prioritise, config.scale_decay, part.absolute_zero
             )
