@@ -18,10 +18,13 @@ from torch import Tensor
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.actions import with_action
 from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
+from afterwit.world_models.bounded import within
 from afterwit.world_models.features import Outcome, spread
 from afterwit.world_models.torso import Encoder, Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 from afterwit.world_models.whitening import Whitening
+
+BOUNDS = (-10.0, 10.0)  # of the log variance
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class AMA(WorldModel, Whitening):
         real, obs = trajectory.real, self.whitened(trajectory)
         target = self.outcome(obs, real)
         inputs = with_action(self.encoder(obs[:-1]), trajectory.action, self.num_actions)
-        log_variance = self.log_variance(inputs).clamp(-10, 10)
+        log_variance = within(self.log_variance(inputs), *BOUNDS)
         square = (target - self.mu(inputs)).square()  # [T, B, N]
         cost = (-log_variance).exp() * square + self.config.variance_weight * log_variance
         loss = masked_mean(cost.mean(-1), real)

@@ -39,6 +39,7 @@ from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
 from afterwit.world_models.actions import action_numbers, with_action
 from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
+from afterwit.world_models.bounded import within
 from afterwit.world_models.instruments import effective_rank, explained_variance
 from afterwit.world_models.models.hindsight_config import BYOLHindsightConfig
 from afterwit.world_models.models.hindsight_critic import Critic
@@ -285,7 +286,7 @@ class BYOLHindsight(WorldModel):
             latent = self.generator(torch.cat([noise, seen], -1))
             return latent, torch.zeros_like(target[..., 0])
         mean, log_deviation = self.generator(seen).chunk(2, -1)
-        log_deviation = log_deviation.clamp(*LOG_DEVIATION)
+        log_deviation = within(log_deviation, *LOG_DEVIATION)
         variance = (2 * log_deviation).exp()
         nats = (0.5 * (mean.square() + variance - 1) - log_deviation).sum(-1)
         noise = self.draw(target, self.config.latent)
