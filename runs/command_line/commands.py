@@ -24,7 +24,13 @@ from afterwit.runs.command_line.options import (
     Watch,
     at_home,
 )
-from afterwit.runs.command_line.preset_options import default_name, from_preset, parsed, presets
+from afterwit.runs.command_line.preset_options import (
+    default_name,
+    from_preset,
+    parsed,
+    presets,
+    some,
+)
 from afterwit.runs.command_line.representation_commands import (
     objectives_command,
     pretrain_command,
@@ -210,7 +216,8 @@ def drill_command(args: list[str]) -> int:
         flat = soak(chosen.soak, chosen.out, chosen.cluster)
         print_paths(chosen.out / SAMPLES, chosen.out / PICTURE)
         return int(not flat)
-    trials = drilling.drill(chosen.faults, chosen.times, chosen.seed, chosen.out)
+    (faults,) = some(chosen, "faults")
+    trials = drilling.drill(faults, chosen.times, chosen.seed, chosen.out)
     print(drilling.table(trials))
     print_paths(chosen.out / drilling.TABLE, chosen.out / drilling.RESULT)
     return int(any(trial.wrong for trial in trials))

@@ -299,11 +299,11 @@ class Demo:
 class StudyOptions:
     """Which part of the study to run, and how."""
 
-    worlds: tuple[str, ...] = ()
+    worlds: tuple[str, ...] | None = None
     """Only these worlds. Unset: all of the study's."""
-    methods: tuple[str, ...] = ()
+    methods: tuple[str, ...] | None = None
     """Only these methods. Unset: all of the study's."""
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] | None = None
     """These seeds instead of the study's own."""
     jobs: int = field(default_factory=cores)
     """Runs at a time, one process each. Unset: one for each core."""
@@ -333,7 +333,7 @@ class Drill:
 
     times: int = 5
     """How many times each fault is tried, at another moment each time."""
-    faults: tuple[str, ...] = ()
+    faults: tuple[str, ...] | None = None
     """Only these faults. Unset: all. An unknown name lists them."""
     seed: int = 0
     """Seed of the moments."""

@@ -49,6 +49,18 @@ def parsed(kind: type[Options], args: Sequence[str], prog: str, **settings: Any)
     return at_home(tyro.cli(kind, args=args, prog=prog, **settings))
 
 
+def some(options: Any, *names: str) -> tuple[tuple[Any, ...], ...]:
+    """Return the values of these options, () where an option is not given.
+
+    Raises:
+      ValueError: An option is given with nothing after it. It would mean all, which may be hours.
+    """
+    for name in names:
+        if getattr(options, name) == ():
+            raise ValueError(f"--{name} names nothing; name at least one, or leave it out for all")
+    return tuple(getattr(options, name) or () for name in names)
+
+
 def presets() -> str:
     """Return the presets as text, each with its own options, the default first."""
     rows = []

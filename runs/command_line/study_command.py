@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from afterwit.runs.command_line.options import OUT, StudyOptions
-from afterwit.runs.command_line.preset_options import parsed
+from afterwit.runs.command_line.preset_options import parsed, some
 from afterwit.runs.configs.overrides import assignments
 from afterwit.runs.evaluation.intervals import rliable
 from afterwit.runs.output.text import quoted
 from afterwit.runs.studies.definitions import STUDIES
-from afterwit.runs.studies.ledger import append, recorded, run_row
+from afterwit.runs.studies.ledger import append, check_writable, recorded, run_row
 from afterwit.runs.studies.ledger_study import check_ledger
 from afterwit.runs.studies.run_study import read_manifest, run_study
 from afterwit.runs.studies.study import Cell, Study
@@ -33,9 +33,8 @@ def study_command(args: list[str]) -> int:
         StudyOptions, args[1:], prog, description=f"{STUDIES[args[0]].__doc__}\n\n{contents(study)}"
     )
     steps = {} if chosen.total_steps is None else {"total_steps": chosen.total_steps}
-    study = study.select(
-        chosen.worlds, chosen.methods, chosen.seeds, steps | assignments(chosen.set)
-    )
+    worlds, methods, seeds = some(chosen, "worlds", "methods", "seeds")
+    study = study.select(worlds, methods, seeds, steps | assignments(chosen.set))
     study.check_overrides()
     home = chosen.out or OUT / f"study-{study.name}"
     if chosen.check is not None:
@@ -52,6 +51,8 @@ def study_command(args: list[str]) -> int:
     cells, skip = study.cells(), set[Path]()
     if chosen.ledger is not None:
         skip = recorded(chosen.ledger, study, cells)
+        if len(skip) < len(cells):
+            check_writable(chosen.ledger)  # before hours of training
         print(f"{len(skip)} of {len(cells)} runs are in {quoted(chosen.ledger)}")
 
     def collect(done: Sequence[Cell]) -> None:

@@ -82,10 +82,15 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str
 
 
 @contextmanager
-def checked_outputs(*paths: Path) -> Iterator[None]:
+def checked_outputs(*paths: Path, option: str = "--out") -> Iterator[None]:
     """Check that all `paths` can be written before the work inside the `with` block begins.
 
     Makes the folders of the files. If the work fails, the folders that are still empty are removed.
+    Files that several processes write at once are tried one by one.
+
+    Args:
+      *paths: the files.
+      option: the option that names them, for messages.
 
     Raises:
       ValueError: a file cannot be written. The message names it.
@@ -101,18 +106,19 @@ def checked_outputs(*paths: Path) -> Iterator[None]:
                 if path.exists() and not path.is_file():
                     raise OSError(errno.EEXIST, "it exists and is not a file")
                 trial = path.with_name(path.name + TEMPORARY)
-                try:
-                    with trial.open("wb") as file:
-                        file.write(bytes(TRIAL_BYTES))
-                        sync(file)
-                finally:
-                    trial.unlink(missing_ok=True)
+                with sole_writer(path):  # the file that another process is replacing is no trial
+                    try:
+                        with trial.open("wb") as file:
+                            file.write(bytes(TRIAL_BYTES))
+                            sync(file)
+                    finally:
+                        trial.unlink(missing_ok=True)
             except OSError as error:
                 made_folders += [folder for folder in missing if folder.is_dir()]
                 why = error.strerror or error
                 raise ValueError(
                     f"{quoted(path)} cannot be written ({why}); nothing was started: choose"
-                    " another --out"
+                    f" another {option}"
                 ) from error
         yield
     except BaseException:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from afterwit.runs.configs.run_config import RunConfig, to_dict
-from afterwit.runs.output.files import read_json, sole_writer, write_csv
+from afterwit.runs.output.files import checked_outputs, read_json, sole_writer, write_csv
 from afterwit.runs.reports.groups import MEASURES
 from afterwit.runs.reports.run_results import RunLog, read_run
 from afterwit.runs.studies.results import INSTRUMENTS, SOUGHT, measured, numbers
@@ -216,6 +216,16 @@ def append(path: Path, new: Sequence[Row]) -> None:
             for row in rows
         ]
         write_csv(path, compact, [*names, *PARTS])
+
+
+def check_writable(path: Path) -> None:
+    """Check that rows can be added to a ledger, which need not exist yet.
+
+    Raises:
+      ValueError: it cannot be written. The message names it.
+    """
+    with checked_outputs(path, option="--ledger"):
+        pass
 
 
 def recorded(path: Path, study: Study, cells: Sequence[Cell]) -> set[Path]:

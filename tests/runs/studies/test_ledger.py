@@ -56,6 +56,30 @@ def test_runs_in_the_ledger_are_not_trained_again(copy: Path) -> None:
     assert [row["seed"] for row in read_ledger(copy / "maze.csv")] == [0, 1, 2]
 
 
+def test_a_ledger_that_cannot_be_written_is_refused_before_the_first_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for ledger in (tmp_path / "file" / "maze.csv", Path("/dev/null/maze.csv")):
+        named = ["--ledger", str(ledger), "--out", str(tmp_path / "runs")]
+        assert main([*PART, "--seeds", "0", *named]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{ledger} cannot be written" in line and "choose another --ledger" in line
+        assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("option", ["--worlds", "--methods", "--seeds"])
+def test_an_option_with_nothing_after_it_does_not_mean_all(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As from an empty variable of the shell: --seeds $SEEDS."""
+    named = ["--ledger", str(tmp_path / "maze.csv"), "--out", str(tmp_path / "runs")]
+    assert main([*PART, option, *named]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"afterwit: {option} names nothing; name at least one, or leave it out for all"
+    assert not list(tmp_path.iterdir())
+
+
 def test_finished_folders_are_collected_after_a_crash(copy: Path) -> None:
     before = (copy / "maze.csv").read_text()
     (copy / "maze.csv").write_text("".join(before.splitlines(keepends=True)[:2]))
