@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from afterwit.runs.evaluation.intervals import AGGREGATES
 from afterwit.runs.evaluation.scores_text import run_count
-from afterwit.runs.output.figure_style import COLOURS, GREY, OTHER, STYLE, VIBRANT
+from afterwit.runs.output.figure_style import GREY, STYLE, method_colours
 from afterwit.runs.output.files import atomic_write
 
 
@@ -21,7 +21,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     It has a panel per aggregate, with a dot and a bar per method, and a panel with the profiles.
     """
     methods = list(result["scores"])
-    colours = colours_of(methods)
+    colours = method_colours(methods)
     name = result["measure"].replace("_", "-") + " score"
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 1.5 + 0.3 * len(methods)), dpi=200, layout="constrained")
@@ -70,10 +70,3 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         figure.supxlabel(caption, fontsize=7, color=GREY)
         with atomic_write(path) as file:
             figure.savefig(file, format="png")
-
-
-def colours_of(methods: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each method. Those that are no world models take what is left."""
-    known = {method: COLOURS[method] for method in methods if method in COLOURS}
-    free = iter([colour for colour in VIBRANT if colour not in known.values()])
-    return {method: known.get(method) or next(free, OTHER) for method in methods}

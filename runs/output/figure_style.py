@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -22,6 +23,8 @@ from afterwit.world_models.registry import ALL_MODELS
 # random policy, the control.
 VIBRANT = ("#cc3311", "#0077bb", "#009988", "#ee7733", "#33bbee", "#ee3377")
 COLOURS = dict(zip(ALL_MODELS, cycle(VIBRANT), strict=False)) | {"random": "#999999"}
+# for methods that have no colour of their own; those of the first four models come last
+FREE = (*VIBRANT[4:], "#bbbbbb", "#000000", *VIBRANT[:4])
 OTHER, INK, GREY, PALE = "#555555", "#222222", "#6b6b6b", "#d0d0d0"
 STYLE: Any = {
     "text.parse_math": False,  # names may hold a $
@@ -51,6 +54,17 @@ class Picture:
     file: str
     alt: str
     png: bytes
+
+
+def method_colours(methods: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each method of a figure.
+
+    One without a colour of its own gets the first that no other method of the figure has.
+    """
+    names = list(methods)
+    own = {name: COLOURS[name] for name in names if name in COLOURS}
+    free = iter([colour for colour in FREE if colour not in own.values()])
+    return {name: own.get(name) or next(free, OTHER) for name in names}
 
 
 def known(steps: Array, values: Array) -> tuple[Array, Array]:

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from afterwit.runs.output.figure_style import GREY, INK
+from afterwit.runs.output.figure_style import GREY, INK, method_colours
 from afterwit.runs.reports.groups import Group
 from afterwit.runs.reports.maze_maps import draw_maze, map_of
-from afterwit.runs.studies.figures import LABEL, MANY, colours
+from afterwit.runs.studies.figures import LABEL, MANY
 from afterwit.runs.studies.results import Key, StudyLog
 
 ABREAST = 3  # worlds beside each other in the figure of one method
@@ -36,7 +36,7 @@ def coverage_figure(study: StudyLog) -> Figure | None:
     drawn = mapped(study.groups)
     if not drawn:
         return None
-    ink = colours(study)
+    ink = method_colours(study.methods)
     worlds = [world for world in study.worlds if any(key[0] == world for key in drawn)]
     methods = [method for method in study.methods if any(key[1] == method for key in drawn)]
     places = {
@@ -59,7 +59,7 @@ def method_figure(study: StudyLog, method: str) -> Figure | None:
     drawn = mapped({key: group for key, group in study.groups.items() if key[1] == method})
     if not drawn:
         return None
-    ink, rows, cells = colours(study)[method], [], dict[tuple[int, int], Cell]()
+    ink, rows, cells = method_colours(study.methods)[method], [], dict[tuple[int, int], Cell]()
     for index, ((world, _), group) in enumerate(drawn.items()):
         line, column = divmod(index, ABREAST)
         for name, what in (("visits", "its time"), ("pay", "its pay")):

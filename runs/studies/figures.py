@@ -14,22 +14,14 @@ from afterwit.envs.atari import AtariConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.run_config import RunConfig
 from afterwit.runs.evaluation.intervals import intervals
-from afterwit.runs.output.figure_style import COLOURS, GREY, OTHER, count_words, known
+from afterwit.runs.output.figure_style import GREY, count_words, known, method_colours
 from afterwit.runs.reports.curves import Curve, binned
 from afterwit.runs.reports.groups import MEASURES, Group
 from afterwit.runs.studies.results import StudyLog
 
-# further colours of Tol's vibrant scheme, for methods that are not world models
-MORE_COLOURS = ("#33bbee", "#ee3377", "#bbbbbb", "#000000")
 MANY = 6  # methods; more lines would be unreadable
 LABEL = 1.5  # inches for the names of the worlds
 WHEN_WORDS = {"all": "all of training", "best": "best tenth", "last": "last tenth"}
-
-
-def colours(study: StudyLog) -> dict[str, str]:
-    """Return one colour per method, the same in every figure."""
-    more = iter(MORE_COLOURS)
-    return {method: COLOURS.get(method) or next(more, OTHER) for method in study.methods}
 
 
 def measure_words(name: str) -> str:
@@ -63,7 +55,7 @@ def curves_figure(study: StudyLog) -> Figure:
     """
     names = [name for name in study.measures if name != "score"]
     trackers = "score" in study.measures
-    ink, worlds = colours(study), study.worlds
+    ink, worlds = method_colours(study.methods), study.worlds
     # panels without shares need room for their own numbers
     wide, high, gap, between = 1.72, 0.92, 0.17, 0.17 if trackers else 0.5
     width = LABEL + len(names) * (wide + between) + 0.12
@@ -202,7 +194,7 @@ def scores_figure(study: StudyLog) -> Figure:
 
     It shows all of training, the best tenth and the last tenth.
     """
-    ink, worlds, measure = colours(study), study.worlds, study.measures[0]
+    ink, worlds, measure = method_colours(study.methods), study.worlds, study.measures[0]
     step = 0.17
     block = step * len(ink) + 0.16
     width, height = 8.6, 0.52 + block * len(worlds) + 0.42
