@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from afterwit.envs.atari_config import AtariConfig
@@ -10,6 +11,7 @@ from afterwit.envs.gym_config import GymConfig
 from afterwit.envs.make import EnvConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.run_config import RESOURCES, RunConfig, to_dict
+from afterwit.runs.output.files import read_json
 
 # Fields in which the runs of a group may differ: they change no result.
 NOT_COMPARED = ("seed", "preset", "env.threads", "env.labels", "env.render", *RESOURCES)
@@ -96,3 +98,40 @@ def differences(
     ):
         return []
     return [] if saved == current else [f"{where} is {saved!r} {sides[0]}, {current!r} {sides[1]}"]
+
+
+SETTINGS = "settings"  # where a result says what it was made with
+REMEDY = "remove it, or choose another --out"
+
+
+def check_result(path: Path, settings: Mapping[str, Any]) -> None:
+    """Check that a result in JSON, if there is one, was made with the same settings.
+
+    It took play or training, so that other settings must not replace it.
+
+    Args:
+      path: the file, which may be missing.
+      settings: every option that decides the result. It is to be written under SETTINGS.
+
+    Raises:
+      ValueError: the file has other settings, or says none.
+    """
+    if path.is_file():
+        found = read_json(path, REMEDY)
+        check_settings(path, found.get(SETTINGS) if isinstance(found, dict) else None, settings)
+
+
+def check_settings(path: Path, there: Any, now: Mapping[str, Any]) -> None:
+    """Check that the settings `there`, which a file has, are those that it would have `now`.
+
+    Raises:
+      ValueError: they differ, or the file says none. The message names the first one.
+    """
+    if not isinstance(there, dict):
+        raise ValueError(
+            f"{path} exists and does not say what it was made with, as in earlier versions;"
+            f" {REMEDY}"
+        )
+    unlike = differences(there, dict(now), sides=THERE_AND_NOW)
+    if unlike:
+        raise ValueError(f"{path} was made with other settings: {unlike[0]}; {REMEDY}")

@@ -30,6 +30,8 @@ class RunConfig:
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     preset: tyro.conf.Suppress[str] = "maze"
     """The preset that this config started from."""
+    contents: tyro.conf.Suppress[str] = ""
+    """Digests of the files that this config names, as they were when the run was made."""
     seed: int = 0
     """Seeds environments, weights and every draw. On CPU a seed means the same run, bit for bit."""
     total_steps: int = 1_500_000

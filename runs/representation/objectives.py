@@ -23,11 +23,13 @@ from afterwit.envs.checks import check_counts, reading_only
 from afterwit.envs.make import ENVS, EnvConfig
 from afterwit.runs.configs.comparison import (
     NOT_COMPARED,
+    SETTINGS,
     THERE_AND_NOW,
     differences,
     flat,
     short_name,
 )
+from afterwit.runs.configs.contents import encoder_content
 from afterwit.runs.configs.overrides import changed
 from afterwit.runs.configs.run_config import RunConfig, to_dict
 from afterwit.runs.output.files import checked_outputs, sole_writer, write_csv
@@ -45,7 +47,6 @@ from afterwit.world_models.torso import TorsoConfig
 PROBE = replace(HOUSE, batch=256, epochs=30, patience=8, min_episode=64)
 PLACE = ("environment", "objective", "seed")
 NUMBERS = ("steps", "updates")
-SETTINGS = "settings"  # of environment and torso, as JSON
 MEASURES = ("mean", "rank", "spread", "seconds_per_1000")
 GAMES = ("MontezumaRevenge", "PrivateEye", "Freeway")
 READ = 4096  # frames whose embeddings give rank and spread
@@ -128,7 +129,8 @@ def compare(
 def settings(env: EnvConfig, torso: TorsoConfig) -> dict[str, Any]:
     """What decides a world's rows beside steps and updates: dotted path -> value."""
     fields = flat({"env": to_dict(env), "learner": {"torso": to_dict(torso)}})
-    return {name: value for name, value in fields.items() if name not in NOT_COMPARED}
+    content = {"contents": encoder_content(torso)} if torso.init is not None else {}
+    return {name: value for name, value in fields.items() if name not in NOT_COMPARED} | content
 
 
 def fitting(

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from afterwit.runs.configs.contents import as_noted
 from afterwit.runs.configs.run_config import RunConfig, to_dict
 from afterwit.runs.output.files import checked_outputs, read_json, sole_writer, write_csv
 from afterwit.runs.reports.groups import MEASURES
@@ -28,7 +29,7 @@ from afterwit.runs.training.episode_statistics import NUM_WINDOWS
 
 Row = dict[str, Any]
 Place = tuple[str, str, int]  # world, method, seed
-WORDS = ("study", "world", "method", "commit", "torch", "digest")
+WORDS = ("study", "world", "method", "commit", "torch", "digest", "contents")
 COUNTS = ("seed", "agent_steps", "total_steps", "episodes")
 FLAGS = ("finished", "alarm")
 PARTS = ("overrides", "curve")  # JSON
@@ -36,12 +37,14 @@ NEEDED = (*WORDS[:3], "seed", "digest", "overrides", "finished", "agent_steps", 
 FLOATS = {*INSTRUMENTS, *SOUGHT.values(), "alarm_share", "noise_time", "noise_pay", "noise_ratio"}
 FLOATS |= {"reward_left", "seconds"}
 PATTERN = re.compile(rf"(score|human|R\d+|{'|'.join(MEASURES)})_(all|best|last|drop)|first/\w+")
-OWN = ("study", "commit", "torch", "digest", *PARTS)  # what a row has beside runs.csv's columns
+# what a row has beside the columns of runs.csv
+OWN = ("study", "commit", "torch", "digest", "contents", *PARTS)
 
 
 # Fields that are newer than the first ledger, at the values that change nothing. They are left out
 # of digests, so that older rows still belong to their configs.
 NEUTRAL: dict[tuple[str, ...], Any] = {
+    ("contents",): "",
     ("env", "labels"): False,
     ("learner", "intrinsic_discount"): 0.99,
     ("learner", "micro_batches"): 1,
@@ -93,6 +96,7 @@ def run_row(study: str, overrides: Any, world: str, method: str, folder: Path) -
         "commit": session.get("commit") or "",
         "torch": (session.get("packages") or {}).get("torch") or "",
         "digest": digest(run.config),
+        **({"contents": run.config.contents} if run.config.contents else {}),
         "overrides": plain(overrides),
         **numbers(run),
         "curve": curve(run),
@@ -256,10 +260,14 @@ def recorded(path: Path, study: Study, cells: Sequence[Cell]) -> set[Path]:
 
 def difference(row: Row, study: Study, cell: Cell) -> str:
     """Return how a row's config differs from the cell's, empty if it does not."""
-    if row["digest"] == digest(cell.config):
+    noted = row.get("contents", "")
+    config = as_noted(cell.config, noted)
+    if row["digest"] == digest(config):
         return ""
     there, now = row["overrides"], plain(study.overrides)
     for name in sorted({*there, *now}):
         if there.get(name) != now.get(name):
             return f"{name} is {there.get(name)!r} in the ledger, {now.get(name)!r} now"
+    if noted != config.contents:
+        return f"the run was made with {noted}, and there is {config.contents} now"
     return f"the config has changed since commit {row.get('commit', 'unknown')}"

@@ -49,12 +49,14 @@ def ledger_study(path: Path, home: Path) -> StudyLog:
     ]
     seeds = sorted({row["seed"] for row in rows})
     study = whole.select(names[0], names[1], seeds, rows[0]["overrides"])  # unknown name: raises
-    cells = {(cell.world, cell.method, cell.seed): cell for cell in study.cells()}
+    cells = {(cell.world, cell.method, cell.seed): cell for cell in study.cells(noting=False)}
     groups: dict[Key, list[RunLog]] = {}
     ordered = []
     rank = {key: index for index, key in enumerate((w, m) for w in names[0] for m in names[1])}
     for row in sorted(rows, key=lambda row: (rank[row["world"], row["method"]], row["seed"])):
         cell = cells[place(row)]
+        # the files themselves need not be here
+        cell = replace(cell, config=replace(cell.config, contents=row.get("contents", "")))
         problem = "" if cell.method in foreign else difference(row, study, cell)
         if problem:
             raise ValueError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from afterwit.runs.configs.comparison import THERE_AND_NOW, differences
+from afterwit.runs.configs.contents import as_noted
 from afterwit.runs.configs.overrides import checked
 from afterwit.runs.configs.run_config import read_config, to_dict, write_config
 from afterwit.runs.output.files import atomic_write, locked_folder, read_json
@@ -176,11 +177,11 @@ def merge_manifest(study: Study, cells: Sequence[Cell], home: Path) -> Manifest:
 def config_differences(folder: Path, cell: Cell) -> list[str]:
     if not (folder / "config.json").exists():
         return []
+    there = read_config(folder)
+    now = as_noted(cell.config, there.contents)
     return [
         f"{cell.folder}: {line}"
-        for line in differences(
-            to_dict(read_config(folder)), to_dict(cell.config), sides=THERE_AND_NOW
-        )
+        for line in differences(to_dict(there), to_dict(now), sides=THERE_AND_NOW)
     ]
 
 

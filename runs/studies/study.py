@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from afterwit.runs.configs.contents import with_contents
 from afterwit.runs.configs.overrides import changed, suggestion
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig
@@ -63,14 +64,18 @@ class Study:
                     f"study {self.name!r} has {what} {twice[0]!r} twice; name each once"
                 )
 
-    def cells(self) -> list[Cell]:
+    def cells(self, noting: bool = True) -> list[Cell]:
         """Return all runs, seed by seed: a study that is stopped early has complete comparisons.
 
+        Args:
+          noting: whether their configs note what is in the files that they name.
+
         Raises:
-          ValueError: an override is wrong.
+          ValueError: an override is wrong, or such a file cannot be read.
         """
+        note = with_contents if noting else lambda config: config
         return [
-            Cell(world.name, method.name, seed, self.config(world, method, seed))
+            Cell(world.name, method.name, seed, note(self.config(world, method, seed)))
             for seed in self.seeds
             for world in self.worlds
             for method in self.methods

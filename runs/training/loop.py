@@ -16,6 +16,7 @@ from afterwit.agents.malloc_settings import keep_memory
 from afterwit.agents.metrics import PendingMetrics
 from afterwit.agents.pipeline import LearnerLost
 from afterwit.envs.specs import EnvironmentFault
+from afterwit.runs.configs.contents import changed_modules, check_contents, with_contents
 from afterwit.runs.configs.run_config import RunConfig, read_config, write_config
 from afterwit.runs.output.files import Unwritable, atomic_write, discard_temporaries, locked_folder
 from afterwit.runs.output.provenance import RECORDED_STEPS, record, record_losses
@@ -60,6 +61,7 @@ def start(config: RunConfig, folder: Path, progress: bool = True) -> bool:
       ValueError: the folder exists, or another process is making it. Also as in `train`.
     """
     raise_if_exists(folder)
+    config = with_contents(config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -139,7 +141,11 @@ def _train(run: Run, folder: Path, progress: bool) -> bool:
         run.load_state(state)
         pending.load_state(state.get("pending", {}), run.learner.device)
         saved = run.agent_steps
-    elif config.learner.torso.init is not None:
+        for name in changed_modules(config):
+            print_notice(f"{name} has changed since this run was made; going on with it as it is")
+    else:
+        check_contents(config)
+    if state is None and config.learner.torso.init is not None:
         run.learner.adopt_encoder(config.learner.torso.init)
     print_observations(run)
     record(folder)

@@ -17,7 +17,7 @@ from afterwit.runs.command_line import study_command
 from afterwit.runs.command_line.main import main
 from afterwit.runs.configs.overrides import changed
 from afterwit.runs.configs.presets import PRESETS
-from afterwit.runs.configs.run_config import to_dict
+from afterwit.runs.configs.run_config import read_config, to_dict
 from afterwit.runs.studies.ledger import NEUTRAL, Row, append, digest, read_ledger
 from afterwit.runs.training.many_runs import RunsFailed
 from tests.runs.studies.test_run_study import TINY
@@ -147,6 +147,7 @@ def test_a_bonus_of_ones_own_joins_by_its_name(
     monkeypatch.chdir(SOURCE / "examples")
     assert main([*own, "--ledger", ledger, "--out", home]) == 0
     assert [row["method"] for row in read_ledger(Path(ledger))] == [OWN, "rnd", "rnd"]
+    assert read_ledger(Path(ledger))[0]["contents"].startswith("my_bonus ")
     assert main([*own, "--ledger", ledger, "--check", home]) == 0
     monkeypatch.chdir(copy)
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_bonus"]:
@@ -158,6 +159,20 @@ def test_a_bonus_of_ones_own_joins_by_its_name(
     assert main([*own[:4], "--methods", "no_such:Bonus", "--out", str(copy / "new")]) == 2
     assert "'no_such:Bonus' cannot be imported" in capsys.readouterr().err
     assert not (copy / "new").exists()
+
+
+def test_a_report_needs_no_file_that_the_runs_began_with(copy: Path) -> None:
+    """The rows say what was in it."""
+    path, began = copy / "begun.csv", {"learner.torso.init": "no/eye"}
+    for row in read_ledger(copy / "maze.csv"):
+        config = read_config(copy / "runs" / "none" / "rnd" / f"s{row['seed']}")
+        config = changed(changed(config, "learner.torso.init", "no/eye"), "contents", "eye 123")
+        overrides = row["overrides"] | began
+        new = {"digest": digest(config), "overrides": overrides, "contents": "eye 123"}
+        append(path, [row | new])
+    assert main(["report", str(path), "--out", str(copy / "page")]) == 0
+    edit(path, "contents", "eye 456")
+    assert main(["report", str(path), "--out", str(copy / "page")]) == 2
 
 
 def test_another_config_is_refused_and_named(
@@ -245,6 +260,7 @@ def test_a_field_that_is_newer_than_a_ledger_changes_no_digest_until_it_is_used(
     config = PRESETS["maze"](model=model)
     values = to_dict(config)
     others = {None: "file", "mlp": "linear", "exponential": "linear", "frame": "change", 1: 2}
+    others[""] = "eye 123"
     needs = {
         "predictor_isotropic": ("learner.world_model.predictor", "linear"),
         "stride": ("learner.world_model.horizon", 2),
