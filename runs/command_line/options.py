@@ -78,7 +78,8 @@ class Evaluate:
     set: tuple[str, ...] = ()
     """Rules that differ from training's: --set sticky=0 noop_max=1. The result names them."""
     out: Path | None = None
-    """Folder for evaluation.json and video.mp4. Unset: the run folder."""
+    """Folder for evaluation.json and video.mp4. Unset: the run folder. An evaluation with other
+    settings is not replaced."""
     checkpoint: str = NAME
     """Which checkpoint: the name of its file, or best."""
     max_steps: int | None = None
@@ -140,7 +141,8 @@ class Probe:
     seed: int = Evaluate.seed
     """Seed of environments and draws. Training uses small seeds."""
     out: Path | None = None
-    """Folder for probe.json and probe.png. Unset: the run folder."""
+    """Folder for probe.json and probe.png. Unset: the run folder. A result with other settings is
+    not replaced."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ class StateProbe:
     the authors' 42."""
     out: Path | None = None
     """Folder for state-probe.json and state-probe.png. Unset: the run folder; with --published
-    runs/out/state-probe-GAME."""
+    runs/out/state-probe-GAME. A result with other settings is not replaced."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,8 @@ class Pretrain:
     set: tuple[str, ...] = ()
     """Changes to the preset: --set env.frame_stack=4 learner.torso.embedding=256."""
     out: Path | None = None
-    """The file. Unset: runs/out/OBJECTIVE-WORLD-sSEED.safetensors."""
+    """The file. Unset: runs/out/OBJECTIVE-WORLD-sSEED.safetensors. One that was made with other
+    settings is not replaced."""
 
 
 @dataclass(frozen=True)
@@ -343,4 +346,5 @@ class Drill:
     cluster: bool = False
     """Soak on a local Ray cluster, and kill one of its actors every minute."""
     out: Path = OUT / "drill"
-    """Folder for the tables, and for the runs that lost more than they should."""
+    """Folder for the tables, and for the runs that lost more than they should. Tables with other
+    settings are not replaced."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 
 from afterwit.runs.command_line.options import OUT, Evaluate, Objectives, Pretrain, StateProbe
 from afterwit.runs.command_line.preset_options import parsed
-from afterwit.runs.configs.comparison import short_name
+from afterwit.runs.configs.comparison import SETTINGS, check_settings, short_name
 from afterwit.runs.configs.overrides import assignments, changed, suggestion
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig
@@ -15,7 +18,7 @@ from afterwit.runs.output.provenance import commit
 from afterwit.runs.output.text import file_name, print_paths
 from afterwit.runs.representation import objectives, pretrain, state_probe
 from afterwit.runs.representation.feature_scores import table
-from afterwit.world_models.encoder_file import encoder_bytes
+from afterwit.world_models.encoder_file import encoder_bytes, read_encoder
 
 
 def state_probe_command(args: list[str]) -> int:
@@ -90,17 +93,20 @@ def pretrain_command(args: list[str]) -> int:
     torch.set_num_threads(config.threads)
     name = file_name(f"{chosen.objective}-{world}-s{chosen.seed}")
     path = chosen.out or OUT / f"{name}.safetensors"
+    made_by: dict[str, Any] = {
+        name: getattr(chosen, name) for name in ("objective", "steps", "updates", "seed")
+    }
+    settings = made_by | objectives.settings(config.env, config.learner.torso)
+    check_encoder(path, settings)
     with checked_outputs(path):
         print(f"playing {world} ...", flush=True)
         log = objectives.log_for(config.env, chosen.steps)
         torso = config.learner.torso.resolved(log.obs.shape[2:])
         trained = pretrain.pretrain(chosen.objective, log, torso, chosen.updates, chosen.seed)
         about = {
-            "objective": chosen.objective,
+            **made_by,
             "log": {name: str(value) for name, value in log.meta.items()},
-            "steps": chosen.steps,
-            "updates": chosen.updates,
-            "seed": chosen.seed,
+            SETTINGS: settings,
             "commit": commit(),
         }
         with atomic_write(path) as file:
@@ -109,6 +115,19 @@ def pretrain_command(args: list[str]) -> int:
     print(f"{chosen.updates} updates in {trained.seconds:.0f} s: {numbers or 'nothing trained'}")
     print_paths(path)
     return 0
+
+
+def check_encoder(path: Path, settings: dict[str, Any]) -> None:
+    """Raise a ValueError if a file is there that is no encoder made with the same settings."""
+    if not path.is_file():
+        return
+    try:
+        about = read_encoder(path)[1].get("about")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} exists and is no encoder of afterwit pretrain; choose another --out"
+        ) from error
+    check_settings(path, about.get(SETTINGS) if isinstance(about, dict) else None, settings)
 
 
 def objectives_command(args: list[str]) -> int:

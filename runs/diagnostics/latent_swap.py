@@ -21,6 +21,7 @@ from torch import Tensor
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.seeds import stream
+from afterwit.runs.configs.comparison import SETTINGS, check_result
 from afterwit.runs.configs.run_config import read_config, to_dict
 from afterwit.runs.diagnostics.latent_swap_data import Bank, Comparison, Row, gather, split
 from afterwit.runs.diagnostics.latent_swap_text import meaning
@@ -62,7 +63,8 @@ def probe(
       What is written to probe.json.
 
     Raises:
-      ValueError: the run's model has no z, or the run has no checkpoint.
+      ValueError: the run's model has no z, the run has no checkpoint, or OUT has a result with
+        other settings.
     """
     # late import: it needs matplotlib, which is slow to import
     from afterwit.runs.diagnostics.latent_swap_figure import draw_probe
@@ -79,6 +81,9 @@ def probe(
     saved = checkpoint.load(folder, config)
     config = replace(config.alone(), env=evaluation_env(config.env, video=False), seed=seed)
     target = folder if out is None else out
+    settings = {"run": None if out is None else str(folder), "queries": queries, "swaps": swaps}
+    settings |= {"steps": steps, "seed": seed}
+    check_result(target / NAME, settings)
     with checked_outputs(target / NAME, target / PICTURE):
         with closing(Run(config)) as run:
             run.learner.load_state(saved["learner"])
@@ -92,6 +97,7 @@ def probe(
             **result,
             "environment": dict(run.spec.semantics),
             "config": to_dict(config),
+            SETTINGS: settings,
             "provenance": provenance(),
             "meaning": meaning(result),
         }

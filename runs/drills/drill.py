@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from afterwit.runs.configs.comparison import SETTINGS, check_result
 from afterwit.runs.configs.run_config import RunConfig, read_config, write_config
 from afterwit.runs.drills.child import begin
 from afterwit.runs.drills.cluster_faults import CLUSTER_FAULTS
@@ -60,16 +61,18 @@ def drill(
       progress: whether to show a progress bar.
 
     Raises:
-      ValueError: a fault is unknown.
+      ValueError: a fault is unknown, or OUT has a drill with other settings.
     """
     if times < 1:
         raise ValueError(f"times is {times}; each fault is tried at least once")
     unknown = [name for name in faults if name not in ALL]
     if unknown:
         raise ValueError(f"unknown fault {unknown[0]!r}; choose from {', '.join(ALL)}")
+    settings = {"faults": list(faults or ALL), "times": times, "seed": seed}
+    check_result(out / RESULT, settings)
     with checked_outputs(out / RESULT, out / TABLE):
         trials = run_trials(faults or tuple(ALL), times, seed, out, progress)
-        write(trials, out)
+        write(trials, settings, out)
     return trials
 
 
@@ -176,9 +179,10 @@ def equal_weights(left: Path, right: Path) -> bool:
     return checkpoint.equal_states(states[0], states[1])
 
 
-def write(trials: Sequence[Trial], out: Path) -> None:
+def write(trials: Sequence[Trial], settings: Mapping[str, Any], out: Path) -> None:
     """Write OUT/drill.json and OUT/drill.md."""
-    result = {"trials": [asdict(trial) for trial in trials], "provenance": provenance()}
+    result: dict[str, Any] = {"trials": [asdict(trial) for trial in trials]}
+    result |= {SETTINGS: settings, "provenance": provenance()}
     for name, text in ((RESULT, json.dumps(result, indent=1)), (TABLE, table(trials))):
         with atomic_write(out / name) as file:
             file.write((text + "\n").encode())

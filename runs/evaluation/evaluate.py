@@ -18,6 +18,7 @@ from afterwit.agents.actor import Actor
 from afterwit.envs.gym import GymConfig
 from afterwit.envs.make import EnvConfig
 from afterwit.envs.maze import MazeConfig
+from afterwit.runs.configs.comparison import SETTINGS, check_result
 from afterwit.runs.configs.overrides import changed
 from afterwit.runs.configs.run_config import read_config, to_dict
 from afterwit.runs.evaluation.evaluation_result import (
@@ -77,7 +78,8 @@ def evaluate(
       What is written to evaluation.json.
 
     Raises:
-      ValueError: an argument is wrong, or OUT cannot be written. Raised before anything is played.
+      ValueError: an argument is wrong, OUT cannot be written, or it has an evaluation with other
+        settings. Raised before anything is played.
     """
     for what, value in (("episodes", episodes), ("max_steps", max_steps)):
         if value is not None and value < 1:
@@ -94,6 +96,16 @@ def evaluate(
         check_video_support()
     target = folder if out is None else out
     video_path = target / VIDEO
+    settings = {
+        "run": None if out is None else str(folder),
+        "checkpoint": name,
+        "episodes": episodes,
+        "max_steps": max_steps,
+        "greedy": greedy,
+        "seed": seed,
+        "changes": dict(changes or {}),
+    }
+    check_result(target / NAME, settings)
     with (
         checked_outputs(target / NAME, *([video_path] if video else [])),
         closing(Run(config)) as run,
@@ -125,6 +137,7 @@ def evaluate(
         result |= {
             "environment": dict(env.spec.semantics),
             "config": to_dict(config),
+            SETTINGS: settings,
             "provenance": provenance(),
         }
         failure = write_video(env, video_path) if isinstance(env, Recorder) else None

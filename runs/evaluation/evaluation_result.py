@@ -156,7 +156,7 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
     path = folder / NAME
     if not path.is_file():
         return None
-    remedy = f"remove it or write it again: afterwit evaluate {quoted(folder)}"
+    remedy = f"remove it, and write it again: afterwit evaluate {quoted(folder)}"
     result = read_json(path, remedy)
     if not isinstance(result, dict) or not isinstance(result.get("results"), dict):
         raise ValueError(f"{path} is not an evaluation; {remedy}")

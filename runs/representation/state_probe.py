@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from afterwit.agents.agent import Agent
 from afterwit.envs.arrays import Array
+from afterwit.runs.configs.comparison import SETTINGS, check_result
 from afterwit.runs.configs.run_config import RunConfig, read_config, to_dict
 from afterwit.runs.evaluation.evaluate import evaluation_env
 from afterwit.runs.output.files import checked_outputs, write_json
@@ -93,11 +94,15 @@ def probe_game(
       What is written to state-probe.json.
 
     Raises:
-      ValueError: the game has no labels, or too few steps were asked for.
+      ValueError: the game has no labels, too few steps were asked for, or OUT has a result with
+        other settings.
     """
     if steps < STREAMS:
         raise ValueError(f"steps is {steps}; it must be at least {STREAMS}, one for each game")
     check_epochs(supervised_epochs)
+    settings = {"published": game, "steps": steps, "seed": seed, "encoders": list(encoders or ())}
+    settings |= {"supervised_epochs": supervised_epochs}
+    check_result(out / NAME, settings)
     readers = {RANDOM_CNN: frames_reader(NatureCNN(seed))}
     readers |= {name: frames_reader(encode) for name, encode in (encoders or {}).items()}
     network = NatureCNN(seed + 1)
@@ -109,7 +114,7 @@ def probe_game(
         result = {"mode": "published", "game": game, "seed": seed, "steps": steps, **result}
         if game in PUBLISHED:
             result["published"] = dict(zip((MAJORITY, RANDOM_CNN), PUBLISHED[game], strict=True))
-        return finish(result, out)
+        return finish(result | {SETTINGS: settings}, out)
 
 
 def probe_run(
@@ -148,8 +153,9 @@ def probe_run(
       What is written to state-probe.json.
 
     Raises:
-      ValueError: an argument is wrong, the run has no checkpoint, its world has no labels, or an
-        encoder reads other observations. Nothing was played then.
+      ValueError: an argument is wrong, the run has no checkpoint, its world has no labels, an
+        encoder reads other observations, or OUT has a result with other settings. Nothing was
+        played then.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; it must be at least 1")
@@ -161,6 +167,17 @@ def probe_run(
     saved = checkpoint.load(run, config, name)
     config = replace(config.alone(), env=evaluation_env(config.env, video=False), seed=seed)
     target = run if out is None else out
+    settings = {
+        "run": None if out is None else str(run),
+        "checkpoint": name,
+        "steps": steps,
+        "seed": seed,
+        "policy": policy,
+        "supervised_epochs": supervised_epochs,
+        "frames": None if frames is None else str(frames),
+        "encoders": list(map(str, encoders)),
+    }
+    check_result(target / NAME, settings)
     with (
         checked_outputs(target / NAME, target / PICTURE),
         tempfile.TemporaryDirectory() as folder,
@@ -201,7 +218,7 @@ def probe_run(
             "seed": seed,
             "encoders": list(map(str, encoders)),
         }
-        return finish(head | result | {"config": to_dict(config)}, target)
+        return finish(head | result | {"config": to_dict(config), SETTINGS: settings}, target)
 
 
 def check_epochs(supervised_epochs: int) -> None:

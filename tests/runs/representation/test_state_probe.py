@@ -123,7 +123,9 @@ def test_a_run_is_probed_beside_its_controls(
         assert picture.width > 800
     assert (trained / "checkpoint.pt").read_bytes() == before
     # the same frames again, from their log: the same numbers
-    again = probe_run(trained, 1, 1_000_000, supervised_epochs=0, out=out, frames=frames)
+    again = probe_run(
+        trained, 1, 1_000_000, supervised_epochs=0, out=tmp_path / "again", frames=frames
+    )
     for name in names[:-1]:
         assert again["columns"][name] == result["columns"][name]
 

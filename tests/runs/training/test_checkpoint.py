@@ -340,7 +340,10 @@ def test_where_the_newest_is_damaged_training_goes_on_from_the_one_before_and_re
         json.loads((folder / "evaluation.json").read_text())["trained_agent_steps"]
         == MAZE.total_steps - 3 * STEP
     )
-    assert main(["evaluate", str(folder), "--episodes", "2", "--checkpoint", "best"]) == 0
+    assert main(["evaluate", str(folder), "--episodes", "2", "--checkpoint", "best"]) == 2
+    assert "checkpoint is 'checkpoint.1.pt' there, 'best' now; rem" in capsys.readouterr().err
+    command = ["evaluate", str(folder), "--episodes", "2", "--checkpoint", "best"]
+    assert main([*command, "--out", str(tmp_path / "best")]) == 0
     capsys.readouterr()
     assert main(["evaluate", str(folder), "--checkpoint", "bset.pt"]) == 2
     assert (

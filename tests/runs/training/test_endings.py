@@ -199,7 +199,7 @@ def test_results_that_cannot_be_written_at_the_end_are_reported(
         patch.setattr(
             Recorder, "write", lambda self, path: (_ for _ in ()).throw(OSError("no room"))
         )
-        assert main(["evaluate", str(trained), "--episodes", "1", "--video"]) == 2
+        assert main(["evaluate", str(trained), "--episodes", "2", "--video"]) == 2
     assert "video.mp4 could not be made (no room); the scores are in" in capsys.readouterr().err
     old = (trained / "evaluation.json").read_bytes()
     assert "video" not in json.loads(old)
@@ -241,18 +241,18 @@ def test_an_evaluation_that_never_ends_says_so_and_can_be_ended(
     assert main(["evaluate", str(folder), "--max-steps", "0"]) == 2
     assert "max_steps is 0" in capsys.readouterr().err
     monkeypatch.setattr("afterwit.runs.training.stop_signals.SILENCE_SECONDS", 0.01)
-    evaluate(folder, 6, False, 1, False, False, max_steps=600)
+    evaluate(folder, 6, False, 1, False, False, out=tmp_path / "on", max_steps=600)
     assert re.search(
         r"afterwit: no episode has ended for 0 s; 0 of 6 have, and each environment took \d+",
         capsys.readouterr().err,
     )
 
 
-def test_a_limit_that_is_not_reached_changes_nothing(trained: Path) -> None:
+def test_a_limit_that_is_not_reached_changes_nothing(trained: Path, tmp_path: Path) -> None:
     plain = evaluate(trained, 5, False, 1, False, False)
-    limited = evaluate(trained, 5, False, 1, False, False, max_steps=1000)
+    limited = evaluate(trained, 5, False, 1, False, False, out=tmp_path / "1", max_steps=1000)
     assert plain["results"] == limited["results"] and "limit" not in limited
-    cut = evaluate(trained, 12, False, 1, False, False, max_steps=12)
+    cut = evaluate(trained, 12, False, 1, False, False, out=tmp_path / "2", max_steps=12)
     assert cut["episodes"] == 4 and cut["limit"]["unfinished"]["length"]["episodes"] == 4
 
 
