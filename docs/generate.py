@@ -202,7 +202,7 @@ def options() -> str:
         "",
         "## The run",
         "",
-        *table(RunConfig, skip=("env", "learner", "preset")),
+        *table(RunConfig, skip=("env", "learner", "preset", "contents")),
     ]
     hints = get_type_hints(RunConfig)
     for path, kind in nested(hints["learner"], "learner"):

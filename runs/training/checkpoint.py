@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from afterwit.runs.configs.comparison import differences
+from afterwit.runs.configs.contents import as_noted
 from afterwit.runs.configs.run_config import RESOURCES, RunConfig, from_dict, to_dict, write_config
 from afterwit.runs.output.files import atomic_write, link_or_copy, sync, sync_folder
 from afterwit.runs.output.text import quoted
@@ -230,7 +231,7 @@ def checked(state: dict[str, Any], path: Path, config: RunConfig) -> dict[str, A
       ValueError: the state belongs to another config.
     """
     try:
-        written = from_dict(state["config"])
+        written = as_noted(from_dict(state["config"]), config.contents)
     except ValueError as error:
         raise ValueError(
             f"{path}: {error}; read it with the version that wrote it, which RUN/provenance.json"
