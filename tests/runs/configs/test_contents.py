@@ -92,6 +92,7 @@ def test_a_study_does_not_go_on_with_a_changed_file(kind: str, home: Path) -> No
     """Neither from its folder nor from its ledger. Older ones, which note nothing, do go on."""
     old = config_of(kind)
     made = with_contents(old)
+    assert made.contents and not old.contents
     change(kind)
     cell = Cell("none", "any", 0, with_contents(old))
     for there, said in ((made, f"{made.contents}"), (old, "")):
