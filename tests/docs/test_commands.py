@@ -25,7 +25,7 @@ from afterwit.runs.command_line.options import (
     Train,
     Watch,
 )
-from afterwit.runs.command_line.preset_options import from_preset, parsed
+from afterwit.runs.command_line.preset_options import from_preset, parsed, some
 from afterwit.runs.configs.overrides import assignments
 from afterwit.runs.drills.drill import FAULTS
 from afterwit.runs.studies.definitions import STUDIES
@@ -73,13 +73,14 @@ def parse(line: str) -> None:
         chosen = parsed(StudyOptions, words[1:], "")
         if words and words[0] != "NAME":
             changes = assignments(chosen.set)
-            STUDIES[words[0]]().select(chosen.worlds, chosen.methods, chosen.seeds, changes).cells()
+            worlds, methods, seeds = some(chosen, "worlds", "methods", "seeds")
+            STUDIES[words[0]]().select(worlds, methods, seeds, changes).cells()
     elif command == "list":
         assert words in ([], ["published"])
     elif words:
         options = parsed(OPTIONS[command], words, "")
         assignments(getattr(options, "set", ()))
-        assert set(getattr(options, "faults", ())) <= {*FAULTS, "NAME"}
+        assert set(getattr(options, "faults", None) or ()) <= {*FAULTS, "NAME"}
     else:
         assert command in COMMANDS
 
