@@ -34,6 +34,29 @@ def test_the_table_is_that_of_the_ledger(found: Standings) -> None:
     assert {each.method for each in found.methods} > set(WORLD_MODELS) - set(MIXTURES)
 
 
+@pytest.mark.parametrize(
+    ("mark", "worlds"),
+    (
+        ("maze", ("brownian", "pixel", "frozen")),
+        ("branches", ("branches-none", "branches-on-demand")),
+    ),
+)
+def test_the_tables_of_other_worlds_are_those_of_the_ledger(
+    found: Standings, mark: str, worlds: tuple[str, ...]
+) -> None:
+    page = (RESULTS / "leaderboard.md").read_text(encoding="utf-8")
+    told = page.split(f"<!-- {mark} -->")[1].split(f"<!-- /{mark} -->")[0].strip().splitlines()
+    names, *rows = (line.strip("| ").split(" | ") for line in told if "---" not in line)
+    assert tuple(names[1:]) == worlds
+    scores = {f"`{each.method}`": each.scores for each in found.methods}
+    for method, *cells in rows:
+        for world, cell in zip(worlds, cells, strict=True):
+            runs = scores[method].get(world)
+            single = "" if runs is None else " ".join(f"{score:.2f}" for score in runs)
+            assert cell == ("not run" if runs is None else f"{runs.mean():.2f} ({single})")
+    assert {row[0].strip("`") for row in rows} | {"ama"} > set(WORLD_MODELS) - set(MIXTURES)
+
+
 def test_the_table_of_no_ops_is_that_of_the_ledger() -> None:
     page = (RESULTS / "leaderboard.md").read_text(encoding="utf-8")
     text = page.split("## Does it seek the noise?")[1].split("\n## ")[0]
@@ -60,7 +83,7 @@ def test_each_page_of_a_bonus_says_its_own_scores(found: Standings) -> None:
         text = " ".join(path.read_text(encoding="utf-8").split())
         score = r"(0\.\d\d)"
         pattern = (
-            r"\*\*With an agent in the noisy maze\*\*[^!]*?means of (\w+ seeds) .*?:"
+            r"\*\*With an agent in the noisy maze\*\*[^!]*?means of (\w+ seeds?) .*?:"
             rf" {score} without noise, {score} with pixels on demand, {score} with sticky actions"
         )
         (said,) = re.findall(pattern, text)

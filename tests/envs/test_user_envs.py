@@ -556,6 +556,7 @@ def test_videos_are_made_of_frames_or_of_the_last_of_a_list_and_all_else_is_one_
         assert train_own.command(*video, "--set", f'kwargs=["what={what}"]')[0] == 0
         assert (folder / "video.mp4").stat().st_size > 500
         (folder / "video.mp4").unlink()
+        (folder / "evaluation.json").unlink()  # other settings do not replace it
     for what, message in FRAMES.items():
         code, stderr = train_own.command(*video, "--set", f'kwargs=["what={what}"]')
         assert (
@@ -574,6 +575,7 @@ def test_videos_are_made_of_frames_or_of_the_last_of_a_list_and_all_else_is_one_
             if message is None
             else (code == 2 and message in stderr and "Traceback" not in stderr)
         ), stderr
+        (folder / "evaluation.json").unlink(missing_ok=True)
 
 
 def test_a_module_in_the_working_folder_is_found(
