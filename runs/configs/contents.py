@@ -83,7 +83,7 @@ def check_contents(config: RunConfig) -> None:
     Raises:
       ValueError: they have changed.
     """
-    now = as_noted(with_contents(config), config.contents).contents
+    now = with_contents(config).contents if config.contents else ""
     if now != config.contents:
         raise ValueError(
             f"the run was made with {config.contents}, and there is {now} now; restore the files,"

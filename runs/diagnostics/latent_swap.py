@@ -81,8 +81,13 @@ def probe(
     saved = checkpoint.load(folder, config)
     config = replace(config.alone(), env=evaluation_env(config.env, video=False), seed=seed)
     target = folder if out is None else out
-    settings = {"run": None if out is None else str(folder), "queries": queries, "swaps": swaps}
-    settings |= {"steps": steps, "seed": seed}
+    settings = {
+        "run": None if out is None else str(folder),
+        "queries": queries,
+        "swaps": swaps,
+        "steps": steps,
+        "seed": seed,
+    }
     check_result(target / NAME, settings)
     with checked_outputs(target / NAME, target / PICTURE):
         with closing(Run(config)) as run:

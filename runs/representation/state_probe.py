@@ -100,8 +100,13 @@ def probe_game(
     if steps < STREAMS:
         raise ValueError(f"steps is {steps}; it must be at least {STREAMS}, one for each game")
     check_epochs(supervised_epochs)
-    settings = {"published": game, "steps": steps, "seed": seed, "encoders": list(encoders or ())}
-    settings |= {"supervised_epochs": supervised_epochs}
+    settings = {
+        "published": game,
+        "steps": steps,
+        "seed": seed,
+        "encoders": list(encoders or ()),
+        "supervised_epochs": supervised_epochs,
+    }
     check_result(out / NAME, settings)
     readers = {RANDOM_CNN: frames_reader(NatureCNN(seed))}
     readers |= {name: frames_reader(encode) for name, encode in (encoders or {}).items()}

@@ -73,12 +73,17 @@ class Study:
         Raises:
           ValueError: an override is wrong, or such a file cannot be read.
         """
-        note = with_contents if noting else lambda config: config
-        return [
-            Cell(world.name, method.name, seed, note(self.config(world, method, seed)))
-            for seed in self.seeds
+        configs = {
+            (world.name, method.name): self.config(world, method, self.seeds[0])
             for world in self.worlds
             for method in self.methods
+        }
+        if noting:  # once for all seeds, as files are read
+            configs = {names: with_contents(config) for names, config in configs.items()}
+        return [
+            Cell(*names, seed, replace(config, seed=seed))
+            for seed in self.seeds
+            for names, config in configs.items()
         ]
 
     def config(self, world: Variant, method: Variant, seed: int) -> RunConfig:

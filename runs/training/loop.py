@@ -145,8 +145,8 @@ def _train(run: Run, folder: Path, progress: bool) -> bool:
             print_notice(f"{name} has changed since this run was made; going on with it as it is")
     else:
         check_contents(config)
-    if state is None and config.learner.torso.init is not None:
-        run.learner.adopt_encoder(config.learner.torso.init)
+        if config.learner.torso.init is not None:
+            run.learner.adopt_encoder(config.learner.torso.init)
     print_observations(run)
     record(folder)
     log = Log(folder, run.agent_steps)

@@ -61,18 +61,17 @@ def test_at_the_optimum_noise_is_paid_nothing_or_punished(weight: float, pay: fl
     assert math.isclose(mean, expected, rel_tol=1e-4, abs_tol=1e-5)
 
 
-@pytest.mark.parametrize(("log", "share"), ((-34.0, 1.0), (34.0, -1.0)))
-def test_a_log_variance_far_beyond_its_bounds_comes_back(log: float, share: float) -> None:
+@pytest.mark.parametrize("log", (-34.0, 34.0))
+def test_a_log_variance_far_beyond_its_bounds_comes_back(log: float) -> None:
     """Noise after much that was certain, and the other way round. Adam moves it inwards."""
     model, trajectory = make(), random_trajectory()
     last = model.log_variance[-1]
     assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
         last.bias += log
-    optimiser, before = torch.optim.Adam([last.bias], 1.0), last.bias.detach().clone()
+    optimiser = torch.optim.Adam([last.bias], 1.0)
     for _ in range(60):
         optimiser.zero_grad()
         model(trajectory, NOTHING, NOTHING).loss.backward()
         optimiser.step()
-    moved = (last.bias.detach() - before) * share
-    assert (moved > 20).all(), "each number is back within its bounds"
+    assert (last.bias.abs() < 5).all(), "each number is well within its bounds of 10"
