@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from afterwit.envs.checks import check_numbers
 from afterwit.world_models import data_parallel
 from afterwit.world_models.episodic_memory import EpisodicMemory
-from afterwit.world_models.expected_error import RATE, ExpectedError, Form
+from afterwit.world_models.expected_error import RATE, ExpectedError, Form, Reads
 from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -45,6 +45,9 @@ class ModelConfig:
     expected_rate: float = RATE
     """Multiple of the learning rate at which the expected error is learnt. Low: what is new is paid
     for longer, and what is always unpredictable, too. High: neither."""
+    expected_reads: Reads = "belief"
+    """What the expected error is told from. belief: belief and action; action: the action alone, so
+    that noise which an action makes is taken off, and what is rare and not yet learnt is not."""
     absolute_zero: float = 0.0
     """Smallest deviation that errors are divided by, as a share of the error of a model that knows
     nothing. So pay ends when everything is known (our option; not published). 0: no such floor."""
@@ -57,7 +60,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, "world_model.")
-        check_choices(self, expected_error=Form)
+        check_choices(self, expected_error=Form, expected_reads=Reads)
         if self.expected_error != "off" and (reason := self.below_zero()):
             raise ValueError(
                 f"world_model.expected_error is {self.expected_error}, but {reason}, and only an"
@@ -106,7 +109,12 @@ class ModelConfig:
           num_actions: Number of actions, or of numbers of a continuous action.
         """
         return ExpectedError(
-            self.expected_error, self.expected_floor, belief, num_actions, self.expected_rate
+            self.expected_error,
+            self.expected_floor,
+            belief,
+            num_actions,
+            self.expected_rate,
+            self.expected_reads,
         )
 
     def couples(self) -> str:
@@ -261,6 +269,11 @@ class WorldModel(nn.Module, ABC):
             self.random.set_state(state)
 
 
+def in_unit(centred: Tensor, square: RunningMean) -> Tensor:
+    """Embeddings [..., N], less their mean, divided by their running root mean square size."""
+    return centred / torch.where(square.weight > 0, (square.mean + 1e-8).sqrt(), 1.0)
+
+
 class TargetEncoder(nn.Module):
     """The prediction target: embeddings by a slow copy of an encoder, standardised.
 
@@ -317,7 +330,22 @@ class TargetEncoder(nn.Module):
         centred = embeddings - mean.mean
         if self.training:
             square.update(centred.square().sum(-1), mask)
-        return centred / torch.where(square.weight > 0, (square.mean + 1e-8).sqrt(), 1.0)
+        return in_unit(centred, square)
+
+    def pull(self, embeddings: Tensor, prediction: Tensor, mask: Tensor) -> Tensor:
+        """The error [] of predictions, with a gradient that reaches the encoder alone.
+
+        So what nothing foresees fades from embeddings. This is what a stopped gradient of the
+        target, as published, prevents.
+
+        Args:
+          embeddings: Those of the outcomes by the encoder that is trained, float [T, B, N].
+          prediction: What was predicted of them, in the unit of the targets, float [T, B, N].
+          mask: bool [T, B]: transitions that count.
+        """
+        if self.mean is not None and self.square is not None:
+            embeddings = in_unit(embeddings - self.mean.mean, self.square)
+        return masked_mean(self.error(prediction.detach(), embeddings), mask)
 
     def coordinates(self, embeddings: Tensor) -> Tensor:
         """Predictions or targets [..., N] in the space where squared distance is the error.

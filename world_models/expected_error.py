@@ -32,6 +32,7 @@ from afterwit.world_models.torso import mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
 Form = Literal["off", "difference", "relative", "log"]
+Reads = Literal["belief", "action"]
 
 HIDDEN = 64  # width of the head
 # Rate of the head, as a multiple of the others'. It must know what is always unpredictable before
@@ -58,13 +59,23 @@ class ExpectedError(nn.Module):
       belief: M, size of the belief.
       num_actions: Number of actions, or of numbers of a continuous action.
       rate: Multiple of the learning rate at which the head learns.
+      reads: belief: h reads belief and action; action: the action alone.
     """
 
-    def __init__(self, form: Form, floor: float, belief: int, num_actions: int, rate: float = RATE):
+    def __init__(
+        self,
+        form: Form,
+        floor: float,
+        belief: int,
+        num_actions: int,
+        rate: float = RATE,
+        reads: Reads = "belief",
+    ):
         super().__init__()
         self.form, self.floor, self.num_actions, self.rate = form, floor, num_actions, rate
+        self.read = belief if reads == "belief" else 0  # numbers of the belief that h reads
         if form != "off":
-            self.head = mlp(belief + num_actions, HIDDEN, 1, 1)
+            self.head = mlp(self.read + num_actions, HIDDEN, 1, 1)
 
     def forward(
         self,
@@ -89,7 +100,8 @@ class ExpectedError(nn.Module):
         """
         if self.form == "off":
             return reward, torch.zeros_like(ignorance)
-        seen = with_action(beliefs[:-1].detach(), trajectory.action, self.num_actions)
+        known = beliefs[:-1, ..., : self.read].detach()
+        seen = with_action(known, trajectory.action, self.num_actions)
         h = bounded(self.head(seen).squeeze(-1))
         error = reward.detach() / ignorance
         if self.form == "log":

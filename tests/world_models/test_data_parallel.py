@@ -65,6 +65,12 @@ CONFIGS = {
             predictor="linear", dispersion_weight=1.0, brownian_weight=0.1
         )
     ),
+    "pulled": LearnerConfig(
+        world_model=BYOLHindsightConfig(horizon=2, pull_weight=1.0, expected_reads="action")
+    ),
+    "pulled unit vectors": LearnerConfig(
+        world_model=BYOLExploreConfig(pull_weight=1.0, standardise_decay=None)
+    ),
     "rnd": LearnerConfig(world_model=RNDConfig(), shared_torso=False),
     "icm": LearnerConfig(world_model=ICMConfig()),
     "counts": LearnerConfig(world_model=CountsConfig()),

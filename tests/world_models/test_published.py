@@ -30,6 +30,7 @@ OUR_OPTIONS = {
     "expected_error": "none",
     "expected_floor": UNUSED,
     "expected_rate": UNUSED,
+    "expected_reads": UNUSED,
     "absolute_zero": 0.0,
     "dispersion_weight": 0.0,
     "brownian_weight": 0.0,
@@ -41,6 +42,7 @@ PREDICTOR = {
     "predictor_every": UNUSED,
     "predictor_isotropic": False,
     "weight_decay": 0.0,
+    "pull_weight": 0.0,
 }
 PLAIN = {"loss_scale": 1.0, "prioritise": False, **OUR_OPTIONS}
 PRINTED: dict[str, dict[str, Any]] = {

@@ -50,6 +50,10 @@ class BYOLConfig(ModelConfig):
     weight_decay: float = 0.0
     """Share of the encoder's and the predictor's weights that is lost at each learner step, so that
     features which nothing predicts fade (our unit; DirectPred's 4e-4 at rate 0.03 is 1.2e-5)."""
+    pull_weight: float = 0.0
+    """Weight of a loss that draws the embedding of an outcome towards what was predicted of it, so
+    that the encoder drops what nothing foresees (our option; not published). 0: the encoder learns
+    through beliefs alone, as published."""
     loss_scale: float = 5.0
     """Weight of the world model's loss in the total (BYOL-Explore's value for Atari)."""
     prioritise: bool = True
@@ -92,6 +96,10 @@ class BYOLConfig(ModelConfig):
             raise ValueError(
                 f"world_model.weight_decay is {self.weight_decay}; it is a share, at least 0 and"
                 " below 1"
+            )
+        if not self.pull_weight >= 0:
+            raise ValueError(
+                f"world_model.pull_weight is {self.pull_weight}; it must be 0 (off) or more"
             )
         if not 0 <= self.target_decay <= 1:
             raise ValueError(

@@ -59,6 +59,12 @@ class BYOLExploreConfig(BYOLConfig):
         super().__post_init__()
         check_sizes(self, "hidden")
         check_choices(self, target_view=View)
+        if self.pull_weight and self.target_view != "frame":
+            raise ValueError(
+                f"world_model.pull_weight is {self.pull_weight}, but with target_view"
+                f" {self.target_view} no prediction is of an observation's embedding; set one of"
+                " them to its default"
+            )
         if not 0 <= self.centroid <= 1:
             raise ValueError(
                 f"world_model.centroid is {self.centroid}; it is a share, between 0 and 1"
@@ -129,6 +135,7 @@ class BYOLExplore(WorldModel):
             }
         )
         self.weight_decay, self.centroid = config.weight_decay, config.centroid
+        self.pull_weight = config.pull_weight
 
     def forward(
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
@@ -149,11 +156,17 @@ class BYOLExplore(WorldModel):
         if self.centroid:
             views = self.target.coordinates(prediction)
             loss = outcome_loss(error, views, valid, self.centroid, starts)
+        metrics = {"reconstruction": mean_error.detach()}
+        if self.pull_weight:
+            seen = future(embeddings[1:], 1, length, starts)[0]
+            pull = self.target.pull(seen, prediction[0], valid[0])
+            loss = loss + self.pull_weight * pull
+            metrics["pull"] = pull.detach()
         return WorldModelOutput(
             loss,
             reward,
             {"reconstruction": reward},
-            {"reconstruction": mean_error.detach()},
+            metrics,
             self.horizon * self.target.ignorance(target[0], valid[0]),
             known if starts is None else predicted(valid, starts),
         )

@@ -172,6 +172,11 @@ class BYOLHindsight(WorldModel):
             told = pair_mean(nats, valid)
             loss = loss + config.latent_price * data_parallel.average(without_z) * told
             metrics["nats"] = told.detach()
+        if config.pull_weight:
+            seen = future(embeddings[1:], 1, length, starts)[0]
+            pull = self.target.pull(seen, outcome[0], valid[0])
+            loss = loss + config.pull_weight * pull
+            metrics["pull"] = pull.detach()
         ignorance = config.horizon * knows_nothing
         return WorldModelOutput(
             loss,
