@@ -23,10 +23,11 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.images import MIN_IMAGE_SIZE, view_of
-from afterwit.world_models.callers import MAX_OBSERVATION, as_array
+from afterwit.world_models.callers import as_array
 
 MOST = 4096  # values of an observation, and combinations of an action, that are told apart
 MOST_NUMBERS = 64  # of a continuous action
+MAX_ACTION = 1e6  # of a number of an action without bounds; larger bounds are none
 Read = Callable[[Any, str], Array]  # a caller's value and its name, to an array [T, B, ...]
 
 
@@ -244,7 +245,7 @@ def numbers_of(space: Box) -> ActionReading:
     """The numbers of continuous actions.
 
     A number that is bounded on both sides is scaled to -1 to 1. What lies outside by no more than
-    rounding is clipped. Other numbers are read as they are. Bounds above MAX_OBSERVATION are none.
+    rounding is clipped. Other numbers are read as they are. Bounds above MAX_ACTION are none.
 
     Raises:
       ValueError: There are no numbers, or too many.
@@ -255,8 +256,8 @@ def numbers_of(space: Box) -> ActionReading:
             f"action_space is a Box of {size:,} numbers; 1 to {MOST_NUMBERS} are supported"
         )
     low, high = (np.asarray(end, np.float64).ravel() for end in (space.low, space.high))
-    low = np.where(low < -MAX_OBSERVATION, -np.inf, low)
-    high = np.where(high > MAX_OBSERVATION, np.inf, high)
+    low = np.where(low < -MAX_ACTION, -np.inf, low)
+    high = np.where(high > MAX_ACTION, np.inf, high)
     bounded = np.isfinite(low) & np.isfinite(high)
     least, most = (np.where(bounded, end, 0) for end in (low, high))
     centre = (least + most) / 2
@@ -265,11 +266,11 @@ def numbers_of(space: Box) -> ActionReading:
 
     def read(value: Any, name: str) -> Array:
         numbers = flat(as_numbers(value, name), space.shape, name, np.float64, "T")
-        bad = ~(abs(numbers) <= MAX_OBSERVATION)  # also if NaN
+        bad = ~(abs(numbers) <= MAX_ACTION)  # also if NaN
         if bad.any():
             raise ValueError(
                 f"{name} has {numbers[bad][0]:g}; actions must be finite and of order 1 (at most"
-                f" {MAX_OBSERVATION:g}). Nothing was changed"
+                f" {MAX_ACTION:g}). Nothing was changed"
             )
         bad = (numbers < low - rounding) | (numbers > high + rounding)
         if bad.any():

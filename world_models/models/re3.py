@@ -4,9 +4,9 @@
     reward of the transition into o_{t+1} = log(1 + d / size of d)
 
 f is a fixed random encoder. Nothing is trained. With fewer than k to compare with there is no
-distance: such a step is not paid and counts in no statistic. The mean of log(1 + d) over k nearest neighbours
-grows with the entropy of the observations. So noise in view, whose entropy nobody can use up, is
-paid for ever.
+distance: such a step is not paid and counts in no statistic. The mean of log(1 + d) over k nearest
+neighbours grows with the entropy of the observations. So noise in view, whose entropy nobody can
+use up, is paid for ever.
 """
 
 from __future__ import annotations
