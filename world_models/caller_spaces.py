@@ -58,6 +58,10 @@ class ActionReading:
         return actions_of, (self.given,)
 
 
+class NoNumbers(ValueError):
+    """A space holds nothing that networks read."""
+
+
 def as_numbers(value: Any, name: str) -> Array:
     """A caller's value as an array.
 
@@ -89,7 +93,7 @@ def observations_of(space: gymnasium.Space[Any]) -> Reading:
             Box(0, 1, (size,)),
             lambda value, name: flat(as_numbers(value, name), space.shape, name),
         )
-    raise ValueError(
+    raise NoNumbers(
         f"observation_space is {space}; Box, Discrete, MultiDiscrete, MultiBinary, and Dict or"
         " Tuple of these are supported"
     )
@@ -124,19 +128,24 @@ def joined(space: Dict | Tuple) -> Reading:
     """The parts of a Dict or Tuple, flattened and joined; or its only image."""
     named = dict(space.items()) if isinstance(space, Dict) else dict(enumerate(space))
     readings: dict[Any, Reading] = {}
+    refused: list[str] = []
     for name, part in named.items():
         try:
             readings[name] = observations_of(part)
-        except ValueError:
+        except NoNumbers:
             continue
-    if not readings:
-        raise ValueError(f"observation_space is {space}; none of its parts holds numbers")
+        except ValueError as error:
+            refused.append(f"{name!r} of the observation space: {error}")
+    if not readings and not refused:
+        raise NoNumbers(f"observation_space is {space}; none of its parts holds numbers")
     images = [name for name, reading in readings.items() if is_image(reading.space)]
     if len(images) > 1:
         raise ValueError(
             f"observation_space has several images ({', '.join(map(str, images))}); choose one of"
             " them in a wrapper"
         )
+    if refused and not images:
+        raise ValueError(refused[0])
     kept = images or list(readings)
     dropped = [str(name) for name in named if name not in kept]
     if dropped:
