@@ -15,7 +15,7 @@ from torch import Tensor
 from afterwit.agents.agent import Agent
 from afterwit.agents.policy import Policy
 from afterwit.envs.arrays import Array
-from afterwit.envs.checks import MAX_NUMBER
+from afterwit.envs.checks import MAX_NUMBER, within_limit
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvironmentFault, EnvSpec, TimeStep, VectorEnv, reraise_as
 from afterwit.world_models.trajectory import Trajectory
@@ -167,10 +167,8 @@ def check_values(
             f"the environment {spec.name} returned {what} of {values.dtype} {values.shape}; its"
             f" spec says {expected}"
         )
-    if (
-        dtype != "uint8" and not (within_limit := np.abs(values) <= MAX_NUMBER).all()
-    ):  # NaN is not, either
-        index = np.argwhere(~within_limit)[0].tolist()
+    if dtype != "uint8" and not (usable := within_limit(values)).all():
+        index = np.argwhere(~usable)[0].tolist()
         raise EnvironmentFault(
             f"the environment {spec.name} returned {what} with {values[tuple(index)]} (environment"
             f" {index[0]} of {spec.num_envs}); they must be finite and at most {MAX_NUMBER:g} in"

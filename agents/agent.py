@@ -12,7 +12,7 @@ from torch import Tensor
 
 from afterwit.agents.policy import Policy
 from afterwit.envs.arrays import Array
-from afterwit.envs.checks import MAX_NUMBER, check_counts
+from afterwit.envs.checks import MAX_NUMBER, check_counts, within_limit
 from afterwit.envs.images import View
 from afterwit.envs.interface import Interface
 from afterwit.envs.seeds import read_seed, stream
@@ -119,7 +119,7 @@ class Agent:
                 if (
                     view.dtype != "uint8"
                     and array.dtype.kind in "biuf"
-                    and not all_within_limit(array)
+                    and not within_limit(array).all()
                 ):
                     raise ValueError(f"the observation is not finite, or beyond {MAX_NUMBER:g}")
                 return view(array), single
@@ -175,9 +175,3 @@ class Agent:
             "core": self.core,
             "prev_action": self.prev_action,
         }
-
-
-@np.errstate(all="ignore")  # overrides the caller's error state
-def all_within_limit(numbers: Array) -> bool:
-    """Whether all numbers are finite and at most MAX_NUMBER in magnitude."""
-    return bool((np.abs(numbers, dtype=np.float64) <= MAX_NUMBER).all())

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from afterwit.envs.arrays import Array
+
 MAX_SIZE = 2**20  # limit of everything that takes memory: environments, units, layers, steps
 MAX_COUNT = 10**12  # limit of everything that is only counted: agent steps of a run or an episode
 THREADS = 1024  # limit of threads: more of them end the process on many machines
@@ -39,6 +41,15 @@ def is_reading() -> bool:
 def is_number(value: Any) -> bool:
     """Whether `value` is an int or a float of Python or NumPy. A bool is not a number."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+@np.errstate(all="ignore")  # overrides the caller's error state
+def within_limit(numbers: Array) -> Array:
+    """Where numbers are finite and at most MAX_NUMBER in magnitude: bools of their shape.
+
+    It is the limit of everything that networks read: observations and rewards.
+    """
+    return np.abs(numbers, dtype=np.float64) <= MAX_NUMBER  # NaN is not
 
 
 def check_counts(least: int = 1, **counts: Any) -> None:

@@ -21,6 +21,7 @@ ID = "afterwit/NoisyTV-v0"
 # In episodes of this length, a random policy enters rooms 1..4 of the noisy-TV room in about 58%,
 # 12%, 2% and 0.3% of the episodes.
 EPISODE_STEPS = 1000
+FAMILIES = ("MiniGrid-", "BabyAI-")  # first parts of the names of MiniGrid's environments
 ACTIONS = ("left", "right", "forward", "pickup", "drop", "toggle", "done")
 
 
@@ -44,7 +45,7 @@ class MiniGridConfig(GymConfig):
 
     id: str = ID
     """Gymnasium's name: the noisy-TV room, or an environment of MiniGrid
-    (minigrid:MiniGrid-MultiRoom-N6-v0)."""
+    (MiniGrid-MultiRoom-N6-v0)."""
     num_envs: int = 16
     """Number of environments, stepped one after the other in this process."""
     tv: str = "on-demand"
@@ -62,6 +63,8 @@ class MiniGridConfig(GymConfig):
             )
         if self.tv not in TVS:
             raise ValueError(f"unknown tv {self.tv!r}; choose from {', '.join(TVS)}")
+        if self.id.startswith(FAMILIES):  # named as MiniGrid does, which registers it
+            object.__setattr__(self, "id", f"minigrid:{self.id}")
         register()
         super().__post_init__()
 

@@ -23,10 +23,11 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.images import MIN_IMAGE_SIZE, view_of
-from afterwit.world_models.callers import MAX_OBSERVATION, as_array
+from afterwit.world_models.callers import as_array
 
 MOST = 4096  # values of an observation, and combinations of an action, that are told apart
 MOST_NUMBERS = 64  # of a continuous action
+MAX_ACTION = 1e6  # of a number of an action without bounds; larger bounds are none
 Read = Callable[[Any, str], Array]  # a caller's value and its name, to an array [T, B, ...]
 
 
@@ -55,6 +56,10 @@ class ActionReading:
 
     def __reduce__(self) -> Any:
         return actions_of, (self.given,)
+
+
+class NoNumbers(ValueError):
+    """A space holds nothing that networks read."""
 
 
 def as_numbers(value: Any, name: str) -> Array:
@@ -88,7 +93,7 @@ def observations_of(space: gymnasium.Space[Any]) -> Reading:
             Box(0, 1, (size,)),
             lambda value, name: flat(as_numbers(value, name), space.shape, name),
         )
-    raise ValueError(
+    raise NoNumbers(
         f"observation_space is {space}; Box, Discrete, MultiDiscrete, MultiBinary, and Dict or"
         " Tuple of these are supported"
     )
@@ -123,19 +128,24 @@ def joined(space: Dict | Tuple) -> Reading:
     """The parts of a Dict or Tuple, flattened and joined; or its only image."""
     named = dict(space.items()) if isinstance(space, Dict) else dict(enumerate(space))
     readings: dict[Any, Reading] = {}
+    refused: list[str] = []
     for name, part in named.items():
         try:
             readings[name] = observations_of(part)
-        except ValueError:
+        except NoNumbers:
             continue
-    if not readings:
-        raise ValueError(f"observation_space is {space}; none of its parts holds numbers")
+        except ValueError as error:
+            refused.append(f"{name!r} of the observation space: {error}")
+    if not readings and not refused:
+        raise NoNumbers(f"observation_space is {space}; none of its parts holds numbers")
     images = [name for name, reading in readings.items() if is_image(reading.space)]
     if len(images) > 1:
         raise ValueError(
             f"observation_space has several images ({', '.join(map(str, images))}); choose one of"
             " them in a wrapper"
         )
+    if refused and not images:
+        raise ValueError(refused[0])
     kept = images or list(readings)
     dropped = [str(name) for name in named if name not in kept]
     if dropped:
@@ -244,7 +254,7 @@ def numbers_of(space: Box) -> ActionReading:
     """The numbers of continuous actions.
 
     A number that is bounded on both sides is scaled to -1 to 1. What lies outside by no more than
-    rounding is clipped. Other numbers are read as they are. Bounds above MAX_OBSERVATION are none.
+    rounding is clipped. Other numbers are read as they are. Bounds above MAX_ACTION are none.
 
     Raises:
       ValueError: There are no numbers, or too many.
@@ -255,8 +265,8 @@ def numbers_of(space: Box) -> ActionReading:
             f"action_space is a Box of {size:,} numbers; 1 to {MOST_NUMBERS} are supported"
         )
     low, high = (np.asarray(end, np.float64).ravel() for end in (space.low, space.high))
-    low = np.where(low < -MAX_OBSERVATION, -np.inf, low)
-    high = np.where(high > MAX_OBSERVATION, np.inf, high)
+    low = np.where(low < -MAX_ACTION, -np.inf, low)
+    high = np.where(high > MAX_ACTION, np.inf, high)
     bounded = np.isfinite(low) & np.isfinite(high)
     least, most = (np.where(bounded, end, 0) for end in (low, high))
     centre = (least + most) / 2
@@ -265,11 +275,11 @@ def numbers_of(space: Box) -> ActionReading:
 
     def read(value: Any, name: str) -> Array:
         numbers = flat(as_numbers(value, name), space.shape, name, np.float64, "T")
-        bad = ~(abs(numbers) <= MAX_OBSERVATION)  # also if NaN
+        bad = ~(abs(numbers) <= MAX_ACTION)  # also if NaN
         if bad.any():
             raise ValueError(
                 f"{name} has {numbers[bad][0]:g}; actions must be finite and of order 1 (at most"
-                f" {MAX_OBSERVATION:g}). Nothing was changed"
+                f" {MAX_ACTION:g}). Nothing was changed"
             )
         bad = (numbers < low - rounding) | (numbers > high + rounding)
         if bad.any():

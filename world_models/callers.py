@@ -13,12 +13,12 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from afterwit.envs.arrays import Array
+from afterwit.envs.checks import MAX_NUMBER, within_limit
 from afterwit.envs.interface import interface_of
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import ModelConfig
 from afterwit.world_models.torso import TorsoConfig
 
-MAX_OBSERVATION = 1e6  # the squares of larger observations overflow float32
 ArrayOrTensor = Array | torch.Tensor
 Observations = Any  # an array or tensor, or a dict or tuple of them, as the space says
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -199,11 +199,10 @@ def check_values(spec: EnvSpec, obs: Array, name: str) -> None:
         )
     if obs.dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {obs.dtype}; it must hold numbers")
-    least, most = float(obs.min()), float(obs.max())
-    if not (least >= -MAX_OBSERVATION and most <= MAX_OBSERVATION):  # also if NaN
+    if spec.observation_dtype != "uint8" and not (usable := within_limit(obs)).all():
         raise ValueError(
-            f"{name} must be finite and of order 1 (at most {MAX_OBSERVATION:g}); scale them first."
-            " Nothing was changed"
+            f"{name} has {obs[~usable][0]:g}; observations must be finite and of order 1 (at most"
+            f" {MAX_NUMBER:g}): scale or clip them. Nothing was changed"
         )
 
 

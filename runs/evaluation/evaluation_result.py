@@ -90,12 +90,12 @@ def table(result: dict[str, Any]) -> str:
     head = f"{result['episodes']} episodes, {result['policy']} policy, after {trained}"
     rows = [rules(result["environment"]), ""]
     if result["results"]:
-        rest = f"{'median':>10}{'deviation':>11}{'min':>10}{'max':>10}"
+        rest = "".join(f"{column:>11}" for column in OTHER_COLUMNS)
         rows.append(f"{'':<14}{'mean':>10}{'95% interval':>22}{rest}")
     for name, value in result["results"].items():
         interval = f"{value['low']:.2f} .. {value['high']:.2f}"
-        numbers = f"{value['mean']:>10.2f}{interval:>22}" + "".join(
-            f"{value[column]:>11.2f}" for column in OTHER_COLUMNS
+        numbers = f"{value['mean']:>10.2f} {interval:>21}" + "".join(
+            f" {value[column]:>10.2f}" for column in OTHER_COLUMNS
         )
         rare = (
             ""

@@ -25,6 +25,13 @@ LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DONE = range(len(ACTIONS))
 EAST = 0
 
 
+def test_an_environment_goes_by_the_name_that_minigrid_gives_it() -> None:
+    """In a process that has not imported minigrid, too, such as an actor of a cluster."""
+    for name in ("MiniGrid-Unlock-v0", "BabyAI-Unlock-v0"):
+        assert MiniGridConfig(name) == MiniGridConfig(f"minigrid:{name}")
+        assert MiniGridConfig(name).id == f"minigrid:{name}"
+
+
 def noisy_tv(tv: str = "on-demand", seed: int = 0) -> NoisyTVEnv:
     env = NoisyTVEnv(tv)
     env.reset(seed=seed)

@@ -160,6 +160,8 @@ def test_bad_observations_are_named(space: Space[Any], value: Any, message: str)
     [
         (Text(5), "observation_space is Text.*; Box, Discrete"),
         (Dict({"a": Text(5), "b": Sequence(Discrete(2))}), "none of its parts holds numbers"),
+        (Dict({"a": Discrete(5000), "b": Discrete(2)}), "'a' of the observation space: .*4,096"),
+        (Tuple([Dict({"l": IMAGE, "r": IMAGE}), Discrete(2)]), "0 of the .*: .*several images"),
         (Discrete(5000), "at most 4,096 values are supported"),
     ],
 )

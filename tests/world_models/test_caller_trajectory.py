@@ -229,7 +229,7 @@ def objects_of(value: Any) -> Any:
     [
         (np.zeros((T, B, 5)), r"observations of shape \(5,\); they must be \(6,\), like"),
         (np.zeros((T + 1, B, 6)), r"shape \(13, 4, 6\); it must begin with \(12, 4\)"),
-        (np.full((T, B, 6), np.nan), "final_observations must be finite and of order 1"),
+        (np.full((T, B, 6), np.nan), "final_observations has nan; observations must be finite"),
         (np.full((T, B, 6), "x"), "final_observations has dtype <U1; it must hold numbers"),
         (OBJECTS[1:], r"object array of shape \(11, 4\); it must be \(12, 4\), like dones"),
         (objects_of(np.zeros(5)), r"observations of shape \(5,\)"),

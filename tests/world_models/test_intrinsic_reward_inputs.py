@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,11 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
+from afterwit.agents.actor import check_values
+from afterwit.envs.checks import MAX_NUMBER
+from afterwit.envs.specs import EnvironmentFault
 from afterwit.world_models import WORLD_MODELS, IntrinsicReward
-from tests.helpers import tiny_torso_config
+from tests.helpers import tiny_spec, tiny_torso_config
 
 T, B, A = 5, 3, 4
 VECTOR = Box(-3, 3, (6,), np.float32)
@@ -154,15 +158,34 @@ def test_half_precision_is_read(convert: Callable[[Any], Any]) -> None:
 
 def test_what_float32_or_a_square_of_it_cannot_hold_is_named() -> None:
     obs, actions, dones = steps()
-    for bad in (1e300, 1e30, math.inf, math.nan):
+    for bad in (1e300, 1e30, -1.1e9, math.inf, math.nan):
         huge = obs.astype(np.float64)
         huge[2, 1, 3] = bad
-        with pytest.raises(ValueError, match=r"obs must be finite and of order 1"):
+        message = re.escape(f"obs has {bad:g}; observations must be finite and of order 1")
+        with pytest.raises(ValueError, match=message):
             make_intrinsic().update(huge, actions, dones)
-    with pytest.raises(ValueError, match=r"obs must be finite and of order 1"):
+    with pytest.raises(ValueError, match=r"obs has -9.22337e\+18; observations must be finite"):
         make_intrinsic("icm", Box(-np.inf, np.inf, (6,), np.int64)).update(
             np.full((T + 1, B, 6), np.iinfo(np.int64).min), actions, dones
         )
+
+
+@pytest.mark.parametrize("model", WORLD_MODELS)
+def test_the_limit_of_observations_is_that_of_training(model: str) -> None:
+    """Every model stays finite below it, as an agent that trains must."""
+    obs, actions, dones = steps()
+    curiosity = make_intrinsic(model)
+    for size in (1, 9e8, 1):
+        block = ((obs - 0.5) * 2 * size).astype(np.float32), actions, dones
+        assert np.isfinite(curiosity.reward(*block)).all()
+        assert all(map(math.isfinite, curiosity.update(*block).values()))
+    spec = tiny_spec(num_envs=B)
+    for size in (9.9e8, 1.01e9):
+        seen = np.full((B, 6), size, np.float32)
+        with nullcontext() if size < MAX_NUMBER else pytest.raises(EnvironmentFault):
+            check_values(spec, "observations", seen, (6,), "float32")
+        with nullcontext() if size < MAX_NUMBER else pytest.raises(ValueError, match=r"1\.01e"):
+            curiosity.reward(np.stack([seen] * (T + 1)), actions, dones)
 
 
 @pytest.mark.parametrize("start", (10, -3))

@@ -111,6 +111,24 @@ def test_re3_knows_the_distances_on_a_line() -> None:
     close(model(stream(line(0, 10, 15, 0, 41)), NOTHING, NOTHING).reward, out.reward)
 
 
+def test_re3_s_unit_counts_no_step_that_has_too_few_to_compare_with() -> None:
+    """Steps one by one at 10, 13, 17 and 21, k = 2: the first two have no second neighbour."""
+    model, paid = re3(), []
+    for place in (10.0, 13, 17, 21):
+        out = model(stream(line(0, place)), NOTHING, NOTHING)
+        assert out.judged is not None
+        paid.append((out.judged.item(), out.reward.item()))
+    # 17 is 7 from 10, and 21 is 8 from 13; the mean is corrected for its start at zero
+    size = math.sqrt((0.99 * 7**2 + 8**2) / 1.99)
+    assert float(model.square.mean.sqrt()) == pytest.approx(size, rel=1e-5)
+    assert paid == [
+        (False, 0.0),
+        (False, 0.0),
+        (True, pytest.approx(math.log(2))),
+        (True, pytest.approx(math.log(1 + 8 / size))),
+    ]
+
+
 def test_re3_forgets_the_oldest_and_stores_only_what_happened() -> None:
     model = re3(1, 4)
     model(stream(line(0, 1, 2, 3)), NOTHING, NOTHING)

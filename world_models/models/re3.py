@@ -3,9 +3,10 @@
     d      = distance of f(o_{t+1}) from its k-th nearest in a store of earlier observations
     reward of the transition into o_{t+1} = log(1 + d / size of d)
 
-f is a fixed random encoder. Nothing is trained. The mean of log(1 + d) over k nearest neighbours
-grows with the entropy of the observations. So noise in view, whose entropy nobody can use up, is
-paid for ever.
+f is a fixed random encoder. Nothing is trained. With fewer than k to compare with there is no
+distance: such a step is not paid and counts in no statistic. The mean of log(1 + d) over k nearest
+neighbours grows with the entropy of the observations. So noise in view, whose entropy nobody can
+use up, is paid for ever.
 """
 
 from __future__ import annotations
@@ -114,22 +115,24 @@ class RE3(WorldModel):
         whole = data_parallel.gather(features, 1)  # with several learners, of all
         happened = data_parallel.gather(real, 1)
         distance = self.distance(features, whole, happened)
+        known = real & distance.isfinite()
+        distance = torch.where(known, distance, 0.0)
         if self.training:
-            self.square.update(distance.square(), real)
+            self.square.update(distance.square(), known)
             self.insert(whole.flatten(0, 1), happened.flatten())
-        size = self.square.mean_or_of(distance.square(), real).sqrt()
+        size = self.square.mean_or_of(distance.square(), known).sqrt()
         relative = distance / torch.where(size > 0, size, 1.0)
-        reward = torch.where(real, relative.log1p(), 0.0)
+        reward = torch.where(known, relative.log1p(), 0.0)
         loss = reward.new_zeros(())
         nothing = torch.full_like(loss, math.log(2))  # at the usual distance
-        metrics = {"distance": masked_mean(distance, real)}
-        return WorldModelOutput(loss, reward, {"entropy": reward}, metrics, nothing)
+        metrics = {"distance": masked_mean(distance, known)}
+        return WorldModelOutput(loss, reward, {"entropy": reward}, metrics, nothing, known)
 
     def distance(self, features: Tensor, whole: Tensor, happened: Tensor) -> Tensor:
         """Distances [T, B] of features [T, B, N] from their k-th nearest in the store.
 
         While the store has fewer than k, they are compared with the others of the batch: `whole`
-        [T, B of all learners, N], where `happened`. With fewer than k there, too, it is 0.
+        [T, B of all learners, N], where `happened`. With fewer than k there, too, it is infinite.
         """
         numbers = torch.arange(happened.numel(), device=features.device).view(happened.shape)
         own = data_parallel.own_share(numbers, 1).flatten()  # these features' places in the batch
@@ -144,7 +147,7 @@ class RE3(WorldModel):
         nearest = apart.topk(self.config.neighbours, largest=False)
         exact = (among[nearest.indices] - flat[:, None]).square().sum(-1).sqrt().amax(-1)
         enough = nearest.values.isfinite().all(-1)
-        return torch.where(enough, exact, 0.0).unflatten(0, features.shape[:2])
+        return torch.where(enough, exact, torch.inf).unflatten(0, features.shape[:2])
 
     def insert(self, features: Tensor, happened: Tensor) -> None:
         """Store the features [n, N] where `happened` [n]."""

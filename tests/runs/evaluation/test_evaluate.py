@@ -17,9 +17,11 @@ from afterwit.runs.configs.presets import maze
 from afterwit.runs.evaluation.evaluate import evaluate
 from afterwit.runs.evaluation.evaluation_result import (
     HUMAN_RANDOM,
+    OTHER_COLUMNS,
     human_normalised,
     rules,
     summarise,
+    table,
 )
 from afterwit.runs.evaluation.video import MIN_PEAK_DISTANCE, PEAKS, compose, peaks
 from afterwit.runs.training.episode_statistics import Statistics
@@ -99,6 +101,23 @@ def test_the_rules_of_a_game_are_one_sentence() -> None:
         rules(environment)
         == "Pong-v5 on envpool: sticky 0.25 a frame, skip 4, 1 to 30 no-ops at the start, at most"
         " 108,000 frames (30 min), all 18 actions, a lost life ends nothing, raw scores"
+    )
+
+
+def test_large_numbers_do_not_run_together() -> None:
+    """A bonus whose unit is of a few steps may be large."""
+    result = {
+        "trained_agent_steps": 2,
+        "trained_frames": 2,
+        "episodes": 2,
+        "policy": "sampled",
+        "environment": {},
+        "results": {"bonus": {**summarise(np.array([-1583547.14, 98765432.1])), "episodes": 2}},
+    }
+    row = next(line for line in table(result).splitlines() if line.startswith("bonus"))
+    numbers = [word for word in row.split()[1:] if word != ".."]
+    assert [float(number) for number in numbers] == pytest.approx(
+        [result["results"]["bonus"][key] for key in ("mean", "low", "high", *OTHER_COLUMNS)]
     )
 
 
