@@ -335,8 +335,8 @@ class TargetEncoder(nn.Module):
     def pull(self, embeddings: Tensor, prediction: Tensor, mask: Tensor) -> Tensor:
         """The error [] of predictions, with a gradient that reaches the encoder alone.
 
-        So what nothing foresees fades from embeddings. This is what a stopped gradient of the
-        target, as published, prevents.
+        So what nothing foresees fades from embeddings. Nothing in it keeps them from shrinking to a
+        point, which a stopped gradient, as published, prevents: another loss must hold them apart.
 
         Args:
           embeddings: Those of the outcomes by the encoder that is trained, float [T, B, N].

@@ -114,25 +114,27 @@ def test_hindsight_draws_towards_what_it_says_with_z() -> None:
     close(pull, model.target.pull(embeddings[1:], said[0][0], trajectory.real).detach())
 
 
-def noise_kept(pull_weight: float) -> float:
-    """The share of noise in what a linear encoder tells apart, after learning from a drifting sum.
+def noise_kept(pull_weight: float, task: bool = True) -> tuple[float, float]:
+    """The share of noise in a linear encoder's weights after learning, and their square sum.
 
-    Half of each observation can be foreseen and half is fresh noise of the same size.
+    Half of each observation lasts and half is fresh noise of the same size. The task is to read
+    what lasts from the embedding, as a policy would.
     """
     torch.manual_seed(0)
     encoder, predictor = nn.Linear(4, 4, bias=False), nn.Linear(4, 4)
+    reader = nn.Linear(4, 2)
     goal = TargetEncoder(encoder, 4, 0.9, 0.9)
-    parameters = [*encoder.parameters(), *predictor.parameters()]
+    parameters = [*encoder.parameters(), *predictor.parameters(), *reader.parameters()]
     optimiser = torch.optim.Adam(parameters, 3e-3)
     trajectory = random_trajectory(12, 16, resets=())
     for _ in range(400):
-        state = torch.randn(1, 16, 2).expand(13, 16, 2)
-        obs = torch.cat([state, torch.randn(13, 16, 2)], -1)
-        moving = replace(trajectory, obs=obs)
-        embeddings = encoder(obs)
-        wanted = goal(moving)
+        lasting = torch.randn(1, 16, 2).expand(13, 16, 2)
+        moving = replace(trajectory, obs=torch.cat([lasting, torch.randn(13, 16, 2)], -1))
+        embeddings, wanted = encoder(moving.obs), goal(moving)
         said = predictor(embeddings[:-1])
         loss = goal.error(said, wanted).mean()
+        if task:
+            loss = loss + (reader(embeddings) - lasting).square().mean()
         if pull_weight:
             loss = loss + pull_weight * goal.pull(embeddings[1:], said, moving.real)
         optimiser.zero_grad()
@@ -140,12 +142,17 @@ def noise_kept(pull_weight: float) -> float:
         optimiser.step()
         goal.update()
     size = encoder.weight.detach().square().sum(0)
-    return float(size[2:].sum() / size.sum())
+    return float(size[2:].sum() / size.sum()), float(size.sum())
 
 
 def test_an_encoder_that_is_pulled_drops_what_nothing_foresees() -> None:
-    kept, dropped = noise_kept(0.0), noise_kept(1.0)
-    assert dropped < 0.05 < 0.25 < kept
+    kept, dropped = noise_kept(0.0)[0], noise_kept(0.5)[0]
+    assert dropped < 0.001 < 0.05 < kept
+
+
+def test_the_pull_alone_shrinks_embeddings_to_nothing() -> None:
+    """So it is for agents whose policy reads the same encoder."""
+    assert noise_kept(1.0, task=False)[1] < 1e-4 < 1 < noise_kept(0.0, task=False)[1]
 
 
 def test_an_expectation_of_the_action_does_not_read_the_belief() -> None:
