@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from afterwit.runs.output.text import quoted
 
+PAGE = "report.html"
 LOCK, TEMPORARY = ".lock", ".tmp"
 GLANCE = 0.05  # seconds for which every refusal is doubted once: `is_locked` may just be looking
 TRIAL_BYTES = 1 << 16  # must fit on the disk before work begins
@@ -126,6 +127,24 @@ def checked_outputs(*paths: Path, option: str = "--out") -> Iterator[None]:
             with suppress(OSError):  # it is not empty
                 folder.rmdir()
         raise
+
+
+def check_ours(out: Path) -> None:
+    """Raise a ValueError if OUT has a report.html or summary.json that no report has written."""
+    page, numbers = out / PAGE, out / "summary.json"
+    foreign = page if page.is_file() and b"<title>Afterwit" not in page.read_bytes() else None
+    if foreign is None and numbers.is_file():
+        try:
+            found = json.loads(numbers.read_bytes())
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not found.keys() & {"groups", "study"}:
+            foreign = numbers
+    if foreign is not None:
+        raise ValueError(
+            f"{quoted(foreign)} is not a report of Afterwit's, and would be replaced; choose"
+            " another --out"
+        )
 
 
 def with_path(error: OSError, path: Path) -> Unwritable:

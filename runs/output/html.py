@@ -9,10 +9,7 @@ from html import escape
 from pathlib import Path
 
 from afterwit.runs.output.figure_style import Picture
-from afterwit.runs.output.files import atomic_write
-
-PAGE = "report.html"
-
+from afterwit.runs.output.files import PAGE, atomic_write
 
 CSS = """
 :root{color-scheme:light} *{box-sizing:border-box}

@@ -14,8 +14,8 @@ from afterwit.runs.configs.comparison import flat
 from afterwit.runs.configs.run_config import to_dict
 from afterwit.runs.evaluation.evaluation_result import HUMAN
 from afterwit.runs.output.figure_style import MAX_VIDEO, STYLE, save
-from afterwit.runs.output.files import checked_outputs, write_json
-from afterwit.runs.output.html import PAGE, as_text, film, image, table, write_html
+from afterwit.runs.output.files import PAGE, check_ours, checked_outputs, write_json
+from afterwit.runs.output.html import as_text, film, image, table, write_html
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.reports.curves import curves, panel
@@ -41,7 +41,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
     Raises:
       ValueError: there are no folders, one is given twice or is not a run, or a run has logged
-        nothing.
+        nothing; or OUT has a page or numbers of another origin.
     """
     if not folders:
         raise ValueError("no run folder given; name at least one: afterwit report RUN [RUN ...]")
@@ -57,6 +57,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     if twice is not None:
         raise ValueError(f"run folder {twice} is given twice; name each run once")
     groups = make_groups([read_run(Path(folder)) for folder in folders])
+    check_ours(out)
     with checked_outputs(out / SUMMARY, out / PAGE):
         write_json(out / SUMMARY, summarise(groups), allow_nan=False)
         return write_page(groups, out)

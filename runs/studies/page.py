@@ -14,6 +14,7 @@ import matplotlib
 
 from afterwit.runs.configs.run_config import to_dict
 from afterwit.runs.output.figure_style import STYLE, Picture, save
+from afterwit.runs.output.files import check_ours
 from afterwit.runs.output.html import image, table, write_html
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
@@ -59,9 +60,11 @@ def write_study_report(home: Path, ledger: Path | None = None) -> Path:
       The path of report.html.
 
     Raises:
-      ValueError: there is no study, no run has logged anything, or rliable is missing.
+      ValueError: there is no study, no run has logged anything, or rliable is missing; or HOME has
+        a page or numbers of another origin.
     """
     study = read_study(home) if ledger is None else ledger_study(ledger, home)
+    check_ours(home)
     home.mkdir(parents=True, exist_ok=True)
     found_targets, found_claims = targets(study), claims(study)
     costs, order = study_costs(study), standings(study)

@@ -15,7 +15,7 @@ from afterwit.runs.configs.comparison import THERE_AND_NOW, differences
 from afterwit.runs.configs.contents import as_noted
 from afterwit.runs.configs.overrides import checked
 from afterwit.runs.configs.run_config import read_config, to_dict, write_config
-from afterwit.runs.output.files import atomic_write, locked_folder, read_json
+from afterwit.runs.output.files import atomic_write, check_ours, locked_folder, read_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.studies.study import Cell, Study, Variant
@@ -66,7 +66,8 @@ def run_study(
       collect: called with the finished cells at the start, and with each that finishes.
 
     Raises:
-      ValueError: `home` holds another study. Raised before anything is written.
+      ValueError: `home` holds another study, or a page of another origin. Raised before anything
+        is written.
       RunsFailed: some cells failed. All others are finished first.
     """
     if jobs < 1:
@@ -76,6 +77,7 @@ def run_study(
         return
     cells[0].config.torch_device()
     if home.exists():
+        check_ours(home)
         merge_manifest(study, cells, home)  # raises before anything is written, also the lock
     with locked_folder(home, PATIENCE) as lock:
         manifest = merge_manifest(study, cells, home)

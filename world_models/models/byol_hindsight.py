@@ -11,8 +11,9 @@ With s = (b_{t,i-1}, a_{t+i-1}) and w = target(o_{t+i}), for i = 1 .. K:
 
     generator and reconstructor minimise   rec + latent_price * mean || fore - sg(w) ||^2 * nats
     encoder and RNNs minimise              rec + foresight_weight * || fore - sg(w) ||^2
+                                           + pull_weight * || sg(outcome) - online(o_{t+1}) ||^2
 
-That is our default. `fore` carries no gradient into z and outcome. As published
+That is our default, with pull_weight 0. `fore` carries no gradient into z and outcome. As published
 (`BYOLHindsightConfig.published()`), there is no `fore`, and a critic g keeps z from telling s:
 
     z       = generator(noise, s, w)

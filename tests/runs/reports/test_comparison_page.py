@@ -330,3 +330,25 @@ def test_many_methods_and_seeds(tmp_path: Path) -> None:
     summary, html = report(tmp_path, *folders)
     assert [group["method"] for group in summary["groups"]] == list(models)
     assert len(re.findall(r'<tr class="run"><td>seed \d', html)) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("report.html", "<!doctype html><title>My results</title>"),
+        ("report.html", ""),
+        ("summary.json", '{"mine": 1}'),
+        ("summary.json", "[1]"),
+        ("summary.json", "notes"),
+    ],
+)
+def test_a_file_of_another_origin_is_kept(tmp_path: Path, name: str, text: str) -> None:
+    run, out = make(tmp_path / "run", small(), log(0.5)), tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name}.*is not a report of Afterwit's.*another --out"):
+        write_report([run], out)
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == text
+    (out / name).unlink()
+    assert write_report([run], out) == write_report([run], out)  # its own are replaced

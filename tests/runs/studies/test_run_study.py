@@ -218,6 +218,13 @@ def test_a_study_runs_once_grows_and_refuses_another(tmp_path: Path) -> None:
     assert (home / "study.json").read_bytes() == before
 
 
+def test_a_page_of_another_origin_is_refused_before_a_study_trains(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("<title>My results</title>")
+    with pytest.raises(ValueError, match=r"report\.html is not a report of Afterwit's"):
+        run_study(tiny(), tmp_path, jobs=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
 def test_a_cell_that_fails_is_named_and_the_others_are_finished(tmp_path: Path) -> None:
     broken = tmp_path / "none" / "rnd" / "s0"
     study = tiny(seeds=(0, 1), keep_checkpoints=1)
