@@ -52,9 +52,9 @@ class BYOLConfig(ModelConfig):
     features which nothing predicts fade (our unit; DirectPred's 4e-4 at rate 0.03 is 1.2e-5)."""
     pull_weight: float = 0.0
     """Weight of a loss that draws the embedding of an outcome towards what was predicted of it, so
-    that the encoder drops what nothing foresees (our option; not published). Alone it shrinks all
-    embeddings to nothing; a policy that reads the encoder, or dispersion_weight, holds them apart.
-    0: the encoder learns through beliefs alone, as published."""
+    that the encoder drops what nothing foresees (our option; not published). By itself it shrinks
+    all embeddings to nothing; the loss of a policy that reads the encoder holds them apart. 0: the
+    encoder learns through beliefs alone, as published."""
     loss_scale: float = 5.0
     """Weight of the world model's loss in the total (BYOL-Explore's value for Atari)."""
     prioritise: bool = True
