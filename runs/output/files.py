@@ -18,10 +18,11 @@ from typing import Any, BinaryIO
 
 from afterwit.runs.output.text import quoted
 
-PAGE = "report.html"
+PAGE, SUMMARY = "report.html", "summary.json"  # a report's page and numbers
 LOCK, TEMPORARY = ".lock", ".tmp"
 GLANCE = 0.05  # seconds for which every refusal is doubted once: `is_locked` may just be looking
 TRIAL_BYTES = 1 << 16  # must fit on the disk before work begins
+HEAD_BYTES = 1 << 12  # a page's title is within them
 
 
 class Unwritable(OSError):
@@ -131,8 +132,10 @@ def checked_outputs(*paths: Path, option: str = "--out") -> Iterator[None]:
 
 def check_ours(out: Path) -> None:
     """Raise a ValueError if OUT has a report.html or summary.json that no report has written."""
-    page, numbers = out / PAGE, out / "summary.json"
-    foreign = page if page.is_file() and b"<title>Afterwit" not in page.read_bytes() else None
+    page, numbers, foreign = out / PAGE, out / SUMMARY, None
+    if page.is_file():
+        with page.open("rb") as file:  # a page may hold megabytes of figures, below its title
+            foreign = None if b"<title>Afterwit" in file.read(HEAD_BYTES) else page
     if foreign is None and numbers.is_file():
         try:
             found = json.loads(numbers.read_bytes())

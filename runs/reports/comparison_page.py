@@ -14,7 +14,7 @@ from afterwit.runs.configs.comparison import flat
 from afterwit.runs.configs.run_config import to_dict
 from afterwit.runs.evaluation.evaluation_result import HUMAN
 from afterwit.runs.output.figure_style import MAX_VIDEO, STYLE, save
-from afterwit.runs.output.files import PAGE, check_ours, checked_outputs, write_json
+from afterwit.runs.output.files import PAGE, SUMMARY, check_ours, checked_outputs, write_json
 from afterwit.runs.output.html import as_text, film, image, table, write_html
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
@@ -25,8 +25,6 @@ from afterwit.runs.reports.report_summary import summarise
 from afterwit.runs.reports.room_maps import ROOMS_NOTE, rooms_figure, seen_by
 from afterwit.runs.reports.run_results import RunLog, read_run
 from afterwit.runs.reports.sentences import headline
-
-SUMMARY = "summary.json"
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from afterwit.runs.output.files import atomic_write, write_csv, write_json
+from afterwit.runs.output.files import SUMMARY, atomic_write, write_csv, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.studies.differences import NoiseCost, cost_rows
 from afterwit.runs.studies.results import StudyLog
 from afterwit.runs.studies.standings import Standings, standings_markdown
 from afterwit.runs.studies.verdicts import Claim, Target
 
-RUNS, CELLS, DIFFERENCES, SUMMARY = "runs.csv", "cells.csv", "differences.csv", "summary.json"
+RUNS, CELLS, DIFFERENCES = "runs.csv", "cells.csv", "differences.csv"
 STANDINGS = "standings.md"
 
 

@@ -14,7 +14,7 @@ import matplotlib
 
 from afterwit.runs.configs.run_config import to_dict
 from afterwit.runs.output.figure_style import STYLE, Picture, save
-from afterwit.runs.output.files import check_ours
+from afterwit.runs.output.files import SUMMARY, check_ours
 from afterwit.runs.output.html import image, table, write_html
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
@@ -25,14 +25,7 @@ from afterwit.runs.studies.coverage_figure import coverage_figure, method_figure
 from afterwit.runs.studies.differences import study_costs
 from afterwit.runs.studies.figures import MANY, curves_figure, measure_words, scores_figure
 from afterwit.runs.studies.ledger_study import ledger_study
-from afterwit.runs.studies.number_files import (
-    CELLS,
-    DIFFERENCES,
-    RUNS,
-    STANDINGS,
-    SUMMARY,
-    write_numbers,
-)
+from afterwit.runs.studies.number_files import CELLS, DIFFERENCES, RUNS, STANDINGS, write_numbers
 from afterwit.runs.studies.results import StudyLog, read_study
 from afterwit.runs.studies.standings import Standings, standings, standings_table, standings_words
 from afterwit.runs.studies.standings_figure import standings_figure

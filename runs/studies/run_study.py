@@ -15,7 +15,14 @@ from afterwit.runs.configs.comparison import THERE_AND_NOW, differences
 from afterwit.runs.configs.contents import as_noted
 from afterwit.runs.configs.overrides import checked
 from afterwit.runs.configs.run_config import read_config, to_dict, write_config
-from afterwit.runs.output.files import atomic_write, check_ours, locked_folder, read_json
+from afterwit.runs.output.files import (
+    PAGE,
+    SUMMARY,
+    atomic_write,
+    check_ours,
+    locked_folder,
+    read_json,
+)
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.studies.study import Cell, Study, Variant
@@ -26,8 +33,7 @@ from afterwit.runs.training.run_log import last_entry
 NAME, FORMAT = "study.json", 1
 # what the report of a ledger may have left in a folder without runs
 REPORT = (
-    *("report.html", "summary.json", "runs.csv", "cells.csv", "differences.csv"),
-    *("standings.md", "study-*.png"),
+    *(PAGE, SUMMARY, "runs.csv", "cells.csv", "differences.csv", "standings.md", "study-*.png"),
 )
 
 
