@@ -72,19 +72,21 @@ def train_command(args: list[str]) -> int:
 
 
 def resume(args: Sequence[str]) -> int:
-    """Go on with the run of `--resume RUN` or `--resume=RUN`, with or without `--quiet`."""
+    """Go on with the run of `--resume RUN`, with or without `--total-steps N` and `--quiet`."""
     if "-h" in args or "--help" in args:
         print(
-            "usage: afterwit train --resume RUN [--quiet]\n\nGo on with a run from its last"
-            " checkpoint. It keeps its config and folder."
+            "usage: afterwit train --resume RUN [--total-steps N] [--quiet]\n\nGo on with a run from"
+            " its last checkpoint. It keeps its config and folder. With --total-steps it goes on"
+            " until it has N agent steps in all, also if it was finished."
         )
         return 0
+    args, total = taken(args, "--total-steps")
     words = [arg.removeprefix("--resume=") for arg in args if arg not in ("--resume", "--quiet")]
     option = next((word for word in words if word.startswith("-")), None)
     if option is not None:
         raise ValueError(
             f"{option} does not go with --resume, as a resumed run keeps its config and folder;"
-            " only --quiet does"
+            " only --total-steps and --quiet do"
         )
     if len(words) != 1 or not words[0]:
         count = len([word for word in words if word])
@@ -93,7 +95,41 @@ def resume(args: Sequence[str]) -> int:
             " run keeps its config)"
         )
     folder = at_home(Path(words[0]))
-    return finish(lambda: train(folder, progress="--quiet" not in args), folder)
+    steps = None if total is None else whole_number(total)
+    return finish(lambda: train(folder, "--quiet" not in args, steps), folder)
+
+
+def taken(args: Sequence[str], option: str) -> tuple[list[str], str | None]:
+    """Return the words without `option VALUE` or `option=VALUE`, and VALUE, None if not given.
+
+    Raises:
+      ValueError: it is given twice, or has no value.
+    """
+    rest, values, words = [], [], iter(args)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name != option:
+            rest.append(word)
+        else:
+            values.append(value if equals else next(words, ""))
+    if len(values) > 1:
+        raise ValueError(f"{option} is given twice")
+    return rest, values[0] if values else None
+
+
+def whole_number(text: str) -> int:
+    """Return the agent steps that `text` says.
+
+    Raises:
+      ValueError: it is no whole number above 0.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"--total-steps is {text!r}; it must be a whole number above 0")
+    return number
 
 
 def evaluate_command(args: list[str]) -> int:

@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,26 +79,50 @@ def start(config: RunConfig, folder: Path, progress: bool = True) -> bool:
             raise
 
 
-def train(folder: Path, progress: bool = True) -> bool:
+def train(folder: Path, progress: bool = True, total_steps: int | None = None) -> bool:
     """Train the run whose config is in `folder`, from its checkpoint if there is one.
 
     If a learner on a cluster is lost, training goes on from the last checkpoint, as long as there
     is a newer one each time.
+
+    Args:
+      folder: the run folder.
+      progress: show a progress bar.
+      total_steps: agent steps that the run is to have in all, written into its config. None: as
+        many as before.
 
     Returns:
       True if the run is finished, False if it was interrupted.
 
     Raises:
       ValueError: another process trains the run, or it had to stop: because of an environment, a
-        loss that is not finite, or a full disk. The message is one line with the remedy. Only the
-        steps since the last checkpoint are lost.
+        loss that is not finite, or a full disk; or it has had `total_steps` already. The message
+        is one line with the remedy. Only the steps since the last checkpoint are lost.
     """
     notice = checkpoint.restore_config(folder)
     read_config(folder)  # before the lock, which would stay in a folder that is not a run folder
     with locked_folder(folder, patience=0):
         if notice:
             print_notice(notice)
+        if total_steps is not None:
+            set_total_steps(folder, total_steps)
         return _train_in(folder, progress)
+
+
+def set_total_steps(folder: Path, total_steps: int) -> None:
+    """Write into the config of the run in `folder` how many agent steps it is to have in all.
+
+    Raises:
+      ValueError: it has had so many already.
+    """
+    config = replace(read_config(folder), total_steps=total_steps)
+    done = last_checkpoint(folder, config)
+    if total_steps <= done:
+        raise ValueError(
+            f"--total-steps is {total_steps:,}, but {quoted(folder)} has had {done:,} agent steps;"
+            " it can only have more"
+        )
+    write_config(config, folder)
 
 
 def _train_in(folder: Path, progress: bool) -> bool:

@@ -62,7 +62,7 @@ def parse(line: str) -> None:
     _, command, *words = shlex.split(line, comments=True)
     words = [word for word in words if word != "..."]
     if command == "train" and words[:1] == ["--resume"]:
-        assert len(words) <= 2
+        assert len(words) <= 2 or words[2] == "--total-steps"
     elif command == "train" or (command == "benchmark" and "--separation" not in words):
         first = [] if words and not words[0].startswith("-") else ["maze"]
         if words != ["PRESET", "--help"]:

@@ -207,9 +207,14 @@ def test_a_command_with_a_folder_that_is_not_unicode_is_recorded_and_read_again(
         (["--resume", "a", "--out", "b"], "--out does not go with --resume"),
         (["maze", "--resume=a", "--seed=1"], "--seed=1 does not go with --resume"),
         (["--resume=nowhere", "--quiet"], "nowhere is no run folder"),
+        (["--resume=nowhere", "--total-steps", "40"], "nowhere is no run folder"),
+        (["--resume", "a", "--total-steps"], "--total-steps is ''; it must be a whole number"),
+        (["--resume", "a", "--total-steps=4.5"], "--total-steps is '4.5'; it must be a whole"),
+        (["--resume", "a", "--total-steps", "-4"], "--total-steps is '-4'; it must be a whole"),
+        (["--total-steps=4", "--resume=a", "--total-steps=5"], "--total-steps is given twice"),
     ],
 )
-def test_resuming_takes_a_folder_and_nothing_else(
+def test_resuming_takes_a_folder_and_little_else(
     line: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", *line]) == 2

@@ -423,6 +423,24 @@ def test_the_first_losses_and_their_digest_tell_whether_two_machines_compute_ali
     assert first == sessions["one"] and "first_losses" not in second
 
 
+def test_a_finished_run_can_be_made_longer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It then is the run that was planned so long, bit for bit."""
+    long, short = (
+        new_run(replace(SMALL, total_steps=steps), tmp_path / str(steps)) for steps in (400, 240)
+    )
+    assert train(long, progress=False) and train(short, progress=False)
+    more = ["train", "--resume", str(short), "--quiet", "--total-steps"]
+    before = (short / "config.json").read_bytes()
+    assert main([*more, "240"]) == 2
+    assert "--total-steps is 240, but" in capsys.readouterr().err
+    assert (short / "config.json").read_bytes() == before
+    assert main([*more, "400"]) == 0
+    assert read_config(short).total_steps == 400
+    assert same(weights(long), weights(short))
+
+
 def test_the_gym_preset_pays_for_curiosity_in_cartpole_too(tmp_path: Path) -> None:
     """With the gym preset, curiosity is a few hundredths of the pay.
 
