@@ -47,7 +47,8 @@ class ModelConfig:
     for longer, and what is always unpredictable, too. High: neither."""
     expected_reads: Reads = "belief"
     """What the expected error is told from. belief: belief and action; action: the action alone, so
-    that noise which an action makes is taken off, and what is rare and not yet learnt is not."""
+    that noise which an action makes is taken off, and what is rare and not yet learnt is not;
+    actions: the action and the one before, so that the step after such noise is taken off, too."""
     absolute_zero: float = 0.0
     """Smallest deviation that errors are divided by, as a share of the error of a model that knows
     nothing. So pay ends when everything is known (our option; not published). 0: no such floor."""

@@ -27,12 +27,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from afterwit.world_models.actions import with_action
+from afterwit.world_models.actions import action_numbers, with_action
 from afterwit.world_models.torso import mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
 Form = Literal["off", "difference", "relative", "log"]
-Reads = Literal["belief", "action"]
+Reads = Literal["belief", "action", "actions"]
 
 HIDDEN = 64  # width of the head
 # Rate of the head, as a multiple of the others'. It must know what is always unpredictable before
@@ -59,7 +59,8 @@ class ExpectedError(nn.Module):
       belief: M, size of the belief.
       num_actions: Number of actions, or of numbers of a continuous action.
       rate: Multiple of the learning rate at which the head learns.
-      reads: belief: h reads belief and action; action: the action alone.
+      reads: belief: h reads belief and action; action: the action alone; actions: the action and
+          the one before it.
     """
 
     def __init__(
@@ -73,9 +74,11 @@ class ExpectedError(nn.Module):
     ):
         super().__init__()
         self.form, self.floor, self.num_actions, self.rate = form, floor, num_actions, rate
-        self.read = belief if reads == "belief" else 0  # numbers of the belief that h reads
+        self.reads = reads
+        # numbers that h reads beside those of the action
+        beside = {"belief": belief, "action": 0, "actions": num_actions}[reads]
         if form != "off":
-            self.head = mlp(self.read + num_actions, HIDDEN, 1, 1)
+            self.head = mlp(beside + num_actions, HIDDEN, 1, 1)
 
     def forward(
         self,
@@ -100,8 +103,7 @@ class ExpectedError(nn.Module):
         """
         if self.form == "off":
             return reward, torch.zeros_like(ignorance)
-        known = beliefs[:-1, ..., : self.read].detach()
-        seen = with_action(known, trajectory.action, self.num_actions)
+        seen = with_action(self.beside(trajectory, beliefs), trajectory.action, self.num_actions)
         h = bounded(self.head(seen).squeeze(-1))
         error = reward.detach() / ignorance
         if self.form == "log":
@@ -115,6 +117,17 @@ class ExpectedError(nn.Module):
             loss = error / expected + h
         surprise = torch.where(paid, surprise.detach() * ignorance, 0.0)
         return surprise, masked_mean(loss, paid)
+
+    def beside(self, trajectory: Trajectory, beliefs: Tensor) -> Tensor:
+        """What h reads beside the action, [T, B, ...], without gradient."""
+        known = beliefs[:-1].detach()
+        if self.reads == "belief":
+            return known
+        if self.reads == "action":
+            return known[..., :0]
+        before = action_numbers(trajectory.previous_actions[:-1], self.num_actions)
+        # an episode's first step has no action before it
+        return torch.where(trajectory.first[:-1, :, None], 0.0, before.to(known.dtype))
 
 
 def head_groups(module: nn.Module, learning_rate: float) -> list[dict[str, Any]]:

@@ -75,9 +75,9 @@ def resume(args: Sequence[str]) -> int:
     """Go on with the run of `--resume RUN`, with or without `--total-steps N` and `--quiet`."""
     if "-h" in args or "--help" in args:
         print(
-            "usage: afterwit train --resume RUN [--total-steps N] [--quiet]\n\nGo on with a run from"
-            " its last checkpoint. It keeps its config and folder. With --total-steps it goes on"
-            " until it has N agent steps in all, also if it was finished."
+            "usage: afterwit train --resume RUN [--total-steps N] [--quiet]\n\nGo on with a run"
+            " from its last checkpoint. It keeps its config and folder. With --total-steps it goes"
+            " on until it has N agent steps in all, also if it was finished."
         )
         return 0
     args, total = taken(args, "--total-steps")

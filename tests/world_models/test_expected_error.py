@@ -176,7 +176,10 @@ def test_the_zero_is_in_units_of_ignorance_and_part_of_the_state() -> None:
         ({"expected_error": "square"}, "expected_error 'square'; choose from off, difference"),
         ({"expected_floor": 0.0}, "expected_floor is 0.0; it must be above 0"),
         ({"expected_rate": 0.0}, "expected_rate is 0.0; it must be above 0"),
-        ({"expected_reads": "place"}, "expected_reads 'place'; choose from belief, action"),
+        (
+            {"expected_reads": "place"},
+            "expected_reads 'place'; choose from belief, action, actions",
+        ),
         ({"absolute_zero": 2.0}, "absolute_zero is 2.0; it is a share, between 0 and 1"),
     ),
 )

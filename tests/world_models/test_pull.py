@@ -15,7 +15,6 @@ from afterwit.world_models.models.byol_config import BYOLConfig
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig
 from afterwit.world_models.registry import make_world_model
-from afterwit.world_models.torso import Torso
 from tests.helpers import (
     BELIEF,
     EMBEDDING,
@@ -76,7 +75,7 @@ def test_its_gradient_reaches_the_embeddings_of_real_outcomes_alone() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_adds_it_to_its_loss_and_pays_as_before(name: str) -> None:
-    def read(weight: float) -> tuple[Torso, Tensor, Tensor, dict[str, Tensor], Tensor]:
+    def read(weight: float) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
         torso = tiny_torso()
         config = replace(MODELS[name], pull_weight=weight)
         model = seeded(lambda: make_world_model(config, torso, tiny_spec(), 0), 1)
@@ -87,11 +86,11 @@ def test_a_model_adds_it_to_its_loss_and_pays_as_before(name: str) -> None:
         if weight:
             out.loss.backward()
         gradient = torch.zeros(()) if embeddings.grad is None else embeddings.grad
-        return torso, out.loss.detach(), out.reward, out.metrics, gradient
+        return out.loss.detach(), out.reward, out.metrics, gradient
 
-    _, loss, reward, metrics, gradient = read(0.0)
+    loss, reward, metrics, gradient = read(0.0)
     assert "pull" not in metrics and not gradient.any()
-    _, pulled, same_reward, metrics, gradient = read(2.0)
+    pulled, same_reward, metrics, gradient = read(2.0)
     close(pulled, loss + 2 * metrics["pull"])
     assert torch.equal(reward, same_reward) and metrics["pull"] > 0
     assert not gradient[0].any() and gradient[1:].any()  # outcomes are embeddings[1:]
@@ -166,6 +165,39 @@ def test_an_expectation_of_the_action_does_not_read_the_belief() -> None:
     chosen = F.one_hot(trajectory.action, A).float()
     e = expected.head(chosen).squeeze(-1).exp()
     close(ask[0], torch.where(trajectory.real, reward - e.detach(), 0.0))
+
+
+def test_an_expectation_of_actions_reads_the_one_before_within_the_episode() -> None:
+    expected = seeded(lambda: ExpectedError("difference", 0.02, BELIEF, A, reads="actions"), 0)
+    trajectory, reward = random_trajectory(resets=((0, 0), (3, 1))), torch.rand(T, B)
+    beliefs = drawn(T + 1, B, BELIEF, seed=1)
+    surprise = expected(reward, torch.ones(()), trajectory.real, trajectory, beliefs)[0]
+    chosen = F.one_hot(trajectory.action, A).float()
+    before = torch.cat([F.one_hot(trajectory.prev_action, A).float()[None], chosen[:-1]])
+    before[trajectory.first[:-1]] = 0
+    assert trajectory.first[:-1].any()
+    e = expected.head(torch.cat([before, chosen], -1)).squeeze(-1).exp()
+    close(surprise, torch.where(trajectory.real, reward - e.detach(), 0.0))
+
+
+def test_an_expectation_of_actions_takes_off_the_step_after_noise_too() -> None:
+    """An action makes noise of error 0.8; the step after costs 0.2, all others 0.04."""
+    paid = {}
+    for reads in ("action", "actions"):
+        expected = seeded(lambda: ExpectedError("difference", 0.02, BELIEF, A, reads=reads), 0)  # type: ignore[arg-type] # noqa: B023
+        optimiser = torch.optim.Adam(expected.parameters(), 1e-2)
+        for seed in range(300):
+            trajectory = random_trajectory(12, 40, seed=seed, resets=())
+            after = trajectory.previous_actions[:-1] == 0
+            error = torch.where(after, 0.2, 0.04).masked_fill(trajectory.action == 0, 0.8)
+            beliefs = torch.zeros(13, 40, BELIEF)
+            surprise, loss = expected(error, torch.ones(()), trajectory.real, trajectory, beliefs)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        quiet = trajectory.action != 0
+        paid[reads] = float(surprise[quiet & after].mean() - surprise[quiet & ~after].mean())
+    assert abs(paid["actions"]) < 0.02 < 0.15 < paid["action"]
 
 
 @pytest.mark.parametrize(
