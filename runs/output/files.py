@@ -117,7 +117,8 @@ def checked_outputs(*paths: Path, option: str = "--out") -> Iterator[None]:
                         trial.unlink(missing_ok=True)
             except OSError as error:
                 made_folders += [folder for folder in missing if folder.is_dir()]
-                why = error.strerror or error
+                blocking = next((above for above in path.parents if above.is_file()), None)
+                why = f"{quoted(blocking)} is a file, no folder" if blocking else error.strerror
                 raise ValueError(
                     f"{quoted(path)} cannot be written ({why}); nothing was started: choose"
                     f" another {option}"

@@ -20,6 +20,7 @@ from typing import Any
 from afterwit.runs.configs.contents import as_noted
 from afterwit.runs.configs.run_config import RunConfig, to_dict
 from afterwit.runs.output.files import checked_outputs, read_json, sole_writer, write_csv
+from afterwit.runs.output.text import quoted
 from afterwit.runs.reports.groups import MEASURES
 from afterwit.runs.reports.run_results import RunLog, read_run
 from afterwit.runs.studies.results import INSTRUMENTS, SOUGHT, measured, numbers
@@ -128,6 +129,8 @@ def read_ledger(path: Path) -> list[Row]:
     """
     try:
         text = path.read_text("utf-8")
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no file {quoted(path)}; name a ledger of a study") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as text ({error}); restore a copy") from error
     try:

@@ -63,6 +63,7 @@ def start(config: RunConfig, folder: Path, progress: bool = True) -> bool:
     """
     raise_if_exists(folder)
     config = with_contents(config)
+    missing = [parent for parent in folder.parents if not parent.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -75,7 +76,7 @@ def start(config: RunConfig, folder: Path, progress: bool = True) -> bool:
             write_config(config, folder)
             return _train_in(folder, progress)
         except BaseException:
-            remove_unstarted(folder)
+            remove_unstarted(folder, missing)
             raise
 
 

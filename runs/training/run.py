@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -164,14 +166,21 @@ def raise_if_exists(folder: Path) -> None:
         )
 
 
-def remove_unstarted(folder: Path) -> None:
+def remove_unstarted(folder: Path, made: Sequence[Path] = ()) -> None:
     """Remove the folder of a run that could not be set up.
 
     The corrected command can then use the same path. Only the process that has locked the folder
     may do that. A folder with other files in it stays.
+
+    Args:
+      folder: the run folder.
+      made: the folders that were made for it, innermost first. They go too if they are empty.
     """
     if not folder.is_dir() or {path.name for path in folder.iterdir()} - {"config.json", LOCK}:
         return
     for name in ("config.json", LOCK):
         (folder / name).unlink(missing_ok=True)
     folder.rmdir()
+    with suppress(OSError):  # another run is in it
+        for parent in made:
+            parent.rmdir()

@@ -191,6 +191,18 @@ def test_a_full_disk_is_found_before_the_work_and_new_folders_are_removed(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine"
+    file.write_text("precious")
+    for out in (file / "x", file / "below" / "x"):
+        with (
+            pytest.raises(ValueError, match=rf"\({re.escape(str(file))} is a file, no folder\)"),
+            checked_outputs(out),
+        ):
+            never()
+    assert file.read_text() == "precious"
+
+
 def test_results_that_cannot_be_written_at_the_end_are_reported(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
