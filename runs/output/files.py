@@ -118,7 +118,9 @@ def checked_outputs(*paths: Path, option: str = "--out") -> Iterator[None]:
             except OSError as error:
                 made_folders += [folder for folder in missing if folder.is_dir()]
                 blocking = next((above for above in path.parents if above.is_file()), None)
-                why = f"{quoted(blocking)} is a file, no folder" if blocking else error.strerror
+                why = error.strerror or error
+                if blocking is not None:
+                    why = f"{quoted(blocking)} is a file, no folder"
                 raise ValueError(
                     f"{quoted(path)} cannot be written ({why}); nothing was started: choose"
                     f" another {option}"
