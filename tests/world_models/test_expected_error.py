@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from afterwit.world_models.base import ModelConfig
-from afterwit.world_models.expected_error import ExpectedError, Form, head_groups
+from afterwit.world_models.expected_error import ExpectedError, Form, Reads, head_groups
 from afterwit.world_models.models.mix import MixConfig
 from afterwit.world_models.registry import MIXTURES, WORLD_MODELS, make_world_model
 from afterwit.world_models.reward_normaliser import RewardNormaliser
@@ -69,6 +69,31 @@ def test_surprise_and_loss_are_the_formulas(form: Form) -> None:
             losses.append((h - (r + 0.02).log()).square() if form == "log" else r / h.exp() + h)
     close(loss, torch.stack(losses).mean(), 1e-5)
     assert not surprise.requires_grad and loss.requires_grad
+
+
+def paid_more_where_little_is_known(reads: Reads) -> float:
+    """How much more a place pays where the error is 0.2 than one where it is 0.04."""
+    expected = seeded(lambda: ExpectedError("difference", 0.02, BELIEF, A, reads=reads), 0)
+    optimiser = torch.optim.Adam(expected.parameters(), 1e-2)
+    for step in range(400):
+        _, trajectory, _ = batch(step)
+        random = torch.Generator().manual_seed(step)
+        rare = torch.rand(STEPS + 1, WIDE, generator=random) < 0.1
+        beliefs = rare[..., None].float().expand(-1, -1, BELIEF)
+        error = torch.where(rare[:-1], 0.2, 0.04)
+        surprise, loss = expected(error, torch.ones(()), trajectory.real, trajectory, beliefs)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    real = trajectory.real
+    return float(surprise[rare[:-1] & real].mean() - surprise[~rare[:-1] & real].mean())
+
+
+def test_an_expectation_told_from_the_place_leaves_no_place_to_seek() -> None:
+    """A head that knows every place takes off all that tells one from another."""
+    assert abs(paid_more_where_little_is_known("belief")) < 0.01
+    assert paid_more_where_little_is_known("action") == pytest.approx(0.16, abs=0.01)
+    assert paid_more_where_little_is_known("actions") == pytest.approx(0.16, abs=0.01)
 
 
 @pytest.mark.parametrize("form", FORMS)
