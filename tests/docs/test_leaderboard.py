@@ -38,7 +38,7 @@ def test_the_table_is_that_of_the_ledger(found: Standings) -> None:
     ("mark", "worlds"),
     (
         ("maze", ("brownian", "pixel", "frozen")),
-        ("branches", ("branches-none", "branches-on-demand")),
+        ("branches", ("branches-none", "branches-on-demand", "branches-sticky")),
     ),
 )
 def test_the_tables_of_other_worlds_are_those_of_the_ledger(
