@@ -165,23 +165,22 @@ class StudyLog:
     def knobs(self) -> list[Knob]:
         """The fields that methods change one at a time, with all their settings.
 
-        One method must be the preset itself.
+        One method must be the preset itself, and all others that model with changes. A study that
+        also has other models compares methods, and not settings.
         """
         methods = {
             name: variant for name, variant in self.manifest.methods.items() if name in self.methods
         }
         base = next((name for name, variant in methods.items() if not variant["overrides"]), None)
+        if base is None or any(
+            variant["arguments"] != methods[base]["arguments"] for variant in methods.values()
+        ):
+            return []
         varied: dict[str, list[tuple[Any, str]]] = {}
         for name, variant in methods.items():
-            if (
-                base is not None
-                and len(variant["overrides"]) == 1
-                and variant["arguments"] == methods[base]["arguments"]
-            ):
+            if len(variant["overrides"]) == 1:
                 ((path, value),) = variant["overrides"].items()
                 varied.setdefault(path, []).append((value, name))
-        if base is None:
-            return []
         config = flat(
             to_dict(
                 next(

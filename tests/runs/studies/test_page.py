@@ -338,6 +338,16 @@ def test_a_sensitivity_study_has_a_table_of_variants_with_the_default_in_its_pla
     assert "the best variant is horizon-4, 90% [83%, 96%]" in html
 
 
+def test_one_variant_among_other_models_leaves_a_comparison_of_methods(tmp_path: Path) -> None:
+    methods = ("byol-hindsight", "expected-by-actions", "rnd")
+    study = STUDIES["noisy-tv"]().select(("none",), methods, (5, 6), {})
+    read = make(tmp_path / "s", study, lambda world, method, seed: log(0.5 + seed / 100))
+    assert not read.knobs
+    html = write_study_report(tmp_path / "s").read_text(encoding="utf-8")
+    assert "<h2>Variants</h2>" not in html
+    assert (tmp_path / "s" / "study-standings.png").is_file()
+
+
 def test_worlds_without_trackers_are_judged_by_cells_rooms_and_return(tmp_path: Path) -> None:
     games = (Variant("MontezumaRevenge", {"game": "MontezumaRevenge"}),)
     control = Variant("random", {"model": "icm"}, {"learner.policy.uniform": True})
