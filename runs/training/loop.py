@@ -24,7 +24,7 @@ from afterwit.runs.output.provenance import RECORDED_STEPS, record, record_losse
 from afterwit.runs.output.streams import print_notice
 from afterwit.runs.output.text import quoted
 from afterwit.runs.training import checkpoint
-from afterwit.runs.training.run import Run, raise_if_exists, remove_unstarted
+from afterwit.runs.training.run import Run, raise_if_exists, remove_empty, remove_unstarted
 from afterwit.runs.training.run_log import Log, headline
 from afterwit.runs.training.stop_signals import StopSignals
 from afterwit.world_models.callers import own_modes
@@ -67,6 +67,7 @@ def start(config: RunConfig, folder: Path, progress: bool = True) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        remove_empty(missing)
         raise ValueError(
             f"cannot make {folder} ({error.strerror}); choose another --out"
         ) from error
@@ -116,14 +117,16 @@ def set_total_steps(folder: Path, total_steps: int) -> None:
     Raises:
       ValueError: it has had so many already.
     """
-    config = replace(read_config(folder), total_steps=total_steps)
-    done = last_checkpoint(folder, config)
+    # `resume` would put damaged files aside, which only the run that goes on may do and say
+    intact = filter(checkpoint.is_intact, checkpoint.list_checkpoints(folder))
+    newest = next(intact, None)
+    done = 0 if newest is None else checkpoint.read(newest)["agent_steps"]
     if total_steps <= done:
         raise ValueError(
             f"--total-steps is {total_steps:,}, but {quoted(folder)} has had {done:,} agent steps;"
-            " it can only have more"
+            " name more"
         )
-    write_config(config, folder)
+    write_config(replace(read_config(folder), total_steps=total_steps), folder)
 
 
 def _train_in(folder: Path, progress: bool) -> bool:

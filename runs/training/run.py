@@ -181,6 +181,11 @@ def remove_unstarted(folder: Path, made: Sequence[Path] = ()) -> None:
     for name in ("config.json", LOCK):
         (folder / name).unlink(missing_ok=True)
     folder.rmdir()
-    with suppress(OSError):  # another run is in it
-        for parent in made:
-            parent.rmdir()
+    remove_empty(made)
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those of the folders, innermost first, that exist and have nothing in them."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()

@@ -428,13 +428,21 @@ def test_the_first_losses_and_their_digest_tell_whether_two_machines_compute_ali
 def test_a_finished_run_can_be_made_longer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It then is the run that was planned so long, bit for bit."""
+    """Its weights are then, bit for bit, those of the run that was planned so long."""
     long, short = (
         new_run(replace(SMALL, total_steps=steps), tmp_path / str(steps)) for steps in (400, 240)
     )
     assert train(long, progress=False) and train(short, progress=False)
     more = ["train", "--resume", str(short), "--quiet", "--total-steps"]
     before = (short / "config.json").read_bytes()
+    newest = short / checkpoint.NAME
+    intact = newest.read_bytes()
+    newest.write_bytes(intact[:-9])
+    files = sorted(path.name for path in short.iterdir())
+    assert main([*more, "200"]) == 2  # what is damaged is left alone, as nothing goes on
+    assert "has had 200 agent steps; name more" in capsys.readouterr().err
+    assert sorted(path.name for path in short.iterdir()) == files
+    newest.write_bytes(intact)
     assert main([*more, "240"]) == 2
     assert "--total-steps is 240, but" in capsys.readouterr().err
     assert (short / "config.json").read_bytes() == before
@@ -473,7 +481,7 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(
     )
 
 
-@pytest.mark.parametrize("place", ("file", "file/below", "/proc/none"))
+@pytest.mark.parametrize("place", ("file", "file/below", "/proc/none", "new/" + 300 * "n"))
 def test_a_place_where_no_run_can_be_is_named(
     place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -482,4 +490,4 @@ def test_a_place_where_no_run_can_be_is_named(
     errors = capsys.readouterr().err
     assert "choose another --out" in errors and "--resume" not in errors
     assert len(errors.splitlines()) == 1
-    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
