@@ -16,6 +16,11 @@ the ignorance again, so that a surprise has the unit of the raw reward. The idea
 aleatoric mapping (Mavor-Parker et al., 2022) with one number in place of a variance for each
 feature.
 
+A head that knows every place leaves no place to seek: all pay nothing on average. So it may read
+less (`Reads`): the action alone, or the last two, so that the step after noise is told as well.
+Then a place keeps its pay until the model knows it. Under sticky actions these are the actions that
+were chosen. Noise of many dimensions that stays in one place is then paid, too.
+
 For `difference` and `relative` the head learns e = exp(h) by minimising r / e + log e. Its minimum
 is the mean of r, and errors of every size weigh alike. For `log` it is a least-squares fit.
 """
