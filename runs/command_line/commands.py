@@ -100,10 +100,12 @@ def resume(args: Sequence[str]) -> int:
 
 
 def taken(args: Sequence[str], option: str) -> tuple[list[str], str | None]:
-    """Return the words without `option VALUE` or `option=VALUE`, and VALUE, None if not given.
+    """Return the words without `option VALUE` or `option=VALUE`, and VALUE.
+
+    VALUE is None if the option is not given, and empty if nothing comes after it.
 
     Raises:
-      ValueError: it is given twice, or has no value.
+      ValueError: it is given twice.
     """
     rest, values, words = [], [], iter(args)
     for word in words:

@@ -81,10 +81,7 @@ class Scene:
 
     def steps_to_repeat(self) -> int:
         """Return the logged agent steps after the newest intact checkpoint."""
-        intact = next(filter(checkpoint.is_intact, checkpoint.list_checkpoints(self.folder)), None)
-        return max(
-            0, self.logged() - (int(checkpoint.read(intact)["agent_steps"]) if intact else 0)
-        )
+        return max(0, self.logged() - checkpoint.newest_steps(self.folder))
 
     def learner_step(self) -> int:
         """Return a random learner step."""

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -127,10 +127,15 @@ def checked_outputs(*paths: Path, option: str = "--out") -> Iterator[None]:
                 ) from error
         yield
     except BaseException:
-        for folder in sorted(set(made_folders), key=lambda folder: len(folder.parts), reverse=True):
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
+        remove_empty(made_folders)
         raise
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of the folders, innermost first, that exist and have nothing in them."""
+    for folder in sorted(set(folders), key=lambda folder: len(folder.parts), reverse=True):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def check_ours(out: Path) -> None:

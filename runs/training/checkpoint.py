@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,23 @@ def resume(folder: Path, config: RunConfig) -> tuple[dict[str, Any] | None, str]
     return None, ""
 
 
+def newest_intact(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the newest checkpoint that can be read, with what it holds.
+
+    No file is moved: `resume` puts damaged ones aside, and says so.
+    """
+    for path in list_checkpoints(folder):
+        with suppress(ValueError):
+            return path, read(path)
+    return None
+
+
+def newest_steps(folder: Path) -> int:
+    """Return the agent steps of the newest intact checkpoint, 0 if there is none."""
+    newest = newest_intact(folder)
+    return 0 if newest is None else int(newest[1]["agent_steps"])
+
+
 def restore_config(folder: Path) -> str:
     """Restore a missing config.json from the newest intact checkpoint.
 
@@ -298,8 +316,10 @@ def restore_config(folder: Path) -> str:
       A notice about it, empty if there was nothing to do.
     """
     if folder.is_dir() and not (folder / "config.json").exists():
-        for path in filter(is_intact, list_checkpoints(folder)):
-            write_config(from_dict(read(path)["config"]), folder)
+        newest = newest_intact(folder)
+        if newest is not None:
+            path, state = newest
+            write_config(from_dict(state["config"]), folder)
             return f"{folder / 'config.json'} is missing; written again from {path.name}"
     return ""
 

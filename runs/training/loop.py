@@ -19,12 +19,18 @@ from afterwit.agents.pipeline import LearnerLost
 from afterwit.envs.specs import EnvironmentFault
 from afterwit.runs.configs.contents import changed_modules, check_contents, with_contents
 from afterwit.runs.configs.run_config import RunConfig, read_config, write_config
-from afterwit.runs.output.files import Unwritable, atomic_write, discard_temporaries, locked_folder
+from afterwit.runs.output.files import (
+    Unwritable,
+    atomic_write,
+    discard_temporaries,
+    locked_folder,
+    remove_empty,
+)
 from afterwit.runs.output.provenance import RECORDED_STEPS, record, record_losses
 from afterwit.runs.output.streams import print_notice
 from afterwit.runs.output.text import quoted
 from afterwit.runs.training import checkpoint
-from afterwit.runs.training.run import Run, raise_if_exists, remove_empty, remove_unstarted
+from afterwit.runs.training.run import Run, raise_if_exists, remove_unstarted
 from afterwit.runs.training.run_log import Log, headline
 from afterwit.runs.training.stop_signals import StopSignals
 from afterwit.world_models.callers import own_modes
@@ -77,7 +83,8 @@ def start(config: RunConfig, folder: Path, progress: bool = True) -> bool:
             write_config(config, folder)
             return _train_in(folder, progress)
         except BaseException:
-            remove_unstarted(folder, missing)
+            remove_unstarted(folder)
+            remove_empty(missing)
             raise
 
 
@@ -117,10 +124,7 @@ def set_total_steps(folder: Path, total_steps: int) -> None:
     Raises:
       ValueError: it has had so many already.
     """
-    # `resume` would put damaged files aside, which only the run that goes on may do and say
-    intact = filter(checkpoint.is_intact, checkpoint.list_checkpoints(folder))
-    newest = next(intact, None)
-    done = 0 if newest is None else checkpoint.read(newest)["agent_steps"]
+    done = checkpoint.newest_steps(folder)
     if total_steps <= done:
         raise ValueError(
             f"--total-steps is {total_steps:,}, but {quoted(folder)} has had {done:,} agent steps;"
@@ -140,7 +144,7 @@ def _train_in(folder: Path, progress: bool) -> bool:
         try:
             return _train(run, folder, progress)
         except LearnerLost as error:
-            before, last_saved = last_saved, last_checkpoint(folder, config)
+            before, last_saved = last_saved, checkpoint.newest_steps(folder)
             if last_saved <= before:
                 raise ValueError(
                     f"{error}, twice after {last_saved:,} agent steps; go on with --resume once"
@@ -153,12 +157,6 @@ def _train_in(folder: Path, progress: bool) -> bool:
             raise ValueError(stop_message(error, run, folder)) from error
         finally:
             run.close()
-
-
-def last_checkpoint(folder: Path, config: RunConfig) -> int:
-    """Return the agent steps of the newest intact checkpoint, 0 if there is none."""
-    state, _ = checkpoint.resume(folder, config)
-    return state["agent_steps"] if state is not None else 0
 
 
 def _train(run: Run, folder: Path, progress: bool) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,26 +164,14 @@ def raise_if_exists(folder: Path) -> None:
         )
 
 
-def remove_unstarted(folder: Path, made: Sequence[Path] = ()) -> None:
+def remove_unstarted(folder: Path) -> None:
     """Remove the folder of a run that could not be set up.
 
     The corrected command can then use the same path. Only the process that has locked the folder
     may do that. A folder with other files in it stays.
-
-    Args:
-      folder: the run folder.
-      made: the folders that were made for it, innermost first. They go too if they are empty.
     """
     if not folder.is_dir() or {path.name for path in folder.iterdir()} - {"config.json", LOCK}:
         return
     for name in ("config.json", LOCK):
         (folder / name).unlink(missing_ok=True)
     folder.rmdir()
-    remove_empty(made)
-
-
-def remove_empty(folders: Sequence[Path]) -> None:
-    """Remove those of the folders, innermost first, that exist and have nothing in them."""
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -30,11 +31,16 @@ def batch(seed: int) -> tuple[Tensor, Trajectory, Tensor]:
     return UNIT * mean * gamma, trajectory, torch.randn(STEPS + 1, WIDE, BELIEF, generator=random)
 
 
-def trained(form: Form, steps: int = 400) -> ExpectedError:
-    expected = seeded(lambda: ExpectedError(form, 0.02, BELIEF, A), 0)
+def trained(
+    form: Form,
+    steps: int = 400,
+    reads: Reads = "belief",
+    lesson: Callable[[int], tuple[Tensor, Trajectory, Tensor]] = batch,
+) -> ExpectedError:
+    expected = seeded(lambda: ExpectedError(form, 0.02, BELIEF, A, reads=reads), 0)
     optimiser = torch.optim.Adam(expected.parameters(), 1e-2)
     for step in range(steps):
-        reward, trajectory, beliefs = batch(step)
+        reward, trajectory, beliefs = lesson(step)
         optimiser.zero_grad()
         expected(reward, UNIT, trajectory.real, trajectory, beliefs)[1].backward()
         optimiser.step()
@@ -71,22 +77,29 @@ def test_surprise_and_loss_are_the_formulas(form: Form) -> None:
     assert not surprise.requires_grad and loss.requires_grad
 
 
+def rare_places(seed: int) -> tuple[Tensor, Trajectory, Tensor]:
+    """Raw rewards of 0.2, in units of 4, in one place of ten, and of 0.04 elsewhere."""
+    _, trajectory, _ = batch(seed)
+    rare = torch.rand(STEPS + 1, WIDE, generator=torch.Generator().manual_seed(seed)) < 0.1
+    beliefs = rare[..., None].float().expand(-1, -1, BELIEF)
+    return UNIT * torch.where(rare[:-1], 0.2, 0.04), trajectory, beliefs
+
+
+def step_after_noise(seed: int) -> tuple[Tensor, Trajectory, Tensor]:
+    """Raw rewards, in units of 4: 0.8 after one action, 0.2 a step later, 0.04 elsewhere."""
+    trajectory = random_trajectory(12, WIDE, seed=seed, resets=())
+    after = trajectory.previous_actions[:-1] == NOISY
+    error = torch.where(after, 0.2, 0.04).masked_fill(trajectory.action == NOISY, 0.8)
+    return UNIT * error, trajectory, torch.zeros(13, WIDE, BELIEF)
+
+
 def paid_more_where_little_is_known(reads: Reads) -> float:
     """How much more a place pays where the error is 0.2 than one where it is 0.04."""
-    expected = seeded(lambda: ExpectedError("difference", 0.02, BELIEF, A, reads=reads), 0)
-    optimiser = torch.optim.Adam(expected.parameters(), 1e-2)
-    for step in range(400):
-        _, trajectory, _ = batch(step)
-        random = torch.Generator().manual_seed(step)
-        rare = torch.rand(STEPS + 1, WIDE, generator=random) < 0.1
-        beliefs = rare[..., None].float().expand(-1, -1, BELIEF)
-        error = torch.where(rare[:-1], 0.2, 0.04)
-        surprise, loss = expected(error, torch.ones(()), trajectory.real, trajectory, beliefs)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    real = trajectory.real
-    return float(surprise[rare[:-1] & real].mean() - surprise[~rare[:-1] & real].mean())
+    expected = trained("difference", reads=reads, lesson=rare_places)
+    reward, trajectory, beliefs = rare_places(399)
+    surprise = expected(reward, UNIT, trajectory.real, trajectory, beliefs)[0] / UNIT
+    rare, real = reward == reward.max(), trajectory.real
+    return float(surprise[rare & real].mean() - surprise[~rare & real].mean())
 
 
 def test_an_expectation_told_from_the_place_leaves_no_place_to_seek() -> None:
@@ -94,6 +107,18 @@ def test_an_expectation_told_from_the_place_leaves_no_place_to_seek() -> None:
     assert abs(paid_more_where_little_is_known("belief")) < 0.01
     assert paid_more_where_little_is_known("action") == pytest.approx(0.16, abs=0.01)
     assert paid_more_where_little_is_known("actions") == pytest.approx(0.16, abs=0.01)
+
+
+def test_an_expectation_of_actions_takes_off_the_step_after_noise_too() -> None:
+    paid = {}
+    choices: tuple[Reads, ...] = ("action", "actions")
+    for reads in choices:
+        expected = trained("difference", 300, reads, step_after_noise)
+        reward, trajectory, beliefs = step_after_noise(299)
+        surprise = expected(reward, UNIT, trajectory.real, trajectory, beliefs)[0] / UNIT
+        after, quiet = trajectory.previous_actions[:-1] == NOISY, trajectory.action != NOISY
+        paid[reads] = float(surprise[quiet & after].mean() - surprise[quiet & ~after].mean())
+    assert abs(paid["actions"]) < 0.02 < 0.15 < paid["action"]
 
 
 @pytest.mark.parametrize("form", FORMS)

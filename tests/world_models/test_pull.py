@@ -180,26 +180,6 @@ def test_an_expectation_of_actions_reads_the_one_before_within_the_episode() -> 
     close(surprise, torch.where(trajectory.real, reward - e.detach(), 0.0))
 
 
-def test_an_expectation_of_actions_takes_off_the_step_after_noise_too() -> None:
-    """An action makes noise of error 0.8; the step after costs 0.2, all others 0.04."""
-    paid = {}
-    for reads in ("action", "actions"):
-        expected = seeded(lambda: ExpectedError("difference", 0.02, BELIEF, A, reads=reads), 0)  # type: ignore[arg-type] # noqa: B023
-        optimiser = torch.optim.Adam(expected.parameters(), 1e-2)
-        for seed in range(300):
-            trajectory = random_trajectory(12, 40, seed=seed, resets=())
-            after = trajectory.previous_actions[:-1] == 0
-            error = torch.where(after, 0.2, 0.04).masked_fill(trajectory.action == 0, 0.8)
-            beliefs = torch.zeros(13, 40, BELIEF)
-            surprise, loss = expected(error, torch.ones(()), trajectory.real, trajectory, beliefs)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        quiet = trajectory.action != 0
-        paid[reads] = float(surprise[quiet & after].mean() - surprise[quiet & ~after].mean())
-    assert abs(paid["actions"]) < 0.02 < 0.15 < paid["action"]
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     (
