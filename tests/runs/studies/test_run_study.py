@@ -256,7 +256,7 @@ def test_a_killed_study_leaves_no_orphans_and_goes_on(
     """
     overrides = [
         f"{path}={value}"
-        for path, value in {**TINY, "total_steps": 6_000, "checkpoint_interval": 1_000_000}.items()
+        for path, value in {**TINY, "total_steps": 12_000, "checkpoint_interval": 1_000_000}.items()
     ]
     options = "--worlds none --methods rnd --seeds 0 --jobs 1 --out"
     arguments = ["study", "maze", *options.split(), str(tmp_path / "out")]
@@ -275,7 +275,7 @@ def test_a_killed_study_leaves_no_orphans_and_goes_on(
     assert main([*arguments, "--set", *overrides]) == 0
     assert finished(cell)
     steps = [entry["agent_steps"] for entry in read_metrics(cell)]
-    assert steps == list(range(100, 6_001, 100)) and stopped < 6_000
+    assert steps == list(range(100, 12_001, 100)) and stopped < 12_000
     assert len(json.loads((cell / "provenance.json").read_text())) == 2
 
 
