@@ -15,10 +15,12 @@ constraint is met with equality.
 The published weights of the samples are exp(A / eta), of the better half. They prefer an action
 whose advantage varies to one whose advantage does not, also if both have the same mean, as only its
 better outcomes count. So an agent seeks noise for which it is paid nothing on average. With
-`weights: linear` (ours) the weights are A / eta over all samples, the first order of exp(A / eta) -
-1. That is a policy gradient within the same trust region, and variance means nothing to it. There
-eta is rms(A) / sqrt(2 epsilon_eta), to which the solution of its problem tends for small
-epsilon_eta.
+`weights: linear` (ours) the weights are (A - mean A) / eta over all samples, the first order of
+softmax(A / eta) around equal weights. That is a policy gradient within the same trust region, and
+variance means nothing to it. There eta is the deviation of A / sqrt(2 epsilon_eta), to which the
+solution of its problem tends for small epsilon_eta. As the published weights, these do not change
+if all advantages are larger by a constant: a value that lags would else have the policy imitate
+whatever it just did.
 
 At MIN_ALPHA the trust region does not bind: the learning rate limits the policy, and the ratio
 stays below 1. At MAX_ALPHA the trust region is broken: one step of Adam moves the policy further
@@ -43,6 +45,7 @@ MIN_ALPHA, MAX_ALPHA = 1e-2, 1e2
 MAX_EXCESS = 4.0  # limit of KL / epsilon - 1 in one step of alpha
 # Bisections of the interval of eta, and the ratio of its ends. 30 bisections give eta to 1e-8.
 BISECTIONS, RANGE = 30, 1e6
+RESOLUTION = 1e-6  # differences below this share of the advantages' mean are float32's rounding
 
 
 @dataclass(frozen=True)
@@ -178,18 +181,18 @@ def sample_weights(
 
     Returns:
       The weights [T, B], eta [] and the KL [] that stands against epsilon_eta. Exponential weights
-      sum to 1. Linear ones may be below 0, and their KL is its first order: epsilon_eta.
+      sum to 1, linear ones to 0. The KL of linear ones is its first order: epsilon_eta.
     """
     if config.weights == "linear":
         count = real.sum().clamp(min=1)
-        size = (torch.where(real, advantage, 0.0).square().sum() / count).sqrt()
-        temperature = size * (2 * config.temperature_epsilon) ** -0.5
-        weights = advantage / torch.where(temperature > 0, temperature, 1.0) / count
-        return (
-            torch.where(real, weights, 0.0),
-            temperature,
-            size.new_tensor(config.temperature_epsilon),
-        )
+        mean = torch.where(real, advantage, 0.0).sum() / count
+        centred = torch.where(real, advantage - mean, 0.0)
+        deviation = (centred.square().sum() / count).sqrt()
+        temperature = deviation * (2 * config.temperature_epsilon) ** -0.5
+        # equal advantages differ from their mean by rounding alone, and prefer nothing
+        prefers = deviation > RESOLUTION * mean.abs()
+        weights = torch.where(prefers, centred / temperature / count, 0.0)
+        return weights, temperature, deviation.new_tensor(config.temperature_epsilon)
     chosen = top_half(advantage, real)
     temperature, sharpness = solve_temperature(
         advantage.flatten(), chosen.flatten(), config.temperature_epsilon

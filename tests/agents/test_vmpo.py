@@ -321,8 +321,7 @@ def test_noise_that_pays_nothing_is_sought_with_the_published_weights_and_not_wi
 
 def test_linear_weights_are_the_first_order_of_exponential_ones() -> None:
     random = torch.Generator().manual_seed(0)
-    advantage = torch.randn(T, B, generator=random)
-    advantage -= advantage.mean()
+    advantage = torch.randn(T, B, generator=random) + 0.5
     real = torch.ones(T, B, dtype=torch.bool)
     config = VMPOConfig(temperature_epsilon=3e-4, weights="linear")
     weights, temperature, kl = sample_weights(advantage, real, config)
@@ -333,12 +332,31 @@ def test_linear_weights_are_the_first_order_of_exponential_ones() -> None:
     np.testing.assert_allclose(weights, improved - 1 / (T * B), atol=2e-3 / (T * B))
 
 
+@pytest.mark.parametrize("weights", ("exponential", "linear"))
+def test_a_value_that_lags_changes_no_weight(weights: Weights) -> None:
+    data, config = batch(2), VMPOConfig(weights=weights)
+    before, temperature, _ = sample_weights(data.advantage, data.real, config)
+    for lag in (0.7, -30.0):
+        after, same, _ = sample_weights(data.advantage + lag, data.real, config)
+        np.testing.assert_allclose(after, before, atol=1e-5)
+        np.testing.assert_allclose(same, temperature, rtol=1e-4)
+    np.testing.assert_allclose(before.sum(), float(weights == "exponential"), atol=1e-6)
+
+
+@pytest.mark.parametrize("value", (0.0, 0.1, -7.3e4))
+def test_equal_advantages_have_no_linear_weights(value: float) -> None:
+    advantage, real = torch.full((T, B), value), batch().real
+    weights, temperature, _ = sample_weights(advantage, real, VMPOConfig(weights="linear"))
+    assert (weights == 0).all() and temperature.isfinite()
+
+
 def test_linear_weights_ignore_steps_that_did_not_happen_and_bear_a_batch_without_any() -> None:
     data = batch(1)
     config = VMPOConfig(weights="linear")
     weights, temperature, _ = sample_weights(data.advantage, data.real, config)
     assert (weights[~data.real] == 0).all() and temperature > 0
     happened = data.advantage[data.real].double().numpy()
+    happened -= happened.mean()
     eta = np.sqrt(np.mean(happened**2) / (2 * config.temperature_epsilon))
     np.testing.assert_allclose(weights[data.real], happened / eta / len(happened), rtol=1e-5)
     for advantage in (data.advantage, torch.zeros(T, B)):
