@@ -131,7 +131,7 @@ class Learner(nn.Module):
             )
         paid = model.paid(trajectory)
         surprise, expected_loss = self.expected(
-            model.reward, model.ignorance, paid, trajectory, beliefs
+            model.reward, model.ignorance, paid, trajectory, beliefs, learning=True
         )
         self.intrinsic.update(surprise, paid, model.ignorance)
         bonus = self.intrinsic(surprise, paid)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from afterwit.envs.checks import check_numbers
 from afterwit.world_models import data_parallel
 from afterwit.world_models.episodic_memory import EpisodicMemory
-from afterwit.world_models.expected_error import RATE, ExpectedError, Form, Reads
+from afterwit.world_models.expected_error import RATE, ExpectedError, Form, Takes
 from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -45,10 +45,10 @@ class ModelConfig:
     expected_rate: float = RATE
     """Multiple of the learning rate at which the expected error is learnt. Low: what is new is paid
     for longer, and what is always unpredictable, too. High: neither."""
-    expected_reads: Reads = "belief"
-    """What the expected error is told from. belief: belief and action; action: the action alone, so
-    that noise which an action makes is taken off, and what is rare and not yet learnt is not;
-    actions: the action and the one before, so that the step after such noise is taken off, too."""
+    expected_takes: Takes = "all"
+    """What is taken off of the expected error. all: all of it; action: what the action adds to the
+    mean of all actions in the same place. So noise which an action makes pays nothing, and a place
+    pays as long as the model errs there."""
     absolute_zero: float = 0.0
     """Smallest deviation that errors are divided by, as a share of the error of a model that knows
     nothing. So pay ends when everything is known (our option; not published). 0: no such floor."""
@@ -61,11 +61,16 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, "world_model.")
-        check_choices(self, expected_error=Form, expected_reads=Reads)
+        check_choices(self, expected_error=Form, expected_takes=Takes)
         if self.expected_error != "off" and (reason := self.below_zero()):
             raise ValueError(
                 f"world_model.expected_error is {self.expected_error}, but {reason}, and only an"
                 " error has an expected size; leave it off"
+            )
+        if self.expected_takes == "action" and self.expected_error == "relative":
+            raise ValueError(
+                "world_model.expected_takes is action, but with expected_error relative there is"
+                " nothing to divide by; take difference or log"
             )
         if not self.expected_floor > 0:
             raise ValueError(
@@ -115,7 +120,7 @@ class ModelConfig:
             belief,
             num_actions,
             self.expected_rate,
-            self.expected_reads,
+            self.expected_takes,
         )
 
     def couples(self) -> str:

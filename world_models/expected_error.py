@@ -1,28 +1,37 @@
 """Pay by surprise: take off the error that was to be expected here.
 
 A prediction error pays what is always unpredictable for ever. But how large an error will be can be
-foreseen, even where the outcome cannot. A small head h reads the belief and the action, and says
-how large the error is on average, in units of what a model that knows nothing would have
-(`WorldModelOutput.ignorance`). With r the raw reward in these units, and e the head's expectation:
+foreseen, even where the outcome cannot. With r the raw reward in units of what a model that knows
+nothing would have (`WorldModelOutput.ignorance`), and e its expectation:
 
     difference   surprise = r - e                        e estimates E[r | b, a]
     relative     surprise = (r - e) / (e + floor)        the same e
     log          surprise = log(r + floor) - e           e estimates E[log(r + floor) | b, a]
 
-So noise is paid nothing on average. News is paid more, because the head has only seen what was
-learnt. `relative` and `log` weigh a misjudged e by its share, `difference` by its size; and where r
-and e are far below the floor, `relative` and `log` pay nothing. All three are then multiplied by
-the ignorance again, so that a surprise has the unit of the raw reward. The idea is that of
-aleatoric mapping (Mavor-Parker et al., 2022) with one number in place of a variance for each
-feature.
+So noise is paid nothing on average. News is paid more, because e comes from what was learnt.
+`relative` and `log` weigh a misjudged e by its share, `difference` by its size; and where r and e
+are far below the floor, `relative` and `log` pay nothing. All three are then multiplied by the
+ignorance again, so that a surprise has the unit of the raw reward. The idea is that of aleatoric
+mapping (Mavor-Parker et al., 2022) with one number in place of a variance for each feature.
 
-A head that knows every place leaves no place to seek: all pay nothing on average. So it may read
-less (`Reads`): the action alone, or the last two, so that the step after noise is told as well.
-Then a place keeps its pay until the model knows it. Under sticky actions these are the actions that
-were chosen. Noise of many dimensions that stays in one place is then paid, too.
+A small head h reads belief and action. For `difference` and `relative` it learns e = exp(h) by
+minimising r / e + log e. Its minimum is the mean of r, and errors of every size weigh alike. For
+`log` it is a least-squares fit.
 
-For `difference` and `relative` the head learns e = exp(h) by minimising r / e + log e. Its minimum
-is the mean of r, and errors of every size weigh alike. For `log` it is a least-squares fit.
+What is taken off is a choice (`Takes`). An e that knows every place leaves no place to seek: all
+pay nothing on average. What the action adds to it can be taken off alone:
+
+    all       e(b, a)
+    action    e(b, a) - mean over all actions a' of e(b, a') + u(a, action before)
+
+A place is then paid as long as the model errs there more than elsewhere, whatever is done in it.
+Who makes noise in a place that is well known is paid as little as anybody there. Noise of many
+dimensions that stays in one place is paid, too.
+
+A head lags, and lag favours noise: errors that can be learnt fall, those of noise do not, or rise
+while the encoder learns. So u is what a step of this action still pays on average, and the step
+after it. It is solved in closed form on the batch that it judges (least_squares.py), so that no
+action ever pays more than another on average. Under sticky actions these are the actions chosen.
 """
 
 from __future__ import annotations
@@ -31,18 +40,21 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from afterwit.world_models.actions import action_numbers, with_action
+from afterwit.world_models.least_squares import LeastSquares
 from afterwit.world_models.torso import mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
 Form = Literal["off", "difference", "relative", "log"]
-Reads = Literal["belief", "action", "actions"]
+Takes = Literal["all", "action"]
 
 HIDDEN = 64  # width of the head
 # Rate of the head, as a multiple of the others'. It must know what is always unpredictable before
 # the policy goes there; but what it knows early is also taken off what could still be learnt.
 RATE = 10.0
+SAMPLE = 16  # continuous actions that stand for all
 # Bounds of h, where exp(h) is an error in units of ignorance. A head that learns so fast at times
 # says far more than that where it has seen little, and one such step would set the bonus's unit.
 LEAST, MOST = -10.0, 1.4  # exp(MOST) is 4
@@ -54,7 +66,7 @@ def bounded(h: Tensor) -> Tensor:
 
 
 class ExpectedError(nn.Module):
-    """The head, and the surprise that is left of a raw reward.
+    """The expectation, and the surprise that is left of a raw reward.
 
     Its loss reaches the head alone: neither beliefs nor rewards get a gradient.
 
@@ -64,8 +76,7 @@ class ExpectedError(nn.Module):
       belief: M, size of the belief.
       num_actions: Number of actions, or of numbers of a continuous action.
       rate: Multiple of the learning rate at which the head learns.
-      reads: belief: h reads belief and action; action: the action alone; actions: the action and
-          the one before it.
+      takes: What is taken off, one of Takes.
     """
 
     def __init__(
@@ -75,15 +86,16 @@ class ExpectedError(nn.Module):
         belief: int,
         num_actions: int,
         rate: float = RATE,
-        reads: Reads = "belief",
+        takes: Takes = "all",
     ):
         super().__init__()
         self.form, self.floor, self.num_actions, self.rate = form, floor, num_actions, rate
-        self.reads = reads
-        # numbers that h reads beside those of the action
-        beside = {"belief": belief, "action": 0, "actions": num_actions}[reads]
-        if form != "off":
-            self.head = mlp(beside + num_actions, HIDDEN, 1, 1)
+        self.takes = takes
+        if form == "off":
+            return
+        self.head = mlp(belief + num_actions, HIDDEN, 1, 1)
+        if takes == "action":
+            self.usual = LeastSquares(2 * num_actions)
 
     def forward(
         self,
@@ -92,6 +104,7 @@ class ExpectedError(nn.Module):
         paid: Tensor,
         trajectory: Trajectory,
         beliefs: Tensor,
+        learning: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """The surprise of each transition, and the head's loss.
 
@@ -101,6 +114,7 @@ class ExpectedError(nn.Module):
           paid: bool [T, B]: transitions that have a raw reward. The others are no lesson.
           trajectory: The steps.
           beliefs: float [T+1, B, M].
+          learning: Whether these steps are a lesson for u, before it judges them.
 
         Returns:
           The surprise, float [T, B], without gradient, and the loss []. If the form is off, the raw
@@ -108,31 +122,54 @@ class ExpectedError(nn.Module):
         """
         if self.form == "off":
             return reward, torch.zeros_like(ignorance)
-        seen = with_action(self.beside(trajectory, beliefs), trajectory.action, self.num_actions)
-        h = bounded(self.head(seen).squeeze(-1))
-        error = reward.detach() / ignorance
+        known, error = beliefs[:-1].detach(), reward.detach() / ignorance
+        h = bounded(self.head(with_action(known, trajectory.action, self.num_actions)).squeeze(-1))
         if self.form == "log":
-            surprise = (error + self.floor).log() - h
-            loss = surprise.square()
+            target = (error + self.floor).log()
+            expected, loss = h, (target - h).square()
         else:
-            expected = h.exp()
-            surprise = error - expected
-            if self.form == "relative":
-                surprise = surprise / (expected + self.floor)
+            target, expected = error, h.exp()
             loss = error / expected + h
-        surprise = torch.where(paid, surprise.detach() * ignorance, 0.0)
-        return surprise, masked_mean(loss, paid)
+        surprise = (target - expected).detach()
+        if self.takes == "action":
+            surprise = surprise + self.of_place(known, trajectory.action)
+            chosen = last_two(trajectory, self.num_actions).to(known.dtype)
+            if learning:
+                self.usual.update(chosen, surprise, paid)
+            surprise = surprise - self.usual(chosen)
+        elif self.form == "relative":
+            surprise = surprise / (expected.detach() + self.floor)
+        return torch.where(paid, surprise * ignorance, 0.0), masked_mean(loss, paid)
 
-    def beside(self, trajectory: Trajectory, beliefs: Tensor) -> Tensor:
-        """What h reads beside the action, [T, B, ...], without gradient."""
-        known = beliefs[:-1].detach()
-        if self.reads == "belief":
-            return known
-        if self.reads == "action":
-            return known[..., :0]
-        before = action_numbers(trajectory.previous_actions[:-1], self.num_actions)
-        # an episode's first step has no action before it
-        return torch.where(trajectory.first[:-1, :, None], 0.0, before.to(known.dtype))
+    @torch.no_grad()
+    def of_place(self, known: Tensor, action: Tensor) -> Tensor:
+        """The mean over all actions of what is expected with known beliefs [T, B, M]: [T, B].
+
+        Of continuous actions [T, B, A] there are as many as numbers, and it is the mean over SAMPLE
+        of these.
+        """
+        if action.is_floating_point():
+            flat = action.flatten(0, 1)
+            every = flat[torch.linspace(0, len(flat) - 1, SAMPLE, device=flat.device).long()]
+        else:
+            every = torch.eye(self.num_actions, device=known.device, dtype=known.dtype)
+        first, *rest = self.head
+        assert isinstance(first, nn.Linear)
+        of_belief, of_action = first.weight.split([known.shape[-1], self.num_actions], 1)
+        # beliefs [T, B, 1, M] beside actions [K, A], without a copy of each belief for each action
+        inner = F.linear(known, of_belief, first.bias)[..., None, :] + F.linear(every, of_action)
+        h = bounded(nn.Sequential(*rest)(inner).squeeze(-1))
+        return (h if self.form == "log" else h.exp()).mean(-1)
+
+
+def last_two(trajectory: Trajectory, num_actions: int) -> Tensor:
+    """The numbers of each action and of the one before it, [T, B, 2A].
+
+    An episode's first step has no action before it.
+    """
+    action = action_numbers(trajectory.action, num_actions)
+    before = action_numbers(trajectory.previous_actions[:-1], num_actions)
+    return torch.cat([action, before.masked_fill(trajectory.first[:-1, :, None], 0)], -1)
 
 
 def head_groups(module: nn.Module, learning_rate: float) -> list[dict[str, Any]]:

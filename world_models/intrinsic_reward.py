@@ -234,7 +234,7 @@ class IntrinsicReward:
             out = self.model(trajectory, beliefs, embeddings)
         paid = out.paid(trajectory)
         surprise, expected_loss = self.expected(
-            out.reward, out.ignorance, paid, trajectory, beliefs
+            out.reward, out.ignorance, paid, trajectory, beliefs, learning=True
         )
         loss, apart = out.loss + expected_loss, dict[str, Tensor]()
         if self.regulariser is not None:

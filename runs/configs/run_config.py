@@ -241,8 +241,12 @@ def _plain(value: Any) -> Any:
     return result | ({"name": names[type(value)]} if type(value) in names else {})
 
 
-# fields of earlier versions without a meaning today
-REMOVED_FIELDS = ("learner.vmpo.temperature_init",)
+ANY = object()
+# fields of earlier versions that mean nothing today, or nothing with this value
+REMOVED_FIELDS = {
+    "learner.vmpo.temperature_init": ANY,
+    "learner.world_model.expected_reads": "belief",
+}
 # the behaviour of versions before the field existed
 OLD_DEFAULTS = {
     "learner.world_model.reward_edges": "sum",
@@ -269,6 +273,11 @@ def from_dict(data: dict[str, Any]) -> RunConfig:
     return config
 
 
+def removed(field: str, value: Any) -> bool:
+    """Whether a field of an earlier version, with this value, means nothing today."""
+    return field in REMOVED_FIELDS and REMOVED_FIELDS[field] in (ANY, value)
+
+
 def _converted(data: Any, hint: Any, path: str) -> Any:
     """Return `data`, which is at `path`, as a value of type `hint`."""
     if hint != EnvConfig and not is_dataclass(hint):
@@ -281,7 +290,7 @@ def _converted(data: Any, hint: Any, path: str) -> Any:
         data = {key: value for key, value in data.items() if key != "name"}
     types = get_type_hints(hint)
     hints = {field.name: types[field.name] for field in fields(hint)}
-    data = {key: value for key, value in data.items() if f"{path}.{key}" not in REMOVED_FIELDS}
+    data = {key: value for key, value in data.items() if not removed(f"{path}.{key}", value)}
     data = {
         key: OLD_DEFAULTS[f"{path}.{key}"] for key in hints if f"{path}.{key}" in OLD_DEFAULTS
     } | data

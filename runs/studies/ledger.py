@@ -56,7 +56,7 @@ NEUTRAL: dict[tuple[str, ...], Any] = {
     ("learner", "world_model", "brownian_weight"): 0.0,
     ("learner", "world_model", "centroid"): 0.0,
     ("learner", "world_model", "expected_rate"): 10.0,
-    ("learner", "world_model", "expected_reads"): "belief",
+    ("learner", "world_model", "expected_takes"): "all",
     ("learner", "world_model", "predictor"): "mlp",
     ("learner", "world_model", "predictor_decay"): 0.3,
     ("learner", "world_model", "predictor_floor"): 0.1,

@@ -98,7 +98,7 @@ def controls() -> tuple[Variant, ...]:
         "price-0.05-z-noise": {**former, "control": "noise"},
         "price-0.05-autoencoder": {**former, "control": "autoencoder"},
         "expected-error-off": {"expected_error": "off", "prioritise": True},
-        "expected-by-actions": {"expected_reads": "actions"},
+        "place-paid": {"expected_takes": "action"},
         "critic": critic,
         "invariance-off": {**critic, "invariance_weight": 1e-6},
     }

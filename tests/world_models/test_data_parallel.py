@@ -66,7 +66,7 @@ CONFIGS = {
         )
     ),
     "pulled": LearnerConfig(
-        world_model=BYOLHindsightConfig(horizon=2, pull_weight=1.0, expected_reads="action")
+        world_model=BYOLHindsightConfig(horizon=2, pull_weight=1.0, expected_takes="action")
     ),
     "pulled unit vectors": LearnerConfig(
         world_model=BYOLExploreConfig(pull_weight=1.0, standardise_decay=None)

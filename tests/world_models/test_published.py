@@ -30,7 +30,7 @@ OUR_OPTIONS = {
     "expected_error": "none",
     "expected_floor": UNUSED,
     "expected_rate": UNUSED,
-    "expected_reads": UNUSED,
+    "expected_takes": UNUSED,
     "absolute_zero": 0.0,
     "dispersion_weight": 0.0,
     "brownian_weight": 0.0,

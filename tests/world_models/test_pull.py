@@ -10,15 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from afterwit.world_models.base import TargetEncoder
-from afterwit.world_models.expected_error import ExpectedError
 from afterwit.world_models.models.byol_config import BYOLConfig
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig
 from afterwit.world_models.registry import make_world_model
 from tests.helpers import (
-    BELIEF,
     EMBEDDING,
-    A,
     B,
     T,
     close,
@@ -152,32 +149,6 @@ def test_an_encoder_that_is_pulled_drops_what_nothing_foresees() -> None:
 def test_the_pull_alone_shrinks_embeddings_to_nothing() -> None:
     """So it is for agents whose policy reads the same encoder."""
     assert noise_kept(1.0, task=False)[1] < 1e-4 < 1 < noise_kept(0.0, task=False)[1]
-
-
-def test_an_expectation_of_the_action_does_not_read_the_belief() -> None:
-    expected = seeded(lambda: ExpectedError("difference", 0.02, BELIEF, A, reads="action"), 0)
-    trajectory, reward = random_trajectory(), torch.rand(T, B)
-    one, other = (drawn(T + 1, B, BELIEF, seed=s) for s in (1, 2))
-    ask = [
-        expected(reward, torch.ones(()), trajectory.real, trajectory, b)[0] for b in (one, other)
-    ]
-    assert torch.equal(*ask)
-    chosen = F.one_hot(trajectory.action, A).float()
-    e = expected.head(chosen).squeeze(-1).exp()
-    close(ask[0], torch.where(trajectory.real, reward - e.detach(), 0.0))
-
-
-def test_an_expectation_of_actions_reads_the_one_before_within_the_episode() -> None:
-    expected = seeded(lambda: ExpectedError("difference", 0.02, BELIEF, A, reads="actions"), 0)
-    trajectory, reward = random_trajectory(resets=((0, 0), (3, 1))), torch.rand(T, B)
-    beliefs = drawn(T + 1, B, BELIEF, seed=1)
-    surprise = expected(reward, torch.ones(()), trajectory.real, trajectory, beliefs)[0]
-    chosen = F.one_hot(trajectory.action, A).float()
-    before = torch.cat([F.one_hot(trajectory.prev_action, A).float()[None], chosen[:-1]])
-    before[trajectory.first[:-1]] = 0
-    assert trajectory.first[:-1].any()
-    e = expected.head(torch.cat([before, chosen], -1)).squeeze(-1).exp()
-    close(surprise, torch.where(trajectory.real, reward - e.detach(), 0.0))
 
 
 @pytest.mark.parametrize(

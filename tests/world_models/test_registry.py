@@ -93,7 +93,7 @@ def test_an_own_model_trains_goes_on_is_evaluated_and_reported(own: Path) -> Non
         "expected_error": "off",
         "expected_floor": 0.02,
         "expected_rate": 10.0,
-        "expected_reads": "belief",
+        "expected_takes": "all",
         "absolute_zero": 0.0,
         "dispersion_weight": 0.0,
         "brownian_weight": 0.0,

@@ -134,7 +134,7 @@ class Mix(WorldModel):
             paid, normaliser = output.paid(trajectory), self.normalisers[name]
             assert isinstance(normaliser, RewardNormaliser)
             surprise, expected_loss = self.expected[name](
-                output.reward, output.ignorance, paid, trajectory, beliefs
+                output.reward, output.ignorance, paid, trajectory, beliefs, self.training
             )
             if self.training:
                 normaliser.update(surprise, paid, output.ignorance)

@@ -46,7 +46,7 @@ MODELS: dict[str, ModelConfig] = {
     "hindsight by strides": BYOLHindsightConfig(horizon=3, stride=2),
     "derivatives": BYOLExploreConfig(horizon=2, target_view="alternating"),
     "regularised": BYOLExploreConfig(dispersion_weight=1.0, brownian_weight=0.1),
-    "pulled": BYOLHindsightConfig(horizon=2, pull_weight=1.0, expected_reads="action"),
+    "pulled": BYOLHindsightConfig(horizon=2, pull_weight=1.0, expected_takes="action"),
     "pulled unit vectors": BYOLExploreConfig(pull_weight=1.0, standardise_decay=None),
     "priced": BYOLHindsightConfig(horizon=3, purity="price", latent_price=0.5),
     "mixed": MixConfig(parts=("disagreement", "byol-hindsight")),
