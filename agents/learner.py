@@ -67,7 +67,7 @@ class Learner(nn.Module):
                 spec,
                 stream(seed, "world model"),
             )
-            self.expected = curiosity.make_expected_error(config.torso.belief, spec.num_actions)
+            self.expected = curiosity.make_expected_error(config.torso.belief, spec)
         self.regulariser = make_regulariser(curiosity, stream(seed, "regulariser"))
         self.trust_region = TrustRegion(config.vmpo)
         self.intrinsic = RewardNormaliser(

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from afterwit.envs.checks import check_numbers
+from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
 from afterwit.world_models.episodic_memory import EpisodicMemory
-from afterwit.world_models.expected_error import RATE, ExpectedError, Form, Takes
+from afterwit.world_models.expected_error import MOST_ACTIONS, RATE, ExpectedError, Form, Takes
 from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -47,8 +48,8 @@ class ModelConfig:
     for longer, and what is always unpredictable, too. High: neither."""
     expected_takes: Takes = "all"
     """What is taken off of the expected error. all: all of it; action: what the action adds to the
-    mean of all actions in the same place. So noise which an action makes pays nothing, and a place
-    pays as long as the model errs there."""
+    mean of all actions in the same place. So noise which an action makes pays no more than anything
+    else there, and a place pays as long as the model errs there more than elsewhere."""
     absolute_zero: float = 0.0
     """Smallest deviation that errors are divided by, as a share of the error of a model that knows
     nothing. So pay ends when everything is known (our option; not published). 0: no such floor."""
@@ -67,10 +68,10 @@ class ModelConfig:
                 f"world_model.expected_error is {self.expected_error}, but {reason}, and only an"
                 " error has an expected size; leave it off"
             )
-        if self.expected_takes == "action" and self.expected_error == "relative":
+        if self.expected_takes == "action" and self.expected_error in ("off", "relative"):
             raise ValueError(
-                "world_model.expected_takes is action, but with expected_error relative there is"
-                " nothing to divide by; take difference or log"
+                "world_model.expected_takes is action, but expected_error is"
+                f" {self.expected_error}; action goes with difference or log"
             )
         if not self.expected_floor > 0:
             raise ValueError(
@@ -107,18 +108,27 @@ class ModelConfig:
         """
         return ""
 
-    def make_expected_error(self, belief: int, num_actions: int) -> ExpectedError:
+    def make_expected_error(self, belief: int, spec: EnvSpec) -> ExpectedError:
         """The head that knows how large the error is on average.
 
         Args:
           belief: M, size of the belief.
-          num_actions: Number of actions, or of numbers of a continuous action.
+          spec: The environments.
+
+        Raises:
+          ValueError: `expected_takes` is action, and actions cannot be counted or are too many.
         """
+        if self.expected_takes == "action" and (spec.continuous or spec.num_actions > MOST_ACTIONS):
+            found = "continuous actions" if spec.continuous else f"{spec.num_actions} actions"
+            raise ValueError(
+                f"world_model.expected_takes is action, but there are {found}; it compares each"
+                f" action with all others, and takes at most {MOST_ACTIONS}. Set it to all"
+            )
         return ExpectedError(
             self.expected_error,
             self.expected_floor,
             belief,
-            num_actions,
+            spec.num_actions,
             self.expected_rate,
             self.expected_takes,
         )

@@ -147,9 +147,7 @@ class IntrinsicReward:
             self.model = make_world_model(
                 config, self.torso, self.spec, stream(seed, "world model")
             )
-            self.expected = config.make_expected_error(
-                self.torso.config.belief, self.spec.num_actions
-            )
+            self.expected = config.make_expected_error(self.torso.config.belief, self.spec)
         self.normaliser = RewardNormaliser(config.prioritise, reward_decay, config.absolute_zero)
         self.regulariser = make_regulariser(config, stream(seed, "regulariser"))
         modules: dict[str, nn.Module] = {

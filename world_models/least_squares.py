@@ -1,7 +1,7 @@
 """Least squares over the newest steps, solved in closed form.
 
-A network that learns by gradient lags behind a mean that moves. What is solved on a batch before it
-is asked about the same batch does not.
+A network that learns by gradient lags behind a mean that moves. What is solved on a large batch
+before it is asked about the same batch does not.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from afterwit.world_models import data_parallel
 
-MEMORY = 32  # steps before this batch that weigh as much as they did; older ones fade
+MEMORY = 32  # all steps before a large batch weigh as much as so many of its own
 RIDGE = 1.0  # what is known of a number without data weighs as much as one step
-BARE = 1e-6  # the same for the mean itself, so that it can be solved before any step
+BARE = 1e-6  # the same for the constant, so that there is a solution before any step
 
 
 class LeastSquares(nn.Module):
     """The mean of y that is linear in N numbers x, and a constant.
 
-        min over w, c of  sum_i k_i (y_i - w x_i - c)^2 + RIDGE |w|^2
+        min over w, c of  sum_i k_i (y_i - w x_i - c)^2 + RIDGE sum_j w_j^2
 
     k_i is 1 for the steps of the newest batch. An update with n steps multiplies the k of all
     earlier ones by MEMORY / (MEMORY + n). So a small batch, as of one environment, is judged

@@ -295,6 +295,11 @@ def _converted(data: Any, hint: Any, path: str) -> Any:
         key: OLD_DEFAULTS[f"{path}.{key}"] for key in hints if f"{path}.{key}" in OLD_DEFAULTS
     } | data
     for key in data:
+        if f"{path}.{key}" in REMOVED_FIELDS:
+            raise ValueError(
+                f"{where}.{key} is {short(data[key])}, which this version of afterwit has no more;"
+                " take the version that wrote it"
+            )
         if key not in hints:
             raise ValueError(
                 f"not a config of this version of afterwit: {where} has the unknown field"

@@ -8,11 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, MultiDiscrete
 from torch import Tensor, nn
 
 from afterwit.world_models.base import ModelConfig
-from afterwit.world_models.expected_error import SAMPLE, ExpectedError, Form, Takes, head_groups
+from afterwit.world_models.expected_error import ExpectedError, Form, Takes, head_groups
+from afterwit.world_models.intrinsic_reward import IntrinsicReward
 from afterwit.world_models.models.mix import MixConfig
+from afterwit.world_models.models.rnd import RNDConfig
 from afterwit.world_models.registry import MIXTURES, WORLD_MODELS, make_world_model
 from afterwit.world_models.reward_normaliser import RewardNormaliser
 from afterwit.world_models.trajectory import Trajectory
@@ -134,18 +137,16 @@ def test_what_the_action_adds_is_the_formula(form: Form) -> None:
     assert all(torch.equal(value, before[name]) for name, value in expected.state_dict().items())
 
 
-def test_of_continuous_actions_some_stand_for_all() -> None:
-    expected = seeded(lambda: ExpectedError("difference", 0.02, BELIEF, 2, takes="action"), 0)
-    action, known = torch.randn(3, 4, 2), torch.randn(3, 4, BELIEF)
-    every = action.flatten(0, 1)[torch.linspace(0, 11, SAMPLE).long()]
-    pairs = [known[..., None, :].expand(-1, -1, SAMPLE, -1), every.expand(3, 4, SAMPLE, 2)]
-    e = expected.head(torch.cat(pairs, -1)).squeeze(-1).exp().mean(-1)
-    close(expected.of_place(known, action), e, 1e-5)
-    close(
-        expected.of_place(known, action[:1, :1].expand(3, 4, 2)),
-        expected.head(torch.cat([known, action[:1, :1].expand(3, 4, 2)], -1)).squeeze(-1).exp(),
-        1e-5,
-    )
+@pytest.mark.parametrize(("count", "continuous"), ((2, True), (129, False)))
+def test_actions_that_cannot_be_compared_are_refused(count: int, continuous: bool) -> None:
+    config = ModelConfig(expected_error="difference", expected_takes="action")
+    spec = replace(tiny_spec(), num_actions=count, continuous=continuous)
+    found = "continuous actions" if continuous else "129 actions"
+    with pytest.raises(ValueError, match=f"but there are {found}; .* at most 128. Set it to all"):
+        config.make_expected_error(BELIEF, spec)
+    spaces = Box(-1, 1, (3,)), Box(-1, 1, (2,)) if continuous else MultiDiscrete([3, 43])
+    with pytest.raises(ValueError, match=f"but there are {found}"):
+        IntrinsicReward(RNDConfig(expected_error="log", expected_takes="action"), *spaces, seed=0)
 
 
 def paid_more_where_little_is_known(takes: Takes) -> float:
@@ -316,7 +317,11 @@ def test_the_zero_is_in_units_of_ignorance_and_part_of_the_state() -> None:
         ({"expected_takes": "place"}, "expected_takes 'place'; choose from all, action"),
         (
             {"expected_error": "relative", "expected_takes": "action"},
-            "expected_takes is action, but with expected_error relative there is nothing",
+            "expected_takes is action, but expected_error is relative; action goes with",
+        ),
+        (
+            {"expected_takes": "action"},
+            "expected_takes is action, but expected_error is off; action goes with",
         ),
         ({"absolute_zero": 2.0}, "absolute_zero is 2.0; it is a share, between 0 and 1"),
     ),

@@ -63,3 +63,18 @@ def test_its_sums_are_part_of_its_state() -> None:
     model.update(x, y, counts)
     twin.load_state_dict(model.state_dict())
     assert torch.equal(twin(x), model(x)) and set(model.state_dict()) == {"gram", "moment"}
+
+
+@pytest.mark.parametrize(("steps", "left"), ((320, 0.89), (20, 0.45)))
+def test_what_it_takes_of_pure_noise_from_the_batch_that_it_judges(steps: int, left: float) -> None:
+    """The shares of expected_error.py, for two of 18 actions."""
+    random, shares = torch.Generator().manual_seed(0), []
+    for _ in range(40):
+        model = LeastSquares(36)
+        for _ in range(5):
+            draws = torch.randint(18, (2, steps, 1), generator=random)
+            x = torch.cat([*torch.nn.functional.one_hot(draws, 18).float()], -1)
+            y = torch.randn(steps, 1, generator=random)
+            model.update(x, y, torch.ones(steps, 1, dtype=torch.bool))
+        shares.append(float((y - model(x)).square().mean()))
+    assert np.mean(shares) == pytest.approx(left, abs=0.04)

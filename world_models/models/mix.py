@@ -110,7 +110,7 @@ class Mix(WorldModel):
         for index, (name, part) in enumerate(zip(config.parts, config.part_configs(), strict=True)):
             self.parts[name] = cast(Any, WORLD_MODELS[name])(part, torso, spec, seed + index)
             self.loss_scales[name] = part.loss_scale
-            self.expected[name] = part.make_expected_error(torso.config.belief, spec.num_actions)
+            self.expected[name] = part.make_expected_error(torso.config.belief, spec)
             self.normalisers[name] = RewardNormaliser(
                 part.prioritise, config.scale_decay, part.absolute_zero
             )

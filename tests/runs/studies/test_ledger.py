@@ -260,10 +260,11 @@ def test_a_field_that_is_newer_than_a_ledger_changes_no_digest_until_it_is_used(
     config = PRESETS["maze"](model=model)
     values = to_dict(config)
     others = {None: "file", "mlp": "linear", "exponential": "linear", "frame": "change", 1: 2}
-    others |= {"": "eye 123", "belief": "action"}
+    others |= {"": "eye 123", "all": "action"}
     needs = {
         "predictor_isotropic": ("learner.world_model.predictor", "linear"),
         "stride": ("learner.world_model.horizon", 2),
+        "expected_takes": ("learner.world_model.expected_error", "log"),
     }
     for path, value in NEUTRAL.items():
         inner = values

@@ -339,7 +339,7 @@ def test_a_sensitivity_study_has_a_table_of_variants_with_the_default_in_its_pla
 
 
 def test_one_variant_among_other_models_leaves_a_comparison_of_methods(tmp_path: Path) -> None:
-    methods = ("byol-hindsight", "expected-by-actions", "rnd")
+    methods = ("byol-hindsight", "place-paid", "rnd")
     study = STUDIES["noisy-tv"]().select(("none",), methods, (5, 6), {})
     read = make(tmp_path / "s", study, lambda world, method, seed: log(0.5 + seed / 100))
     assert not read.knobs
