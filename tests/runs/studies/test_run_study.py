@@ -56,6 +56,15 @@ def test_every_registered_study_makes_cells_that_differ(name: str) -> None:
     assert all(cell.config.threads == 1 for cell in cells) or name == "atari"
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_what_is_run_only_where_it_is_asked_for_makes_configs_too(name: str) -> None:
+    study = STUDIES[name]()
+    for method in study.more_methods:
+        assert study.config(study.worlds[0], method, 5).seed == 5
+    for world in study.more_worlds:
+        assert study.config(world, study.methods[0], 5).seed == 5
+
+
 def test_the_maze_study_is_the_whole_matrix_and_starts_with_whole_comparisons() -> None:
     cells = STUDIES["maze"]().cells()
     assert len(cells) == 6 * 4 * 10
