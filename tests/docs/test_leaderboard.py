@@ -71,7 +71,7 @@ def test_the_table_of_no_ops_is_that_of_the_ledger() -> None:
             ]
             single = " ".join(f"{share:.2f}" for share in runs)
             assert column == f"{sum(runs) / len(runs):.2f} ({single})", method
-    assert len(told) == 17
+    assert len(told) == 18
 
 
 def test_each_page_of_a_bonus_says_its_own_scores(found: Standings) -> None:
