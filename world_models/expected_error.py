@@ -25,8 +25,8 @@ pay nothing on average. What the action adds to it can be taken off alone:
     action    e(b, a) - mean over all actions a' of e(b, a') + u(a, action before)
 
 A place is then paid as long as the model errs there more than elsewhere, whatever is done in it.
-Who makes noise in a place that is well known is paid as little as anybody there. Noise of many
-dimensions that stays in one place is paid, too.
+If e is right, who makes noise in a place that is well known is paid as little as anybody there.
+Noise of many dimensions that stays in one place is paid, too.
 
 A head lags, and lag favours noise: errors that can be learnt fall, those of noise do not, or rise
 while the encoder learns. So u is what a step of this action still pays on average, and the step

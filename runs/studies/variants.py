@@ -8,6 +8,7 @@ from typing import Any
 
 from afterwit.runs.configs.presets import AtariNoise
 from afterwit.runs.studies.study import Values, Variant
+from afterwit.world_models.models.hindsight_config import BYOLHindsightConfig
 from afterwit.world_models.registry import WORLD_MODELS
 
 RANDOM = Variant("random", {"model": "rnd"}, {"learner.policy.uniform": True})
@@ -39,8 +40,6 @@ TUNED: dict[str, Values] = {
     "ngu": FAST,
     "ride": CLIP,
 }
-# Of the expected error only what the action adds is taken off (docs/results/method.md)
-PLACE_PAID: Values = {"expected_takes": "action"}
 MAZE_NOISES = ("none", "brownian", "pixel", "on-demand", "sticky", "frozen")
 
 
@@ -92,6 +91,8 @@ def controls() -> tuple[Variant, ...]:
         "absolute_zero": 0.0,
         "prioritise": True,
     }
+    # of the expected error only what the action adds is taken off
+    place_paid: Values = {"expected_takes": "action"}
     former = {"latent_price": 0.05}  # the default of docs/results/method.md
     changes: dict[str, Values] = {
         "z-noise": {"control": "noise"},
@@ -100,18 +101,19 @@ def controls() -> tuple[Variant, ...]:
         "price-0.05-z-noise": {**former, "control": "noise"},
         "price-0.05-autoencoder": {**former, "control": "autoencoder"},
         "expected-error-off": {"expected_error": "off", "prioritise": True},
-        "place-paid": PLACE_PAID,
-        "place-paid-z-noise": {**PLACE_PAID, "control": "noise"},
-        "place-paid-autoencoder": {**PLACE_PAID, "control": "autoencoder"},
+        "place-paid": place_paid,
+        "place-paid-z-noise": {**place_paid, "control": "noise"},
+        "place-paid-autoencoder": {**place_paid, "control": "autoencoder"},
         "critic": critic,
         "invariance-off": {**critic, "invariance_weight": 1e-6},
     }
-    # set in this order: what is taken off needs an expected error
-    without_z = {
-        "expected_error": "difference",
-        **PLACE_PAID,
-        "absolute_zero": 0.02,
-        "prioritise": False,
+    # BYOL-Explore paid as BYOL-Hindsight is; set in this order, as what is taken off needs an error
+    ours = BYOLHindsightConfig()
+    without_z: Values = {
+        "expected_error": ours.expected_error,
+        **place_paid,
+        "absolute_zero": ours.absolute_zero,
+        "prioritise": ours.prioritise,
     }
     return (
         *changed_models(changes),
