@@ -103,9 +103,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="two learner steps: it shows nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)  # a second thread slows such small networks down
-    config = find_model(options.model).Config()
-    for field, value in assignments(options.set).items():
-        config = changed(config, field, value)
+    config = changed(find_model(options.model).Config(), assignments(options.set))
     envs = Walk("uniform", options.noise, 0).envs
     curiosity = IntrinsicReward(
         config,

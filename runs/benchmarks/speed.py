@@ -304,11 +304,11 @@ def varied_configs(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
     current = getattr(config.learner.world_model, "horizon", None)
     for horizon in HORIZONS if current is not None else ():
         if horizon != current and horizon < config.unroll_length:
-            ahead = changed(config, "learner.world_model.horizon", horizon)
+            ahead = changed(config, {"learner.world_model.horizon": horizon})
             yield f"K = {horizon}", ahead
             with suppress(ValueError):  # published forms have no stride
                 name = f"K = {horizon}, stride {horizon}"
-                yield name, changed(ahead, "learner.world_model.stride", horizon)
+                yield name, changed(ahead, {"learner.world_model.stride": horizon})
     for factor in (0.5, 2):
         count = int(config.env.num_envs * factor)
         if count > 1:

@@ -77,11 +77,8 @@ def configured(preset: str, game: str | None, texts: tuple[str, ...]) -> RunConf
             f"unknown preset {preset!r}{suggestion(preset, PRESETS)}; choose from"
             f" {', '.join(PRESETS)}"
         )
-    config = PRESETS[preset]()
     changes = {} if game is None else {"env.game": game}
-    for path, value in {**changes, **assignments(texts)}.items():
-        config = changed(config, path, value)
-    return config
+    return changed(PRESETS[preset](), {**changes, **assignments(texts)})
 
 
 def pretrain_command(args: list[str]) -> int:

@@ -23,38 +23,45 @@ def suggestion(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
 def assignments(texts: Sequence[str]) -> dict[str, Any]:
     """Return `path=value` texts as a dict from path to value.
 
-    Values are read as JSON (3e-4, true, null, [16, 32]). What is not JSON is a plain word.
+    Values are read as JSON (3e-4, true, null, [16, 32]). What is not JSON is a plain word. Of two
+    texts for a path the last counts.
     """
     return read_assignments(texts, "--set", "path=value, such as learner.learning_rate=3e-4")
 
 
-def changed(config: T, path: str, value: Any) -> T:
-    """Return `config` with the field at a dotted `path` set to `value`.
+def changed(config: T, changes: Mapping[str, Any]) -> T:
+    """Return `config` with the field at each dotted path set to its value, all at once.
 
-    All configs around the field are made again, so that their checks run again. An int may stand
-    for a float, and a list for a tuple.
+    All configs around the fields are made again, so that their checks run again. So fields that
+    need each other may stand in any order. An int may stand for a float, and a list for a tuple.
 
     Raises:
-      ValueError: the field is unknown, or the value has another type.
+      ValueError: a field is unknown, a value has another type, or a config refuses its fields.
     """
-    return _changed(config, path, path.split("."), value)
+    return _changed(config, [(path, path.split("."), value) for path, value in changes.items()])
 
 
-def _changed(config: T, path: str, names: Sequence[str], value: Any) -> T:
+def _changed(config: T, changes: Sequence[tuple[str, Sequence[str], Any]]) -> T:
     assert is_dataclass(config) and not isinstance(config, type)
-    name, known = names[0], [f.name for f in fields(config)]
-    if name not in known:
-        kind = type(config).__name__
-        raise ValueError(
-            f"unknown field {name!r} of {path} ({kind}){suggestion(name, known)}; {kind} has"
-            f" {', '.join(known)}"
-        )
-    if len(names) > 1:
+    known, hints = [f.name for f in fields(config)], get_type_hints(type(config))
+    values: dict[str, Any] = {}
+    within: dict[str, list[tuple[str, Sequence[str], Any]]] = {}
+    for path, (name, *rest), value in changes:
+        if name not in known:
+            kind = type(config).__name__
+            raise ValueError(
+                f"unknown field {name!r} of {path} ({kind}){suggestion(name, known)}; {kind} has"
+                f" {', '.join(known)}"
+            )
+        if not rest:
+            values[name] = checked(value, hints[name], path)
+            continue
         inner = getattr(config, name)
         if not is_dataclass(inner):
             raise ValueError(f"{path} does not exist: {name} is {inner!r} and has no fields")
-        return replace(config, **{name: _changed(inner, path, names[1:], value)})
-    return replace(config, **{name: checked(value, get_type_hints(type(config))[name], path)})
+        within.setdefault(name, []).append((path, rest, value))
+    inner_configs = {name: _changed(getattr(config, name), group) for name, group in within.items()}
+    return replace(config, **values, **inner_configs) if changes else config
 
 
 def checked(value: Any, hint: Any, path: str) -> Any:

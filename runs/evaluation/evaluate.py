@@ -86,9 +86,7 @@ def evaluate(
             raise ValueError(f"{what} is {value}; at least one is needed")
     config = read_config(folder)
     saved = checkpoint.load(folder, config, name)
-    env_config = evaluation_env(config.env, video)
-    for path, value in (changes or {}).items():
-        env_config = changed(env_config, path, value)
+    env_config = changed(evaluation_env(config.env, video), changes or {})
     if greedy and config.learner.policy.uniform:
         raise ValueError(f"{folder} acts at random: no action is the likeliest; leave out --greedy")
     config = replace(config.alone(), env=env_config, seed=seed, **(resources or {}))

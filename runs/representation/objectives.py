@@ -96,7 +96,7 @@ def compare(
         check_objective(objective, updates, config.env)
     if games is None:
         games = GAMES if isinstance(config.env, AtariConfig) else ()
-    envs = [changed(config, "env.game", game).env for game in games] if games else [config.env]
+    envs = [changed(config, {"env.game": game}).env for game in games] if games else [config.env]
     torch.set_num_threads(config.threads)
     asked = {short_name(env): settings(env, config.learner.torso) for env in envs}
 

@@ -88,16 +88,17 @@ class Study:
 
     def config(self, world: Variant, method: Variant, seed: int) -> RunConfig:
         config = PRESETS[self.preset](**world.arguments, **method.arguments)
-        for path, value in {**self.overrides, **world.overrides, **method.overrides}.items():
-            try:
-                if path in ("seed", "preset"):
+        overrides = {**self.overrides, **world.overrides, **method.overrides}
+        try:
+            for path in ("seed", "preset"):
+                if path in overrides:
                     raise ValueError(
                         f"{path} is the study's own; choose seeds with --seeds, and the preset by"
                         " the study"
                     )
-                config = changed(config, path, value)
-            except ValueError as error:
-                raise ValueError(f"{world.name}, {method.name}: {error}") from error
+            config = changed(config, overrides)
+        except ValueError as error:
+            raise ValueError(f"{world.name}, {method.name}: {error}") from error
         return replace(config, seed=seed)
 
     def check_overrides(self) -> None:

@@ -107,8 +107,7 @@ def controls() -> tuple[Variant, ...]:
         "critic": critic,
         "invariance-off": {**critic, "invariance_weight": 1e-6},
     }
-    # BYOL-Explore paid as BYOL-Hindsight is; set in this order, as what is taken off needs an error
-    ours = BYOLHindsightConfig()
+    ours = BYOLHindsightConfig()  # BYOL-Explore is paid as it is
     without_z: Values = {
         "expected_error": ours.expected_error,
         **place_paid,

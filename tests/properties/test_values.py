@@ -53,7 +53,7 @@ def test_what_is_no_number_or_absurd_is_named_for_every_field(config: RunConfig)
         ]
         for value in bad:
             with pytest.raises(ValueError) as caught:
-                changed(config, path, value)
+                changed(config, {path: value})
             one_line(caught.value, path.split(".")[-1], str(value))
 
 
@@ -65,7 +65,7 @@ def test_a_config_trains_or_is_refused(data: st.DataObject) -> None:
         if path != "compile" and data.draw(st.booleans()):
             value = data.draw(values(hint), path)
             try:
-                config = changed(config, path, value)
+                config = changed(config, {path: value})
             except ValueError as error:
                 one_line(error)
     try:
@@ -88,7 +88,7 @@ def test_a_value_of_another_type_is_named_with_its_path(data: st.DataObject) -> 
     )
     value = data.draw(JSON)
     try:
-        result = changed(config, path, value)
+        result = changed(config, {path: value})
     except ValueError as error:
         one_line(error, path.split(".")[-1].removesuffix("_x"))
     else:

@@ -25,15 +25,16 @@ def test_runs_of_one_group_share_all_but_seed_and_resources() -> None:
     config = atari_small()
     same = {"seed": 5, "threads": 3, "env.threads": 3, "log_interval": 10, "keep_checkpoints": 9}
     for path, value in same.items():
-        assert compared(changed(config, path, value)) == compared(config), path
+        assert compared(changed(config, {path: value})) == compared(config), path
     other = {"total_steps": 5, "env.sticky": 0.5, "learner.torso.embedding": 8}
     for path, value in other.items():
-        assert compared(changed(config, path, value)) != compared(config), path
+        assert compared(changed(config, {path: value})) != compared(config), path
 
 
 def test_the_noise_of_every_world_is_in_its_name() -> None:
     config = replace(maze(), env=GymConfig())
     assert world_name(config) == "CartPole-v1"
-    assert world_name(changed(config, "env.noise", "pixel")) == "CartPole-v1 with pixel noise"
-    assert world_name(changed(atari_small(), "env.noise", "walk")).endswith(" with walk noise")
-    assert world_name(changed(maze(), "env.dose", 0.5)) == "the maze with brownian noise (dose 0.5)"
+    assert world_name(changed(config, {"env.noise": "pixel"})) == "CartPole-v1 with pixel noise"
+    assert world_name(changed(atari_small(), {"env.noise": "walk"})).endswith(" with walk noise")
+    dosed = changed(maze(), {"env.dose": 0.5})
+    assert world_name(dosed) == "the maze with brownian noise (dose 0.5)"

@@ -158,9 +158,7 @@ def changed_runs(folder: Path, *changes: dict[str, Any]) -> list[Path]:
     runs = []
     for number, changes_ in enumerate(changes):
         for seed in range(2):
-            config = replace(maze(), seed=seed)
-            for path, value in changes_.items():
-                config = changed(config, path, value)
+            config = changed(replace(maze(), seed=seed), changes_)
             runs.append(write(folder / f"{number}-{seed}", config, 10.0 * number + seed))
     return runs
 
@@ -215,7 +213,7 @@ def test_what_changes_no_result_separates_no_runs(tmp_path: Path) -> None:
         write(tmp_path / "a", replace(atari_small("rnd", "Pong"), seed=0)),
         write(
             tmp_path / "b",
-            changed(replace(atari_small("rnd", "Pong"), seed=1, threads=3), "env.threads", 3),
+            changed(replace(atari_small("rnd", "Pong"), seed=1, threads=3), {"env.threads": 3}),
         ),
     ]
     assert list(scores(alike, None, tmp_path / "out")["scores"]) == ["rnd"]

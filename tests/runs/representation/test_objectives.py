@@ -33,8 +33,7 @@ def table(
 ) -> tuple[list[Any], list[str]]:
     config, told = PRESETS["atari-small"](), list[str]()
     config = replace(config, learner=replace(config.learner, torso=TORSO))
-    for path, value in {"env.num_envs": 2, **(changes or {})}.items():
-        config = changed(config, path, value)
+    config = changed(config, {"env.num_envs": 2, **(changes or {})})
     rows = objectives.compare(
         config, [game], names, [0], 240, updates, out, progress=False, tell=told.append
     )

@@ -166,7 +166,7 @@ def test_a_report_needs_no_file_that_the_runs_began_with(copy: Path) -> None:
     path, began = copy / "begun.csv", {"learner.torso.init": "no/eye"}
     for row in read_ledger(copy / "maze.csv"):
         config = read_config(copy / "runs" / "none" / "rnd" / f"s{row['seed']}")
-        config = changed(changed(config, "learner.torso.init", "no/eye"), "contents", "eye 123")
+        config = changed(config, {"learner.torso.init": "no/eye", "contents": "eye 123"})
         overrides = row["overrides"] | began
         new = {"digest": digest(config), "overrides": overrides, "contents": "eye 123"}
         append(path, [row | new])
@@ -262,9 +262,9 @@ def test_a_field_that_is_newer_than_a_ledger_changes_no_digest_until_it_is_used(
     others = {None: "file", "mlp": "linear", "exponential": "linear", "frame": "change", 1: 2}
     others |= {"": "eye 123", "all": "action"}
     needs = {
-        "predictor_isotropic": ("learner.world_model.predictor", "linear"),
-        "stride": ("learner.world_model.horizon", 2),
-        "expected_takes": ("learner.world_model.expected_error", "log"),
+        "predictor_isotropic": {"learner.world_model.predictor": "linear"},
+        "stride": {"learner.world_model.horizon": 2},
+        "expected_takes": {"learner.world_model.expected_error": "log"},
     }
     for path, value in NEUTRAL.items():
         inner = values
@@ -272,10 +272,9 @@ def test_a_field_that_is_newer_than_a_ledger_changes_no_digest_until_it_is_used(
             inner = inner[part]
         if path[-1] in inner:  # other models have other fields
             assert inner.pop(path[-1]) == value, path  # the default changes nothing
-            base = changed(config, *needs[path[-1]]) if path[-1] in needs else config
-            other = changed(
-                base, ".".join(path), True if value is False else others.get(value, 0.5)
-            )
+            base = changed(config, needs.get(path[-1], {}))
+            changes = {".".join(path): True if value is False else others.get(value, 0.5)}
+            other = changed(base, changes)
             assert digest(other) != digest(base)
     older = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
     assert digest(config) == older

@@ -101,9 +101,7 @@ def test_overrides_are_set_at_their_path_and_nowhere_else() -> None:
             "seed=3",
         ]
     )
-    result = config
-    for path, value in overrides.items():
-        result = changed(result, path, value)
+    result = changed(config, overrides)
     torso = replace(config.learner.torso, channels=(3, 4), encoder="conv")
     expected = replace(
         config,
@@ -115,6 +113,21 @@ def test_overrides_are_set_at_their_path_and_nowhere_else() -> None:
     assert isinstance(result.learner.learning_rate, float) and isinstance(
         result.learner.torso.channels, tuple
     )
+    assert changed(config, {}) is config
+
+
+def test_fields_that_need_each_other_are_set_in_any_order() -> None:
+    config = maze_preset("byol-explore")
+    needs = {
+        "learner.world_model.expected_takes": "action",  # needs an expected error
+        "learner.world_model.expected_error": "log",
+        "learner.world_model.stride": 4,  # needs a horizon
+        "learner.world_model.horizon": 4,
+    }
+    with pytest.raises(ValueError, match="stride"):
+        changed(config, {"learner.world_model.stride": 4})
+    forwards, backwards = changed(config, needs), changed(config, dict(reversed(needs.items())))
+    assert forwards == backwards and forwards.learner.world_model.horizon == 4
 
 
 @pytest.mark.parametrize(
