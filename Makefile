@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(sort $(shell find envs world_models agents runs -name '*.py'))
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=strict --editable
+# Without --no-compile pip takes 40 seconds for modules that nobody imports.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --config-settings editable_mode=strict --editable
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
 .PHONY: help demo test quick lint docs examples format clean FORCE
@@ -53,9 +54,10 @@ $(VENV)/installed: $(VENV)/files setup.py pyproject.toml
 	$(INSTALL) .
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
+$(VENV)/installed-dev: $(VENV)/files setup.py pyproject.toml
+	@echo "installing afterwit, what it needs and what its tests need (a minute or three)"
 	$(INSTALL) '.[dev]'
-	@touch $@
+	@touch $(VENV)/installed $@
 
 clean:  ## remove what these made
 	rm -rf build dist *.egg-info docs/_build $(VENV)

@@ -104,6 +104,12 @@ def test_a_method_that_lacks_runs_is_named() -> None:
         matrices({"rnd": {"Pong": [1.0], "Venture": [1.0]}, "icm": {"Pong": [1.0]}})
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("afterwit.runs.evaluation.scores.REPETITIONS", 10)
+
+
+@pytest.mark.usefixtures("quick")
 def test_from_run_folders_to_a_table_and_a_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,11 +146,6 @@ def test_the_human_normalised_score_is_taken_where_all_have_it(tmp_path: Path) -
     assert result["measure"] == HUMAN and result["scores"] == {"byol-hindsight": [[0.25], [1.25]]}
     without = evaluated(tmp_path / "without", 1.0, seed=2)
     assert scores([*both, without], None, tmp_path / "out")["measure"] == "return"
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("afterwit.runs.evaluation.scores.REPETITIONS", 10)
 
 
 def write(folder: Path, config: RunConfig, score: float = 1.0, **more: Any) -> Path:
