@@ -13,7 +13,7 @@ from afterwit.agents.learner_config import LearnerConfig
 from afterwit.agents.old_checkpoints import translate_state
 from afterwit.agents.policy import Policy
 from afterwit.agents.popart import PopArt
-from afterwit.agents.returns import continuing_returns, n_step_returns
+from afterwit.agents.returns import continuing_returns, lambda_returns
 from afterwit.agents.vmpo import TrustRegion, entropy, vmpo_loss
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec
@@ -220,12 +220,13 @@ class Learner(nn.Module):
         # one unit for both, so that the weights of the rewards mean the same with two values
         unit, policy = 1 - self.config.discount, self.policy
         value = policy.popart.denormalise(policy.value(beliefs))
-        targets = n_step_returns(
+        targets = lambda_returns(
             reward=unit * (own if policy.two_values else own + curiosity),
             terminal=trajectory.terminal,
             real=real,
             value=value,
             discount=self.config.discount,
+            trace=self.config.return_lambda,
         )
         values = [TrainedValue(policy.value, policy.popart, targets)]
         advantage = targets - value[:-1]
@@ -236,6 +237,7 @@ class Learner(nn.Module):
                 real=real,
                 value=value,
                 discount=self.config.intrinsic_discount,
+                trace=self.config.return_lambda,
             )
             values.append(TrainedValue(policy.intrinsic_value, policy.intrinsic_popart, targets))
             advantage = advantage + targets - value[:-1]

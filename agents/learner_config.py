@@ -29,6 +29,9 @@ class LearnerConfig:
     intrinsic_discount: float = 0.99
     """gamma of the intrinsic return, per agent step, where policy.two_values gives it a value of
     its own (Burda et al., 2018: 0.99)."""
+    return_lambda: float = 1.0
+    """lambda of the returns. 1: the rewards to the end of the unroll, as published. Below 1 the
+    value of what is near counts for more, so that advantages vary less (TD(lambda); as in GAE)."""
     # In these units a reward of 1 at each step is 1. A rare reward is large: the first one after
     # batches of N zeros counts as sqrt(N / popart_step). BYOL-Explore's PopArt divides by the
     # deviation about the mean: the same for rare rewards, but 0 for constant ones.
@@ -68,6 +71,10 @@ class LearnerConfig:
                 raise ValueError(
                     f"learner.{name} is {getattr(self, name)}; it must be at least 0 and below 1"
                 )
+        if not 0 <= self.return_lambda <= 1:
+            raise ValueError(
+                f"learner.return_lambda is {self.return_lambda}; it must be from 0 to 1"
+            )
         for name in ("learning_rate", "world_model_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"learner.{name} is {getattr(self, name)}; it must be above 0")

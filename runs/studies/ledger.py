@@ -49,6 +49,7 @@ NEUTRAL: dict[tuple[str, ...], Any] = {
     ("env", "labels"): False,
     ("learner", "intrinsic_discount"): 0.99,
     ("learner", "micro_batches"): 1,
+    ("learner", "return_lambda"): 1.0,
     ("learner", "policy", "two_values"): False,
     ("learner", "torso", "init"): None,
     ("learner", "vmpo", "weights"): "exponential",

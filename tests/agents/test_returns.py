@@ -1,4 +1,4 @@
-"""Value targets against their definition: the sum of rewards to the end of episode or sequence."""
+"""Value targets against their definitions: sums of rewards, and their mean over how far they go."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from afterwit.agents.returns import n_step_returns
+from afterwit.agents.returns import lambda_returns
 from afterwit.world_models.trajectory import Trajectory
 from tests.helpers import RESETS, B, T, close, random_trajectory
 
@@ -17,18 +17,24 @@ def value_of_rows(seed: int) -> Tensor:
     return torch.randn(T + 1, B, generator=torch.Generator().manual_seed(seed))
 
 
-def returns(trajectory: Trajectory, value: Tensor) -> Tensor:
-    return n_step_returns(
+def returns(trajectory: Trajectory, value: Tensor, trace: float = 1.0) -> Tensor:
+    return lambda_returns(
         reward=trajectory.reward,
         terminal=trajectory.terminal,
         real=trajectory.real,
         value=value,
         discount=DISCOUNT,
+        trace=trace,
     )
 
 
-def reference_return(trajectory: Trajectory, value: Tensor, t: int, b: int) -> Tensor:
-    """Walk forward from obs[t], adding discounted rewards, to the end of episode or sequence."""
+def reference_return(
+    trajectory: Trajectory, value: Tensor, t: int, b: int, steps: int = T
+) -> Tensor:
+    """Walk forward from obs[t], adding discounted rewards, to the end of episode or sequence.
+
+    Or for a number of steps.
+    """
     total, weight = torch.zeros(()), 1.0
     for time in range(t, T):
         total = total + weight * trajectory.reward[time, b]
@@ -36,7 +42,7 @@ def reference_return(trajectory: Trajectory, value: Tensor, t: int, b: int) -> T
         if trajectory.terminal[time, b]:
             return total
         # the next step only resets: a time limit
-        over = time + 1 == T or bool(trajectory.first[time + 2, b])
+        over = time + 1 in (T, t + steps) or bool(trajectory.first[time + 2, b])
         if over:
             return total + weight * value[time + 1, b]
     raise AssertionError("unreachable")
@@ -58,6 +64,20 @@ def test_returns_equal_a_walk_to_the_end(resets: tuple[tuple[int, int], ...], se
                 close(found[t, b], reference_return(trajectory, value, t, b))
 
 
+@pytest.mark.parametrize("trace", (0.0, 0.3, 0.9, 1.0))
+def test_lambda_returns_are_a_mean_over_how_far_the_walk_goes(trace: float) -> None:
+    """(1 - lambda) sum_n lambda^(n-1) G_n, where all walks past the end are the one to the end."""
+    trajectory, value = random_trajectory(), value_of_rows(1)
+    found = returns(trajectory, value, trace)
+    for t in range(T):
+        for b in range(B):
+            if trajectory.real[t, b]:
+                walks = [reference_return(trajectory, value, t, b, n) for n in range(1, T + 1)]
+                weights = [(1 - trace) * trace**n for n in range(T - 1)] + [trace ** (T - 1)]
+                mean = sum(w * walk for w, walk in zip(weights, walks, strict=True))
+                close(found[t, b], torch.as_tensor(mean))
+
+
 def test_terminal_truncation_and_the_end_of_the_sequence_are_three_things() -> None:
     """Three environments: one terminates at t = 2, one is truncated, and one does not end."""
     trajectory = random_trajectory(batch=3, resets=((4, 0), (4, 1)))
@@ -65,7 +85,7 @@ def test_terminal_truncation_and_the_end_of_the_sequence_are_three_things() -> N
     reward[3, :2] = 0
     terminal[2, 0] = True
     value = torch.full((T + 1, 3), 100.0)
-    found = n_step_returns(
+    found = lambda_returns(
         reward=reward, terminal=terminal, real=trajectory.real, value=value, discount=0.5
     )
     assert found[0, 0] == 1 + 0.5 + 0.25
@@ -78,7 +98,7 @@ def test_what_did_not_happen_and_what_comes_after_an_ending_changes_no_return() 
     trajectory, value = random_trajectory(), value_of_rows(0)
     found = returns(trajectory, value)
     garbage = trajectory.reward.masked_fill(~trajectory.real, 1e6)
-    other = n_step_returns(
+    other = lambda_returns(
         reward=garbage,
         terminal=trajectory.terminal | ~trajectory.real,
         real=trajectory.real,

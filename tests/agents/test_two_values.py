@@ -30,28 +30,39 @@ def make(config: LearnerConfig = CONFIG, seed: int = 0) -> Learner:
     return Learner(config, tiny_spec(), seed, torch.device("cpu"))
 
 
-def walk(trajectory: Trajectory, reward: Tensor, value: Tensor, t: int, b: int) -> float:
-    """Discounted rewards from obs[t] to the end of the sequence, whatever ends in between."""
+def walk(
+    trajectory: Trajectory, reward: Tensor, value: Tensor, t: int, b: int, steps: int = T
+) -> float:
+    """Discounted rewards from obs[t] to the end of the sequence, whatever ends in between.
+
+    Or of a number of real steps, to where the next one begins.
+    """
     total, weight = 0.0, 1.0
     for time in range(t, T):
         if trajectory.real[time, b]:
+            if steps == 0:
+                return total + weight * float(value[time, b])
             total += weight * float(reward[time, b])
             weight *= 0.8
+            steps -= 1
     return total + weight * float(value[T, b])
 
 
+@pytest.mark.parametrize("trace", (0.0, 0.6, 1.0))
 @pytest.mark.parametrize("resets", [RESETS, (), ((8, 0), (7, 1), (1, 2), (3, 2))])
-def test_a_continuing_return_is_a_walk_through_all_endings(
-    resets: tuple[tuple[int, int], ...],
+def test_a_continuing_return_is_a_mean_of_walks_through_all_endings(
+    resets: tuple[tuple[int, int], ...], trace: float
 ) -> None:
     trajectory = random_trajectory(resets=resets)
     value = torch.randn(T + 1, B, generator=torch.Generator().manual_seed(1))
     found = continuing_returns(
-        reward=trajectory.reward, real=trajectory.real, value=value, discount=0.8
+        reward=trajectory.reward, real=trajectory.real, value=value, discount=0.8, trace=trace
     )
+    weights = [(1 - trace) * trace**n for n in range(T - 1)] + [trace ** (T - 1)]
     for t in range(T):
         for b in range(B):
-            expected = walk(trajectory, trajectory.reward, value, t, b)
+            walks = [walk(trajectory, trajectory.reward, value, t, b, n) for n in range(1, T + 1)]
+            expected = sum(w * each for w, each in zip(weights, walks, strict=True))
             assert float(found[t, b]) == pytest.approx(expected, abs=1e-5)
 
 
@@ -107,3 +118,19 @@ def test_off_it_changes_nothing() -> None:
 def test_a_wrong_discount_is_named() -> None:
     with pytest.raises(ValueError, match=r"learner.intrinsic_discount is 1.0; it must be at least"):
         LearnerConfig(intrinsic_discount=1.0)
+
+
+def test_both_values_learn_from_one_step_where_lambda_is_0() -> None:
+    learner, trajectory = make(replace(CONFIG, return_lambda=0.0)), random_trajectory(resets=())
+    policy, bonus = learner.policy, torch.rand(T, B)
+    beliefs = policy(*trajectory.inputs).beliefs.detach()
+    own, curious = policy.popart, policy.intrinsic_popart
+    ahead = [
+        own.denormalise(policy.value(beliefs)).detach()[1:],
+        curious.denormalise(policy.intrinsic_value(beliefs)).detach()[1:],
+    ]
+    streams, _, _ = learner._targets(trajectory, beliefs, bonus)
+    unit = 1 - CONFIG.discount  # of both
+    close(streams[1].targets, unit * CONFIG.intrinsic_weight * bonus + 0.8 * ahead[1])
+    reward = CONFIG.extrinsic_weight * trajectory.reward / learner.extrinsic.size
+    close(streams[0].targets, unit * reward + 0.9 * ahead[0])
