@@ -260,7 +260,7 @@ def test_a_field_that_is_newer_than_a_ledger_changes_no_digest_until_it_is_used(
     config = PRESETS["maze"](model=model)
     values = to_dict(config)
     others = {None: "file", "mlp": "linear", "exponential": "linear", "frame": "change", 1: 2}
-    others |= {"": "eye 123", "all": "action"}
+    others |= {"": "eye 123", "all": "action", False: True}
     needs = {
         "predictor_isotropic": {"learner.world_model.predictor": "linear"},
         "stride": {"learner.world_model.horizon": 2},
@@ -273,8 +273,8 @@ def test_a_field_that_is_newer_than_a_ledger_changes_no_digest_until_it_is_used(
         if path[-1] in inner:  # other models have other fields
             assert inner.pop(path[-1]) == value, path  # the default changes nothing
             base = changed(config, needs.get(path[-1], {}))
-            changes = {".".join(path): True if value is False else others.get(value, 0.5)}
-            other = changed(base, changes)
+            used = 0.5 if isinstance(value, float) else others[value]
+            other = changed(base, {".".join(path): used})
             assert digest(other) != digest(base)
     older = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
     assert digest(config) == older
