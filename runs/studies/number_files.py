@@ -11,11 +11,9 @@ from afterwit.runs.output.files import SUMMARY, atomic_write, write_csv, write_j
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.studies.differences import NoiseCost, cost_rows
 from afterwit.runs.studies.results import StudyLog
+from afterwit.runs.studies.run_study import CELLS, DIFFERENCES, RUNS, STANDINGS
 from afterwit.runs.studies.standings import Standings, standings_markdown
 from afterwit.runs.studies.verdicts import Claim, Target
-
-RUNS, CELLS, DIFFERENCES = "runs.csv", "cells.csv", "differences.csv"
-STANDINGS = "standings.md"
 
 
 def write_numbers(

@@ -25,8 +25,9 @@ from afterwit.runs.studies.coverage_figure import coverage_figure, method_figure
 from afterwit.runs.studies.differences import study_costs
 from afterwit.runs.studies.figures import MANY, curves_figure, measure_words, scores_figure
 from afterwit.runs.studies.ledger_study import ledger_study
-from afterwit.runs.studies.number_files import CELLS, DIFFERENCES, RUNS, STANDINGS, write_numbers
+from afterwit.runs.studies.number_files import write_numbers
 from afterwit.runs.studies.results import StudyLog, read_study
+from afterwit.runs.studies.run_study import CELLS, DIFFERENCES, RUNS, STANDINGS
 from afterwit.runs.studies.standings import Standings, standings, standings_table, standings_words
 from afterwit.runs.studies.standings_figure import standings_figure
 from afterwit.runs.studies.tables import (

@@ -31,10 +31,10 @@ from afterwit.runs.training.many_runs import PATIENCE, finished, train_all
 from afterwit.runs.training.run_log import last_entry
 
 NAME, FORMAT = "study.json", 1
+RUNS, CELLS, DIFFERENCES = "runs.csv", "cells.csv", "differences.csv"
+STANDINGS = "standings.md"
 # what the report of a ledger may have left in a folder without runs
-REPORT = (
-    *(PAGE, SUMMARY, "runs.csv", "cells.csv", "differences.csv", "standings.md", "study-*.png"),
-)
+REPORT = (PAGE, SUMMARY, RUNS, CELLS, DIFFERENCES, STANDINGS, "study-*.png")
 
 
 @dataclass(frozen=True)
