@@ -343,6 +343,45 @@ def test_a_value_that_lags_changes_no_weight(weights: Weights) -> None:
     np.testing.assert_allclose(before.sum(), float(weights == "exponential"), atol=1e-6)
 
 
+def test_a_value_that_errs_by_state_moves_no_policy_with_linear_weights() -> None:
+    """Two states, in which the actions were taken exactly as often as the acting policy says."""
+    acting = torch.tensor([0.5, 0.25, 0.25])
+    action = torch.tensor([0, 0, 1, 2]).repeat(2, 1).T  # [4, 2 states]
+    advantage = torch.tensor([1.0, -1.0]).expand(4, 2)
+    logits = torch.tensor([[0.3, -0.2, 0.6], [-0.4, 0.5, 0.1]], requires_grad=True)
+    log_probs = logits.log_softmax(-1).expand(4, 2, 3)
+    loss, _ = vmpo_loss(
+        log_probs=log_probs,
+        behaviour=acting.log().expand(4, 2, 3),
+        action=action,
+        advantage=advantage,
+        real=torch.ones(4, 2, dtype=torch.bool),
+        alpha=torch.tensor(0.0),
+        config=VMPOConfig(weights="linear"),
+    )
+    (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    np.testing.assert_allclose(gradient, 0, atol=1e-7)
+    # log-probabilities would move it, towards the acting policy or away from it
+    taken = log_probs.gather(-1, action[..., None]).squeeze(-1)
+    (gradient,) = torch.autograd.grad((advantage * taken).mean(), logits)
+    assert gradient.abs().max() > 0.05
+
+
+def test_linear_weights_multiply_ratios() -> None:
+    data, config = batch(3), VMPOConfig(weights="linear")
+    loss, metrics = vmpo_loss(**data._asdict(), alpha=torch.tensor(0.0), config=config)
+    weights, _, _ = sample_weights(data.advantage, data.real, config)
+    ratio = (data.log_probs - data.behaviour).detach().exp()
+    taken = ratio.gather(-1, data.action[..., None]).squeeze(-1)
+    np.testing.assert_allclose(metrics["policy_loss"], -(weights * taken).sum(), rtol=1e-5)
+    loss.backward()
+    expected = torch.zeros(T, B, A).scatter(
+        -1, data.action[..., None], -(weights * taken)[..., None]
+    )
+    assert data.log_probs.grad is not None
+    close(data.log_probs.grad, expected, 1e-5)
+
+
 @pytest.mark.parametrize("value", (0.0, 0.1, -7.3e4))
 def test_equal_advantages_have_no_linear_weights(value: float) -> None:
     advantage, real = torch.full((T, B), value), batch().real
