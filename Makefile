@@ -7,6 +7,7 @@ SOURCES := $(sort $(shell find envs world_models agents runs -name '*.py'))
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --config-settings editable_mode=strict --editable
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
+.NOTPARALLEL:  # two installations at a time would spoil each other
 .PHONY: help demo test quick lint docs examples format clean FORCE
 .DEFAULT_GOAL := help
 

@@ -31,7 +31,8 @@ class LearnerConfig:
     its own (Burda et al., 2018: 0.99)."""
     return_lambda: float = 1.0
     """lambda of the returns. 1: the rewards to the end of the unroll, as published. Below 1 the
-    value of what is near counts for more, so that advantages vary less (TD(lambda); as in GAE)."""
+    value of what is near counts for more: less noise in the advantages, more of the value's errors
+    (TD(lambda); as in GAE)."""
     # In these units a reward of 1 at each step is 1. A rare reward is large: the first one after
     # batches of N zeros counts as sqrt(N / popart_step). BYOL-Explore's PopArt divides by the
     # deviation about the mean: the same for rare rewards, but 0 for constant ones.

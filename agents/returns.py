@@ -1,8 +1,8 @@
 """Value targets: lambda-returns to the end of the sequence, bootstrapped.
 
 With lambda = 1 these are n-step returns: BYOL-Explore's V-trace without correction (Guo et al.,
-2022). Below 1 they trust the value more and vary less (Sutton, 1988; the advantages are then those
-of GAE, Schulman et al., 2015).
+2022). Below 1 they trust the value more: they vary less, and have more of its errors (Sutton, 1988;
+the advantages are then those of GAE, Schulman et al., 2015).
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def lambda_returns(
     factor = discount * (~terminal).to(reward.dtype)
     # the next step is a reset, or past the end of the sequence
     ends = torch.cat([~real[1:], torch.ones_like(real[:1])])
-    traces = torch.where(ends, 0.0, trace).to(reward.dtype)
     returns, following = torch.empty_like(reward), value[-1]
     for t in range(len(reward) - 1, -1, -1):
-        following = reward[t] + factor[t] * torch.lerp(value[t + 1], following, traces[t])
+        ahead = torch.lerp(value[t + 1], following, trace)
+        following = reward[t] + factor[t] * torch.where(ends[t], value[t + 1], ahead)
         returns[t] = following
     return returns
 
@@ -62,11 +62,12 @@ def continuing_returns(
               G_{t+1}                                              if it only resets,
         G_T = V(obs[T])
 
-    V' is the value of the observation at which the next real step begins. So what lies behind an
-    ending counts: a bonus for novelty does not fear it (Burda et al., 2018, section 2.3).
+    V' is the value of the observation at which the next real step begins (obs[T] if there is none).
+    So what lies behind an ending counts: a bonus for novelty does not fear it (Burda et al., 2018,
+    section 2.3).
 
     Args:
-      reward: float [T, B], 0 for steps that only reset.
+      reward: float [T, B].
       real: bool [T, B]: steps that happened.
       value: float [T+1, B]: values of the observations.
       discount: gamma, per agent step.

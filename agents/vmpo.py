@@ -19,12 +19,13 @@ better outcomes count. So an agent seeks noise for which it is paid nothing on a
 softmax(A / eta) around equal weights. Variance means nothing to them. There eta is the deviation of
 A / sqrt(2 epsilon_eta), to which the solution of its problem tends for small epsilon_eta.
 
-What linear weights multiply is not the log-probability of the taken action, but its ratio to that
-of the acting policy. That is the policy gradient within the same trust region (the surrogate of
-TRPO, Schulman et al., 2015). The acting policy is some updates old. Where a value errs in a state,
-all advantages there err alike, and with log-probabilities the policy would move towards what it
-just did there, or away from it. With ratios that cancels on average. An error that is the same
-everywhere cancels in each batch, as the weights sum to 0.
+Linear weights multiply the ratio pi / pi_acting of the taken action's probabilities, not its
+log-probability. That is the policy gradient within the same trust region (the surrogate of TRPO,
+Schulman et al., 2015). An error of the value that is the same everywhere changes no weight, as the
+mean is taken off. One that differs by state makes all advantages of a state err alike. As the
+acting policy is some updates old, log-probabilities would move the policy back to it there, or
+away from it; with ratios that cancels on average. (What the value errs by in the target of a step
+before does not cancel; there is more of that with `return_lambda` below 1.)
 
 At MIN_ALPHA the trust region does not bind: the learning rate limits the policy, and the ratio
 stays below 1. At MAX_ALPHA the trust region is broken: one step of Adam moves the policy further
@@ -61,8 +62,8 @@ class VMPOConfig:
     Larger: only the best samples count."""
     weights: Weights = "exponential"
     """exponential: of the better half of the samples, as published; they prefer actions whose
-    advantage varies. linear: of all samples, whose ratios they multiply; only the mean advantage of
-    an action counts (ours)."""
+    advantage varies. linear: of all samples; they multiply pi / pi_acting, and only the mean
+    advantage of an action counts (ours)."""
     trust_region_epsilon: float = 0.005
     """Mean KL, in nats, that is allowed from the acting to the trained policy (epsilon_alpha). The
     acting policy is that of the recorded steps; with a policy lag it is older than the newest one.
@@ -177,7 +178,7 @@ def top_half(advantage: Tensor, real: Tensor) -> Tensor:
 def sample_weights(
     advantage: Tensor, real: Tensor, config: VMPOConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """How much the (log-)probability of each taken action counts in the policy loss.
+    """How much each taken action's log-probability (linear: ratio) counts in the policy loss.
 
     Args:
       advantage: [T, B], of all learners.
@@ -244,7 +245,8 @@ def vmpo_loss(
     )
     taken = log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
     if config.weights == "linear":
-        taken = (taken - behaviour.gather(-1, action.unsqueeze(-1)).squeeze(-1)).exp()
+        acting = behaviour.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        taken = (taken - acting).masked_fill(~real, 0).exp()
     policy_loss = (
         -(data_parallel.own_share(weights, 1) * taken).sum() * data_parallel.num_learners()
     )

@@ -32,11 +32,13 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
 def changed(config: T, changes: Mapping[str, Any]) -> T:
     """Return `config` with the field at each dotted path set to its value, all at once.
 
-    All configs around the fields are made again, so that their checks run again. So fields that
-    need each other may stand in any order. An int may stand for a float, and a list for a tuple.
+    All configs around the fields are made again, once, so that their checks run again and fields
+    that need each other may stand in any order. An int may stand for a float, and a list for a
+    tuple.
 
     Raises:
-      ValueError: a field is unknown, a value has another type, or a config refuses its fields.
+      ValueError: a field is unknown, or set as a whole and in part, a value has another type, or a
+        config refuses its fields.
     """
     return _changed(config, [(path, path.split("."), value) for path, value in changes.items()])
 
@@ -60,6 +62,8 @@ def _changed(config: T, changes: Sequence[tuple[str, Sequence[str], Any]]) -> T:
         if not is_dataclass(inner):
             raise ValueError(f"{path} does not exist: {name} is {inner!r} and has no fields")
         within.setdefault(name, []).append((path, rest, value))
+    if both := sorted(values.keys() & within):
+        raise ValueError(f"{both[0]} is set as a whole and in part; leave out one of the two")
     inner_configs = {name: _changed(getattr(config, name), group) for name, group in within.items()}
     return replace(config, **values, **inner_configs) if changes else config
 

@@ -255,6 +255,8 @@ def test_the_loss_is_the_weighted_sum_of_its_parts_over_real_steps() -> None:
     ("change", "message"),
     [
         ({"discount": 1.0}, r"learner\.discount is 1\.0"),
+        ({"return_lambda": 1.5}, r"learner\.return_lambda is 1\.5; it must be from 0 to 1"),
+        ({"return_lambda": -0.1}, r"learner\.return_lambda is -0\.1"),
         ({"learning_rate": 0.0}, r"learner\.learning_rate is 0\.0"),
         ({"world_model_rate": 0.0}, r"learner\.world_model_rate is 0\.0"),
         ({"max_gradient_norm": 0.0}, r"learner\.max_gradient_norm is 0\.0"),

@@ -361,17 +361,22 @@ def test_a_value_that_errs_by_state_moves_no_policy_with_linear_weights() -> Non
     )
     (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
     np.testing.assert_allclose(gradient, 0, atol=1e-7)
-    # log-probabilities would move it, towards the acting policy or away from it
+    # log-probabilities would move it: towards the acting policy where the advantages are too high
     taken = log_probs.gather(-1, action[..., None]).squeeze(-1)
-    (gradient,) = torch.autograd.grad((advantage * taken).mean(), logits)
-    assert gradient.abs().max() > 0.05
+    (moved,) = torch.autograd.grad((advantage * taken).mean(), logits, retain_graph=True)
+    kl = (acting * (acting.log() - log_probs[0])).sum(-1)
+    (away,) = torch.autograd.grad(kl.sum() / 2, logits)
+    np.testing.assert_allclose(moved, -away * torch.tensor([[1.0], [-1.0]]), atol=1e-6)
+    assert away.abs().max() > 0.05
 
 
 def test_linear_weights_multiply_ratios() -> None:
     data, config = batch(3), VMPOConfig(weights="linear")
+    far = data.behaviour.masked_fill(~data.real[..., None], -500.0)  # what did not happen is no inf
+    data = data._replace(behaviour=far)
     loss, metrics = vmpo_loss(**data._asdict(), alpha=torch.tensor(0.0), config=config)
     weights, _, _ = sample_weights(data.advantage, data.real, config)
-    ratio = (data.log_probs - data.behaviour).detach().exp()
+    ratio = (data.log_probs - data.behaviour).detach().exp().nan_to_num(posinf=0)
     taken = ratio.gather(-1, data.action[..., None]).squeeze(-1)
     np.testing.assert_allclose(metrics["policy_loss"], -(weights * taken).sum(), rtol=1e-5)
     loss.backward()

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from afterwit.agents import Learner, LearnerConfig, PolicyConfig
+from afterwit.agents.vmpo import VMPOConfig
 from afterwit.world_models import data_parallel
 from afterwit.world_models.models.ama import AMAConfig
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
@@ -79,7 +80,9 @@ CONFIGS = {
     "lpm": LearnerConfig(world_model=LPMConfig()),
     "ride": LearnerConfig(world_model=RIDEConfig()),
     "ngu": LearnerConfig(world_model=NGUConfig()),
-    "e3b": LearnerConfig(world_model=E3BConfig()),
+    "e3b": LearnerConfig(
+        world_model=E3BConfig(), vmpo=VMPOConfig(weights="linear"), return_lambda=0.9
+    ),
     "noveld": LearnerConfig(world_model=NovelDConfig()),
     "re3": LearnerConfig(world_model=RE3Config(memory=100)),
 }
@@ -166,7 +169,8 @@ def results(learners: int, names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 # one test for all models, so that these processes are started once; three learners, of which one
-# gets nothing, show what two do, but for groups that are cut elsewhere
+# gets nothing, show what two do, but for what depends on how a batch is cut: groups, a loss of the
+# whole batch, an episode's memory
 @pytest.mark.parametrize(
     ("learners", "names"), ((2, ("small groups", "regularised", "e3b")), (3, tuple(CONFIGS)))
 )

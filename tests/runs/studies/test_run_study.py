@@ -126,6 +126,8 @@ def test_fields_that_need_each_other_are_set_in_any_order() -> None:
     }
     with pytest.raises(ValueError, match="stride"):
         changed(config, {"learner.world_model.stride": 4})
+    with pytest.raises(ValueError, match="learner is set as a whole and in part"):
+        changed(config, {"learner": config.learner, "learner.discount": 0.5})
     forwards, backwards = changed(config, needs), changed(config, dict(reversed(needs.items())))
     assert forwards == backwards and forwards.learner.world_model.horizon == 4
 
