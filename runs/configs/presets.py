@@ -69,7 +69,7 @@ def atari_small(
     # trust region allows the speed that the policy has in the first half of a run, and no more
     # later (docs/results/maze-mended.md). The weights are linear: with the published ones the agent
     # seeks noise for which it is paid nothing on average. Unrolls of 10 explore faster, but with
-    # them noise is sought in some runs (docs/results/atari-noise.md).
+    # them noise is sought in some runs (docs/results/atari-noise-tried.md).
     learner = LearnerConfig(
         torso=torso,
         world_model=model_config(model, variant, "ours", rate=1e-3),
