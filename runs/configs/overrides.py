@@ -64,8 +64,8 @@ def _changed(config: T, changes: Sequence[tuple[str, Sequence[str], Any]]) -> T:
         within.setdefault(name, []).append((path, rest, value))
     if both := sorted(values.keys() & within):
         raise ValueError(f"{both[0]} is set as a whole and in part; leave out one of the two")
-    inner_configs = {name: _changed(getattr(config, name), group) for name, group in within.items()}
-    return replace(config, **values, **inner_configs) if changes else config
+    values |= {name: _changed(getattr(config, name), group) for name, group in within.items()}
+    return replace(config, **values) if values else config
 
 
 def checked(value: Any, hint: Any, path: str) -> Any:
