@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-versi
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
 .NOTPARALLEL:  # two installations at a time would spoil each other
-.PHONY: help demo test quick lint docs examples format clean FORCE
+.PHONY: help demo test thorough quick lint docs examples format clean FORCE
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -17,8 +17,11 @@ help:  ## this list
 demo: $(VENV)/installed  ## train two agents in two noisy mazes, and write a report
 	$(BIN)/afterwit demo
 
-test: lint  ## lint, types and all tests: what CI runs
+test: lint  ## lint, types and tests: what CI runs
 	$(BIN)/pytest
+
+thorough: lint  ## lint, types and all tests, with the variations that `make test` leaves out
+	$(BIN)/pytest -m ""
 
 quick: lint  ## lint, types and the quick tests, under 90 seconds
 	$(BIN)/pytest -m "not slow"

@@ -1,6 +1,13 @@
-"""Marks: `slow` is left out of `make quick`, `gpu` needs a GPU and is skipped without one."""
+"""Marks: `slow` is left out of `make quick`, `thorough` of `make test`. `gpu` needs a GPU.
+
+`make thorough` runs everything; so does `pytest -m ""`.
+"""
 
 from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two tests run at a time, with their processes
 
 import pytest
 import torch
@@ -38,11 +45,56 @@ SLOW = (
     "world_models/test_registry.py::test_an_own_model_trains_goes_on_is_evaluated_and_reported",
 )
 
+# Tests that take seconds and repeat with other values what a test that is not listed here shows.
+THOROUGH = (
+    "agents/test_pipeline.py::test_several_actors_do_what_they_would_one_after_the_other[2-2-0]",
+    "agents/test_pipeline.py::test_several_actors_do_what_they_would_one_after_the_other[3-4-3]",
+    "agents/test_ray.py::test_a_learner_lost_again_and_again_stops_the_run",
+    "agents/test_ray.py::test_an_actor_that_hangs_is_replaced",
+    "agents/test_ray.py::test_environments_that_cannot_be_saved_start_new_episodes",
+    "agents/test_ray.py::test_what_is_here_already_is_not_asked_again",
+    "agents/test_ray.py::test_with_one_learner_the_cluster_s_run_is_the_local_one[0-2-2]",
+    "agents/test_ray.py::test_with_one_learner_the_cluster_s_run_is_the_local_one[2-1-4]",
+    "envs/test_atari.py::test_sticky_actions_are_the_emulators_own_drawn_on_every_frame[0.0-3]",
+    "envs/test_atari.py::test_sticky_actions_are_the_emulators_own_drawn_on_every_frame[0.1-4]",
+    "envs/test_atari.py::test_sticky_actions_follow_their_probability_on_every_frame[0.1]",
+    "envs/test_atari_ale.py::test_the_two_agree_bit_for_bit_until_an_episode_ends[colours]",
+    "envs/test_atari_ale.py::test_the_two_agree_bit_for_bit_until_an_episode_ends[few actions]",
+    "envs/test_atari_ale.py::test_the_two_agree_bit_for_bit_until_an_episode_ends[limit]",
+    "envs/test_atari_ale.py::test_the_two_agree_bit_for_bit_until_an_episode_ends[rewards]",
+    "envs/test_atari_ale.py::test_the_two_agree_bit_for_bit_until_an_episode_ends[rooms]",
+    "envs/test_atari_noise.py::"
+    "test_the_game_below_goes_on_unchanged_and_only_the_strip_is_covered[True-",
+    "envs/test_atari_sound.py::test_it_plays_envpool_s_games[Freeway-settings3]",
+    "envs/test_atari_sound.py::test_it_plays_envpool_s_games[MontezumaRevenge-settings1]",
+    "envs/test_env_contract.py::TestMontezuma::",
+    "envs/test_env_contract.py::TestStackedQbertWithSound::",
+    "envs/test_minigrid_labels.py::"
+    "test_labels_are_what_the_grid_and_the_view_show[minigrid:MiniGrid-LockedRoom-v0-6]",
+    "envs/test_minigrid_labels.py::"
+    "test_labels_are_what_the_grid_and_the_view_show[minigrid:MiniGrid-DoorKey-5x5-v0-1]",
+    "examples/test_self_prediction.py::"
+    "test_with_one_predictor_the_mean_counts_and_with_two_the_mean_square[1]",
+    "examples/test_self_prediction.py::"
+    "test_with_one_predictor_the_mean_counts_and_with_two_the_mean_square[2]",
+    "runs/output/test_streams.py::"
+    "test_a_folder_of_any_name_is_trained_resumed_and_looked_at[two words]",
+    "runs/reports/test_comparison_page.py::test_a_file_of_another_origin_is_kept[summary",
+    "runs/studies/test_run_study.py::test_a_killed_study_leaves_no_orphans_and_goes_on[2]",
+    "runs/training/test_old_runs.py::test_it_is_evaluated_reported_and_resumed[rnd]",
+    "world_models/test_data_parallel.py::test_they_do_what_one_does[2-",
+    "world_models/test_isoloss.py::test_models_learn_with_it_and_it_changes_them[unit",
+    "world_models/test_isoloss.py::test_models_learn_with_it_and_it_changes_them[foresight",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         name = item.nodeid.removeprefix("tests/")
         if name.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+        if name.startswith(THOROUGH):
+            item.add_marker(pytest.mark.thorough)
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="torch sees no GPU"))

@@ -37,6 +37,7 @@ from afterwit.world_models.models.rnd import RNDConfig
 from tests.helpers import SHAPE, random_trajectory, tiny_spec, tiny_torso_config
 
 NAME = "pretended"
+RESETS = ((0, 0), (2, 1), (3, 1), (4, 2))
 HINDSIGHT = BYOLHindsightConfig(horizon=3, critic_steps=2)
 PUBLISHED = replace(
     HINDSIGHT,
@@ -150,7 +151,7 @@ def main() -> None:
             else (SHAPE, torch.float32, "mlp")
         )
         spec = tiny_spec(shape, dtype=str(dtype).removeprefix("torch."))
-        on_host = random_trajectory(shape=shape, dtype=dtype)
+        on_host = random_trajectory(length=4, resets=RESETS, shape=shape, dtype=dtype)
         config = replace(config, torso=tiny_torso_config(encoder), vmpo=VMPOConfig(target_period=1))
         # read on the host, before the data moves
         read = {"resets": on_host.resets, "rows_needed": on_host.rows_needed}

@@ -48,6 +48,9 @@ ONE = replace(
 def nodes() -> Iterator[Nodes]:
     """A cluster of two nodes on this machine."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # no processes ahead of the actors that need them: each imports for seconds
+    for setting in ("prestart_worker_first_driver", "enable_worker_prestart"):
+        os.environ[f"RAY_{setting}"] = "0"
     cluster = Nodes(
         True,
         head_node_args={"num_cpus": 8, "object_store_memory": 2**27, "include_dashboard": False},

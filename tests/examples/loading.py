@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
+import os
+import runpy
 import sys
+import tempfile
+from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 
 from tests.house.import_graph import SOURCE
 
+PROCESSES = get_context("forkserver")  # each is forked from one that has imported torch already
+PROCESSES.set_forkserver_preload(["torch", "torch._dynamo", "gymnasium"])
+
 
 def run(path: Path, *options: str, cwd: Path = SOURCE) -> str:
-    command = [sys.executable, str(path), *options]
-    result = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    return result.stdout
+    """Run an example in a process of its own, and return what it printed."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = PROCESSES.Process(target=program, args=(path, options, cwd, out, err))
+        process.start()
+        process.join(60)
+        process.kill()
+        assert process.exitcode == 0, (process.exitcode, err.read_text()[-2000:])
+        return out.read_text()
+
+
+def program(path: Path, options: tuple[str, ...], cwd: Path, out: Path, err: Path) -> None:
+    for number, file in ((1, out), (2, err)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    os.chdir(cwd)
+    sys.argv, sys.path[0] = [str(path), *options], str(path.parent)
+    runpy.run_path(str(path), run_name="__main__")
 
 
 def load(name: str) -> ModuleType:

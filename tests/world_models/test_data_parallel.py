@@ -135,7 +135,7 @@ def _learn(name: str, rank: int, learners: int) -> dict[str, Any]:
     learner = Learner(CONFIGS[name], spec, seed=3, device=torch.device("cpu"))
     metrics = [
         learner.update(cut(trajectory, learners)[rank])
-        for trajectory in trajectories(20 if name == "byol-hindsight" else 6)
+        for trajectory in trajectories(8 if name == "byol-hindsight" else 3)
     ]
     readings = learner.inspect(cut(next(trajectories(1)), learners)[rank])
     return {

@@ -49,6 +49,17 @@ def evaluated(
     return folder
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("afterwit.runs.evaluation.scores.REPETITIONS", 10)
+
+
+@pytest.fixture
+def hundreds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("afterwit.runs.evaluation.scores.REPETITIONS", 300)
+
+
+@pytest.mark.usefixtures("hundreds")
 def test_aggregates_are_those_of_all_runs_of_all_tasks() -> None:
     found = aggregates(TABLES)
     for method, table in TABLES.items():
@@ -70,6 +81,7 @@ def test_aggregates_are_those_of_all_runs_of_all_tasks() -> None:
     assert alone["value"] == 3.5 and np.isnan(alone["low"])
 
 
+@pytest.mark.usefixtures("hundreds")
 def test_improvement_is_counted_pair_by_pair() -> None:
     for entry in improvement(TABLES):
         one, other = TABLES[entry["better"]], TABLES[entry["than"]]
@@ -83,6 +95,7 @@ def test_improvement_is_counted_pair_by_pair() -> None:
         )
 
 
+@pytest.mark.usefixtures("hundreds")
 def test_profiles_fall_from_all_to_none() -> None:
     found = profiles(TABLES)
     for method, table in TABLES.items():
@@ -102,11 +115,6 @@ def test_a_method_that_lacks_runs_is_named() -> None:
         matrices({"rnd": {"Pong": [1.0, 2.0], "Venture": [1.0]}})
     with pytest.raises(ValueError, match="icm has 1 runs of Pong and 0 of Venture"):
         matrices({"rnd": {"Pong": [1.0], "Venture": [1.0]}, "icm": {"Pong": [1.0]}})
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("afterwit.runs.evaluation.scores.REPETITIONS", 10)
 
 
 @pytest.mark.usefixtures("quick")
@@ -137,6 +145,7 @@ def test_from_run_folders_to_a_table_and_a_picture(
     assert rooms["aggregates"]["rnd"]["mean"]["value"] == pytest.approx(15)
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_human_normalised_score_is_taken_where_all_have_it(tmp_path: Path) -> None:
     both = [
         evaluated(tmp_path / str(seed), 1.0, seed=seed, **{HUMAN: {"mean": 0.25 + seed}})
