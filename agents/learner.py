@@ -18,11 +18,11 @@ from afterwit.agents.vmpo import TrustRegion, entropy, vmpo_loss
 from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
-from afterwit.world_models.base import WorldModelOutput
 from afterwit.world_models.draws import draws_of
 from afterwit.world_models.encoder_file import adopt_encoder
 from afterwit.world_models.expected_error import head_groups
 from afterwit.world_models.instruments import representation
+from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.objectives.micro_batches import in_parts
 from afterwit.world_models.registry import make_world_model
 from afterwit.world_models.regulariser import make_regulariser

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self, get_args
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
 from afterwit.world_models.episodic_memory import EpisodicMemory
 from afterwit.world_models.expected_error import MOST_ACTIONS, RATE, ExpectedError, Form, Takes
+from afterwit.world_models.model_output import WorldModelOutput, check_output
 from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
@@ -171,27 +172,6 @@ def check_choices(config: ModelConfig, **choices: Any) -> None:
             )
 
 
-@dataclass(frozen=True)
-class WorldModelOutput:
-    """The loss, which has gradients, and the reward, which has none."""
-
-    loss: Tensor  #: []
-    #: [T, B]: raw intrinsic reward of the transition into obs[t+1]; 0 for steps that only reset
-    reward: Tensor
-    #: [T, B] each: the parts that the reward is the sum of
-    parts: dict[str, Tensor] = field(default_factory=dict)
-    metrics: dict[str, Tensor] = field(default_factory=dict)  #: [] each, without gradient
-    #: []: the raw reward that a model which knows nothing would pay for an average transition
-    ignorance: Tensor = field(default_factory=lambda: torch.ones(()))
-    #: bool [T, B]: transitions that have a raw reward; None: all real steps. The others are not
-    #: paid, and count in no statistic
-    judged: Tensor | None = None
-
-    def paid(self, trajectory: Trajectory) -> Tensor:
-        """bool [T, B]: transitions that are paid."""
-        return trajectory.real if self.judged is None else self.judged
-
-
 MODEL_OF: dict[type[ModelConfig], type[WorldModel]] = {}  # the model that a config belongs to
 
 
@@ -231,6 +211,18 @@ class WorldModel(nn.Module, ABC):
         # on the host, so that a seed gives the same draws on every device
         self.random = torch.Generator().manual_seed(seed)
         self.memory = EpisodicMemory()  # of what the episodes have seen; here of nothing
+
+    def __call__(
+        self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
+    ) -> WorldModelOutput:
+        """What `forward` returns.
+
+        Raises:
+          ValueError: It is not as WorldModelOutput says.
+        """
+        output = super().__call__(trajectory, beliefs, embeddings)
+        check_output(output, trajectory, type(self).__qualname__)
+        return cast(WorldModelOutput, output)
 
     @abstractmethod
     def forward(

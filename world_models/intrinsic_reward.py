@@ -223,7 +223,8 @@ class IntrinsicReward:
         Raises:
           ValueError: An array has a wrong shape or type, or observations are not finite or too
               large.
-          FloatingPointError: The gradient is not finite. No weight and no statistic was changed.
+          FloatingPointError: The gradient or the model's reward is not finite. No weight and no
+            statistic was changed.
         """
         steps = self._read(obs, actions, dones, previous_dones, state, final_observations)
         trajectory, restore_statistics = steps.trajectory, statistics_of(self.modules)
@@ -231,6 +232,11 @@ class IntrinsicReward:
         with self._memory_of(state, trajectory):
             out = self.model(trajectory, beliefs, embeddings)
         paid = out.paid(trajectory)
+        try:
+            self._check_finite(out.reward, paid)
+        except FloatingPointError:
+            restore_statistics()
+            raise
         surprise, expected_loss = self.expected(
             out.reward, out.ignorance, paid, trajectory, beliefs, learning=True
         )
@@ -306,12 +312,13 @@ class IntrinsicReward:
               where it is not known. None: nothing is known.
 
         Returns:
-          The bonus, float32 [T, B], normalised. It is 0 for steps that only reset. If `state` is
-          given, also the state after these steps.
+          The bonus, float32 [T, B], normalised. It is 0 for steps that only reset, and until 8
+          errors were seen. If `state` is given, also the state after these steps.
 
         Raises:
           ValueError: An array has a wrong shape or type, or observations are not finite or too
               large.
+          FloatingPointError: The model's reward is not finite.
         """
         steps = self._read(obs, actions, dones, previous_dones, state, final_observations)
         trajectory = steps.trajectory
@@ -319,6 +326,7 @@ class IntrinsicReward:
             beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
             out = self.model(trajectory, beliefs, embeddings)
             paid = out.paid(trajectory)
+            self._check_finite(out.reward, paid)
             raw, _ = self.expected(out.reward, out.ignorance, paid, trajectory, beliefs)
             normaliser = self.normaliser.with_statistics(raw, paid, out.ignorance)
             bonus = steps.of_steps(normaliser(raw, paid)).cpu().numpy()
@@ -405,6 +413,15 @@ class IntrinsicReward:
             else {name: row.to(self.device) for name, row in state.memory.items()}
         )
         return self.model.memory.lending(rows)
+
+    def _check_finite(self, reward: Tensor, paid: Tensor) -> None:
+        """Raise a FloatingPointError if a raw reward [T, B] is not finite where `paid`."""
+        wrong = reward[paid & ~reward.isfinite()]
+        if len(wrong):
+            raise FloatingPointError(
+                f"the reward of {self.name} is {wrong[0].item()}; nothing was changed. Are all"
+                " observations finite and of order 1?"
+            )
 
     def _beliefs_and_embeddings(self, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
         """Beliefs [T+1, B, M] and embeddings [T+1, B, N]."""

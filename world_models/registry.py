@@ -40,11 +40,27 @@ def find_model(name: str) -> type[WorldModel]:
     try:
         import_module(module)
     except (Exception, SystemExit) as error:
+        remedy = f"mend {module!r}"
+        if isinstance(error, ModuleNotFoundError):
+            remedy = f"install {error.name!r}"
+            if error.name == (top := module.partition(".")[0]):
+                remedy = f"start afterwit in the folder that holds {top!r}, or install it"
+        elif not module:
+            remedy = "name it as package.module:Class"
         raise ValueError(
-            f"world model {name!r} cannot be imported ({describe_error(error)}); start afterwit in"
-            f" the folder that holds {module.partition('.')[0]!r}, or install it"
+            f"world model {name!r} cannot be imported ({describe_error(error)}); {remedy}"
         ) from error
     found = getattr(sys.modules[module], attribute, None)
+    if found is None:
+        models = [
+            known
+            for known, each in vars(sys.modules[module]).items()
+            if isinstance(each, type) and issubclass(each, WorldModel) and each is not WorldModel
+        ]
+        raise ValueError(
+            f"world model {name!r} is not there: {module} has no class {attribute!r}; its classes"
+            f" derived from afterwit.world_models.WorldModel are {', '.join(models) or 'none'}"
+        )
     if not isinstance(found, type) or not issubclass(found, WorldModel):
         raise ValueError(
             f"world model {name!r} is {found!r}; it must be a class derived from"
@@ -82,7 +98,18 @@ def make_world_model(config: ModelConfig, torso: Torso, spec: EnvSpec, seed: int
             f"{world_model_name(config)} takes no continuous actions; choose another world model,"
             " or set continuous_actions in its class if it reads them"
         )
-    return cast(Any, model)(config, torso, spec, seed)
+    if model in ALL_MODELS.values():
+        return cast(Any, model)(config, torso, spec, seed)
+    try:
+        return cast(Any, model)(config, torso, spec, seed)
+    except ValueError:
+        raise  # it says what is wrong
+    except Exception as error:
+        raise ValueError(
+            f"world model {world_model_name(config)!r} cannot be made ({describe_error(error)}); it"
+            " takes (config, torso, spec, seed), calls super().__init__(seed) first, and has a"
+            " method forward"
+        ) from error
 
 
 def world_model_name(config: ModelConfig) -> str:

@@ -18,11 +18,17 @@ bounds sigma from below in units of what a model that knows nothing would be pai
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from afterwit.world_models import data_parallel
 from afterwit.world_models.running_scale import RunningMean, RunningScale
+
+# Errors that must have been seen before any is paid. A single one has no deviation: in units of
+# what rounding leaves of it, the next would be paid billions. Our default; not published.
+FEWEST = 8
 
 
 class RewardNormaliser(nn.Module):
@@ -36,11 +42,13 @@ class RewardNormaliser(nn.Module):
     """
 
     least: Tensor
+    seen: Tensor  # errors, up to FEWEST
 
     def __init__(self, prioritise: bool, decay: float, absolute_zero: float = 0.0):
         super().__init__()
         self.prioritise, self.absolute_zero = prioritise, absolute_zero
         self.raw, self.normalised = RunningScale(decay), RunningMean(decay)
+        self.register_buffer("seen", torch.zeros(()))
         if absolute_zero:
             self.register_buffer("least", torch.zeros(()))
 
@@ -54,9 +62,12 @@ class RewardNormaliser(nn.Module):
           ignorance: The raw reward of a model that knows nothing, [].
         """
         if self.absolute_zero:
-            self.least.fill_(self.absolute_zero * ignorance)
+            moved = data_parallel.any_true(paid)
+            self.least.copy_(torch.where(moved, self.absolute_zero * ignorance, self.least))
+        count = data_parallel.average(paid.sum().to(self.seen)) * data_parallel.num_learners()
+        self.seen.add_(count).clamp_(max=FEWEST)
         self.raw.update(reward, paid)
-        self.normalised.update(reward / self.deviation, paid)
+        self.normalised.update(reward / self.deviation, paid & (self.seen >= FEWEST))
 
     @property
     def deviation(self) -> Tensor:
@@ -66,15 +77,15 @@ class RewardNormaliser(nn.Module):
 
     @property
     def has_statistics(self) -> bool:
-        """Whether an update has set the statistics, and so the unit of the bonus."""
-        return bool(self.raw.first.weight > 0)
+        """Whether enough errors have been seen for a unit of the bonus."""
+        return bool(self.seen >= FEWEST)
 
     def with_statistics(
         self, reward: Tensor, paid: Tensor, ignorance: Tensor | float = 1.0
     ) -> RewardNormaliser:
-        """This normaliser, or before its first update one with the statistics of these rewards.
+        """This normaliser, or before it has statistics one that has those of these rewards, too.
 
-        Without statistics the bonus would be the raw error, in a unit of its own.
+        Without statistics nothing is paid.
 
         Args:
           reward: float [T, B].
@@ -96,9 +107,16 @@ class RewardNormaliser(nn.Module):
           paid: bool [T, B]: transitions that have a raw reward.
 
         Returns:
-          float [T, B]. It is 0 for steps that are not paid.
+          float [T, B]. It is 0 for steps that are not paid, and until FEWEST errors were seen.
         """
         bonus = reward / self.deviation
         if self.prioritise:
             bonus = (bonus - self.normalised.mean).clamp(min=0)
-        return torch.where(paid, bonus, 0.0)
+        return torch.where(paid & (self.seen >= FEWEST), bonus, 0.0)
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Load a state; one from before November 29, 2026 has statistics and no count."""
+        if prefix + "raw.first.weight" in state:
+            known = state[prefix + "raw.first.weight"] > 0
+            state.setdefault(prefix + "seen", FEWEST * known.to(self.seen))
+        super()._load_from_state_dict(state, prefix, *rest)

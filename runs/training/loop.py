@@ -35,6 +35,7 @@ from afterwit.runs.training.run_log import Log, headline
 from afterwit.runs.training.stop_signals import StopSignals
 from afterwit.world_models.callers import own_modes
 from afterwit.world_models.instruments import ALARM, alarm
+from afterwit.world_models.registry import world_model_name
 
 
 def make_run(config: RunConfig) -> Run:
@@ -218,9 +219,11 @@ def stop_message(
         else "it had no checkpoint yet"
     )
     if isinstance(error, FloatingPointError):
+        own = world_model_name(run.config.learner.world_model)
+        look = f", and look at the loss and the reward of {own}" if ":" in own else ""
         return (
             f"{error}; the run stopped and {saved}: start again with a lower"
-            f" --learner.learning-rate{large_inputs(run)}"
+            f" --learner.learning-rate{large_inputs(run)}{look}"
         )
     message, condition = str(error), "the environment is fixed"
     if isinstance(error, Unwritable):

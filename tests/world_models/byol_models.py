@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from afterwit.world_models.base import WorldModel, WorldModelOutput
+from afterwit.world_models.base import WorldModel
+from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.models.byol_explore import BYOLExplore, BYOLExploreConfig
 from afterwit.world_models.models.byol_hindsight import BYOLHindsight, BYOLHindsightConfig
 from afterwit.world_models.open_loop import Edges

@@ -68,6 +68,8 @@ TINY = ["--total-steps", "400", "--env.num-envs", "2", "--log-interval", "80", "
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a module that holds a model."""
     (tmp_path / "some_persons_bonus.py").write_text(OWN)
+    (tmp_path / "needs_bonus.py").write_text("import not_installed_anywhere")
+    (tmp_path / "typo_bonus.py").write_text("class Bonus(")
     (tmp_path / "broken_bonus.py").write_text("import torch\nraise RuntimeError('no\\nluck')\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -124,12 +126,14 @@ def test_an_own_model_is_a_bonus_for_any_agent(own: Path) -> None:
         ("nothing", "choose from byol-explore, byol-hindsight, rnd, icm"),
         ("no_such_module:Bonus", "start afterwit in the folder that holds 'no_such_module'"),
         ("broken_bonus:Bonus", "RuntimeError: no luck"),
-        ("some_persons_bonus:Nothing", "derived from afterwit.world_models.WorldModel"),
+        ("some_persons_bonus:Nothing", "has no class 'Nothing'; its classes derived from"),
         ("some_persons_bonus:not_a_model", "derived from afterwit.world_models.WorldModel"),
         ("some_persons_bonus:SurpriseConfig", "derived from afterwit.world_models.WorldModel"),
         ("some_persons_bonus:Counts", "no config class of its own"),
         (":", "cannot be imported"),
-        ("some_persons_bonus:", "derived from afterwit.world_models.WorldModel"),
+        ("some_persons_bonus:", "has no class ''"),
+        ("needs_bonus:Bonus", "install 'not_installed_anywhere'"),
+        ("typo_bonus:Bonus", "mend 'typo_bonus'"),
     ),
 )
 def test_what_is_no_model_is_named_with_the_remedy(

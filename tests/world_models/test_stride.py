@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from afterwit.world_models.base import ModelConfig, WorldModelOutput
+from afterwit.world_models.base import ModelConfig
+from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.models import byol_explore, byol_hindsight
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig

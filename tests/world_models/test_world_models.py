@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from afterwit.world_models import WORLD_MODELS, find_model, make_world_model
-from afterwit.world_models.base import WorldModel, WorldModelOutput
+from afterwit.world_models.base import WorldModel
 from afterwit.world_models.instruments import effective_rank
+from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.models.lpm import LPM
+from afterwit.world_models.models.mix import Mix
 from afterwit.world_models.registry import MIXTURES
 from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory
@@ -66,7 +68,7 @@ def reconstruction(output: WorldModelOutput) -> Tensor:
 def warm_up(pair: tuple[Torso, WorldModel], trajectory: Trajectory) -> None:
     """Some bonuses compare with what was seen before, so the first batch is worth nothing."""
     for _ in range(2):
-        if isinstance(pair[1], LPM):
+        if isinstance(pair[1], LPM | Mix):
             see(pair, trajectory)
 
 

@@ -12,14 +12,9 @@ from typing import ClassVar, cast
 from torch import Tensor, nn
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import (
-    TargetEncoder,
-    WorldModel,
-    WorldModelOutput,
-    check_choices,
-    check_sizes,
-)
+from afterwit.world_models.base import TargetEncoder, WorldModel, check_choices, check_sizes
 from afterwit.world_models.draws import SavedDraws
+from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.models.byol_config import BYOLConfig
 from afterwit.world_models.open_loop import (
     OpenLoop,

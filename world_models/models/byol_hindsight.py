@@ -39,9 +39,10 @@ from torch import Tensor
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
 from afterwit.world_models.actions import action_numbers, with_action
-from afterwit.world_models.base import TargetEncoder, WorldModel, WorldModelOutput
+from afterwit.world_models.base import TargetEncoder, WorldModel
 from afterwit.world_models.bounded import within
 from afterwit.world_models.instruments import effective_rank, explained_variance
+from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.models.hindsight_config import BYOLHindsightConfig
 from afterwit.world_models.models.hindsight_critic import Critic
 from afterwit.world_models.models.hindsight_invariance import Invariance

@@ -21,7 +21,8 @@ from torch import Tensor
 from afterwit.envs.infos import STATES
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
-from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput
+from afterwit.world_models.base import ModelConfig, WorldModel
+from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory
 

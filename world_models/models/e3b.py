@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
+from afterwit.world_models.base import ModelConfig, WorldModel, check_sizes
 from afterwit.world_models.episodic_memory import EpisodicMemory, steps_of
 from afterwit.world_models.instruments import effective_rank
 from afterwit.world_models.inverse_dynamics import InverseDynamics
+from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory

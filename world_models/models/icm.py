@@ -17,9 +17,10 @@ from torch import Tensor
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
 from afterwit.world_models.actions import with_action
-from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
+from afterwit.world_models.base import ModelConfig, WorldModel, check_sizes
 from afterwit.world_models.instruments import effective_rank
 from afterwit.world_models.inverse_dynamics import inverse_loss
+from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.torso import Encoder, Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 

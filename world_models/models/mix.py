@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_choices
+from afterwit.world_models.base import ModelConfig, WorldModel, check_choices
 from afterwit.world_models.catalogue import WORLD_MODELS
 from afterwit.world_models.episodic_memory import EpisodicMemory, JoinedMemory
+from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.reward_normaliser import RewardNormaliser
 from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
+from afterwit.world_models.base import ModelConfig, WorldModel, check_sizes
 from afterwit.world_models.episodic_memory import EpisodicVisits
+from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.models.rnd import RND, RNDConfig
 from afterwit.world_models.torso import Torso
 from afterwit.world_models.trajectory import Trajectory, masked_mean

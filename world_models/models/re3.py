@@ -19,7 +19,8 @@ from torch import Tensor
 
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
-from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
+from afterwit.world_models.base import ModelConfig, WorldModel, check_sizes
+from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.running_scale import RunningMean
 from afterwit.world_models.torso import Encoder, Torso
 from afterwit.world_models.trajectory import Trajectory, masked_mean

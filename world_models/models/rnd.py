@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from afterwit.envs.specs import EnvSpec
-from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput, check_sizes
+from afterwit.world_models.base import ModelConfig, WorldModel, check_sizes
+from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.running_scale import RunningScale
 from afterwit.world_models.torso import Encoder, Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean

@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from afterwit.world_models import data_parallel
-from afterwit.world_models.base import WorldModel, WorldModelOutput
+from afterwit.world_models.base import WorldModel
+from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.trajectory import Trajectory, cut_trajectory
 
 Loss = Callable[..., Tensor]  # tensors [n, ...] -> the mean over n, []

@@ -18,7 +18,8 @@ from afterwit.agents import Learner, LearnerConfig, PolicyConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.run_config import RunConfig
 from afterwit.world_models import data_parallel
-from afterwit.world_models.base import ModelConfig, WorldModel, WorldModelOutput
+from afterwit.world_models.base import ModelConfig, WorldModel
+from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.models.byol_hindsight import BYOLHindsightConfig
 from afterwit.world_models.models.mix import MixConfig
