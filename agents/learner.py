@@ -38,6 +38,7 @@ class TrainedValue(NamedTuple):
     value: Callable[[Tensor], Tensor]  # of beliefs [..., M], on PopArt's normalised scale
     popart: PopArt
     targets: Tensor  # [T, B], on the reward's own scale
+    where: Tensor  # bool [T, B]: steps that it is trained on
 
 
 class Learner(nn.Module):
@@ -150,7 +151,12 @@ class Learner(nn.Module):
         errors = [
             each.value(out.beliefs[:-1]) - each.popart.normalise(each.targets) for each in values
         ]
-        value_loss = torch.stack([masked_mean(error.square(), real) for error in errors]).sum(0)
+        value_loss = torch.stack(
+            [
+                masked_mean(error.square(), each.where)
+                for error, each in zip(errors, values, strict=True)
+            ]
+        ).sum(0)
         policy_entropy = masked_mean(entropy(log_probs), real)
         loss = (
             policy_loss + config.value_weight * value_loss - config.entropy_weight * policy_entropy
@@ -228,7 +234,7 @@ class Learner(nn.Module):
             discount=self.config.discount,
             trace=self.config.return_lambda,
         )
-        values = [TrainedValue(policy.value, policy.popart, targets)]
+        values = [TrainedValue(policy.value, policy.popart, targets, real)]
         advantage = targets - value[:-1]
         if policy.two_values:
             value = policy.intrinsic_popart.denormalise(policy.intrinsic_value(beliefs))
@@ -239,10 +245,15 @@ class Learner(nn.Module):
                 discount=self.config.intrinsic_discount,
                 trace=self.config.return_lambda,
             )
-            values.append(TrainedValue(policy.intrinsic_value, policy.intrinsic_popart, targets))
+            # An unroll may end with an episode, and its last return is then the value of the last
+            # observation. So where steps only reset this value is trained too: on what comes next.
+            everywhere = data_parallel.any_true(real).expand_as(real)
+            values.append(
+                TrainedValue(policy.intrinsic_value, policy.intrinsic_popart, targets, everywhere)
+            )
             advantage = advantage + targets - value[:-1]
         for each in values:
-            each.popart.update(each.targets, real)
+            each.popart.update(each.targets, each.where)
         size = data_parallel.average(masked_mean(advantage.square(), real)).sqrt()
         return (
             values,

@@ -59,7 +59,7 @@ def interface_of(name: str, observation: Any, action: Any, wrapping: str = "") -
     if not isinstance(observation, Box):
         raise ValueError(
             f"{name} has observation space {one_line(observation)}; wrap it so that it is a Box of"
-            " numbers"
+            " numbers, as gymnasium.wrappers.FlattenObservation does"
         )
     if not isinstance(action, Discrete):
         raise ValueError(

@@ -81,7 +81,6 @@ THOROUGH = (
     "test_a_folder_of_any_name_is_trained_resumed_and_looked_at[two words]",
     "runs/reports/test_comparison_page.py::test_a_file_of_another_origin_is_kept[summary",
     "runs/studies/test_run_study.py::test_a_killed_study_leaves_no_orphans_and_goes_on[2]",
-    "runs/training/test_old_runs.py::test_it_is_evaluated_reported_and_resumed[rnd]",
     "world_models/test_data_parallel.py::test_they_do_what_one_does[2-",
     "world_models/test_isoloss.py::test_models_learn_with_it_and_it_changes_them[unit",
     "world_models/test_isoloss.py::test_models_learn_with_it_and_it_changes_them[foresight",

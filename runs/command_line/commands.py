@@ -51,7 +51,7 @@ from afterwit.runs.output.text import print_paths, quoted
 from afterwit.runs.training.loop import start, train
 from afterwit.runs.training.train_folder import finish
 from afterwit.world_models.published import deviations
-from afterwit.world_models.registry import ORACLES, WORLD_MODELS
+from afterwit.world_models.registry import MIXTURES, ORACLES, WORLD_MODELS
 
 
 def train_command(args: list[str]) -> int:
@@ -144,7 +144,7 @@ def evaluate_command(args: list[str]) -> int:
         chosen.seed,
         chosen.video,
         True,
-        assignments(chosen.set),
+        assignments(chosen.set, "sticky=0"),
         chosen.out,
         chosen.checkpoint,
         chosen.max_steps,
@@ -263,6 +263,11 @@ def drill_command(args: list[str]) -> int:
 
 def list_command(args: list[str]) -> int:
     """List presets, studies, environments and world models: afterwit list [published]"""
+    if args and args[0] in ("-h", "--help"):
+        print(
+            f"{list_command.__doc__}\n\npublished: how each published form differs from its paper"
+        )
+        return 0
     if args == ["published"]:
         for model, lines in deviations().items():
             print(f"{model}:")
@@ -273,7 +278,7 @@ def list_command(args: list[str]) -> int:
         raise ValueError(f"list takes no argument, or published, not {' '.join(args)!r}")
     print(
         f"{presets()}\n\n{studies()}\n\nenvironments: {', '.join(ENVS)}\nworld models:"
-        f" {', '.join(WORLD_MODELS)}\noracles, which read what no agent can know:"
+        f" {', '.join((*WORLD_MODELS, *MIXTURES))}\noracles, which read what no agent can know:"
         f" {', '.join(ORACLES)}"
     )
     print(

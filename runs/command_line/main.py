@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 from afterwit.runs.command_line.commands import COMMANDS
 from afterwit.runs.output.streams import tolerant_output
@@ -31,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(overview())
+        return 0
+    if args[0] == "--version":
+        print(f"afterwit {version('afterwit')}")
         return 0
     interrupted = INTERRUPTED.get(args[0], "no result was written")
     return run_and_report(lambda: find_command(args[0])(args[1:]), interrupted)

@@ -76,15 +76,16 @@ class Evaluate:
     video: bool = False
     """Also write RUN/video.mp4: the first episode above a strip of its intrinsic reward."""
     set: tuple[str, ...] = ()
-    """Rules that differ from training's: --set sticky=0 noop_max=1. The result names them."""
+    """Rules that differ from training's. On Atari: --set sticky=0 noop_max=1; in the maze: --set
+    noise=none. The result names them."""
     out: Path | None = None
     """Folder for evaluation.json and video.mp4. Unset: the run folder. An evaluation with other
     settings is not replaced."""
     checkpoint: str = NAME
     """Which checkpoint: the name of its file, or best."""
     max_steps: int | None = None
-    """Stop after so many agent steps of each environment, even if episodes go on. The result says
-    what is missing. Unset: no limit."""
+    """Stop after so many agent steps of each environment (rounded up to whole unrolls), even if
+    episodes go on. The result says what is missing. Unset: no limit."""
 
 
 @dataclass(frozen=True)

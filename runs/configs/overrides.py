@@ -20,13 +20,15 @@ def suggestion(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """Return `path=value` texts as a dict from path to value.
+def assignments(
+    texts: Sequence[str], example: str = "learner.learning_rate=3e-4"
+) -> dict[str, Any]:
+    """Return `path=value` texts of --set as a dict from path to value; the example is for messages.
 
     Values are read as JSON (3e-4, true, null, [16, 32]). What is not JSON is a plain word. Of two
     texts for a path the last counts.
     """
-    return read_assignments(texts, "--set", "path=value, such as learner.learning_rate=3e-4")
+    return read_assignments(texts, "--set", f"path=value, such as {example}")
 
 
 def changed(config: T, changes: Mapping[str, Any]) -> T:
@@ -50,9 +52,9 @@ def _changed(config: T, changes: Sequence[tuple[str, Sequence[str], Any]]) -> T:
     within: dict[str, list[tuple[str, Sequence[str], Any]]] = {}
     for path, (name, *rest), value in changes:
         if name not in known:
-            kind = type(config).__name__
+            kind, of = type(config).__name__, f" of {path}" if path != name else ""
             raise ValueError(
-                f"unknown field {name!r} of {path} ({kind}){suggestion(name, known)}; {kind} has"
+                f"unknown field {name!r}{of} ({kind}){suggestion(name, known)}; {kind} has"
                 f" {', '.join(known)}"
             )
         if not rest:

@@ -27,7 +27,7 @@ TV = Literal["on-demand", "always", "off"]
 def maze(
     model: Model = "byol-hindsight", noise: Noise = "brownian", variant: Form = "ours"
 ) -> RunConfig:
-    """The noisy maze, curiosity alone: 1.5 million agent steps, about a minute on one core."""
+    """The noisy maze, curiosity alone: 1.5 million agent steps, 1 to 3 minutes on one core."""
     # A run has about 1,200 learner steps; the published ones have 3 million. So three settings
     # differ from the published ones. The temperature bound is 0.1 (Atari: 0.01), V-MPO's value on
     # DMLab: samples are chosen more sharply. The trust region of 1e-4 was best for BYOL-Explore and

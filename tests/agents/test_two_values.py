@@ -89,6 +89,22 @@ def test_each_value_learns_its_own_return() -> None:
     assert float(advantage[trajectory.real].square().mean().sqrt()) == pytest.approx(1, rel=1e-4)
 
 
+def test_what_an_unroll_may_end_with_has_a_value_that_is_trained() -> None:
+    """The last observation of an episode, at which the next step only resets.
+
+    The first value ends there and is not asked for it; in the second it stands for all that comes.
+    """
+    learner, trajectory = make(), random_trajectory()
+    out = learner.policy(*trajectory.inputs)
+    bonus = torch.rand(T, B)
+    own, curious = learner._targets(trajectory, out.beliefs.detach(), bonus)[0]
+    assert torch.equal(own.where, trajectory.real) and curious.where.all()
+    t, b = (int(index) for index in torch.nonzero(~trajectory.real[:-1])[0])
+    assert float(curious.targets[t, b]) == float(curious.targets[t + 1, b])
+    learner.update(random_trajectory(resets=[(t, b) for t in range(T + 1) for b in range(B)]))
+    assert all(bool(p.isfinite().all()) for p in learner.parameters())
+
+
 def test_it_learns_both_and_is_restored_bit_for_bit() -> None:
     learner, other = make(), make(seed=1)
     heads = ("value_head", "popart", "intrinsic_head", "intrinsic_popart")

@@ -131,6 +131,12 @@ def test_every_page_is_in_a_table_of_contents() -> None:
     assert pages - listed == {(DOCS / "index.md").resolve()}
 
 
+def test_pages_name_only_tests_that_are_there() -> None:
+    for page in [*DOCS.rglob("*.md"), SOURCE / "README.md", SOURCE / "CONTRIBUTING.md"]:
+        for name in re.findall(r"tests/[\w/]*\w+\.py", page.read_text(encoding="utf-8")):
+            assert (SOURCE / name).exists(), f"{page.name}: {name}"
+
+
 def test_the_numbers_of_the_noises_are_those_of_the_results() -> None:
     page = (DOCS / "noises.md").read_text(encoding="utf-8")
     results = (DOCS / "results" / "method.md").read_text(encoding="utf-8")

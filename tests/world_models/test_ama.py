@@ -23,7 +23,7 @@ def test_it_equals_the_loop() -> None:
     model, trajectory = make(variance_weight=0.7, variance_pay=0.6), random_trajectory()
     out = model(trajectory, NOTHING, NOTHING)
     model.eval().double()
-    obs = model.whiten(trajectory.obs.double())
+    obs = model.whiten(trajectory.obs.double(), trajectory.real)
     reward, losses = torch.zeros(T, B, dtype=torch.float64), []
     for t in range(T):
         for b in range(B):
@@ -49,7 +49,7 @@ def test_at_the_optimum_noise_is_paid_nothing_or_punished(weight: float, pay: fl
         for head in (model.mu, model.log_variance):
             for p in list(head.parameters())[-2:]:
                 p.zero_()
-        outcomes = model.whiten(trajectory.obs)[1:][trajectory.real]
+        outcomes = model.whiten(trajectory.obs, trajectory.real)[1:][trajectory.real]
         square = outcomes.square().mean(0)
         bias = list(model.log_variance.parameters())[-1]
         bias.copy_((square / weight).log())

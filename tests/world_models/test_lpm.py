@@ -24,7 +24,7 @@ def test_it_equals_the_loop() -> None:
     model, trajectory = make(wait=0), random_trajectory()
     out = model(trajectory, NOTHING, NOTHING)
     model.eval().double()
-    obs = model.whiten(trajectory.obs.double())
+    obs = model.whiten(trajectory.obs.double(), trajectory.real)
     reward, losses = torch.zeros(T, B, dtype=torch.float64), []
     for t in range(T):
         for b in range(B):

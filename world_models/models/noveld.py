@@ -109,7 +109,7 @@ class NovelD(WorldModel):
         real = trajectory.real
         out = self.novelty(trajectory, beliefs, embeddings)
         with torch.no_grad():
-            left = self.novelty.error(self.novelty.prepared(trajectory.obs[:-1]))  # [T, B]
+            left = self.novelty.error(self.novelty.prepared(trajectory)[:-1])  # [T, B]
             first = self.memory(trajectory)[1:] == 1
             rise = (out.reward.sqrt() - self.config.alpha * left.sqrt()).clamp(min=0)
             reward = torch.where(real & first, rise, 0.0)

@@ -20,7 +20,7 @@ from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.running_scale import RunningScale
 from afterwit.world_models.torso import Encoder, Torso, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
-from afterwit.world_models.whitening import Whitening
+from afterwit.world_models.whitening import Whitening, as_floats
 
 
 @dataclass(frozen=True)
@@ -112,25 +112,19 @@ class RND(WorldModel, Whitening):
         self, trajectory: Trajectory, beliefs: Tensor, embeddings: Tensor
     ) -> WorldModelOutput:
         """Loss and raw intrinsic reward (see WorldModel.forward and the equations above)."""
-        obs = self.prepared(trajectory.obs[1:], trajectory.real)
-        error = self.error(obs, trajectory.real)
+        if self.training and self.normalise:
+            self.observe(as_floats(trajectory.obs[1:]), trajectory.real)
+        error = self.error(self.prepared(trajectory)[1:], trajectory.real)
         reward = torch.where(trajectory.real, error, 0.0).detach()
         loss = masked_mean(error, trajectory.real)
         return WorldModelOutput(
             loss, reward, {"reconstruction": reward}, {"reconstruction": loss.detach()}
         )
 
-    def prepared(self, obs: Tensor, real: Tensor | None = None) -> Tensor:
-        """Observations [T, B, ...] as the networks read them.
-
-        In training mode those of the real steps [T, B], if given, move the moments first.
-        """
-        obs = obs.float() / 255 if obs.dtype == torch.uint8 else obs
-        if not self.normalise:
-            return obs
-        if self.training and real is not None:
-            self.observe(obs, real)
-        return self.whiten(obs)
+    def prepared(self, trajectory: Trajectory) -> Tensor:
+        """All observations [T+1, B, ...] as the networks read them. Moves no moments."""
+        obs = as_floats(trajectory.obs)
+        return self.whiten(obs, trajectory.real) if self.normalise else obs
 
     def error(self, obs: Tensor, real: Tensor | None = None) -> Tensor:
         """The predictor's error [T, B] on prepared observations, in units of the target's size.
