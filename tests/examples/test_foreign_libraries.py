@@ -46,7 +46,7 @@ def test_the_wrapper_for_stable_baselines_pays_what_one_call_pays() -> None:
     observations, actions, dones, final, paid = [curious.reset()], [], [], [], []
     bonus_of, draw = curious.curiosity, np.random.default_rng(0)
     curious.metrics = bonus_of.update(  # so that statistics are known, and do not move any more
-        np.stack(observations * 3), np.zeros((2, 3), int), np.zeros((2, 3), bool)
+        np.stack(observations * 4), np.zeros((3, 3), int), np.zeros((3, 3), bool)
     )
     for _ in range(60):
         actions.append(draw.integers(0, 2, 3))

@@ -407,5 +407,5 @@ def test_a_mistake_in_a_models_config_is_named(capsys: pytest.CaptureFixture[str
 
 def test_a_model_that_breaks_is_named(tmp_path: Path) -> None:
     config = replace(TINY, updates=9, learning_rate=1e9)
-    with pytest.raises(ValueError, match="rnd in jump, seed 0: the gradient of rnd is"):
+    with pytest.raises(ValueError, match="rnd in jump, seed 0: the reward of rnd is"):
         separate(config, "jump", "rnd", 0, tmp_path)
