@@ -148,15 +148,11 @@ class Learner(nn.Module):
             alpha=self.trust_region.alpha,
             config=config.vmpo,
         )
-        errors = [
-            each.value(out.beliefs[:-1]) - each.popart.normalise(each.targets) for each in values
-        ]
-        value_loss = torch.stack(
-            [
-                masked_mean(error.square(), each.where)
-                for error, each in zip(errors, values, strict=True)
-            ]
-        ).sum(0)
+        value_losses = []
+        for each in values:
+            error = each.value(out.beliefs[:-1]) - each.popart.normalise(each.targets)
+            value_losses.append(masked_mean(error.square(), each.where))
+        value_loss = torch.stack(value_losses).sum(0)
         policy_entropy = masked_mean(entropy(log_probs), real)
         loss = (
             policy_loss + config.value_weight * value_loss - config.entropy_weight * policy_entropy

@@ -88,6 +88,11 @@ class TorsoConfig:
         return replace(self, encoder="conv" if large else "resnet")
 
 
+def as_floats(obs: Tensor) -> Tensor:
+    """Observations as numbers of order 1: bytes from 0 to 1, others as they are."""
+    return obs.float() / 255 if obs.dtype == torch.uint8 else obs
+
+
 def mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
     """`layers` hidden layers of width `hidden` with ReLU, and a linear output."""
     modules: list[nn.Module] = []
@@ -184,8 +189,7 @@ class Encoder(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         lead = obs.shape[: obs.dim() - len(self.shape)]
-        x = obs.reshape(-1, *self.shape)
-        x = x.float() / 255 if x.dtype == torch.uint8 else x
+        x = as_floats(obs.reshape(-1, *self.shape))
         x = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             embedding = self.layers(x)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from afterwit.world_models import data_parallel
+from afterwit.world_models.torso import as_floats
 from afterwit.world_models.trajectory import Trajectory, masked_mean
 
 
@@ -65,11 +66,6 @@ class Whitening(nn.Module):
             mean = state[prefix + "mean"]
             state[prefix + "variance"] = (square - mean.square()).clamp(min=0)
         super()._load_from_state_dict(state, prefix, *rest)
-
-
-def as_floats(obs: Tensor) -> Tensor:
-    """Observations as numbers of order 1: bytes from 0 to 1, others as they are."""
-    return obs.float() / 255 if obs.dtype == torch.uint8 else obs
 
 
 @torch.no_grad()

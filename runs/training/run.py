@@ -157,15 +157,13 @@ class Run:
 def raise_if_exists(folder: Path) -> None:
     """Raise ValueError if `folder` is a file, or a folder that is not empty."""
     try:
-        folder.lstat()
-    except FileNotFoundError:
-        return
+        exists = folder.exists()
     except OSError as error:
         name = reprlib.repr(str(folder))  # it may be too long
         raise ValueError(f"cannot make {name} ({error.strerror}); choose another --out") from error
-    if folder.exists() and not folder.is_dir():
+    if exists and not folder.is_dir():
         raise ValueError(f"{folder} is a file; choose another --out for the run's folder")
-    if folder.exists() and {path.name for path in folder.iterdir()} - {LOCK}:
+    if exists and {path.name for path in folder.iterdir()} - {LOCK}:
         raise ValueError(
             f"run folder {folder} exists; go on with: afterwit train --resume {quoted(folder)}; or"
             " choose another --out"

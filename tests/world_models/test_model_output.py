@@ -80,8 +80,8 @@ WRONG = {
 def test_a_wrong_output_is_named(case: str) -> None:
     bonus = curiosity()
     bonus.update(*steps())
-    field, RESULT_, message = WRONG[case]
-    RESULT[field] = RESULT_
+    field, make, message = WRONG[case]
+    RESULT[field] = make
     for call in (bonus.reward, bonus.update)[case == "a gradient" :]:  # `reward` takes none
         with pytest.raises(ValueError, match=f"^Given returned .*{message}"):
             call(*steps())

@@ -18,9 +18,9 @@ from afterwit.envs.specs import EnvSpec
 from afterwit.world_models.base import ModelConfig, WorldModel, check_sizes
 from afterwit.world_models.model_output import WorldModelOutput
 from afterwit.world_models.running_scale import RunningScale
-from afterwit.world_models.torso import Encoder, Torso, mlp
+from afterwit.world_models.torso import Encoder, Torso, as_floats, mlp
 from afterwit.world_models.trajectory import Trajectory, masked_mean
-from afterwit.world_models.whitening import Whitening, as_floats
+from afterwit.world_models.whitening import Whitening
 
 
 @dataclass(frozen=True)
