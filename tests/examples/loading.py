@@ -21,6 +21,7 @@ def run(path: Path, *options: str, cwd: Path = SOURCE) -> str:
     """Run an example in a process of its own, and return what it printed."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
+        err.touch()  # for a process that fails before it runs anything
         process = PROCESSES.Process(target=program, args=(path, options, cwd, out, err))
         process.start()
         process.join(60)
