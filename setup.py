@@ -64,7 +64,7 @@ setup(
             *DOCS,
             "hypothesis>=6.140,<7",
             "mypy>=1.18,<3",
-            "pytest>=9,<10",
+            "pytest>=9,<9.2",  # from 9.2 on pytest-xdist 3.8 forgets groups (its issue 1386)
             "pytest-xdist>=3.8,<4",
             "ruff>=0.14,<0.18",
             "setuptools>=77",

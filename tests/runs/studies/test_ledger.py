@@ -23,6 +23,7 @@ from afterwit.runs.training.many_runs import RunsFailed
 from tests.runs.studies.test_run_study import TINY
 
 pytest.importorskip("rliable.library", reason="pip install -e '.[study]'")
+pytestmark = pytest.mark.xdist_group("ledger")  # they share two runs
 SET = ["--set", *(f"{name}={value}" for name, value in TINY.items())]
 OWN, SOURCE = "my_bonus:Disagreement", Path(__file__).parents[3]
 PART = ["study", "maze", "--worlds", "none", "--methods", "rnd", "--jobs", "2", *SET]
