@@ -71,6 +71,7 @@ THOROUGH = (
     "envs/test_atari_ale.py::test_the_two_agree_bit_for_bit_until_an_episode_ends[endings]",
     "envs/test_atari_ale.py::test_the_two_agree_bit_for_bit_until_an_episode_ends[few actions]",
     "envs/test_atari_ale.py::test_the_two_agree_bit_for_bit_until_an_episode_ends[limit]",
+    "envs/test_atari_ale.py::test_the_two_agree_bit_for_bit_until_an_episode_ends[noise]",
     "envs/test_atari_ale.py::test_the_two_agree_bit_for_bit_until_an_episode_ends[rewards]",
     "envs/test_atari_ale.py::test_the_two_agree_bit_for_bit_until_an_episode_ends[rooms]",
     "envs/test_atari_noise.py::"
@@ -99,6 +100,8 @@ THOROUGH = (
     "test_with_one_predictor_the_mean_counts_and_with_two_the_mean_square[1]",
     "examples/test_self_prediction.py::"
     "test_with_one_predictor_the_mean_counts_and_with_two_the_mean_square[2]",
+    "runs/benchmarks/test_speed.py::test_time_lands_on_the_part_that_took_it[heads]",
+    "runs/benchmarks/test_speed.py::test_time_lands_on_the_part_that_took_it[torso: encoder]",
     "runs/diagnostics/test_latent_swap.py::"
     "test_every_kind_of_world_is_measured_and_drawn[channels]",
     "runs/diagnostics/test_latent_swap.py::test_every_kind_of_world_is_measured_and_drawn[sticky",
@@ -112,6 +115,7 @@ THOROUGH = (
     "test_a_folder_of_any_name_is_trained_resumed_and_looked_at[two words]",
     "runs/output/test_streams.py::test_a_run_outlives_its_reader_and_its_streams",
     "runs/reports/test_comparison_page.py::test_a_file_of_another_origin_is_kept[summary",
+    "runs/representation/test_objectives.py::test_small_worlds_are_compared_by_their_own_names",
     "runs/studies/test_ledger.py::test_a_bonus_of_ones_own_joins_by_its_name",
     "runs/studies/test_run_study.py::test_a_cell_that_fails_is_named_and_the_others_are_finished",
     "runs/studies/test_run_study.py::test_a_killed_study_leaves_no_orphans_and_goes_on[2]",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import reprlib
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, overload
 
@@ -392,6 +393,9 @@ class IntrinsicReward:
               changed.
         """
         try:
+            if not isinstance(state, Mapping) or not {"modules", "optimiser"} <= state.keys():
+                has = list(state) if isinstance(state, Mapping) else type(state).__name__
+                raise ValueError(f"it is {reprlib.repr(has)}; give what state_dict() returned")
             with whole_or_not(self.modules, self.optimiser):
                 self.modules.load_state_dict(state["modules"])
                 self.optimiser.load_state_dict(state["optimiser"])

@@ -134,9 +134,9 @@ class Probe:
     run: tyro.conf.Positional[Path]
     """Run folder."""
     queries: int = 6
-    """Transitions in the picture, half of them with noise in view."""
+    """Transitions in the picture, half of them with noise in view. At most 20."""
     swaps: int = 6
-    """Other z to try for each transition."""
+    """Other z to try for each transition. At most 20."""
     steps: int = 16_000
     """Agent steps to play first, over all environments. All transitions come from these."""
     seed: int = Evaluate.seed

@@ -34,6 +34,7 @@ from afterwit.world_models.models.byol_hindsight import BYOLHindsight, BYOLHinds
 from afterwit.world_models.registry import world_model_name
 
 NAME, PICTURE = "probe.json", "probe.png"
+MOST_PICTURED = 20  # rows and columns of the figure
 MEASURED = 500  # at most so many transitions of each kind are measured
 CANDIDATES = 60  # transitions of each kind from which the figure's are chosen
 Reconstruct = Callable[[Tensor, Tensor], Tensor]
@@ -52,8 +53,8 @@ def probe(
 
     Args:
       folder: the run folder.
-      queries: transitions in the figure. The numbers are over many more.
-      swaps: other z that each transition is combined with.
+      queries: transitions in the figure, at most 20. The numbers are over many more.
+      swaps: other z that each transition is combined with, at most 20.
       steps: agent steps to play, over all environments.
       seed: of environments and draws.
       out: the folder OUT. Unset: the run folder.
@@ -63,8 +64,8 @@ def probe(
       What is written to probe.json.
 
     Raises:
-      ValueError: the run's model has no z, the run has no checkpoint, or OUT has a result with
-        other settings.
+      ValueError: the run's model has no z, the run has no checkpoint, a number is not in its
+        range, or OUT has a result with other settings.
     """
     # late import: it needs matplotlib, which is slow to import
     from afterwit.runs.diagnostics.latent_swap_figure import draw_probe
@@ -72,6 +73,9 @@ def probe(
     for name, value in (("queries", queries), ("swaps", swaps), ("steps", steps)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
+    for name, value in (("queries", queries), ("swaps", swaps)):
+        if value > MOST_PICTURED:
+            raise ValueError(f"{name} is {value}; the picture has room for {MOST_PICTURED}")
     config = read_config(folder)
     if not isinstance(config.learner.world_model, BYOLHindsightConfig):
         name = world_model_name(config.learner.world_model)

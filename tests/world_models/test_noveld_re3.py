@@ -145,11 +145,14 @@ def test_re3_forgets_the_oldest_and_stores_only_what_happened() -> None:
     assert int(model.stored) == 8
 
 
-def test_re3_s_distances_are_those_of_a_loop() -> None:
+@pytest.mark.parametrize(("level", "size"), ((10, 1), (1000, 0.01)))
+def test_re3_s_distances_are_those_of_a_loop(level: float, size: float) -> None:
+    """Also where features differ by little of what they are, as those of still pictures do."""
     model = make(RE3Config(neighbours=3, memory=64))
     assert isinstance(model, RE3)
     model(random_trajectory(seed=1), NOTHING, NOTHING)
-    features = model.fixed(random_trajectory(seed=2).obs[1:]) + 10
+    model.store.mul_(size).add_(level)
+    features = model.fixed(random_trajectory(seed=2).obs[1:]) * size + level
     kept = model.store[: int(model.stored)].double()
     found = apart(model, features)
     for t in range(T):

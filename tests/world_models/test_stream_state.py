@@ -64,12 +64,21 @@ def test_a_state_does_not_depend_on_the_programs_own_modes() -> None:
 
 @pytest.mark.parametrize(
     "state",
-    ({}, None, {"modules": {}, "optimiser": {}}, curiosity("icm").state_dict()),
-    ids=range(4),
+    (
+        {},
+        None,
+        [],
+        {"modules": {}},
+        {"modules": {}, "optimiser": {}},
+        curiosity("icm").state_dict(),
+    ),
+    ids=range(6),
 )
 def test_a_saved_state_of_something_else_is_named(state: Any) -> None:
-    with pytest.raises(ValueError, match="this state does not belong to byol-hindsight"):
+    with pytest.raises(ValueError, match="this state does not belong to byol-hindsight") as raised:
         curiosity().load_state_dict(state)
+    whole = isinstance(state, dict) and {"modules", "optimiser"} <= state.keys()
+    assert whole != str(raised.value).endswith("give what state_dict() returned")
 
 
 def test_tensors_without_numbers_are_named() -> None:

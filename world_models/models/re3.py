@@ -143,8 +143,10 @@ class RE3(WorldModel):
         there = torch.cat([stored, first]).repeat(len(own), 1)
         there.scatter_(1, (self.config.memory + own)[:, None], False)  # not with itself
         flat = features.flatten(0, 1)
-        # Matrix products find the nearest fast, but their rounding tells equal places apart.
-        apart = torch.where(there, torch.cdist(flat, among), torch.inf)
+        # Matrix products find the nearest fast, but they round in units of the largest feature. So
+        # features are about their mean, and the distances of the nearest are taken again.
+        middle = flat.mean(0)
+        apart = torch.where(there, torch.cdist(flat - middle, among - middle), torch.inf)
         nearest = apart.topk(self.config.neighbours, largest=False)
         exact = (among[nearest.indices] - flat[:, None]).square().sum(-1).sqrt().amax(-1)
         enough = nearest.values.isfinite().all(-1)

@@ -339,6 +339,8 @@ def test_what_cannot_be_probed_is_refused(
         ("nowhere",): "is no run folder",
         ("untrained", "--queries", "0"): "queries is 0; it must be at least 1",
         ("untrained", "--swaps", "-1"): "swaps is -1; it must be at least 1",
+        ("untrained", "--queries", "1000"): "queries is 1000; the picture has room for 20",
+        ("untrained", "--swaps", "21"): "swaps is 21; the picture has room for 20",
     }
     for (name, *options), message in refused.items():
         assert main(["probe", str(tmp_path / name), *options]) == 2
