@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from afterwit.envs.checks import check_numbers
+from afterwit.envs.seeds import stream
 from afterwit.envs.specs import EnvSpec
 from afterwit.world_models import data_parallel
 from afterwit.world_models.episodic_memory import EpisodicMemory
@@ -263,13 +264,18 @@ class WorldModel(nn.Module, ABC):
         """Called after each optimiser step, to update targets and averages."""
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self, step: int | None = None) -> Iterator[None]:
         """Inside this context `forward` changes nothing.
 
         No statistic moves. Afterwards the random state is what it was before.
+
+        Args:
+          step: Draws are those of this step of a stream. None: those that training would do next.
         """
         was_training, state = self.training, self.random.get_state()
         self.eval()
+        if step is not None:
+            self.random.manual_seed(stream(self.random.initial_seed(), "step", step))
         try:
             yield
         finally:

@@ -323,7 +323,8 @@ class IntrinsicReward:
         """
         steps = self._read(obs, actions, dones, previous_dones, state, final_observations)
         trajectory = steps.trajectory
-        with torch.no_grad(), self.model.watching(), self._memory_of(state, trajectory):
+        step = None if state is None else state.steps
+        with torch.no_grad(), self.model.watching(step), self._memory_of(state, trajectory):
             beliefs, embeddings = self._beliefs_and_embeddings(trajectory)
             out = self.model(trajectory, beliefs, embeddings)
             paid = out.paid(trajectory)
@@ -339,7 +340,8 @@ class IntrinsicReward:
         action = steps.of_steps(trajectory.action)[-1].cpu()
         opens = ended if self.autoreset == "same-step" else trajectory.first[-1].cpu()
         memory = {name: row.cpu() for name, row in self.model.memory.latest.items()}
-        return bonus, StreamState(core, action, opens, ended, self.autoreset, memory)
+        past = state.steps + len(bonus)
+        return bonus, StreamState(core, action, opens, ended, self.autoreset, memory, past)
 
     @in_own_modes
     def inspect(

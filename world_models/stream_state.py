@@ -26,6 +26,7 @@ class StreamState:
     autoreset: str  #: next-step or same-step
     #: [B, ...] by name: what the model remembers of the open episodes
     memory: dict[str, Tensor] = field(default_factory=dict)
+    steps: int = 0  #: steps of each environment so far
 
     def fits(self, blank: StreamState, num_actions: int) -> bool:
         """Whether the state belongs to the environments, model and torso of a blank one.

@@ -12,6 +12,7 @@ import torch
 from gymnasium.spaces import Discrete
 
 from afterwit.world_models import IntrinsicReward
+from afterwit.world_models.models.mix import MixConfig
 from tests.helpers import A, B, T, same, tiny_torso_config
 from tests.world_models.curiosities import ACTIONS, VECTOR, curiosity, steps
 
@@ -44,6 +45,23 @@ def test_a_stream_in_pieces_is_paid_as_the_whole_stream(name: str, autoreset: st
             obs[T:], actions[T:], dones[T:], None if autoreset == "same-step" else dones[T - 1]
         )
         assert not np.allclose(blank[0], whole[T], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "model", ("byol-hindsight", MixConfig(parts=("byol-hindsight", "rnd"))), ids=("alone", "mixed")
+)
+def test_each_step_of_a_stream_has_noise_of_its_own(model: Any) -> None:
+    """Otherwise an environment's z would have the same noise at all steps between two updates."""
+    intrinsic = curiosity(model)
+    intrinsic.update(*steps())
+    before = deepcopy(intrinsic.state_dict())
+    piece, start = steps(1), intrinsic.initial_state(B)
+    paid, later = intrinsic.reward(*piece, state=start)
+    assert later.steps == T
+    np.testing.assert_array_equal(intrinsic.reward(*piece, state=start)[0], paid)
+    other, _ = intrinsic.reward(*piece, state=replace(start, steps=T))
+    assert np.abs(other - paid).max() > 1e-3
+    assert same(dict(intrinsic.state_dict()["modules"]), dict(before["modules"]))
 
 
 def test_a_state_does_not_depend_on_the_programs_own_modes() -> None:

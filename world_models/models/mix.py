@@ -196,9 +196,9 @@ class Mix(WorldModel):
             part.after_step()
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self, step: int | None = None) -> Iterator[None]:
         with ExitStack() as stack:
             for part in self.models.values():
-                stack.enter_context(part.watching())
-            with super().watching():
+                stack.enter_context(part.watching(step))
+            with super().watching(step):
                 yield
