@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,8 @@ class Statistics:
         self.episodes: list[tuple[int, dict[str, float]]] = []  # environment, numbers
         self.time: dict[str, float] = {}
         self.paid: dict[str, float] = {}
+        # sums of the bonus, below zero too: over steps with noise, over all, and of its square
+        self.earned = {"noise": 0.0, "steps": 0.0, "squares": 0.0}
 
     def add(
         self,
@@ -124,6 +127,12 @@ class Statistics:
             blocks = info.get("block_in_view", False)
             noisy = info["noise_on"] | (blocks & self.random_blocks)
             self._count("noise", real & noisy, paid)
+            for name, values in (
+                ("noise", signed[real & noisy]),
+                ("steps", signed[real]),
+                ("squares", np.square(signed[real])),
+            ):
+                self.earned[name] += float(values.sum())
         if "cell" in info and self.visits.shape[1]:
             window = min(NUM_WINDOWS - 1, agent_steps * NUM_WINDOWS // self.total_steps)
             number = self.visits.shape[1]
@@ -227,6 +236,11 @@ class Statistics:
                     result[f"share_of_pay/{name}"] = self.paid[name] / paid
         if paid > 0 and self.time.get("noise"):
             result["noise/share"] = result["share_of_pay/noise"] / result["share_of_time/noise"]
+        noise = self.time.get("noise", 0)
+        if 0 < noise < steps and self.earned["squares"] > 0:
+            others = (self.earned["steps"] - self.earned["noise"]) / (steps - noise)
+            size = sqrt(self.earned["squares"] / steps)
+            result["noise/gain"] = (self.earned["noise"] / noise - others) / size
         sought = result.get("share_of_time/noise_action", result.get("share_of_time/noise"))
         if self.noise_share and sought is not None:
             result["noise/seeking"] = sought / self.noise_share
@@ -273,6 +287,7 @@ class Statistics:
             "episodes": self.episodes,
             "time": self.time,
             "paid": self.paid,
+            "earned": self.earned,
             "achieved": (self.score_sum, self.score_count),
             "total_steps": self.total_steps,
         }
@@ -308,6 +323,8 @@ class Statistics:
         if self.visits.shape[1]:
             self.explored["cell"] = np.asarray(self.visits.any(0))
         self.episodes, self.time, self.paid = state["episodes"], state["time"], state["paid"]
+        # Checkpoints of November 2026 lack this: the bonus counts from the resumption on.
+        self.earned = state.get("earned", self.earned)
         # Checkpoints of format 1 lack this.
         self.score_sum, self.score_count = state.get("achieved", (0.0, 0))
 

@@ -312,9 +312,29 @@ def test_noise_share_and_seeking_are_ratios_over_real_steps() -> None:
     entry, real = statistics.pop(), trajectory.real
     paid, time = bonus[real & noise_on].sum() / bonus.sum(), (real & noise_on).sum() / real.sum()
     assert entry["noise/share"] == pytest.approx(float(paid / time), rel=1e-5)
+    gain = bonus[real & noise_on].mean() - bonus[real & ~noise_on].mean()
+    assert entry["noise/gain"] == pytest.approx(
+        float(gain / bonus[real].square().mean().sqrt()), rel=1e-5
+    )
     assert entry["noise/seeking"] == pytest.approx(
         float((trajectory.action[real] == 0).float().mean()) * 5, rel=1e-5
     )
+
+
+def test_noise_that_pays_nothing_on_average_has_a_share_and_no_gain() -> None:
+    """A bonus that swings about zero is paid above it half of the time, and below it the other."""
+    statistics, trajectory = Statistics(tiny_spec(), 1000), random_trajectory(resets=())
+    noise_on = torch.arange(T * B).view(T, B) % 4 < 2
+    info = {"noise_on": noise_on, "block_in_view": torch.zeros_like(noise_on)}
+    swing = torch.where(noise_on, 1 - 2.0 * (torch.arange(T * B).view(T, B) % 2), 0.0)
+    statistics.add(replace(trajectory, info=info), swing, 0)
+    kept = statistics.state()
+    entry = statistics.pop()
+    assert entry["noise/share"] == pytest.approx(T * B / int(noise_on.sum()))
+    assert entry["noise/gain"] == pytest.approx(0, abs=1e-6)
+    other = Statistics(tiny_spec(), 1000)
+    other.load_state(kept)
+    assert other.pop() == entry
 
 
 def test_a_rank_that_cannot_be_computed_is_no_number_and_no_error(
