@@ -69,7 +69,10 @@ def read_encoder(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(
             f"{path} is a safetensors file, but not an encoder of afterwit pretrain; name one"
         )
-    return tensors, {name: json.loads(metadata[name]) for name in metadata if name != "kind"}
+    try:
+        return tensors, {name: json.loads(metadata[name]) for name in metadata if name != "kind"}
+    except ValueError as error:
+        raise _damaged(path, error) from error
 
 
 def load_encoder(path: Path | str) -> tuple[Encoder, TorsoConfig, dict[str, Any]]:
@@ -83,9 +86,9 @@ def load_encoder(path: Path | str) -> tuple[Encoder, TorsoConfig, dict[str, Any]
         form = {**metadata["form"], "channels": tuple(metadata["form"]["channels"])}
         config = TorsoConfig(**form)
         encoder = Encoder(config, tuple(metadata["observation_shape"]))
-        encoder.layers.load_state_dict(tensors)
+        load_layers(encoder, tensors)
         return encoder, config, metadata["about"]
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise _damaged(path, error) from error
 
 
@@ -109,7 +112,7 @@ def _adopt(modules: nn.Module, path: Path | str, tensors: Any, metadata: Any) ->
     for torso in [module for module in modules.modules() if isinstance(module, Torso)]:
         ours = json.loads(json.dumps(asdict(torso.config)))  # tuples as lists, as in the file
         differ = [
-            f"{name} {form[name]}, not {ours[name]}"
+            f"{name} {form[name]!r}, not {ours[name]!r}"
             for name in ("encoder", *SHAPED_BY[torso.config.encoder], "embedding")
             if ours[name] != form[name]
         ]
@@ -119,10 +122,22 @@ def _adopt(modules: nn.Module, path: Path | str, tensors: Any, metadata: Any) ->
             raise ValueError(
                 f"the encoder in {path} does not fit this torso: it has {'; '.join(differ)}"
             )
-        torso.encoder.layers.load_state_dict(tensors)
+        load_layers(torso.encoder, tensors)
     for module in modules.modules():
         if isinstance(module, TargetEncoder):
             module.slow.load_state_dict(module.online[0].state_dict())
+
+
+def load_layers(encoder: Encoder, tensors: Mapping[str, Tensor]) -> None:
+    """Load weights.
+
+    Raises:
+      RuntimeError: They are of another form, or are no finite floats.
+    """
+    for name, value in tensors.items():
+        if not (value.is_floating_point() and value.isfinite().all()):
+            raise RuntimeError(f"{name} is not of finite floats")
+    encoder.layers.load_state_dict(tensors)
 
 
 def _damaged(path: Path | str, error: Exception) -> ValueError:

@@ -169,7 +169,8 @@ class SquarePredictor(nn.Module):
         self.steps += 1
         if self.kind == "linear" or int(self.steps) % self.every:
             return
-        if self.correlation.isfinite().all():  # a broken loss is reported by its owner
+        # nothing was seen yet, or a broken loss, which is reported by its owner
+        if self.correlation.any() and self.correlation.isfinite().all():
             self.weight.copy_(direct_weights(self.correlation, self.kind, self.floor))
 
     @torch.no_grad()

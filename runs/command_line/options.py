@@ -193,7 +193,7 @@ class Pretrain:
     """
 
     objective: tyro.conf.Positional[str]
-    """What it is trained by: random (nothing), a world model, or one of linear, direct-pred,
+    """What it is trained by: random (nothing), byol-explore, byol-hindsight, linear, direct-pred,
     direct-copy, isoloss, isoloss-published, dispersion, brownian, centroid, vididi, vididi-byol,
     vicreg, clips-byol and slap (which needs --set env.backend=sound)."""
     preset: str = "atari-small"
@@ -207,7 +207,8 @@ class Pretrain:
     seed: int = 0
     """Seed of weights and draws. The frames are the same for all seeds."""
     set: tuple[str, ...] = ()
-    """Changes to the preset: --set env.frame_stack=4 learner.torso.embedding=256."""
+    """Changes to env, learner.torso and threads of the preset: --set env.frame_stack=4
+    learner.torso.embedding=256."""
     out: Path | None = None
     """The file. Unset: runs/out/OBJECTIVE-WORLD-sSEED.safetensors. One that was made with other
     settings is not replaced."""

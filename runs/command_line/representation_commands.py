@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from afterwit.envs.seeds import read_seed
 from afterwit.runs.command_line.options import OUT, Evaluate, Objectives, Pretrain, StateProbe
 from afterwit.runs.command_line.preset_options import parsed
 from afterwit.runs.configs.comparison import SETTINGS, check_settings, short_name
@@ -66,11 +67,15 @@ def state_probe_command(args: list[str]) -> int:
     return 0
 
 
+READ = ("env.", "learner.torso.", "threads")  # what pretraining reads of a run's settings
+
+
 def configured(preset: str, game: str | None, texts: tuple[str, ...]) -> RunConfig:
     """The preset's run, with another game and with changes.
 
     Raises:
-      ValueError: The preset, the game or a field is unknown.
+      ValueError: The preset, the game or a field is unknown, or a field is one that nothing here
+          reads.
     """
     if preset not in PRESETS:
         raise ValueError(
@@ -78,7 +83,15 @@ def configured(preset: str, game: str | None, texts: tuple[str, ...]) -> RunConf
             f" {', '.join(PRESETS)}"
         )
     changes = {} if game is None else {"env.game": game}
-    return changed(PRESETS[preset](), {**changes, **assignments(texts)})
+    asked = assignments(texts)
+    config = changed(PRESETS[preset](), {**changes, **asked})
+    unread = [name for name in asked if not name.startswith(READ)]
+    if unread:
+        raise ValueError(
+            f"--set {unread[0]} changes nothing here, where no agent is trained; what is read is"
+            f" {', '.join(READ)}"
+        )
+    return config
 
 
 def pretrain_command(args: list[str]) -> int:
@@ -86,6 +99,7 @@ def pretrain_command(args: list[str]) -> int:
     chosen = parsed(Pretrain, args, "afterwit pretrain")
     config = configured(chosen.preset, chosen.game, chosen.set)
     pretrain.check_objective(chosen.objective, chosen.updates, config.env)
+    read_seed(chosen.seed)
     world = short_name(config.env)
     torch.set_num_threads(config.threads)
     name = file_name(f"{chosen.objective}-{world}-s{chosen.seed}")
@@ -97,7 +111,7 @@ def pretrain_command(args: list[str]) -> int:
     check_encoder(path, settings)
     with checked_outputs(path):
         print(f"playing {world} ...", flush=True)
-        log = objectives.log_for(config.env, chosen.steps)
+        log = objectives.log_for(config.env, chosen.steps, labelled=False)
         torso = config.learner.torso.resolved(log.obs.shape[2:])
         trained = pretrain.pretrain(chosen.objective, log, torso, chosen.updates, chosen.seed)
         about = {

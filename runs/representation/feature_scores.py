@@ -57,9 +57,13 @@ def score_features(
       of each category, and the mean over categories.
 
     Raises:
-      ValueError: the log has too few episodes, or its labels hardly vary.
+      ValueError: the log has too few episodes, its labels hardly vary, or an encoder has the name
+        of another column.
     """
     config = config or ProbeConfig()
+    taken = [name for name in readers if name in (MAJORITY, SUPERVISED)]
+    if taken:
+        raise ValueError(f"an encoder is called {taken[0]!r}, as a column beside it; rename it")
     parts = split(log, config.min_episode, deduplicate)
     targets = usable_targets(log, parts, config.min_entropy)
     columns = {MAJORITY: majority(targets, parts)}

@@ -229,6 +229,7 @@ def log_game(
     choose: Choose | None = None,
     folder: Path | None = None,
     meta: dict[str, Any] | None = None,
+    labelled: bool = True,
 ) -> FrameLog:
     """Play environments and log what was seen, played and true.
 
@@ -243,6 +244,7 @@ def log_game(
       choose: the policy. Unset: random actions, all equally likely.
       folder: where the frames go, as a file that is mapped into memory. Unset: they stay in memory.
       meta: what else the log says of itself.
+      labelled: whether labels are logged. Without them any world can be.
 
     Raises:
       ValueError: the game has no labels, the environment declares none, or there is no room.
@@ -250,10 +252,10 @@ def log_game(
     if steps < 1:
         raise ValueError(f"steps is {steps}; it must be at least 1")
     if isinstance(config, MiniGridConfig):
-        config = replace(config, labels=True)
+        config = replace(config, labels=labelled)
     random = np.random.default_rng(stream(seed, "logged policy"))
     with closing(make_env(config, seed)) as env:
-        spec, categories = env.spec, label_categories(env)
+        spec, categories = env.spec, label_categories(env) if labelled else {}
         shape = (steps, spec.num_envs)
         obs = on_disk(folder, spec.observation_dtype, (*shape, *spec.observation_shape))
         action, first = np.zeros(shape, np.int64), np.zeros(shape, bool)
@@ -266,7 +268,7 @@ def log_game(
             obs[time], first[time] = step.observation, step.first
             if sound is not None and isinstance(env, Atari) and env.sound is not None:
                 sound[time] = env.sound
-            for name, values in read_labels(env, step).items():
+            for name, values in read_labels(env, step).items() if labelled else ():
                 labels[name][time] = values
             action[time] = (
                 random.integers(0, spec.num_actions, spec.num_envs)

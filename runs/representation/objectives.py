@@ -52,14 +52,14 @@ GAMES = ("MontezumaRevenge", "PrivateEye", "Freeway")
 READ = 4096  # frames whose embeddings give rank and spread
 
 
-def log_for(config: EnvConfig, steps: int) -> FrameLog:
+def log_for(config: EnvConfig, steps: int, labelled: bool = True) -> FrameLog:
     """The frames that all encoders of a world learn from and are judged on: a random policy's.
 
     Raises:
-      ValueError: `steps` is below 1, or the world has no labels.
+      ValueError: `steps` is below 1, or the world has no labels and these are wanted.
     """
     check_counts(steps=steps)
-    return log_game(config, max(2, steps // config.num_envs), seed=0)
+    return log_game(config, max(2, steps // config.num_envs), seed=0, labelled=labelled)
 
 
 def compare(
@@ -88,10 +88,13 @@ def compare(
       tell: Takes a line of progress.
 
     Raises:
-      ValueError: A name is unknown, an objective lacks the world's sound, the file is not such a
-        table, or it has rows of other numbers of steps or updates, or rows of one of the worlds
-        with other settings.
+      ValueError: No objective or seed is named, a name is unknown, an objective lacks the world's
+        sound, the file is not such a table, or it has rows of other numbers of steps or updates, or
+        rows of one of the worlds with other settings.
     """
+    for name, given in (("objectives", objectives), ("seeds", seeds)):
+        if not given:
+            raise ValueError(f"{name} is empty; name at least one")
     for objective in objectives:
         check_objective(objective, updates, config.env)
     if games is None:

@@ -24,11 +24,13 @@ from afterwit.envs.atari_config import AtariConfig
 from afterwit.envs.atari_sound import spectrum
 from afterwit.envs.checks import check_counts
 from afterwit.envs.make import EnvConfig
-from afterwit.envs.seeds import stream
+from afterwit.envs.seeds import read_seed, stream
 from afterwit.runs.representation.frame_log import FrameLog
 from afterwit.world_models import IntrinsicReward
 from afterwit.world_models.base import ModelConfig
 from afterwit.world_models.draws import draws_of
+from afterwit.world_models.encoder_file import adopt_encoder
+from afterwit.world_models.models.byol_config import BYOLConfig
 from afterwit.world_models.models.byol_explore import BYOLExploreConfig
 from afterwit.world_models.objectives.slap import SLAP, SLAPConfig
 from afterwit.world_models.objectives.vididi import ViDiDi, ViDiDiConfig
@@ -64,7 +66,9 @@ CLIPS: dict[str, Mapping[str, Any]] = {
 SOUND = "slap"
 NO_SOUND = f"{SOUND} needs the sound of an Atari game, and {{}}"
 LOG_SOUND = "log it with --set env.backend=sound"
-OBJECTIVES = (RANDOM, *WORLD_MODELS, *VARIANTS, *CLIPS, SOUND)
+# The other world models learn in networks of their own, and leave the torso's encoder as it was.
+TRAINED = tuple(name for name, kind in WORLD_MODELS.items() if issubclass(kind.Config, BYOLConfig))
+OBJECTIVES = (RANDOM, *TRAINED, *VARIANTS, *CLIPS, SOUND)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,11 @@ class Pretrained:
 def check_objective(objective: str, updates: int = 1, env: EnvConfig | None = None) -> None:
     """Raise a ValueError if there is no such objective, nothing to do, or a world lacks sound."""
     check_counts(updates=updates)
+    if objective in WORLD_MODELS and objective not in TRAINED:
+        raise ValueError(
+            f"{objective} learns in networks of its own, so it would leave the encoder as it was;"
+            f" choose from {', '.join(OBJECTIVES)}"
+        )
     if objective not in OBJECTIVES:
         raise ValueError(f"unknown objective {objective!r}; choose from {', '.join(OBJECTIVES)}")
     if objective == SOUND and env is not None:
@@ -113,11 +122,12 @@ def pretrain(
       ValueError: The objective is unknown, or no piece of the log is long enough.
     """
     check_objective(objective, updates)
+    seed = read_seed(seed)
     rng = np.random.default_rng(stream(seed, "pretrain", "draws"))
-    if objective in WORLD_MODELS or objective in VARIANTS:
+    if objective in TRAINED or objective in VARIANTS:
         model: ModelConfig = (
             WORLD_MODELS[objective].Config()
-            if objective in WORLD_MODELS
+            if objective in TRAINED
             else BYOLExploreConfig(**VARIANTS[objective])
         )
         encoder, step = model_step(model, log, torso, seed, learning_rate, rng)
@@ -150,9 +160,12 @@ def pretrain(
 
 
 def fresh_encoder(log: FrameLog, torso: TorsoConfig, seed: int) -> Encoder:
-    """The encoder that every objective starts from."""
+    """The encoder that every objective starts from: that of `torso.init`, or fresh weights."""
     with draws_of(seed, "weights"):
-        return Torso(torso, log.obs.shape[2:], log.num_actions).encoder
+        whole = Torso(torso, log.obs.shape[2:], log.num_actions)
+    if torso.init is not None:
+        adopt_encoder(whole, torso.init)
+    return whole.encoder
 
 
 def model_step(
@@ -223,11 +236,11 @@ def sound_step(
     with draws_of(seed, "pretrain", "heads"):
         objective = SLAP(SLAPConfig(), encoder, torso.embedding, heard.shape[-1])
     update = updater(objective, learning_rate)
-    places = draws(log, 1, FRAMES, rng, whole=False)
+    times, envs = (~log.first).nonzero()  # nothing was heard on the way to the others
 
     def step() -> dict[str, float]:
-        times, envs = next(places)
-        pixels, sound = log.obs[times[0], envs], heard[times[0], envs]
+        chosen = rng.integers(0, len(times), FRAMES)
+        pixels, sound = (array[times[chosen], envs[chosen]] for array in (log.obs, heard))
         return update(torch.from_numpy(pixels), torch.from_numpy(sound))
 
     return step

@@ -210,7 +210,7 @@ def study_game(
 ) -> Iterator[dict[str, Any]]:
     """Play a game, then train and measure one model after another. Yields a row for each."""
     config = AtariConfig(game, num_envs=ENVS, image_size=SIZE, backend="sound")
-    log = log_game(config, max(1, steps // ENVS), seed)
+    log = log_game(config, max(1, steps // ENVS), seed, labelled=False)
     assert log.sound is not None
     learned, judged = split(log)
     mixed = np.random.default_rng(seed).permutation(len(learned.sound))

@@ -108,6 +108,8 @@ def probe_game(
         "supervised_epochs": supervised_epochs,
     }
     check_result(out / NAME, settings)
+    if RANDOM_CNN in (encoders or {}):
+        raise ValueError(f"an encoder is called {RANDOM_CNN!r}, as a column beside it; rename it")
     readers = {RANDOM_CNN: frames_reader(NatureCNN(seed))}
     readers |= {name: frames_reader(encode) for name, encode in (encoders or {}).items()}
     network = NatureCNN(seed + 1)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from afterwit.agents import Learner, LearnerConfig
@@ -19,7 +22,7 @@ from afterwit.world_models.encoder_file import (
 )
 from afterwit.world_models.models.byol_explore import BYOLExplore, BYOLExploreConfig
 from afterwit.world_models.torso import Encoder, TorsoConfig
-from tests.helpers import tiny_spec, tiny_torso_config
+from tests.helpers import same, tiny_spec, tiny_torso_config
 
 SHAPE = (2, 24, 26)
 
@@ -83,7 +86,7 @@ def test_an_encoder_of_another_form_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "e.safetensors"
     written(path)
     for config, shape, word in (
-        (tiny_torso_config("resnet"), SHAPE, "encoder small, not resnet"),
+        (tiny_torso_config("resnet"), SHAPE, "encoder 'small', not 'resnet'"),
         (TorsoConfig(encoder="small", channels=(3, 4, 5), embedding=9), SHAPE, "embedding 11"),
         (tiny_torso_config("small"), (2, 30, 30), r"observations \(2, 24, 26\), not \(2, 30, 30\)"),
     ):
@@ -91,6 +94,33 @@ def test_an_encoder_of_another_form_is_refused(tmp_path: Path) -> None:
         learner = Learner(settings, tiny_spec(shape, dtype="uint8"), 0, torch.device("cpu"))
         with pytest.raises(ValueError, match=word):
             adopt_encoder(learner, path)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, "int32"])
+def test_weights_that_are_no_finite_floats_are_refused(tmp_path: Path, bad: Any) -> None:
+    path = tmp_path / "e.safetensors"
+    written(path)
+    tensors = load_file(path)
+    last = list(tensors)[-1]
+    if bad == "int32":
+        tensors[last] = tensors[last].to(torch.int32)
+    else:
+        tensors[last].view(-1)[0] = bad
+    with safe_open(path, "pt") as file:
+        told = file.metadata()
+    save_file(tensors, path, told)
+    learner = Learner(
+        LearnerConfig(torso=tiny_torso_config("small")),
+        tiny_spec(SHAPE, dtype="uint8"),
+        0,
+        torch.device("cpu"),
+    )
+    before = deepcopy(learner.state_dict())
+    reads: list[Any] = [load_encoder, lambda path: adopt_encoder(learner, path)]
+    for read in reads:
+        with pytest.raises(ValueError, match=f"damaged or of.*{last} is not of finite floats"):
+            read(path)
+    assert same(dict(learner.state_dict()), dict(before))
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
@@ -101,8 +131,21 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     damaged.write_bytes(damaged.read_bytes()[:100])
     with pytest.raises(ValueError, match="damaged cannot be read as an encoder"):
         read_encoder(damaged)
-    from safetensors.torch import save_file
-
+    told = {
+        "kind": "afterwit encoder",
+        "form": json.dumps({"encoder": "small"}),
+        "observation_shape": "[1, 20, 20]",
+        "about": "{}",
+    }
+    for change in (
+        {"form": "{not json"},
+        {"note": "a note"},
+        {"form": json.dumps({"encoder": "vit", "channels": [1, 2, 3]})},
+        {"form": json.dumps({"encoder": "small", "channels": [1, 2, 3], "embedding": -3})},
+    ):
+        save_file({"x": torch.zeros(2)}, damaged, told | change)
+        with pytest.raises(ValueError, match="damaged is damaged or of another version"):
+            load_encoder(damaged)
     save_file({"x": torch.zeros(2)}, tmp_path / "other")
     with pytest.raises(ValueError, match="but not an encoder of afterwit pretrain"):
         read_encoder(tmp_path / "other")

@@ -53,6 +53,14 @@ def test_the_weights_are_a_function_of_the_statistics(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", SET)
+def test_before_anything_is_seen_the_weights_stay(kind: Kind) -> None:
+    predictor = SquarePredictor(kind, 3, 4, 0.3, 0.1, 1)
+    predictor.observe(torch.ones(5, 4), torch.zeros(5, dtype=torch.bool))
+    predictor.after_step()
+    assert torch.equal(predictor.weight, torch.eye(4))
+
+
+@pytest.mark.parametrize("kind", SET)
 def test_without_features_the_weights_are_the_floor(kind: Kind) -> None:
     nothing = torch.zeros(4, 4)
     assert torch.allclose(direct_weights(nothing, kind, 0.3), 0.3 * torch.eye(4))

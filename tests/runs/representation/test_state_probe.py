@@ -74,6 +74,11 @@ def test_features_of_a_wrong_shape_are_refused() -> None:
         score_features(log, {"odd": frames_reader(lambda frames: frames)}, 0, QUICK)
     with pytest.raises(ValueError, match="not finite"):
         score_features(log, {"nan": lambda log: torch.full((480, 2), torch.nan)}, 0, QUICK)
+    for name in ("majority", "supervised"):
+        with pytest.raises(ValueError, match=f"an encoder is called '{name}', as a column"):
+            score_features(log, {name: lambda log: torch.zeros(480, 2)}, 0, QUICK)
+    with pytest.raises(ValueError, match="an encoder is called 'random CNN'"):
+        probe_game("Pong", Path("nowhere"), 1000, 0, 0, {"random CNN": lambda frames: frames})
 
 
 def test_the_mean_is_over_categories_not_labels() -> None:
