@@ -21,6 +21,7 @@ from afterwit.runs.output.files import atomic_write, read_json
 
 NAME = "provenance.json"
 REMEDY = "restore a copy, or remove it: the run then forgets its earlier sessions"
+CODE = ("agents", "envs", "world_models", "runs", "examples", "setup.py", "pyproject.toml")
 PACKAGES = ("afterwit", "torch", "numpy", "gymnasium", "envpool", "ale-py")
 
 
@@ -90,9 +91,9 @@ def installed(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """Return the commit of the checkout, with `+changes` if files differ from it.
+    """Return the commit of the checkout, with `+changes` if its code differs.
 
-    None for an installed package.
+    A ledger that grows with each run is no code. None for an installed package.
     """
     source = Path(__file__).resolve().parents[2]
     if not (source / "setup.py").is_file():
@@ -103,7 +104,10 @@ def commit() -> str | None:
             [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()
         changed = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+            [*git, "status", "--porcelain", "-uno", "--", *CODE],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
