@@ -17,7 +17,7 @@ from tqdm import tqdm
 from afterwit.envs.specs import EnvSpec
 from afterwit.runs.benchmarks.speed import act, learn, measure
 from afterwit.runs.configs.run_config import RunConfig, to_dict
-from afterwit.runs.output.files import checked_outputs, write_json
+from afterwit.runs.output.files import check_kind, checked_outputs, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.training.run import Run
 from afterwit.world_models.trajectory import Trajectory
@@ -55,6 +55,7 @@ def cluster_cost(
             f"simulated_actors are {list(counts)}, but {config.actors_per_batch} actors make a"
             " batch; simulate at least as many"
         )
+    check_kind(out, "transport_seconds")
     with checked_outputs(*([out] if out is not None else [])):
         return measure_costs(config, counts, rate, seconds, out)
 

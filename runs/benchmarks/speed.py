@@ -28,7 +28,7 @@ from afterwit.runs.benchmarks.ppo_rnd_baseline import PPORND
 from afterwit.runs.configs.overrides import changed
 from afterwit.runs.configs.presets import PRESETS
 from afterwit.runs.configs.run_config import RunConfig, to_dict
-from afterwit.runs.output.files import checked_outputs, write_json
+from afterwit.runs.output.files import check_kind, checked_outputs, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.training.closing import with_safe_close
 from afterwit.runs.training.run import Run
@@ -71,6 +71,7 @@ def benchmark(
             " add --simulated-actors 10 50 100"
         )
     keep_memory()  # as training does
+    check_kind(out, "agent_steps_per_second")
     with checked_outputs(*([out] if out is not None else [])):
         result = measured(config, seconds, grow, baseline, progress)
         if out is not None:

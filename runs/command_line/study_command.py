@@ -11,9 +11,9 @@ from afterwit.runs.configs.overrides import assignments
 from afterwit.runs.evaluation.intervals import rliable
 from afterwit.runs.output.text import quoted
 from afterwit.runs.studies.definitions import STUDIES
-from afterwit.runs.studies.ledger import append, check_writable, recorded, run_row
+from afterwit.runs.studies.ledger import append, check_writable, read_ledger, recorded, run_row
 from afterwit.runs.studies.ledger_study import check_ledger
-from afterwit.runs.studies.run_study import read_manifest, run_study
+from afterwit.runs.studies.run_study import plain, read_manifest, run_study
 from afterwit.runs.studies.study import Cell, Study
 from afterwit.runs.training.many_runs import RunsFailed
 
@@ -34,6 +34,7 @@ def study_command(args: list[str]) -> int:
     )
     steps = {} if chosen.total_steps is None else {"total_steps": chosen.total_steps}
     worlds, methods, seeds = some(chosen, "worlds", "methods", "seeds")
+    study.check_worlds(assignments(chosen.set))
     study = study.select(worlds, methods, seeds, steps | assignments(chosen.set))
     study.check_overrides()
     home = chosen.out or OUT / f"study-{study.name}"
@@ -46,8 +47,9 @@ def study_command(args: list[str]) -> int:
         return int(not good)
     rliable()  # the report needs it: raises before hours of training
     if chosen.report_only:
-        check_holds(home, chosen.ledger, study)
-        return study_report(home, chosen.ledger)
+        given = chosen.total_steps is not None or bool(chosen.set)
+        check_holds(home, chosen.ledger, study, given)
+        return study_report(home, chosen.ledger, worlds, methods, seeds)
     cells, skip = study.cells(), set[Path]()
     if chosen.ledger is not None:
         skip = recorded(chosen.ledger, study, cells)
@@ -79,25 +81,47 @@ def study_command(args: list[str]) -> int:
     return study_report(home, chosen.ledger)
 
 
-def study_report(home: Path, ledger: Path | None = None) -> int:
+def study_report(
+    home: Path,
+    ledger: Path | None = None,
+    worlds: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+) -> int:
     """Write the report of a study, and print its path."""
     from afterwit.runs.studies.page import write_study_report  # late import: needs matplotlib
 
-    print(f"report: {quoted(write_study_report(home, ledger))}")
+    path = write_study_report(home, ledger, worlds, methods, seeds)
+    print(f"report: {quoted(path)}")
     return 0
 
 
-def check_holds(home: Path, ledger: Path | None, study: Study) -> None:
-    """Raise a ValueError if a study's folder, or its ledger, is of another study."""
+def check_holds(home: Path, ledger: Path | None, study: Study, given: bool) -> None:
+    """Raise a ValueError if a study's folder, or its ledger, is of another study.
+
+    Args:
+      home: the folder.
+      ledger: the ledger that is read in its place.
+      study: what was asked for.
+      given: whether changes to every run were asked for. They must then be those of its runs.
+    """
     if ledger is not None:
-        recorded(ledger, study, ())
-        return
-    name = read_manifest(home).study
-    if name != study.name:
-        raise ValueError(
-            f"{home} holds the study {name}, not {study.name}; choose another --out, or: afterwit"
-            f" study {name}"
-        )
+        place, holds, option = ledger, "is of", "--ledger"
+        found = [(row["study"], row["overrides"]) for row in read_ledger(ledger)[:1]]
+    else:
+        place, holds, option, manifest = home, "holds the", "--out", read_manifest(home)
+        found = [(manifest.study, manifest.overrides)]
+    for name, overrides in found:
+        if name != study.name:
+            raise ValueError(
+                f"{place} {holds} study {name}, not {study.name}; choose another {option}, or:"
+                f" afterwit study {name}"
+            )
+        if given and overrides != plain(study.overrides):
+            raise ValueError(
+                f"the runs of {place} have {overrides}, not {plain(study.overrides)}; leave out"
+                " --set and --total-steps"
+            )
 
 
 def studies() -> str:

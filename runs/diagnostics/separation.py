@@ -35,7 +35,7 @@ from afterwit.runs.diagnostics.separation_play import ENVIRONMENTS, draw, keep, 
 from afterwit.runs.diagnostics.separation_verdicts import judge, judge_parts, summarise
 from afterwit.runs.diagnostics.separation_world import KINDS, Sizes, World
 from afterwit.runs.diagnostics.separation_worlds import WORLDS
-from afterwit.runs.output.files import checked_outputs, write_json
+from afterwit.runs.output.files import check_kind, checked_outputs, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.world_models import IntrinsicReward, ModelConfig
 from afterwit.world_models.intrinsic_reward import LEARNING_RATE
@@ -133,6 +133,7 @@ def benchmark_separation(
         for world in config.worlds
         for model in config.models
     ]
+    check_kind(out, "wall_seconds")
     with checked_outputs(*([out, out.with_suffix(".png")] if out is not None else [])):
         return judge_all(config, tasks, jobs, out, progress)
 

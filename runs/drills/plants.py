@@ -163,7 +163,7 @@ def in_checkpoint(number: signal.Signals) -> Callable[[int, int], None]:
         def planted_open(self: Path, *arguments: Any, **options: Any) -> Any:
             nonlocal saves
             file = opening(self, *arguments, **options)
-            if self.name != NAME + TEMPORARY:
+            if not (self.name.startswith(NAME) and self.name.endswith(TEMPORARY)):
                 return file
             saves += 1
             now("opened")

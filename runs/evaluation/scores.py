@@ -21,7 +21,7 @@ from afterwit.runs.configs.comparison import compared, label, world_name
 from afterwit.runs.configs.run_config import RunConfig, config_of
 from afterwit.runs.evaluation.evaluation_result import HUMAN, read_evaluation
 from afterwit.runs.evaluation.intervals import AGGREGATES, REPETITIONS, numpy_seed, rliable
-from afterwit.runs.output.files import checked_outputs, write_json
+from afterwit.runs.output.files import check_kind, checked_outputs, finite, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
 from afterwit.runs.training import checkpoint
@@ -57,11 +57,17 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
             f"scores compares runs, and was given {len(folders)}; name two or more run folders"
         )
     evaluated = [(folder, config_of(folder), evaluation_of(folder)) for folder in folders]
+    places = methods_and_tasks([config for _, config, _ in evaluated])
     if measure is None:
-        measure = HUMAN if all(HUMAN in evaluation for _, _, evaluation in evaluated) else "return"
+        without = [folder for folder, _, evaluation in evaluated if HUMAN not in evaluation]
+        if 0 < len(without) < len(evaluated) and len({task for _, task in places}) > 1:
+            raise ValueError(
+                f"{without[0]} has no human-normalised score and others have one, and returns of"
+                " different games do not add up; leave it out, or choose a --measure"
+            )
+        measure = "return" if without else HUMAN
     cells: dict[str, dict[str, list[float]]] = {}
     seen: dict[tuple[str, str, int], Path] = {}
-    places = methods_and_tasks([config for _, config, _ in evaluated])
     for (method, task), (folder, config, evaluation) in zip(places, evaluated, strict=True):
         value = number(evaluation, measure)
         if value is None:
@@ -79,6 +85,7 @@ def scores(folders: Sequence[Path], measure: str | None, out: Path) -> dict[str,
         seen[method, task, config.seed] = folder
     check_alike(places, evaluated)
     tables = matrices(cells)
+    check_kind(out / RESULT, "improvement")
     with checked_outputs(out / RESULT, out / PICTURE):
         return aggregated(measure, tables, places, evaluated, out)
 
@@ -162,7 +169,7 @@ def aggregated(
     from afterwit.runs.evaluation.scores_figure import draw
 
     draw(result, out / PICTURE)
-    write_json(out / RESULT, result)
+    write_json(out / RESULT, finite(result), allow_nan=False)
     return result
 
 

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -33,13 +34,17 @@ class Unwritable(OSError):
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` once it is complete and on disk.
 
-    Until then `path` stays as it is. On failure nothing is left behind.
+    Until then `path` stays as it is. On failure nothing is left behind. Of several writers at once
+    the last one stays. A link stays a link, and a file that may not be written stays as it is.
 
     Raises:
       Unwritable: the file cannot be written.
     """
-    temporary = path.with_name(path.name + TEMPORARY)
+    path = path.resolve() if path.is_symlink() else path
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
     try:
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, "it is read-only")
         with temporary.open("wb") as file:
             yield file
             sync(file)
@@ -61,6 +66,30 @@ def write_json(path: Path, data: Any, indent: int = 2, allow_nan: bool = True) -
     """
     with atomic_write(path) as file:
         file.write((json.dumps(data, indent=indent, allow_nan=allow_nan) + "\n").encode())
+
+
+def finite(value: Any) -> Any:
+    """Return `value` with None for numbers that are not finite: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_kind(path: Path | None, key: str) -> None:
+    """Raise a ValueError if a file is there that is no earlier result: a JSON object with `key`."""
+    if path is None or not path.is_file():
+        return
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or key not in found:
+        raise ValueError(
+            f"{quoted(path)} exists and is no result of this command; it would be replaced: choose"
+            " another --out"
+        )
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> None:
@@ -138,8 +167,13 @@ def remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-def check_ours(out: Path) -> None:
-    """Raise a ValueError if OUT has a report.html or summary.json that no report has written."""
+def check_ours(out: Path, heads: Mapping[str, bytes] | None = None) -> None:
+    """Raise a ValueError if OUT has a file that would be replaced, and that no report has written.
+
+    Args:
+      out: the folder.
+      heads: with what other files begin, by name, beside report.html and summary.json.
+    """
     page, numbers, foreign = out / PAGE, out / SUMMARY, None
     if page.is_file():
         with page.open("rb") as file:  # a page may hold megabytes of figures, below its title
@@ -151,6 +185,10 @@ def check_ours(out: Path) -> None:
             found = None
         if not isinstance(found, dict) or not found.keys() & {"groups", "study"}:
             foreign = numbers
+    for name, head in (heads or {}).items():
+        if foreign is None and (out / name).is_file():
+            with (out / name).open("rb") as file:
+                foreign = None if file.read(len(head)) == head else out / name
     if foreign is not None:
         raise ValueError(
             f"{quoted(foreign)} is not a report of Afterwit's, and would be replaced; choose"

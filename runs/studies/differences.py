@@ -28,7 +28,6 @@ import numpy as np
 from afterwit.envs.arrays import Array
 from afterwit.runs.studies.results import Key, StudyLog
 
-QUIET = "none"  # the world without noise
 LEVEL = 0.05  # of the corrected p-value, and one minus that of the intervals
 MEASURE = "score_all"
 
@@ -132,27 +131,26 @@ def holm(p: Array) -> Array:
 
 
 def noise_costs(
-    scores: Mapping[Key, Mapping[int, float]], worlds: Sequence[str], methods: Sequence[str]
+    scores: Mapping[Key, Mapping[int, float]], quiet: Mapping[str, str], methods: Sequence[str]
 ) -> list[NoiseCost]:
     """Return the cost of every noise to every method, compared with the first method's.
 
     Args:
       scores: (world, method) -> seed -> score. A cell that is left out has no runs.
-      worlds: among them `none`, without which there are no costs.
+      quiet: each world with noise -> the same world without it. Others have no costs.
       methods: the first is the reference.
     """
-    if QUIET not in worlds:
-        return []
 
     def cell(world: str, method: str) -> Array:
         return np.array(list(scores.get((world, method), {}).values()))
 
     def four(world: str, method: str) -> list[Key]:
-        return [(QUIET, method), (world, method), (QUIET, methods[0]), (world, methods[0])]
+        same = quiet[world]
+        return [(same, method), (world, method), (same, methods[0]), (world, methods[0])]
 
-    keys = [(world, method) for world in worlds if world != QUIET for method in methods]
+    keys = [(world, method) for world in quiet for method in methods]
     costs = {
-        (world, method): contrast((cell(QUIET, method), cell(world, method)), (1, -1))
+        (world, method): contrast((cell(quiet[world], method), cell(world, method)), (1, -1))
         for world, method in keys
     }
     weights = (1, -1, -1, 1)
@@ -173,7 +171,7 @@ def noise_costs(
             *key,
             methods[0],
             len(cell(*key)),
-            len(cell(QUIET, key[1])),
+            len(cell(quiet[key[0]], key[1])),
             costs[key],
             more[key],
             paired[key],
@@ -191,7 +189,8 @@ def study_costs(study: StudyLog) -> list[NoiseCost]:
     """
     if "score" not in study.measures:
         return []
-    return noise_costs(finished_scores(study), study.worlds, study.methods)
+    quiet = {world: study.quiet[world] for world in study.worlds if world in study.quiet}
+    return noise_costs(finished_scores(study), quiet, study.methods)
 
 
 def finished_scores(study: StudyLog) -> dict[Key, dict[int, float]]:

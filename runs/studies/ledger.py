@@ -213,10 +213,18 @@ def tenths(item: tuple[str, Any]) -> bool:
 def append(path: Path, new: Sequence[Row]) -> None:
     """Add rows to a ledger, all or none. It is read again first, and made if it is missing.
 
-    Several studies may share a ledger: each takes its turn.
+    Several processes may share a ledger: each takes its turn.
+
+    Raises:
+      ValueError: a row is of another study than the ledger, or was made with other settings for
+        every run. Nothing is written.
     """
     with sole_writer(path):
         rows = read_ledger(path) if path.exists() else []
+        for row in new:
+            problem = other_study([*rows, *new][0], row["study"], row["overrides"])
+            if problem:
+                raise ValueError(f"{path}: {problem}; choose another --ledger")
         known = {place(row) for row in rows}
         rows += [row for row in new if place(row) not in known]
         rows.sort(key=place)  # two ledgers of one study then merge line by line
@@ -242,9 +250,16 @@ def recorded(path: Path, study: Study, cells: Sequence[Cell]) -> set[Path]:
     """Return the folders of the cells that the ledger has.
 
     Raises:
-      ValueError: the ledger is of another study, or a row's config is not the cell's.
+      ValueError: the ledger is of another study, its runs have other settings, or a row's config
+        is not the cell's.
     """
     rows = {place(row): row for row in read_ledger(path)} if path.exists() else {}
+    for there in rows.values():
+        problem = other_study(there, study.name, plain(study.overrides))
+        if problem:
+            raise ValueError(
+                f"{path}: {problem}; give the same options, or choose another --ledger"
+            )
     found = set()
     for cell in cells:
         row = rows.get((cell.world, cell.method, cell.seed))
@@ -256,12 +271,24 @@ def recorded(path: Path, study: Study, cells: Sequence[Cell]) -> set[Path]:
                     " choose another --ledger"
                 )
             found.add(cell.folder)
-    others = {row["study"] for row in rows.values()} - {study.name}
-    if others:
-        raise ValueError(
-            f"{path} is of study {others.pop()}, not {study.name}; choose another --ledger"
-        )
     return found
+
+
+def other_study(row: Row, name: str, overrides: Any) -> str:
+    """Return how a ledger's row is of another study, empty if it is of this one.
+
+    Args:
+      row: the row.
+      name: the study's name.
+      overrides: what it changes for every run, as JSON gives it.
+    """
+    if row["study"] != name:
+        return f"it is of study {row['study']}, not {name}"
+    there = row["overrides"]
+    for path in sorted({*there, *overrides}):
+        if there.get(path) != overrides.get(path):
+            return f"{path} is {there.get(path)!r} in the ledger, {overrides.get(path)!r} now"
+    return ""
 
 
 def difference(row: Row, study: Study, cell: Cell) -> str:
@@ -270,10 +297,6 @@ def difference(row: Row, study: Study, cell: Cell) -> str:
     config = as_noted(cell.config, noted)
     if row["digest"] == digest(config):
         return ""
-    there, now = row["overrides"], plain(study.overrides)
-    for name in sorted({*there, *now}):
-        if there.get(name) != now.get(name):
-            return f"{name} is {there.get(name)!r} in the ledger, {now.get(name)!r} now"
     if noted != config.contents:
         return f"the run was made with {noted}, and there is {config.contents} now"
     return f"the config has changed since commit {row.get('commit', 'unknown')}"

@@ -9,7 +9,15 @@ from typing import Any
 from afterwit.runs.reports.groups import Group
 from afterwit.runs.reports.run_results import RunLog
 from afterwit.runs.studies.definitions import STUDIES
-from afterwit.runs.studies.ledger import OWN, Row, difference, place, read_ledger, run_row
+from afterwit.runs.studies.ledger import (
+    OWN,
+    Row,
+    difference,
+    other_study,
+    place,
+    read_ledger,
+    run_row,
+)
 from afterwit.runs.studies.results import INSTRUMENTS, SOUGHT, Key, StudyLog
 from afterwit.runs.studies.run_study import Manifest, described, plain
 from afterwit.runs.training.episode_statistics import NUM_WINDOWS
@@ -32,6 +40,13 @@ def ledger_study(path: Path, home: Path) -> StudyLog:
     rows = read_ledger(path)
     if not rows:
         raise ValueError(f"{path} has no runs yet; add some with afterwit study --ledger {path}")
+    for row in rows:
+        problem = other_study(rows[0], row["study"], row["overrides"])
+        if problem:
+            raise ValueError(
+                f"{path}: {'/'.join(map(str, place(row)))}: {problem}; give these rows a ledger of"
+                " their own"
+            )
     if rows[0]["study"] not in STUDIES:
         raise ValueError(f"{path}: unknown study {rows[0]['study']!r}; use the version that has it")
     whole = STUDIES[rows[0]["study"]]()
@@ -58,6 +73,8 @@ def ledger_study(path: Path, home: Path) -> StudyLog:
         # the files themselves need not be here
         cell = replace(cell, config=replace(cell.config, contents=row.get("contents", "")))
         problem = "" if cell.method in foreign else difference(row, study, cell)
+        if row["total_steps"] != cell.config.total_steps:
+            problem = f"it has {row['total_steps']:,} steps, not {cell.config.total_steps:,}"
         if problem:
             raise ValueError(
                 f"{path}: {cell.folder.as_posix()}: {problem}; use the version that made it"

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from afterwit.runs.output.files import SUMMARY, atomic_write, write_csv, write_json
+from afterwit.runs.output.files import SUMMARY, atomic_write, finite, write_csv, write_json
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.studies.differences import NoiseCost, cost_rows
 from afterwit.runs.studies.results import StudyLog
 from afterwit.runs.studies.run_study import CELLS, DIFFERENCES, RUNS, STANDINGS
 from afterwit.runs.studies.standings import Standings, standings_markdown
 from afterwit.runs.studies.verdicts import Claim, Target
+
+# with what the files begin
+HEADS = {
+    RUNS: b"world,method,seed,folder,",
+    CELLS: b"world,method,runs,",
+    DIFFERENCES: b"world,method,reference,",
+    STANDINGS: b"| method | mean |",
+}
+WRITTEN = (*HEADS, SUMMARY)
 
 
 def write_numbers(
@@ -35,13 +43,15 @@ def write_numbers(
         row: dict[str, Any] = {
             "world": world,
             "method": method,
-            "runs": len(study.groups[world, method].runs),
+            "runs": max((value.runs for value in found.values()), default=0),
         }
         for name, value in found.items():
             row |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
         cells.append(row)
     write_csv(study.home / RUNS, finite(study.rows))
     write_csv(study.home / CELLS, finite(cells))
+    for name in (STANDINGS, DIFFERENCES):  # of another study, perhaps
+        (study.home / name).unlink(missing_ok=True)
     if order is not None:
         with atomic_write(study.home / STANDINGS) as file:
             file.write((standings_markdown(order) + "\n").encode())
@@ -60,12 +70,3 @@ def write_numbers(
         "provenance": provenance(),
     }
     write_json(study.home / SUMMARY, finite(summary), indent=1, allow_nan=False)
-
-
-def finite(value: Any) -> Any:
-    """Return `value` with None for numbers that are not finite: JSON has no NaN."""
-    if isinstance(value, dict):
-        return {name: finite(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

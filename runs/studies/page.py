@@ -14,7 +14,7 @@ import matplotlib
 
 from afterwit.runs.configs.run_config import to_dict
 from afterwit.runs.output.figure_style import STYLE, Picture, save
-from afterwit.runs.output.files import SUMMARY, check_ours
+from afterwit.runs.output.files import check_ours
 from afterwit.runs.output.html import image, table, write_html
 from afterwit.runs.output.provenance import provenance
 from afterwit.runs.output.text import quoted
@@ -25,9 +25,8 @@ from afterwit.runs.studies.coverage_figure import coverage_figure, method_figure
 from afterwit.runs.studies.differences import study_costs
 from afterwit.runs.studies.figures import MANY, curves_figure, measure_words, scores_figure
 from afterwit.runs.studies.ledger_study import ledger_study
-from afterwit.runs.studies.number_files import write_numbers
+from afterwit.runs.studies.number_files import HEADS, WRITTEN, write_numbers
 from afterwit.runs.studies.results import StudyLog, read_study
-from afterwit.runs.studies.run_study import CELLS, DIFFERENCES, RUNS, STANDINGS
 from afterwit.runs.studies.standings import Standings, standings, standings_table, standings_words
 from afterwit.runs.studies.standings_figure import standings_figure
 from afterwit.runs.studies.tables import (
@@ -45,20 +44,33 @@ from afterwit.runs.studies.variants_figure import variants_figure
 from afterwit.runs.studies.verdicts import EXPLORE, HINDSIGHT, Claim, Target, trapped_words
 
 
-def write_study_report(home: Path, ledger: Path | None = None) -> Path:
+def write_study_report(
+    home: Path,
+    ledger: Path | None = None,
+    worlds: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+) -> Path:
     """Write HOME/report.html with its figures, and its numbers as `write_numbers` does.
 
     It also works for an unfinished study, and then says so. With a ledger it reads no run folder.
+    It is of the worlds, methods and seeds that are named, or of all.
 
     Returns:
       The path of report.html.
 
     Raises:
       ValueError: there is no study, no run has logged anything, or rliable is missing; or HOME has
-        a page or numbers of another origin.
+        a page or numbers of another origin, or the ledger itself under a name of theirs.
     """
+    if ledger is not None and ledger.resolve() in {(home / name).resolve() for name in WRITTEN}:
+        raise ValueError(
+            f"the report would replace the ledger {quoted(ledger)}; choose another --out, or rename"
+            " the ledger"
+        )
     study = read_study(home) if ledger is None else ledger_study(ledger, home)
-    check_ours(home)
+    study = study.narrowed(worlds, methods, seeds)
+    check_ours(home, HEADS)
     home.mkdir(parents=True, exist_ok=True)
     found_targets, found_claims = targets(study), claims(study)
     costs, order = study_costs(study), standings(study)
@@ -113,7 +125,11 @@ def words(
     if study.knobs and measure:
         base, main = study.knobs[0].base, f"{measure}_all"
         best = max(
-            (name for name in study.methods if study.get(world, name, main).runs),
+            (
+                name
+                for name in study.methods
+                if study.get(world, name, main).runs >= max(1, study.get(world, base, main).runs)
+            ),
             key=lambda name: study.get(world, name, main).mean,
         )
         result = [
@@ -121,7 +137,7 @@ def words(
             f" {number(study, world, base, main)}"
         ]
         result[0] += (
-            f"; the best variant is {best}, {number(study, world, best, main)}."
+            f"; the highest of {len(study.methods)} is {best}, {number(study, world, best, main)}."
             if best != base
             else "; no variant's is better."
         )
@@ -151,9 +167,17 @@ def words(
         )
     if study.ledger is not None:
         result.append("Made from the ledger: curves have a point per tenth, and there are no maps.")
+    runs = [run for group in study.groups.values() for run in group.runs]
+    lengths = sorted({run.config.total_steps for run in runs})
+    if len(lengths) > 1:
+        result.append(
+            f"Runs are of different lengths, {lengths[0]:,} to {lengths[-1]:,} agent steps: means"
+            " over them, and comparisons between them, say little."
+        )
     seeds = sorted({len(group.runs) for group in study.groups.values()})
+    several = f" to {seeds[-1]}" if len(seeds) > 1 else ""
     result.append(
-        f"{seeds[0]}{f' to {seeds[-1]}' if len(seeds) > 1 else ''} runs a cell. Numbers:"
+        f"{seeds[0]}{several} run{'s' if seeds[-1] > 1 else ''} a cell. Numbers:"
         " mean over runs and, in brackets, its 95% interval of Student's t."
     )
     return result
@@ -261,6 +285,6 @@ def origin(study: StudyLog) -> str:
     )
     parts.append(
         f"<p class='note'>This page: <code>{escape(command)}</code><br>{escape(made)}. All numbers:"
-        f" {RUNS}, {CELLS}, {DIFFERENCES}, {SUMMARY}; {STANDINGS} is the table of standings.</p>"
+        f" {', '.join(name for name in WRITTEN if (study.home / name).is_file())}.</p>"
     )
     return "".join(parts)

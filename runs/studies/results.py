@@ -8,8 +8,10 @@ which an episode first reached R1. It is NaN if none did, and an estimate is ove
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import numpy as np
 
 from afterwit.envs.arrays import Array
 from afterwit.envs.atari import AtariConfig
+from afterwit.envs.make import EnvConfig
 from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.comparison import flat
 from afterwit.runs.configs.run_config import config_of, to_dict
@@ -25,6 +28,7 @@ from afterwit.runs.evaluation.evaluation_result import HUMAN_RANDOM, normalised
 from afterwit.runs.evaluation.intervals import Estimate, estimate
 from afterwit.runs.reports.groups import MEASURES, Group, noise_of
 from afterwit.runs.reports.run_results import RunLog, read_run
+from afterwit.runs.studies.definitions import STUDIES
 from afterwit.runs.studies.run_study import NAME, Manifest, read_manifest
 from afterwit.runs.training.episode_statistics import NUM_WINDOWS
 from afterwit.runs.training.run_log import last_entry
@@ -49,6 +53,9 @@ INSTRUMENTS = (
 # What an agent that seeks the noise does more often. It is compared with the same method in the
 # world without noise.
 SOUGHT = {"on-demand": "share_of_time/noop", "brownian": "share_of_time/block_in_view"}
+
+SILENT = "none"  # the noise of a world without noise
+NOISE_FIELDS = ("noise", "dose", "density", "walk")  # how the fields of a noise begin
 
 Key = tuple[str, str]  # world, method
 
@@ -97,6 +104,41 @@ class StudyLog:
             if (world, method) in self.groups
         ]
 
+    def narrowed(
+        self, worlds: Sequence[str], methods: Sequence[str], seeds: Sequence[int]
+    ) -> StudyLog:
+        """Return the part with these worlds, methods and seeds. Empty: all.
+
+        Raises:
+          ValueError: there are no such runs.
+        """
+        groups = {
+            key: replace(group, runs=kept)
+            for key, group in self.groups.items()
+            if (not worlds or key[0] in worlds)
+            and (not methods or key[1] in methods)
+            and (kept := tuple(r for r in group.runs if not seeds or r.config.seed in seeds))
+        }
+        if not groups:
+            raise ValueError("no such runs are there yet; leave out --worlds, --methods or --seeds")
+        rows = tuple(
+            row
+            for row in self.recorded
+            if (row["world"], row["method"]) in groups and (not seeds or row["seed"] in seeds)
+        )
+        return replace(self, groups=groups, recorded=rows)
+
+    @cached_property
+    def quiet(self) -> dict[str, str]:
+        """Each world with noise -> the world that is the same without it, if the study has it."""
+        envs = {world: group.runs[0].config.env for (world, _), group in self.groups.items()}
+        silent = {without_noise(env): world for world, env in envs.items() if env.noise == SILENT}
+        return {
+            world: silent[without_noise(env)]
+            for world, env in envs.items()
+            if env.noise != SILENT and without_noise(env) in silent
+        }
+
     @cached_property
     def unfinished(self) -> list[RunLog]:
         return [run for group in self.groups.values() for run in group.runs if not run.finished]
@@ -124,10 +166,14 @@ class StudyLog:
 
     @cached_property
     def estimates(self) -> dict[Key, dict[str, Estimate]]:
-        """Every number of every cell over its runs."""
+        """Every number of every cell over its finished runs; over all while none is finished.
+
+        The score of half a run is another number.
+        """
         result = {}
         for key in self.groups:
-            rows = [row for row in self.rows if (row["world"], row["method"]) == key]
+            cell = [row for row in self.rows if (row["world"], row["method"]) == key]
+            rows = [row for row in cell if row["finished"]] or cell
             names = [
                 name
                 for name in dict.fromkeys(name for row in rows for name in row)
@@ -195,6 +241,13 @@ class StudyLog:
         ]
 
 
+def without_noise(env: EnvConfig) -> str:
+    """Return what a world is but for its noise, as text."""
+    fields = to_dict(env).items()
+    kept = {n: v for n, v in fields if not n.startswith(NOISE_FIELDS)}
+    return json.dumps([type(env).__name__, kept], sort_keys=True)
+
+
 def rank(setting: tuple[Any, str]) -> tuple[bool, Any]:
     """Return a sort key: numbers by size, then words."""
     value, _ = setting
@@ -207,7 +260,7 @@ def read_study(home: Path) -> StudyLog:
     Raises:
       ValueError: there is no study, or no run has logged anything.
     """
-    manifest = read_manifest(home)
+    manifest = in_order(read_manifest(home))
     groups: dict[Key, list[RunLog]] = {}
     waiting = []
     order = {(world, method): None for world in manifest.worlds for method in manifest.methods}
@@ -229,6 +282,26 @@ def read_study(home: Path) -> StudyLog:
         )
     named = {key: Group(key[1], key[0], tuple(runs), 0) for key, runs in groups.items()}
     return StudyLog(home, manifest, named, tuple(waiting))
+
+
+def in_order(manifest: Manifest) -> Manifest:
+    """Return a manifest with worlds and methods in the order of the study's definition.
+
+    The first method is the one that others are compared with, whichever was trained first. A study
+    of another version keeps its own order, as do worlds and methods that this version lacks.
+    """
+    if manifest.study not in STUDIES:
+        return manifest
+    whole = STUDIES[manifest.study]()
+    found = []
+    for there, known in (
+        (manifest.worlds, (*whole.worlds, *whole.more_worlds)),
+        (manifest.methods, (*whole.methods, *whole.more_methods)),
+    ):
+        names = [variant.name for variant in known if variant.name in there]
+        names += [name for name in there if name not in names]
+        found.append({name: there[name] for name in names})
+    return replace(manifest, worlds=found[0], methods=found[1])
 
 
 def measured(run: RunLog) -> dict[str, tuple[str, ...]]:

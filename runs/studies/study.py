@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from afterwit.runs.configs.comparison import flat
 from afterwit.runs.configs.contents import with_contents
 from afterwit.runs.configs.overrides import changed, suggestion
 from afterwit.runs.configs.presets import PRESETS
-from afterwit.runs.configs.run_config import RunConfig
+from afterwit.runs.configs.run_config import RunConfig, to_dict
 
 Values = Mapping[str, Any]
 
@@ -113,6 +114,22 @@ class Study:
                     raise ValueError(
                         f"{path} is {self.overrides[path]} for every run, but {variant.name} sets"
                         f" it to {own}; leave out one of the two"
+                    )
+
+    def check_worlds(self, overrides: Values) -> None:
+        """Check that nothing is changed for every run that makes a world what it is.
+
+        Raises:
+          ValueError: something is; worlds of different names would be the same one.
+        """
+        preset, bare = PRESETS[self.preset], flat(to_dict(PRESETS[self.preset]()))
+        for world in (*self.worlds, *self.more_worlds):
+            own = flat(to_dict(preset(**world.arguments)))
+            for path in overrides:
+                if path in own and own[path] != bare[path]:
+                    raise ValueError(
+                        f"{path} is {own[path]} in the world {world.name}, so it cannot be set for"
+                        " every run; choose worlds with --worlds"
                     )
 
     def select(

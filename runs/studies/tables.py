@@ -225,19 +225,20 @@ def control_table(study: StudyLog) -> str:
     for world in study.worlds:
         for index, (method, group) in enumerate(study.members(world)):
             name = noise_key(group)
-            if name and world != "none" and study.get(world, method, name).runs:
+            if name and world in study.quiet and study.get(world, method, name).runs:
                 doing = {
                     "share_of_time/noop": "no-op",
                     "share_of_time/block_in_view": "a block in view",
                 }[name]
-                values = [number(study, where, method, name) for where in (world, "none")]
+                where = world, study.quiet[world]
+                values = [number(study, each, method, name) for each in where]
                 rows.append(
                     (
                         "first" if not index else "",
                         [world if not index else "", method, doing, *values],
                     )
                 )
-    if not rows or "none" not in study.worlds:
+    if not rows:
         return ""
     head = ["world", "method", "time with", "here", "without noise"]
     note = (

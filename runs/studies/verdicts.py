@@ -10,8 +10,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from afterwit.runs.evaluation.intervals import Estimate
 from afterwit.runs.reports.sentences import percent
+from afterwit.runs.studies.differences import contrast, finished_scores
 from afterwit.runs.studies.results import StudyLog
 
 EXPLORE, HINDSIGHT, RND = "byol-explore", "byol-hindsight", "rnd"
@@ -97,9 +100,14 @@ def against_quiet(
     It is below `below` times its own score without noise; the reverse is that it stays above
     `above` times.
     """
-    here, quiet = study.get(world, method, "score_all"), study.get("none", method, "score_all")
+    same = study.quiet.get(world, "none")
+    here, quiet = study.get(world, method, "score_all"), study.get(same, method, "score_all")
     share = f", {here.mean / quiet.mean:.2f} x" if here.runs and quiet.mean > 0 else ""
-    result = verdict(here.high < below * quiet.low, here.low > above * quiet.mean, here, quiet)
+    # both scores are uncertain, so both differences have intervals of their own
+    scores = [finished_scores(study).get((where, method), {}) for where in (world, same)]
+    cells = [np.array(list(found.values())) for found in scores]
+    lower, higher = (contrast(cells, (1, -part)) for part in (below, above))
+    result = verdict(bool(lower.high < 0), bool(higher.low > 0), here, quiet)
     return (
         result,
         f"{method}: score {format_estimate(here)}, without noise {format_estimate(quiet)}{share}",
@@ -124,7 +132,11 @@ def cost(study: StudyLog, world: str, method: str) -> tuple[str, str]:
 
 def trapped_words(study: StudyLog, method: str) -> list[str]:
     """Return sentences about the noises that trap a method and those that do not."""
-    kinds = {world: cost(study, world, method)[0] for world in study.worlds if world != "none"}
+    kinds = {
+        world: cost(study, world, method)[0]
+        for world in study.worlds
+        if study.quiet.get(world) == "none"
+    }
     quiet = study.get("none", method, "score_all")
     if not quiet.runs:
         return []

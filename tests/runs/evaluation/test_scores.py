@@ -155,6 +155,20 @@ def test_the_human_normalised_score_is_taken_where_all_have_it(tmp_path: Path) -
     assert result["measure"] == HUMAN and result["scores"] == {"byol-hindsight": [[0.25], [1.25]]}
     without = evaluated(tmp_path / "without", 1.0, seed=2)
     assert scores([*both, without], None, tmp_path / "out")["measure"] == "return"
+    json.loads((tmp_path / "out/scores.json").read_text(), parse_constant=pytest.fail)
+    (tmp_path / "out/scores.json").write_text("mine")
+    with pytest.raises(ValueError, match="is no result of this command"):
+        scores(both, None, tmp_path / "out")
+
+
+def test_returns_of_different_games_are_not_added_up(tmp_path: Path) -> None:
+    games = []
+    for game, more in (("PrivateEye", {HUMAN: {"mean": 0.1}}), ("Solaris", {})):
+        for seed in range(2):
+            config = replace(atari_small(game=game), seed=seed)
+            games.append(write(tmp_path / f"{game}{seed}", config, 1.0, **more))
+    with pytest.raises(ValueError, match="Solaris0 has no human-normalised score"):
+        scores(games, None, tmp_path / "out")
 
 
 def write(folder: Path, config: RunConfig, score: float = 1.0, **more: Any) -> Path:

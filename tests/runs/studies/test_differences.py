@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from afterwit.envs.arrays import Array
-from afterwit.runs.studies.differences import contrast, cost_rows, holm, noise_costs
+from afterwit.runs.studies.definitions import STUDIES
+from afterwit.runs.studies.differences import contrast, cost_rows, holm, noise_costs, study_costs
+from afterwit.runs.studies.verdicts import UNKNOWN, keeps
+from tests.runs.studies.test_page import log, make
 
 stats = pytest.importorskip("scipy.stats", reason="pip install -e '.[study]'")
 MENDED = Path(__file__).parents[3] / "docs" / "results" / "maze-mended" / "runs.csv"
@@ -20,6 +23,11 @@ STATED = {
     "on-demand": (-0.10, -0.24, 0.04),
     "brownian": (0.00, -0.11, 0.12),
 }
+
+
+def noisy(*worlds: str) -> dict[str, str]:
+    """Each world that is not `none` -> `none`."""
+    return {world: "none" for world in worlds if world != "none"}
 
 
 def test_four_cells_by_hand() -> None:
@@ -84,7 +92,7 @@ def seeded(cells: dict[tuple[str, str], Array]) -> dict[tuple[str, str], dict[in
 def test_the_stored_maze_study_says_what_its_page_states() -> None:
     scores = mended()
     worlds = list(dict.fromkeys(world for world, _ in scores))
-    found = noise_costs(scores, worlds, ("byol-hindsight", "byol-explore"))
+    found = noise_costs(scores, noisy(*worlds), ("byol-hindsight", "byol-explore"))
     more = {each.world: each for each in found if each.method == "byol-explore"}
     assert more.keys() == STATED.keys()
     for world, expected in STATED.items():
@@ -92,8 +100,8 @@ def test_the_stored_maze_study_says_what_its_page_states() -> None:
         assert tuple(more[world].more[:3]) == pytest.approx(expected, abs=0.00501)
         assert more[world].words == "not shown" and more[world].corrected_p >= more[world].more.p
     own = more["sticky"].cost
-    quiet, noisy = (list(scores[w, "byol-explore"].values()) for w in ("none", "sticky"))
-    ends = stats.ttest_ind(quiet, noisy, equal_var=False).confidence_interval()
+    quiet, with_noise = (list(scores[w, "byol-explore"].values()) for w in ("none", "sticky"))
+    ends = stats.ttest_ind(quiet, with_noise, equal_var=False).confidence_interval()
     assert (own.low, own.high) == pytest.approx(tuple(ends))
 
 
@@ -101,7 +109,7 @@ def test_words_follow_the_sign_and_the_correction() -> None:
     spread = np.linspace(-0.02, 0.02, 5)
     scores = {("none", method): 0.8 + spread for method in ("a", "b", "c")}
     scores |= {("x", "a"): 0.7 + spread, ("x", "b"): 0.5 + spread, ("x", "c"): 0.8 + spread}
-    rows = cost_rows(noise_costs(seeded(scores), ("none", "x", "y"), ("a", "b", "c")))
+    rows = cost_rows(noise_costs(seeded(scores), noisy("x", "y"), ("a", "b", "c")))
     assert [row["words"] for row in rows] == [
         *("", "costs it more", "costs it less"),
         *("", "no interval", "no interval"),
@@ -109,14 +117,14 @@ def test_words_follow_the_sign_and_the_correction() -> None:
     assert [row["cost"] for row in rows[:3]] == pytest.approx([0.1, 0.3, 0])
     assert [row["difference"] for row in rows[1:3]] == pytest.approx([0.2, -0.1])
     assert (rows[3]["runs"], rows[3]["runs_without_noise"]) == (0, 5)
-    assert noise_costs(seeded(scores), ("x", "y"), ("a", "b")) == []
+    assert noise_costs(seeded(scores), {}, ("a", "b")) == []
     # one comparison alone is shown, one of very many of the same size is not
     close = {("none", "a"): 5 * spread, ("none", "b"): 5 * spread, ("x", "a"): 5 * spread}
     close["x", "b"] = 5 * spread - 0.2
-    (_, alone) = noise_costs(seeded(close), ("none", "x"), ("a", "b"))
+    (_, alone) = noise_costs(seeded(close), noisy("x"), ("a", "b"))
     assert alone.words == "costs it more" and alone.corrected_p == alone.more.p
     many = close | {(f"y{i}", method): 5 * spread for i in range(20) for method in "ab"}
-    among = noise_costs(seeded(many), ("none", "x", *(f"y{i}" for i in range(20))), ("a", "b"))[1]
+    among = noise_costs(seeded(many), noisy("x", *(f"y{i}" for i in range(20))), ("a", "b"))[1]
     assert among.more == alone.more and among.words == "not shown"
 
 
@@ -125,7 +133,7 @@ def test_pairing_by_seed_is_the_one_sample_t_test_of_the_seeds_that_all_cells_ha
     luck, cells = random.normal(0, 1, 6), [(w, m) for w in ("none", "x") for m in "ab"]
     scores = seeded({cell: luck + random.normal(0, 0.1, 6) for cell in cells})
     del scores["x", "b"][0], scores["none", "a"][5]
-    found = noise_costs(scores, ("none", "x"), ("a", "b"))[1]
+    found = noise_costs(scores, noisy("x"), ("a", "b"))[1]
     each = [
         scores["none", "b"][s] - scores["x", "b"][s] - scores["none", "a"][s] + scores["x", "a"][s]
         for s in range(1, 5)
@@ -162,3 +170,31 @@ def test_under_the_null_one_family_in_twenty_has_a_false_difference() -> None:
     assert (p < 0.05).mean() == pytest.approx(0.05, abs=0.01)  # each alone
     assert (p < 0.05).any(-1).mean() > 0.2  # what no correction would do
     assert 0.02 < (holm(p) < 0.05).any(-1).mean() < 0.055
+
+
+def test_noise_is_compared_with_the_same_world_without_it(tmp_path: Path) -> None:
+    """Not with a world that is called `none` and is another maze."""
+    names = ("none", "on-demand", "branches-none", "branches-on-demand")
+    levels = dict(zip(names, (0.9, 0.8, 0.5, 0.3), strict=True))
+    whole = STUDIES["noisy-tv"]().select(names, ("byol-hindsight", "rnd"), (0, 1), {})
+    study = make(tmp_path / "s", whole, lambda world, *_: log(levels[world]))
+    assert study.quiet == {"on-demand": "none", "branches-on-demand": "branches-none"}
+    costs = {each.world: float(each.cost.value) for each in study_costs(study)}
+    assert costs == pytest.approx({"on-demand": 0.1, "branches-on-demand": 0.2})
+
+
+def test_keeping_a_score_needs_the_uncertainty_of_both_scores(tmp_path: Path) -> None:
+    """Without noise three runs have 0.2, 0.6 and 1: nobody knows what 0.85 of that is."""
+    whole = STUDIES["maze"]().select(("none", "pixel"), ("byol-hindsight",), (0, 1, 2), {})
+    levels = {"unsure": (0.2, 0.6, 1.0), "sure": (0.59, 0.6, 0.61)}
+    found = {}
+    for name, quiet in levels.items():
+        study = make(
+            tmp_path / name,
+            whole,
+            lambda world, _, seed, quiet=quiet: log(
+                quiet[seed] if world == "none" else 0.57 + 0.01 * seed
+            ),
+        )
+        found[name] = keeps(study, "pixel")[0]
+    assert found == {"unsure": "not", "sure": "reproduced"} and UNKNOWN not in found.values()

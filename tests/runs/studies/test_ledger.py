@@ -279,3 +279,69 @@ def test_a_field_that_is_newer_than_a_ledger_changes_no_digest_until_it_is_used(
             assert digest(other) != digest(base)
     older = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
     assert digest(config) == older
+
+
+def test_rows_with_other_settings_are_refused_before_they_are_written(copy: Path) -> None:
+    """A report could not be made of such a ledger: its rows are no cells of one study."""
+    ledger = copy / "maze.csv"
+    before, (row, *_) = ledger.read_bytes(), read_ledger(ledger)
+    odd = row | {"seed": 9, "overrides": row["overrides"] | {"unroll_length": 7}}
+    with pytest.raises(ValueError, match="unroll_length is 5 in the ledger, 7 now; choose another"):
+        append(ledger, [odd])
+    with pytest.raises(ValueError, match="is of study maze, not hard-games; choose another"):
+        append(ledger, [row | {"seed": 9, "study": "hard-games"}])
+    assert ledger.read_bytes() == before
+    with pytest.raises(ValueError, match="is of study maze, not hard-games"):
+        append(copy / "new.csv", [row, row | {"seed": 9, "study": "hard-games"}])
+    assert not (copy / "new.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["runs.csv", "cells.csv", "differences.csv"])
+def test_a_report_never_replaces_its_ledger(
+    copy: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(copy / "maze.csv", copy / name)
+    before = (copy / name).read_bytes()
+    for words in (["report", str(copy / name)], ["study", "maze", "--report-only", "--ledger"]):
+        given = [*words, str(copy / name)] if words[0] == "study" else words
+        assert main([*given, "--out", str(copy)]) == 2
+        assert "the report would replace the ledger" in capsys.readouterr().err
+    assert (copy / name).read_bytes() == before
+
+
+def test_a_strangers_table_is_kept(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("runs.csv", "cells.csv", "standings.md"):
+        out = copy / f"of {name}"
+        out.mkdir()
+        (out / name).write_text("mine")
+        assert main(["report", str(copy / "maze.csv"), "--out", str(out)]) == 2
+        assert f"{name}' is not a report of Afterwit's" in capsys.readouterr().err
+        assert [path.name for path in out.iterdir()] == [name]
+
+
+def test_a_report_of_part_is_of_that_part(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["study", "maze", "--report-only", "--ledger", str(copy / "maze.csv")]
+    out = ["--out", str(copy / "part")]
+    assert main([*words, "--seeds", "1", *out]) == 0
+    with (copy / "part/runs.csv").open() as file:
+        assert [row["seed"] for row in csv.DictReader(file)] == ["1"]
+    assert main([*words, "--seeds", "77", *out]) == 2
+    assert "no such runs are there yet" in capsys.readouterr().err
+    assert main([*words, "--set", "unroll_length=6", *out]) == 2
+    assert "leave out --set and --total-steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("study", "change", "message"),
+    [
+        ("maze", "env.noise=none", "env.noise is on-demand in the world on-demand"),
+        ("hard-games", "env.game=Pitfall", "env.game is Venture in the world Venture"),
+    ],
+)
+def test_what_makes_a_world_is_not_set_for_all(
+    study: str, change: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["study", study, "--set", change, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "so it cannot be set for every run" in error
+    assert message.split(" is ")[0] in error and not (tmp_path / "out").exists()

@@ -308,11 +308,9 @@ def test_the_page_stands_alone_and_the_files_hold_every_run(tmp_path: Path) -> N
     cell = next(
         cell for cell in summary["cells"] if (cell["world"], cell["method"]) == ("none", "rnd")
     )
-    assert (
-        cell["runs"] == 3
-        and cell["score_all"] == pytest.approx(0.6)
-        and cell["score_all_low"] <= 0.6 <= cell["score_all_high"]
-    )
+    # the two runs of nine tenths are not averaged with the finished one
+    assert cell["runs"] == 1 and cell["score_all"] == pytest.approx(0.5)
+    assert cell["score_all_low"] is None
 
 
 def test_a_sensitivity_study_has_a_table_of_variants_with_the_default_in_its_place(
@@ -335,7 +333,7 @@ def test_a_sensitivity_study_has_a_table_of_variants_with_the_default_in_its_pla
         and "1 (default)" in html
         and "<h2>Published claims</h2>" not in html
     )
-    assert "the best variant is horizon-4, 90% [83%, 96%]" in html
+    assert "is horizon-4, 90% [83%, 96%]" in html and "the highest of" in html
 
 
 def test_one_variant_among_other_models_leaves_a_comparison_of_methods(tmp_path: Path) -> None:

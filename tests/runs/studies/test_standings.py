@@ -75,7 +75,7 @@ def test_without_a_world_that_all_have_there_is_no_order(tmp_path: Path) -> None
     )
     found = standings(study)
     assert found is not None and found.common == ()
-    assert [row[:3] for row in cells(found)] == [["rnd", "", ""], ["byol-explore", "", ""]]
+    assert [row[:3] for row in cells(found)] == [["byol-explore", "", ""], ["rnd", "", ""]]
     page = write_study_report(tmp_path / "s").read_text(encoding="utf-8")
     table = (tmp_path / "s" / "standings.md").read_text(encoding="utf-8")
     assert table == standings_markdown(found) + "\n"
