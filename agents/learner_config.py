@@ -72,6 +72,9 @@ class LearnerConfig:
                 raise ValueError(
                     f"learner.{name} is {getattr(self, name)}; it must be at least 0 and below 1"
                 )
+        for name in ("value_weight", "entropy_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"learner.{name} is {getattr(self, name)}; it must be at least 0")
         if not 0 <= self.return_lambda <= 1:
             raise ValueError(
                 f"learner.return_lambda is {self.return_lambda}; it must be from 0 to 1"

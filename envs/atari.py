@@ -125,8 +125,8 @@ class Atari:
     Rewards are the game's own. They are neither clipped nor scaled. The time limit truncates and
     never terminates: a game lost on the very step of the limit counts as truncated.
 
-    The same seed gives the same rollout bit for bit, for any number of threads. Environment k does
-    not depend on the number of environments.
+    The same seed gives the same rollout bit for bit, for any number of threads. Game k does not
+    depend on the number of games; the noise on it does.
 
     `info` per environment:
 

@@ -102,14 +102,18 @@ class FrameNoise:
         if observation.shape[1] == self.channels:
             return newest, on
         repeats = observation.shape[1] // self.channels
-        # EnvPool also fills the stack with the first frame when an episode starts
-        repeated = np.tile(newest, (1, repeats, 1, 1))
-        shifted = (
-            repeated
-            if self.shown is None
-            else np.concatenate([self.shown[:, self.channels :], newest], 1)
-        )
-        self.shown = np.where(first[:, None, None, None], repeated, shifted)
+        # A stack is the emulator's own, with each frame's noise as it was when that frame was new.
+        # A new game fills it with its first frame (EnvPool) or with zeros (ALE). Where an episode
+        # only ends with a life, the frames before stay.
+        older = observation[:, : -self.channels]
+        repeated = np.tile(observation[:, -self.channels :], (1, repeats - 1, 1, 1)) == older
+        filled = repeated.all((1, 2, 3), keepdims=True)
+        empty = ~older.any((1, 2, 3), keepdims=True)
+        before = older if self.shown is None else self.shown[:, self.channels :]
+        opens = first[:, None, None, None]
+        before = np.where(opens & filled, np.tile(newest, (1, repeats - 1, 1, 1)), before)
+        before = np.where(opens & empty, 0, before)
+        self.shown = np.concatenate([before, newest], 1)
         return self.shown.copy(), on
 
     def _lay_noise(self, frames: Array, action: Array, first: Array) -> Array:

@@ -13,7 +13,7 @@ Two axes are an image of one plane if they hold bytes, or if both have at least 
 bounds are finite. All other tables, and all Boxes of one axis or of more than four, are vectors.
 
 Bytes are read as uint8. So are images of other integers from 0 to 255. Everything else is read as
-float32.
+float32, also uint8 numbers of at most 16.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from afterwit.envs.arrays import Array
 
 MIN_IMAGE_SIZE = 16  # smallest height and width of a table that is read as an image
 MAX_CHANNELS = 4  # red, green, blue and one more
+MOST_RAW = 16  # uint8 numbers up to here are nearer to order 1 as they are than divided by 255
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ class View:
 def view_of(space: Box) -> View:
     """How observations of `space` become what networks read.
 
+    Bytes are divided by 255 there; numbers of uint8 that are at most 16 are read as they are.
+
     >>> from gymnasium.spaces import Box
     >>> view = view_of(Box(0, 255, (84, 84, 3), np.uint8))
     >>> view.shape, view.dtype
@@ -128,7 +131,9 @@ def view_of(space: Box) -> View:
     if len(shape) == 2:
         bounded = bool(np.isfinite(space.low).all() and np.isfinite(space.high).all())
         image = space.dtype == np.uint8 or holds_bytes or (bounded and min(shape) >= MIN_IMAGE_SIZE)
-    as_bytes = space.dtype == np.uint8 or (image and holds_bytes)
+    # small integers, such as 0 and 1, would all be black as the bytes of an image
+    small = bool((space.high <= MOST_RAW).all())
+    as_bytes = (space.dtype == np.uint8 and not small) or (image and holds_bytes)
     return View(
         shape,
         "uint8" if as_bytes else "float32",

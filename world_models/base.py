@@ -65,6 +65,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_numbers(self, "world_model.")
         check_choices(self, expected_error=Form, expected_takes=Takes)
+        if self.loss_scale < 0:
+            raise ValueError(f"world_model.loss_scale is {self.loss_scale}; it must be at least 0")
         if self.expected_error != "off" and (reason := self.below_zero()):
             raise ValueError(
                 f"world_model.expected_error is {self.expected_error}, but {reason}, and only an"

@@ -13,7 +13,7 @@ from afterwit.envs.maze import MazeConfig
 from afterwit.runs.configs.run_config import RESOURCES, RunConfig, to_dict
 from afterwit.runs.output.files import read_json
 
-# Fields in which the runs of a group may differ: they change no result.
+# Fields in which the runs of a group may differ: to a result they are at most another draw.
 NOT_COMPARED = ("seed", "preset", "env.threads", "env.labels", "env.render", *RESOURCES)
 
 

@@ -205,7 +205,8 @@ class RunConfig:
         return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-# Fields that decide where and how fast a run goes and how it is saved, not what it learns.
+# Fields that decide where and how fast a run goes and how it is saved. What it learns from is the
+# same kind of data; with other `actors` or `actor_envs` it is other episodes.
 RESOURCES = (
     "device",
     "threads",

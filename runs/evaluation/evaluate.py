@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from afterwit.agents.actor import Actor
+from afterwit.envs.atari_config import AtariConfig
 from afterwit.envs.gym import GymConfig
 from afterwit.envs.make import EnvConfig
 from afterwit.envs.maze import MazeConfig
@@ -166,10 +167,13 @@ def evaluation_env(config: EnvConfig, video: bool) -> EnvConfig:
     """Return the environments of an evaluation.
 
     They are as many as in training, because the contrastive models' negatives come from them. Their
-    first episodes are whole. For a video they render frames.
+    first episodes are whole. A game of Atari is over when all lives are lost, as the scores of
+    humans are of whole games. For a video they render frames.
     """
     if isinstance(config, MazeConfig):
         return replace(config, stagger=False)
+    if isinstance(config, AtariConfig):
+        return replace(config, episodic_life=False)
     return replace(config, render=True) if video and isinstance(config, GymConfig) else config
 
 

@@ -16,6 +16,7 @@ from afterwit.runs.configs.run_config import read_config
 from afterwit.runs.training import checkpoint
 from afterwit.runs.training.closing import with_safe_close
 from afterwit.world_models.callers import own_modes
+from afterwit.world_models.draws import draws_of
 
 
 def load_agent(
@@ -60,7 +61,7 @@ def load_agent(
     saved = checkpoint.load(folder, config, name)
     env = make_env(replace(config.env, num_envs=1), config.seed)
     with_safe_close(env).close()
-    with own_modes():
+    with own_modes(), draws_of(seed, "weights"):
         policy = Policy(config.learner.policy, config.learner.torso, env.spec)
         agent = Agent(policy, num_envs, seed, torch.device("cpu"), greedy, env.spec.interface)
     agent.set_weights(saved["learner"]["acting"], saved["learner"]["version"])

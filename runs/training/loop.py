@@ -274,6 +274,7 @@ def _loop(
       The agent steps of the newest checkpoint now.
     """
     config, started = run.config, time.perf_counter()
+    counted = started  # until then, time is in run.seconds
     last_steps, alarmed = run.agent_steps, False
     signals.step_ended(run.agent_steps)
     while run.agent_steps < config.total_steps and not signals.received:
@@ -283,10 +284,10 @@ def _loop(
             record_losses(folder, run.first_losses)
         signals.step_ended(run.agent_steps)
         bar.update(run.agent_steps - before)
+        now = time.perf_counter()
+        run.seconds, counted = run.seconds + now - counted, now
         done = run.agent_steps >= config.total_steps
         if crossed(before, run.agent_steps, config.log_interval) or done:
-            now = time.perf_counter()
-            run.seconds += now - started
             entry = log_entry(run, pending, (run.agent_steps - last_steps) / (now - started))
             log.write(entry)
             if entry[ALARM] and not alarmed:

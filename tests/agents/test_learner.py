@@ -260,6 +260,8 @@ def test_the_loss_is_the_weighted_sum_of_its_parts_over_real_steps() -> None:
         ({"learning_rate": 0.0}, r"learner\.learning_rate is 0\.0"),
         ({"world_model_rate": 0.0}, r"learner\.world_model_rate is 0\.0"),
         ({"max_gradient_norm": 0.0}, r"learner\.max_gradient_norm is 0\.0"),
+        ({"value_weight": -0.5}, r"learner\.value_weight is -0\.5; it must be at least 0"),
+        ({"entropy_weight": -1.0}, r"learner\.entropy_weight is -1\.0"),
         ({"extrinsic_weight": 0.0, "intrinsic_weight": 0.0}, "are both 0"),
     ],
 )

@@ -183,6 +183,25 @@ def test_a_stack_holds_the_frames_that_were_shown(grayscale: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [{}, {"episodic_life": True, "episode_frames": 4000}, {"backend": "ale"}],
+    ids=("envpool", "lives", "ale"),
+)
+def test_a_dose_of_nothing_changes_no_stack(settings: dict[str, Any]) -> None:
+    """Also where an episode ends with a life, and the frames before stay in the stack."""
+    rollouts = []
+    more: dict[str, Any]
+    for more in ({}, {"noise": "pixel", "dose": 0.0}):
+        env = Atari(config(**{"num_envs": 2, "frame_stack": 4} | settings | more), 3)
+        actions = np.random.default_rng(0).integers(18, size=(250, 2))
+        rollouts.append([env.reset(), *(env.step(action) for action in actions)])
+        env.close()
+    assert sum(int(step.first.sum()) for step in rollouts[0]) > 2, "no episode ended"
+    for plain, noisy in zip(*rollouts, strict=True):
+        np.testing.assert_array_equal(plain.observation, noisy.observation)
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"noise": "snow"}, "unknown Atari noise 'snow'; choose from none, pixel"),

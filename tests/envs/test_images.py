@@ -147,3 +147,15 @@ def test_numbers_are_read_whatever_numpy_is_set_to(number: float) -> None:
         read = view(np.full((2, 4), number))
     expected = {1e-300: 0.0, 1e300: np.inf}.get(number, number)
     np.testing.assert_array_equal(read, np.full((2, 4), expected, np.float32))
+
+
+@pytest.mark.parametrize("shape", ((16,), (7, 7), (7, 7, 3), (20, 20, 3)))
+def test_small_numbers_of_uint8_are_no_bytes(shape: tuple[int, ...]) -> None:
+    """Divided by 255, zeros and ones would all be black: an agent with them learnt nothing."""
+    for high in (1, 10, 16):
+        view = view_of(Box(0, high, shape, np.uint8))
+        assert view.dtype == "float32"
+        assert view.shape == view_of(Box(0, 255, shape, np.uint8)).shape
+        seen = np.full((2, 3, *shape), high, np.uint8)
+        assert float(view(seen).max()) == high and view(seen).dtype == np.float32
+    assert view_of(Box(0, 17, shape, np.uint8)).dtype == "uint8"
