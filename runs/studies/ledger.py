@@ -23,7 +23,7 @@ from afterwit.runs.output.files import checked_outputs, read_json, sole_writer, 
 from afterwit.runs.output.text import quoted
 from afterwit.runs.reports.groups import MEASURES
 from afterwit.runs.reports.run_results import RunLog, read_run
-from afterwit.runs.studies.results import INSTRUMENTS, SOUGHT, measured, numbers
+from afterwit.runs.studies.run_numbers import INSTRUMENTS, SOUGHT, measured, numbers
 from afterwit.runs.studies.run_study import plain
 from afterwit.runs.studies.study import Cell, Study
 from afterwit.runs.training.episode_statistics import NUM_WINDOWS

@@ -18,7 +18,8 @@ from afterwit.runs.studies.ledger import (
     read_ledger,
     run_row,
 )
-from afterwit.runs.studies.results import INSTRUMENTS, SOUGHT, Key, StudyLog
+from afterwit.runs.studies.results import Key, StudyLog
+from afterwit.runs.studies.run_numbers import INSTRUMENTS, SOUGHT
 from afterwit.runs.studies.run_study import Manifest, described, plain
 from afterwit.runs.training.episode_statistics import NUM_WINDOWS
 from afterwit.runs.training.many_runs import finished

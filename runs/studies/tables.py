@@ -9,7 +9,8 @@ from afterwit.runs.output.html import table
 from afterwit.runs.reports.groups import MEASURES
 from afterwit.runs.reports.sentences import percent
 from afterwit.runs.studies.figures import WHEN_WORDS
-from afterwit.runs.studies.results import StudyLog, noise_key
+from afterwit.runs.studies.results import StudyLog
+from afterwit.runs.studies.run_numbers import noise_key
 from afterwit.runs.studies.variants_figure import plain_value
 from afterwit.runs.studies.verdicts import REPRODUCED, UNKNOWN, Claim, Target, format_estimate
 
