@@ -99,6 +99,11 @@ class AtariConfig:
         for name in ("dose", "density", "noise_height"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a share, between 0 and 1")
+        if self.walk_overflow not in get_args(Overflow):
+            raise ValueError(
+                f"unknown walk_overflow {self.walk_overflow!r}; choose from"
+                f" {', '.join(get_args(Overflow))}"
+            )
         if not 1 <= self.walk_modulus <= 256:
             raise ValueError(f"walk_modulus is {self.walk_modulus}; it lies between 1 and 256")
         if not all(0 <= step <= self.walk_modulus for step in self.walk_steps):

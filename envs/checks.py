@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
-from typing import Any
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
@@ -69,10 +71,28 @@ def check_counts(least: int = 1, **counts: Any) -> None:
             raise ValueError(f"{name} is {value}; it must be at least {least}")
 
 
+@cache
+def kinds_of(config: Any) -> dict[str, frozenset[Any]]:
+    """The types that the fields of a dataclass may have, by name."""
+    hints = get_type_hints(config)
+    return {
+        name: frozenset(get_args(hint) if isinstance(hint, UnionType) else (hint,))
+        for name, hint in hints.items()
+    }
+
+
+def fits(value: Any, kinds: frozenset[Any]) -> bool:
+    """Whether a value is of one of these kinds, of int, float and None. An int is a float, too."""
+    if value is None or isinstance(value, bool | np.bool_):
+        return value is None and NoneType in kinds
+    whole = isinstance(value, int | np.integer)
+    return whole or (float in kinds and isinstance(value, float | np.floating))
+
+
 def check_numbers(
     config: Any, where: str = "", counts: Sequence[str] = (), others: Sequence[str] = ()
 ) -> None:
-    """Check the size of all numbers in a config.
+    """Check the kind and the size of all numbers in a config.
 
     Args:
       config: A dataclass.
@@ -82,10 +102,15 @@ def check_numbers(
       others: Fields that are not checked.
 
     Raises:
-      ValueError: A float is NaN, infinite or beyond MAX_NUMBER, or an integer is above its limit.
+      ValueError: A field of numbers has another kind of value, a float is NaN, infinite or beyond
+        MAX_NUMBER, or an integer is above its limit.
     """
     for name in (field.name for field in fields(config) if field.name not in others):
         value, most = getattr(config, name), MAX_COUNT if name in counts else MAX_SIZE
+        kinds = kinds_of(config.__class__)[name]
+        if kinds <= {int, float, NoneType} and not fits(value, kinds):
+            kind = "a number" if float in kinds else "an integer"
+            raise ValueError(f"{where}{name} is {value!r}; it must be {kind}")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and not abs(number) <= MAX_NUMBER:
                 raise ValueError(
