@@ -106,13 +106,14 @@ class FrameNoise:
         # A new game fills it with its first frame (EnvPool) or with zeros (ALE). Where an episode
         # only ends with a life, the frames before stay.
         older = observation[:, : -self.channels]
-        repeated = np.tile(observation[:, -self.channels :], (1, repeats - 1, 1, 1)) == older
-        filled = repeated.all((1, 2, 3), keepdims=True)
-        empty = ~older.any((1, 2, 3), keepdims=True)
         before = older if self.shown is None else self.shown[:, self.channels :]
-        opens = first[:, None, None, None]
-        before = np.where(opens & filled, np.tile(newest, (1, repeats - 1, 1, 1)), before)
-        before = np.where(opens & empty, 0, before)
+        if first.any():
+            opens, times = first[:, None, None, None], (1, repeats - 1, 1, 1)
+            repeated = np.tile(observation[:, -self.channels :], times) == older
+            filled = repeated.all((1, 2, 3), keepdims=True)
+            empty = ~older.any((1, 2, 3), keepdims=True)
+            before = np.where(opens & filled, np.tile(newest, times), before)
+            before = np.where(opens & empty, 0, before)
         self.shown = np.concatenate([before, newest], 1)
         return self.shown.copy(), on
 

@@ -105,9 +105,10 @@ def check_numbers(
       ValueError: A field of numbers has another kind of value, a float is NaN, infinite or beyond
         MAX_NUMBER, or an integer is above its limit.
     """
+    kinds_by_name = kinds_of(config.__class__)
     for name in (field.name for field in fields(config) if field.name not in others):
         value, most = getattr(config, name), MAX_COUNT if name in counts else MAX_SIZE
-        kinds = kinds_of(config.__class__)[name]
+        kinds = kinds_by_name[name]
         if kinds <= {int, float, NoneType} and not fits(value, kinds):
             kind = "a number" if float in kinds else "an integer"
             raise ValueError(f"{where}{name} is {value!r}; it must be {kind}")

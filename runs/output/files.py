@@ -77,15 +77,20 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def json_keys(path: Path) -> set[str]:
+    """Return the keys of the JSON object in a file; none if it holds anything else."""
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        return set()
+    return set(found) if isinstance(found, dict) else set()
+
+
 def check_kind(path: Path | None, key: str) -> None:
     """Raise a ValueError if a file is there that is no earlier result: a JSON object with `key`."""
     if path is None or not path.is_file():
         return
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or key not in found:
+    if key not in json_keys(path):
         raise ValueError(
             f"{quoted(path)} exists and is no result of this command; it would be replaced: choose"
             " another --out"
@@ -179,12 +184,7 @@ def check_ours(out: Path, heads: Mapping[str, bytes] | None = None) -> None:
         with page.open("rb") as file:  # a page may hold megabytes of figures, below its title
             foreign = None if b"<title>Afterwit" in file.read(HEAD_BYTES) else page
     if foreign is None and numbers.is_file():
-        try:
-            found = json.loads(numbers.read_bytes())
-        except ValueError:
-            found = None
-        if not isinstance(found, dict) or not found.keys() & {"groups", "study"}:
-            foreign = numbers
+        foreign = None if json_keys(numbers) & {"groups", "study"} else numbers
     for name, head in (heads or {}).items():
         if foreign is None and (out / name).is_file():
             with (out / name).open("rb") as file:

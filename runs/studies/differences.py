@@ -189,8 +189,7 @@ def study_costs(study: StudyLog) -> list[NoiseCost]:
     """
     if "score" not in study.measures:
         return []
-    quiet = {world: study.quiet[world] for world in study.worlds if world in study.quiet}
-    return noise_costs(finished_scores(study), quiet, study.methods)
+    return noise_costs(finished_scores(study), study.quiet, study.methods)
 
 
 def finished_scores(study: StudyLog) -> dict[Key, dict[int, float]]:

@@ -222,7 +222,7 @@ def append(path: Path, new: Sequence[Row]) -> None:
     with sole_writer(path):
         rows = read_ledger(path) if path.exists() else []
         for row in new:
-            problem = other_study([*rows, *new][0], row["study"], row["overrides"])
+            problem = other_study((rows or new)[0], row["study"], row["overrides"])
             if problem:
                 raise ValueError(f"{path}: {problem}; choose another --ledger")
         known = {place(row) for row in rows}

@@ -100,7 +100,7 @@ class StudyLog:
     @cached_property
     def quiet(self) -> dict[str, str]:
         """Each world with noise -> the world that is the same without it, if the study has it."""
-        envs = {world: group.runs[0].config.env for (world, _), group in self.groups.items()}
+        envs = {world: self.members(world)[0][1].runs[0].config.env for world in self.worlds}
         silent = {without_noise(env): world for world, env in envs.items() if env.noise == SILENT}
         return {
             world: silent[without_noise(env)]

@@ -104,8 +104,8 @@ def against_quiet(
     here, quiet = study.get(world, method, "score_all"), study.get(same, method, "score_all")
     share = f", {here.mean / quiet.mean:.2f} x" if here.runs and quiet.mean > 0 else ""
     # both scores are uncertain, so both differences have intervals of their own
-    scores = [finished_scores(study).get((where, method), {}) for where in (world, same)]
-    cells = [np.array(list(found.values())) for found in scores]
+    scores = finished_scores(study)
+    cells = [np.array(list(scores.get((where, method), {}).values())) for where in (world, same)]
     lower, higher = (contrast(cells, (1, -part)) for part in (below, above))
     result = verdict(bool(lower.high < 0), bool(higher.low > 0), here, quiet)
     return (
