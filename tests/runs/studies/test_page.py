@@ -333,7 +333,7 @@ def test_a_sensitivity_study_has_a_table_of_variants_with_the_default_in_its_pla
         and "1 (default)" in html
         and "<h2>Published claims</h2>" not in html
     )
-    assert "is horizon-4, 90% [83%, 96%]" in html and "the highest of" in html
+    assert "; the highest of 3 is horizon-4, 90% [83%, 96%]." in html
 
 
 def test_one_variant_among_other_models_leaves_a_comparison_of_methods(tmp_path: Path) -> None:
